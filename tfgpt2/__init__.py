@@ -1,0 +1,63 @@
+"""GPT-2 in TensorFlow and Keras 3: strings in, strings out, one SavedModel.
+
+The names below are the public interface. Each is imported on first use, so that
+`import tfgpt2` costs little beyond TensorFlow itself.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+from tfgpt2.errors import explain
+from tfgpt2.version import __version__
+
+_PUBLIC = {
+    # configuration and results
+    "GPT2Config": "tfgpt2.config",
+    "ModelOutput": "tfgpt2.outputs",
+    # strings <-> ids
+    "TFGPT2Tokenizer": "tfgpt2.tokenizer.layer",
+    "GPT2Tokenizer": "tfgpt2.tokenizer.host",
+    "GPT2TokenizerFast": "tfgpt2.tokenizer.host",
+    # models
+    "TFGPT2Model": "tfgpt2.modeling.heads",
+    "TFGPT2LMHeadModel": "tfgpt2.modeling.heads",
+    # generation
+    "GenerationConfig": "tfgpt2.generation.config",
+    "TextGenerator": "tfgpt2.text",
+}
+
+__all__ = ["__version__", *_PUBLIC]
+
+
+def _require_tensorflow_backend() -> None:
+    """Chooses Keras' TensorFlow backend, or says why that is no longer possible."""
+    if "keras" in sys.modules:
+        backend = sys.modules["keras"].config.backend()
+    else:
+        backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    if backend != "tensorflow":
+        raise ImportError(
+            explain(
+                "tfgpt2 runs on Keras' TensorFlow backend only.",
+                fix="Set KERAS_BACKEND=tensorflow before the first `import keras`.",
+                backend=backend,
+            )
+        )
+
+
+_require_tensorflow_backend()
+
+
+def __getattr__(name: str) -> object:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'tfgpt2' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_PUBLIC[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

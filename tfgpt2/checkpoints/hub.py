@@ -1,0 +1,158 @@
+"""Where a model's files are: a local directory, a bundled name, or the Hugging Face hub."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+
+from tfgpt2.errors import explain
+
+ASSETS = Path(__file__).parent.parent / "assets"
+
+
+@dataclasses.dataclass(frozen=True)
+class Repository:
+    """The files of one model, wherever they are kept.
+
+    A name is looked up in this order: an existing local directory, a model bundled with the
+    package (`tfgpt2/assets/NAME`), a repository on the Hugging Face hub. Hub files go through
+    `huggingface_hub`, so its cache, `HF_TOKEN`, `HF_ENDPOINT` and `HF_HUB_OFFLINE` act as usual.
+
+    Args:
+        name: Directory, bundled name (`"shakespeare-tiny"`) or hub name (`"owner/name"`).
+        revision: Branch, tag or commit on the hub; None is the default branch.
+        token: Access token, or True/None for the stored one.
+        cache_dir: Where downloads are kept; None is `huggingface_hub`'s own cache.
+        subfolder: Folder inside the repository.
+        local_files_only: Never ask the network.
+        force_download: Download again what the cache already holds.
+
+    Example:
+        >>> Repository("shakespeare-tiny").find("config.json").name
+        'config.json'
+    """
+
+    name: str | os.PathLike[str]
+    revision: str | None = None
+    token: str | bool | None = None
+    cache_dir: str | os.PathLike[str] | None = None
+    subfolder: str = ""
+    local_files_only: bool = False
+    force_download: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, (str, os.PathLike)) or not str(self.name):
+            raise ValueError(
+                explain(
+                    "A model is named by a local directory, a bundled name or a hub name.",
+                    fix=f"Bundled names: {', '.join(bundled_names())}.",
+                    name=self.name,
+                )
+            )
+
+    @property
+    def local(self) -> Path | None:
+        """The directory that holds the files, or None when they are on the hub."""
+        for directory in (Path(self.name).expanduser(), ASSETS / str(self.name)):
+            if directory.is_dir():
+                return directory / self.subfolder
+        return None
+
+    def find(self, filename: str) -> Path | None:
+        """Returns the local path of one file, downloading it if need be.
+
+        Args:
+            filename: Name inside the repository, such as `"config.json"`.
+
+        Returns:
+            The path, or None when the repository has no such file.
+
+        Raises:
+            FileNotFoundError: There is no such directory, bundled model or repository.
+            ConnectionError: The hub cannot be reached and the cache does not hold the file.
+            PermissionError: The repository is private or gated and the token does not open it.
+        """
+        if self.local is not None:
+            path = self.local / filename
+            return path if path.is_file() else None
+        return self._download(filename)
+
+    def require(self, filename: str) -> Path:
+        """Like `find`, but a missing file is an error that says where it was looked for."""
+        path = self.find(filename)
+        if path is None:
+            raise FileNotFoundError(
+                explain(
+                    f"The model has no file {filename!r}.",
+                    fix="Point to a directory or repository that `save_pretrained` wrote.",
+                    name=str(self.name),
+                    subfolder=self.subfolder,
+                )
+            )
+        return path
+
+    def _download(self, filename: str) -> Path | None:
+        # Imported late: most programs load from a directory and need no HTTP stack.
+        from huggingface_hub import errors, hf_hub_download
+
+        try:
+            path = hf_hub_download(
+                str(self.name),
+                filename,
+                subfolder=self.subfolder or None,
+                revision=self.revision,
+                token=self.token,
+                cache_dir=self.cache_dir,
+                local_files_only=self.local_files_only,
+                force_download=self.force_download,
+            )
+        except errors.LocalEntryNotFoundError as error:
+            # Offline: either the cache knows that the file does not exist, or nobody knows.
+            raise ConnectionError(
+                explain(
+                    f"{filename!r} is not in the local cache and the hub could not be asked.",
+                    fix="Check the network, HF_ENDPOINT and HF_HUB_OFFLINE, or pass a directory.",
+                    name=str(self.name),
+                    revision=self.revision,
+                )
+            ) from error
+        except errors.EntryNotFoundError:
+            return None
+        except errors.GatedRepoError as error:
+            raise PermissionError(
+                explain(
+                    "The repository is gated and the token does not open it.",
+                    fix="Ask for access on its page, then pass `token=` or set HF_TOKEN.",
+                    name=str(self.name),
+                )
+            ) from error
+        except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
+            raise FileNotFoundError(
+                explain(
+                    "No local directory, bundled model or hub repository has this name.",
+                    fix=f"Bundled names: {', '.join(bundled_names())}. A private repository needs"
+                    " `token=` or HF_TOKEN.",
+                    name=str(self.name),
+                )
+            ) from error
+        except errors.RevisionNotFoundError as error:
+            raise FileNotFoundError(
+                explain(
+                    "The repository has no such revision.",
+                    fix="Name an existing branch, tag or commit, or leave `revision` out.",
+                    name=str(self.name),
+                    revision=self.revision,
+                )
+            ) from error
+        return Path(path)
+
+
+def bundled_names() -> list[str]:
+    """Returns the names of the models that come with the package.
+
+    Example:
+        >>> "shakespeare-tiny" in bundled_names()
+        True
+    """
+    return sorted(path.name for path in ASSETS.iterdir() if (path / "config.json").is_file())

@@ -1,0 +1,1 @@
+"""Ids to ids: one compiled decode loop and the pure functions it is made of."""
