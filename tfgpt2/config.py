@@ -1,0 +1,459 @@
+"""What a model is: every field of transformers' GPT-2 `config.json`, checked when it enters."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tfgpt2.errors import explain, nearest
+
+CONFIG_NAME = "config.json"
+
+
+class _Field(NamedTuple):
+    """One configuration field: what it is when left out, and which values it takes."""
+
+    default: Any
+    accepts: Callable[[Any], bool]
+    expected: str
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_real(value: Any) -> bool:
+    return (
+        isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    )
+
+
+def _size(default: int) -> _Field:
+    return _Field(default, lambda v: _is_int(v) and v > 0, "a positive integer")
+
+
+def _rate(default: float) -> _Field:
+    return _Field(default, lambda v: _is_real(v) and 0 <= v < 1, "a number in [0, 1)")
+
+
+def _flag(default: bool) -> _Field:
+    return _Field(default, lambda v: isinstance(v, bool), "True or False")
+
+
+def _optional(kind: type | tuple[type, ...], name: str, default: Any = None) -> _Field:
+    return _Field(default, lambda v: v is None or isinstance(v, kind), f"{name} or None")
+
+
+def _token(default: int | None = None) -> _Field:
+    return _Field(
+        default, lambda v: v is None or (_is_int(v) and v >= 0), "a token id (0 or more) or None"
+    )
+
+
+def _is_eos(value: Any) -> bool:
+    ids = value if isinstance(value, (list, tuple)) else [value]
+    return value is None or (len(ids) > 0 and all(_is_int(i) and i >= 0 for i in ids))
+
+
+_SUMMARY_TYPES = ("last", "first", "mean", "cls_index", "attn")
+_PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
+ATTENTION_IMPLEMENTATIONS = ("eager",)
+
+# The order is the order of transformers' signature, so positional arguments keep their meaning.
+_GPT2_FIELDS: dict[str, _Field] = {
+    "vocab_size": _size(50257),
+    "n_positions": _size(1024),
+    "n_embd": _size(768),
+    "n_layer": _size(12),
+    "n_head": _size(12),
+    "n_inner": _Field(
+        None, lambda v: v is None or (_is_int(v) and v > 0), "a positive integer or None"
+    ),
+    "activation_function": _Field("gelu_new", lambda v: isinstance(v, str), "an activation's name"),
+    "resid_pdrop": _rate(0.1),
+    "embd_pdrop": _rate(0.1),
+    "attn_pdrop": _rate(0.1),
+    "layer_norm_epsilon": _Field(1e-5, lambda v: _is_real(v) and v > 0, "a number above 0"),
+    "initializer_range": _Field(0.02, lambda v: _is_real(v) and v >= 0, "a number of 0 or more"),
+    "summary_type": _Field(
+        "cls_index", lambda v: v in _SUMMARY_TYPES, f"one of {', '.join(_SUMMARY_TYPES)}"
+    ),
+    "summary_use_proj": _flag(True),
+    "summary_activation": _optional(str, "an activation's name"),
+    "summary_proj_to_labels": _flag(True),
+    "summary_first_dropout": _rate(0.1),
+    "scale_attn_weights": _flag(True),
+    "use_cache": _flag(True),
+    "bos_token_id": _token(50256),
+    "eos_token_id": _Field(50256, _is_eos, "a token id, a list of token ids, or None"),
+    "scale_attn_by_inverse_layer_idx": _flag(False),
+    "reorder_and_upcast_attn": _flag(False),
+}
+_COMMON_FIELDS: dict[str, _Field] = {
+    "output_hidden_states": _flag(False),
+    "output_attentions": _flag(False),
+    "return_dict": _flag(True),
+    "add_cross_attention": _flag(False),
+    "tie_word_embeddings": _flag(True),
+    "attn_implementation": _Field(
+        "eager",
+        lambda v: v in ATTENTION_IMPLEMENTATIONS,
+        f"one of {', '.join(ATTENTION_IMPLEMENTATIONS)}",
+    ),
+    "architectures": _optional((list, tuple), "a list of class names"),
+    "pruned_heads": _Field({}, lambda v: isinstance(v, Mapping), "a dict of layer -> heads"),
+    "id2label": _optional(Mapping, "a dict of id -> label"),
+    "label2id": _optional(Mapping, "a dict of label -> id"),
+    "problem_type": _Field(
+        None, lambda v: v is None or v in _PROBLEM_TYPES, f"None or one of {_PROBLEM_TYPES}"
+    ),
+    "pad_token_id": _token(),
+    "dtype": _optional(str, "a dtype's name"),
+    "task_specific_params": _optional(Mapping, "a dict"),
+}
+_FIELDS = _GPT2_FIELDS | _COMMON_FIELDS
+_ALIASES = {
+    "hidden_size": "n_embd",
+    "max_position_embeddings": "n_positions",
+    "num_attention_heads": "n_head",
+    "num_hidden_layers": "n_layer",
+    "n_ctx": "n_positions",  # OpenAI's own name; it stands beside n_positions in old files
+    "torch_dtype": "dtype",
+}
+
+
+class GPT2Config:
+    """The configuration of a GPT-2 model, field for field that of transformers.
+
+    Keys that this class does not know survive `from_dict(...).to_dict()` and the files; only the
+    constructor refuses them, because there an unknown name is a misspelling.
+
+    Args:
+        vocab_size: Number of token ids.
+        n_positions: Longest sequence in tokens, prompt and continuation together.
+        n_embd: Model width `D`; `n_head` must divide it.
+        n_layer: Number of blocks `L`.
+        n_head: Number of attention heads `N` per block.
+        n_inner: Width `F` of the MLP; None is `4 * n_embd`.
+        activation_function: Activation of the MLP, a name as transformers knows it.
+        resid_pdrop: Dropout rate of attention and MLP outputs, in [0, 1).
+        embd_pdrop: Dropout rate of the embeddings, in [0, 1).
+        attn_pdrop: Dropout rate of the attention weights, in [0, 1).
+        layer_norm_epsilon: Added to the variance in every layer norm.
+        initializer_range: Standard deviation of fresh weights.
+        summary_type: Which hidden state the double-heads model summarises.
+        summary_use_proj: Whether the summary is projected.
+        summary_activation: Activation after that projection; None for none.
+        summary_proj_to_labels: Whether it projects to `num_labels` (else to `n_embd`).
+        summary_first_dropout: Dropout rate before the projection, in [0, 1).
+        scale_attn_weights: Whether attention scores are divided by `sqrt(head size)`.
+        use_cache: Whether calls return `past_key_values`.
+        bos_token_id: Id that begins a text, or None.
+        eos_token_id: Id (or ids) that end a text, or None.
+        scale_attn_by_inverse_layer_idx: Whether scores are also divided by `layer + 1`.
+        reorder_and_upcast_attn: Whether attention scores are computed in float32.
+        **kwargs: The other fields: `add_cross_attention`, `tie_word_embeddings`, `num_labels`,
+            `id2label`, `label2id`, `problem_type`, `pad_token_id`, `output_attentions`,
+            `output_hidden_states`, `return_dict`, `attn_implementation`, `architectures`,
+            `pruned_heads`, `dtype`, `task_specific_params`; and the aliases `hidden_size`,
+            `max_position_embeddings`, `num_attention_heads`, `num_hidden_layers`.
+
+    Raises:
+        TypeError: A keyword is unknown.
+        ValueError: A value is out of range, or `n_head` does not divide `n_embd`.
+
+    Source: transformers 4.57, `configuration_gpt2.py::GPT2Config`.
+
+    Example:
+        >>> config = GPT2Config(n_layer=2, n_embd=64, n_head=4)
+        >>> config.num_hidden_layers, config.head_size
+        (2, 16)
+    """
+
+    model_type = "gpt2"
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs = _positional(args, kwargs) | kwargs
+        unknown = kwargs.keys() - _FIELDS.keys() - _ALIASES.keys() - {"num_labels"}
+        if unknown:
+            name = sorted(unknown)[0]
+            raise TypeError(
+                explain(
+                    f"GPT2Config has no field {name!r}.",
+                    fix=f"{nearest(name, _FIELDS)} Foreign keys go through GPT2Config.from_dict.",
+                    **{name: kwargs[name]},
+                )
+            )
+        self._assign(kwargs)
+
+    def _assign(self, values: Mapping[str, Any]) -> None:
+        values = dict(values)
+        for alias, name in _ALIASES.items():
+            if alias in values:
+                value = values.pop(alias)
+                values.setdefault(name, value)
+        num_labels = values.pop("num_labels", None)
+        for name, field in _FIELDS.items():
+            setattr(self, name, copy.deepcopy(values.pop(name, field.default)))
+        for name, value in values.items():
+            setattr(self, name, copy.deepcopy(value))
+        self._complete_labels(num_labels)
+        self.validate()
+
+    def _complete_labels(self, num_labels: int | None) -> None:
+        """Makes `id2label` and `label2id` agree; JSON has turned integer keys into strings."""
+        if num_labels is not None and (self.id2label is None or len(self.id2label) != num_labels):
+            self.num_labels = num_labels
+        elif self.id2label is None:
+            self.num_labels = 2
+        elif isinstance(self.id2label, Mapping):
+            self.id2label = {int(key): label for key, label in self.id2label.items()}
+            if self.label2id is None:
+                self.label2id = {label: key for key, label in self.id2label.items()}
+
+    def validate(self) -> None:
+        """Checks every field; called again when a model is built from the configuration.
+
+        Raises:
+            ValueError: A value is out of range, or `n_head` does not divide `n_embd`.
+        """
+        for name, field in _FIELDS.items():
+            value = getattr(self, name)
+            if not field.accepts(value):
+                raise ValueError(
+                    explain(
+                        f"`{name}` in a GPT2Config must be {field.expected}.",
+                        fix=f"The default is {field.default!r}.",
+                        **{name: value},
+                    )
+                )
+        if self.n_embd % self.n_head:
+            raise ValueError(
+                explain(
+                    "`n_head` must divide `n_embd`: each head takes an equal share.",
+                    fix="Choose n_embd as a multiple of n_head.",
+                    n_embd=self.n_embd,
+                    n_head=self.n_head,
+                )
+            )
+
+    # Aliases and derived values ---------------------------------------------------------------
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _ALIASES:
+            return getattr(self, _ALIASES[name])
+        raise AttributeError(f"'GPT2Config' object has no attribute {name!r}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(_ALIASES.get(name, name), value)
+
+    @property
+    def head_size(self) -> int:
+        """Width `H` of one attention head."""
+        return self.n_embd // self.n_head
+
+    @property
+    def inner_size(self) -> int:
+        """Width `F` of the MLP."""
+        return 4 * self.n_embd if self.n_inner is None else self.n_inner
+
+    @property
+    def use_return_dict(self) -> bool:
+        """Whether calls return a `ModelOutput` rather than a tuple."""
+        return self.return_dict
+
+    @property
+    def num_labels(self) -> int:
+        """Number of labels of the classification heads; setting it renames the labels."""
+        return len(self.id2label)
+
+    @num_labels.setter
+    def num_labels(self, count: int) -> None:
+        if not _is_int(count) or count < 1:
+            raise ValueError(
+                explain(
+                    "`num_labels` in a GPT2Config must be a positive integer.",
+                    fix="Use 1 for regression.",
+                    num_labels=count,
+                )
+            )
+        self.id2label = {i: f"LABEL_{i}" for i in range(count)}
+        self.label2id = {label: i for i, label in self.id2label.items()}
+
+    # Dicts and files --------------------------------------------------------------------------
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns every field and every unknown key as plain Python values."""
+        return copy.deepcopy(self.__dict__) | {"model_type": self.model_type}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], **overrides: Any) -> GPT2Config:
+        """Builds a configuration from a dict such as a parsed `config.json`.
+
+        Args:
+            values: Fields by name. Unknown keys are kept.
+            **overrides: Fields that replace those in `values`; unknown names raise.
+
+        Raises:
+            TypeError: `values` is no dict, or an override is unknown.
+            ValueError: A value is out of range, or `model_type` is another architecture.
+
+        Example:
+            >>> GPT2Config.from_dict({"n_layer": 2, "made_by": "me"}).made_by
+            'me'
+        """
+        if not isinstance(values, Mapping):
+            raise TypeError(
+                explain(
+                    "A configuration must be a dict of fields.",
+                    fix="Pass the parsed config.json.",
+                    values=values,
+                )
+            )
+        values = dict(values)
+        model_type = values.pop("model_type", cls.model_type)
+        if model_type != cls.model_type:
+            raise ValueError(
+                explain(
+                    "The checkpoint holds another architecture; this package loads GPT-2.",
+                    fix="Point to a model whose config.json says model_type 'gpt2'.",
+                    model_type=model_type,
+                )
+            )
+        config = cls.__new__(cls)
+        config._assign(_modern_names(values) | cls._checked_overrides(overrides))
+        return config
+
+    @classmethod
+    def _checked_overrides(cls, overrides: Mapping[str, Any]) -> dict[str, Any]:
+        known = _FIELDS.keys() | _ALIASES.keys() | {"num_labels"}
+        for name in overrides.keys() - known:
+            raise TypeError(
+                explain(
+                    f"GPT2Config has no field {name!r}.",
+                    fix=nearest(name, known),
+                    **{name: overrides[name]},
+                )
+            )
+        # An alias must win over the proper name it stands beside in the file.
+        return {_ALIASES.get(name, name): value for name, value in overrides.items()}
+
+    @classmethod
+    def from_json_file(cls, path: str | os.PathLike[str], **overrides: Any) -> GPT2Config:
+        """Reads a `config.json`.
+
+        Args:
+            path: The file.
+            **overrides: Fields that replace those of the file.
+
+        Raises:
+            ValueError: The file is no JSON object, or a field in it is wrong; the message names it.
+        """
+        try:
+            values = json.loads(Path(path).read_text(encoding="utf-8"))
+        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise ValueError(
+                explain(
+                    f"The configuration file is not valid JSON ({error}).",
+                    fix="Download or save it again.",
+                    path=str(path),
+                )
+            ) from error
+        try:
+            return cls.from_dict(values, **overrides)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{error} (read from {path})") from error
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | os.PathLike[str],
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        subfolder: str = "",
+        local_files_only: bool = False,
+        force_download: bool = False,
+        **overrides: Any,
+    ) -> GPT2Config:
+        """Reads the configuration of a model by directory, bundled name or hub name.
+
+        Args:
+            name: Directory, bundled name or hub name.
+            revision: See `tfgpt2.checkpoints.hub.Repository`, as for the next five.
+            token: Access token.
+            cache_dir: Download cache.
+            subfolder: Folder inside the repository.
+            local_files_only: Never ask the network.
+            force_download: Download again.
+            **overrides: Fields that replace those of the file.
+
+        Raises:
+            FileNotFoundError: There is no such model, or it has no `config.json`.
+            ValueError: The file is broken.
+
+        Example:
+            >>> GPT2Config.from_pretrained("shakespeare-tiny").model_type
+            'gpt2'
+        """
+        from tfgpt2.checkpoints.hub import Repository
+
+        files = Repository(
+            name, revision, token, cache_dir, subfolder, local_files_only, force_download
+        )
+        return cls.from_json_file(files.require(CONFIG_NAME), **overrides)
+
+    def to_json_string(self) -> str:
+        """Returns the configuration as the text of a `config.json`, without fields that are None."""
+        values = self.to_dict()
+        kept = {
+            name: value
+            for name, value in values.items()
+            # None means "not set" except for the fields whose default is a real id.
+            if value is not None or _FIELDS.get(name, _token()).default is not None
+        }
+        return json.dumps(kept, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+    def save_pretrained(self, directory: str | os.PathLike[str]) -> None:
+        """Writes `config.json` into a directory, which is made if need be."""
+        directory = Path(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / CONFIG_NAME).write_text(self.to_json_string(), encoding="utf-8")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, GPT2Config) and self.__dict__ == other.__dict__
+
+    __hash__ = None  # type: ignore[assignment]  # mutable
+
+    def __repr__(self) -> str:
+        return f"GPT2Config {self.to_json_string().rstrip()}"
+
+
+def _positional(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Names positional arguments, in the order of transformers' signature."""
+    named = dict(zip(_GPT2_FIELDS, args, strict=False))
+    if len(args) > len(_GPT2_FIELDS) or named.keys() & kwargs.keys():
+        raise TypeError(
+            explain(
+                "GPT2Config received too many positional arguments or one field twice.",
+                fix="Pass fields by keyword.",
+                positional=args,
+                keywords=sorted(kwargs),
+            )
+        )
+    return named
+
+
+def _modern_names(values: dict[str, Any]) -> dict[str, Any]:
+    """Reads fields that files spell in other ways than the constructor."""
+    values = {"attn_implementation": values.pop("_attn_implementation", None)} | values
+    if values["attn_implementation"] not in ATTENTION_IMPLEMENTATIONS:
+        # A file says which kernel its author ran ("sdpa", ...): no property of the weights.
+        del values["attn_implementation"]
+    return values

@@ -1,0 +1,86 @@
+"""Multi-head attention as pure functions on tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import tensorflow as tf
+
+# Added to scores that must not be seen. Finite, so that a row in which everything is masked
+# gives even weights and not NaN; representable in float16 and far below any real score.
+MASKED = -30000.0
+
+
+def split_heads(x: tf.Tensor, heads: int) -> tf.Tensor:
+    """`[B, T, N * H]` -> `[B, N, T, H]`."""
+    batch, length = tf.unstack(tf.shape(x)[:2])
+    x = tf.reshape(x, [batch, length, heads, x.shape[-1] // heads])  # [B, T, N, H]
+    return tf.transpose(x, [0, 2, 1, 3])  # [B, N, T, H]
+
+
+def merge_heads(x: tf.Tensor) -> tf.Tensor:
+    """`[B, N, T, H]` -> `[B, T, N * H]`."""
+    batch, length = tf.shape(x)[0], tf.shape(x)[2]
+    width = x.shape[1] * x.shape[3]
+    x = tf.transpose(x, [0, 2, 1, 3])  # [B, T, N, H]
+    return tf.reshape(x, [batch, length, width])  # [B, T, N * H]
+
+
+def causal_mask(queries: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
+    """Says which columns each query may see: its own and those before it.
+
+    Args:
+        queries: int32 `[T]`, the column in which each query stands.
+        columns: int32 `[S]`, the columns there are.
+
+    Returns:
+        bool `[1, 1, T, S]`.
+
+    Example:
+        >>> causal_mask(tf.range(1, 3), tf.range(3))[0, 0].numpy().astype(int).tolist()
+        [[1, 1, 0], [1, 1, 1]]
+    """
+    return (columns[None, :] <= queries[:, None])[None, None]  # [1, 1, T, S]
+
+
+def attend(
+    query: tf.Tensor,
+    key: tf.Tensor,
+    value: tf.Tensor,
+    mask: tf.Tensor | None,
+    *,
+    scale: float,
+    dropout: Callable[[tf.Tensor], tf.Tensor],
+    head_mask: tf.Tensor | None = None,
+    upcast: bool = False,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Scaled dot-product attention; the softmax runs in float32 whatever the inputs are.
+
+    Args:
+        query: Float `[B, N, T, H]`.
+        key: Float `[B, N, S, H]`.
+        value: Float `[B, N, S, H]`.
+        mask: bool, broadcastable to `[B, N, T, S]`; True where a query may look. None sees all.
+        scale: Factor on the scores.
+        dropout: Applied to the attention weights.
+        head_mask: Float, broadcastable to `[B, N, 1, 1]`; 0 silences a head.
+        upcast: Compute the scores in float32 too (`reorder_and_upcast_attn`).
+
+    Returns:
+        The context `[B, N, T, H]` in the dtype of `value`, and the weights `[B, N, T, S]`.
+
+    Source: Vaswani et al. 2017, equation 1; transformers `GPT2Attention` for the order of
+        dropout and head mask.
+    """
+    if upcast:
+        query, key = tf.cast(query, tf.float32), tf.cast(key, tf.float32)
+    # Scaling the query touches T x H numbers where scaling the scores would touch T x S.
+    scores = tf.matmul(query * tf.cast(scale, query.dtype), key, transpose_b=True)  # [B, N, T, S]
+    scores = tf.cast(scores, tf.float32)
+    if mask is not None:
+        scores = tf.where(mask, scores, MASKED)
+    weights = tf.cast(tf.nn.softmax(scores), value.dtype)
+    weights = dropout(weights)
+    if head_mask is not None:
+        weights = weights * tf.cast(head_mask, weights.dtype)
+    return tf.matmul(weights, value), weights  # [B, N, T, H]

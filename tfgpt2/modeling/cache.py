@@ -1,0 +1,116 @@
+"""The key/value memory of decoding: fixed columns, written left to right.
+
+A cache column is not a position. All rows write into the same column at the same time, so one
+slice update serves the batch; which columns a row really has, and which position its next token
+takes, are per-row data (`valid`, `positions`). Prompts are pushed against the right edge of
+their columns, so the last prompt token of every row stands in the same place:
+
+    prompt of row 0   .  .  a  b  c | d  e          columns 0-4 prompt, 5-6 generated
+    prompt of row 1   .  a  b  c  d | e  f          "." is a column that `valid` hides
+    positions         row 0: a=0 ... e=4            row 1: a=0 ... f=5
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import tensorflow as tf
+from tensorflow.compiler.tf2xla.python import xla
+
+
+class KVCache(NamedTuple):
+    """What decoding remembers.
+
+    Attributes:
+        keys: `L` float tensors `[B, N, S, H]`.
+        values: `L` float tensors `[B, N, S, H]`.
+        valid: bool `[B, S]`, the columns that hold a token of that row.
+        column: int32 `[]`, where the next token is written.
+        positions: int32 `[B]`, the position of each row's next token.
+    """
+
+    keys: tuple[tf.Tensor, ...]
+    values: tuple[tf.Tensor, ...]
+    valid: tf.Tensor
+    column: tf.Tensor
+    positions: tf.Tensor
+
+
+def positions_from_mask(mask: tf.Tensor) -> tf.Tensor:
+    """Numbers the real tokens of each row from 0; padding gets 0.
+
+    Args:
+        mask: int or bool `[B, T]`, 1 where there is a token.
+
+    Returns:
+        int32 `[B, T]`.
+
+    Example:
+        >>> positions_from_mask(tf.constant([[0, 1, 1], [1, 1, 0]])).numpy().tolist()
+        [[0, 0, 1], [0, 1, 0]]
+    """
+    mask = tf.cast(mask, tf.int32)
+    return tf.maximum(tf.cumsum(mask, axis=1) - 1, 0) * mask
+
+
+def align_right(ids: tf.Tensor, mask: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Moves each row's real tokens against the right edge, in their order.
+
+    Afterwards the last real token of every row is in the last column, whatever side the input
+    was padded on and wherever its mask had holes.
+
+    Args:
+        ids: int32 `[B, P]`.
+        mask: int32 `[B, P]`, 1 where there is a token.
+
+    Returns:
+        Ids `[B, P]` (0 in the padding) and mask `[B, P]`.
+
+    Example:
+        >>> ids, mask = align_right(tf.constant([[5, 6, 0]]), tf.constant([[1, 1, 0]]))
+        >>> ids.numpy().tolist(), mask.numpy().tolist()
+        ([[0, 5, 6]], [[0, 1, 1]])
+    """
+    order = tf.argsort(mask, axis=1, stable=True)  # [B, P], the padding first
+    mask = tf.gather(mask, order, batch_dims=1)  # [B, P]
+    return tf.gather(ids, order, batch_dims=1) * mask, mask
+
+
+def empty_cache(
+    *, layers: int, batch: tf.Tensor, heads: int, columns: tf.Tensor, head_size: int, dtype: str
+) -> KVCache:
+    """Returns a cache of `columns` columns that holds nothing yet."""
+    zeros = tf.zeros([batch, heads, columns, head_size], dtype)  # [B, N, S, H]
+    return KVCache(
+        keys=(zeros,) * layers,
+        values=(zeros,) * layers,
+        valid=tf.zeros([batch, columns], tf.bool),  # [B, S]
+        column=tf.constant(0, tf.int32),
+        positions=tf.zeros([batch], tf.int32),  # [B]
+    )
+
+
+def write(memory: tf.Tensor, new: tf.Tensor, column: tf.Tensor, *, in_place: bool) -> tf.Tensor:
+    """Overwrites `T` columns of one layer's keys or values.
+
+    Args:
+        memory: Float `[B, N, S, H]`.
+        new: Float `[B, N, T, H]`.
+        column: int32 `[]`, the first column to overwrite; `column + T <= S`.
+        in_place: Use XLA's slice update, which the compiler turns into a write of just those
+            columns. It exists only in compiled programs; False builds the result from TF core
+            ops, which any server can run.
+
+    Returns:
+        Float `[B, N, S, H]`.
+    """
+    new = tf.cast(new, memory.dtype)
+    if in_place:
+        return xla.dynamic_update_slice(memory, new, tf.stack([0, 0, column, 0]))
+    columns, count = tf.shape(memory)[2], tf.shape(new)[2]
+    return tf.ensure_shape(
+        tf.concat(
+            [memory[:, :, :column], new, memory[:, :, column + count : columns]], axis=2
+        ),  # [B, N, S, H]
+        memory.shape,
+    )

@@ -1,0 +1,245 @@
+"""The models that users name: the bare transformer and the transformer with a head."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tfgpt2.modeling.backbone import Activations
+from tfgpt2.modeling.inputs import Inputs, check
+from tfgpt2.modeling.layers import Embedding
+from tfgpt2.modeling.losses import causal_lm_loss
+from tfgpt2.modeling.pretrained import TFGPT2PreTrainedModel
+from tfgpt2.outputs import (
+    ModelOutput,
+    TFBaseModelOutputWithPastAndCrossAttentions,
+    TFCausalLMOutputWithCrossAttentions,
+)
+
+
+@keras.saving.register_keras_serializable("tfgpt2")
+class TFGPT2Model(TFGPT2PreTrainedModel):
+    """GPT-2 without a head: it returns hidden states.
+
+    Args:
+        config: The configuration.
+        **kwargs: `dtype` (Keras dtype policy), `name`, `trainable`.
+
+    Example:
+        >>> from tfgpt2 import GPT2Config
+        >>> model = TFGPT2Model(GPT2Config(n_layer=1, n_embd=8, n_head=2, vocab_size=10))
+        >>> model(tf.constant([[1, 2, 3]])).last_hidden_state.shape
+        TensorShape([1, 3, 8])
+    """
+
+    def call(
+        self,
+        input_ids: tf.Tensor | None = None,
+        past_key_values: Sequence[tf.Tensor] | None = None,
+        attention_mask: tf.Tensor | None = None,
+        token_type_ids: tf.Tensor | None = None,
+        position_ids: tf.Tensor | None = None,
+        head_mask: tf.Tensor | None = None,
+        inputs_embeds: tf.Tensor | None = None,
+        encoder_hidden_states: tf.Tensor | None = None,
+        encoder_attention_mask: tf.Tensor | None = None,
+        use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        training: bool | None = None,
+    ) -> TFBaseModelOutputWithPastAndCrossAttentions | tuple[Any, ...]:
+        """Runs the model.
+
+        Args:
+            input_ids: int `[B, T]` (further leading axes are allowed), ids in `[0, V)`.
+            past_key_values: `L` tensors `[2, B, N, S, H]` that an earlier call returned; then
+                `input_ids` are only the tokens after those.
+            attention_mask: `[B, past + T]`, 1 for tokens and 0 for padding.
+            token_type_ids: int `[B, T]`, looked up in the token table and added.
+            position_ids: int `[B, T]` in `[0, n_positions)`. Left out, tokens are numbered from
+                the length of the past on, padding included, as transformers does; for
+                left-padded input pass `tfgpt2.modeling.cache.positions_from_mask(mask)`.
+            head_mask: Float `[N]` or `[L, N]`; 0 silences a head.
+            inputs_embeds: Float `[B, T, D]`, instead of `input_ids`.
+            encoder_hidden_states: Float `[B, E, D]`, for `config.add_cross_attention`.
+            encoder_attention_mask: `[B, E]` or `[B, T, E]`, 1 where the encoder may be seen.
+            use_cache: Return `past_key_values`; None is `config.use_cache`.
+            output_attentions: Return the attention weights; None is the configuration's.
+            output_hidden_states: Return all hidden states; None is the configuration's.
+            return_dict: False returns a tuple; None is the configuration's.
+            training: Whether dropout acts.
+
+        Raises:
+            ValueError: A shape, an id or a length does not fit.
+            TypeError: An input has the wrong type or an unknown name.
+
+        Source: transformers 4.57, `modeling_tf_gpt2.py::TFGPT2Model.call`.
+        """
+        inputs = check(
+            self.config,
+            input_ids=input_ids,
+            past_key_values=past_key_values,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            position_ids=position_ids,
+            head_mask=head_mask,
+            inputs_embeds=inputs_embeds,
+            encoder_hidden_states=encoder_hidden_states,
+            encoder_attention_mask=encoder_attention_mask,
+        )
+        done = self.run(inputs, training=training)
+        output = TFBaseModelOutputWithPastAndCrossAttentions(
+            last_hidden_state=_unflatten(done.last, inputs),
+            **_extras(self, done, inputs, use_cache, output_attentions, output_hidden_states),
+        )
+        return _returned(self, output, return_dict)
+
+
+@keras.saving.register_keras_serializable("tfgpt2")
+class TFGPT2LMHeadModel(TFGPT2PreTrainedModel):
+    """GPT-2 with a language-modeling head: it scores the next token, and generates.
+
+    The head shares the token table unless `config.tie_word_embeddings` is False.
+
+    Args:
+        config: The configuration.
+        **kwargs: `dtype` (Keras dtype policy), `name`, `trainable`.
+
+    Example:
+        >>> from tfgpt2 import GPT2Config
+        >>> model = TFGPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=8, n_head=2, vocab_size=10))
+        >>> ids = tf.constant([[1, 2, 3]])
+        >>> model(ids, labels=ids).logits.shape
+        TensorShape([1, 3, 10])
+    """
+
+    def make_head(self) -> None:
+        """Creates the output matrix, when it is not the token table."""
+        self.lm_head = None
+        if not self.config.tie_word_embeddings:
+            self.lm_head = Embedding(
+                self.config.vocab_size,
+                self.config.n_embd,
+                stddev=self.config.initializer_range,
+                name="lm_head",
+                dtype=self.dtype_policy,
+            )
+
+    def build(self, input_shape: object = None) -> None:
+        """Creates all weights."""
+        super().build(input_shape)
+        if self.lm_head is not None:
+            self.lm_head.build()
+
+    def score(self, hidden: tf.Tensor) -> tf.Tensor:
+        """Scores every token: float `[B, T, D]` -> float32 logits `[B, T, V]`."""
+        return (self.lm_head or self.transformer.wte).score(hidden)
+
+    def unused_keys(self) -> frozenset[str]:
+        """A tied model's file may hold the table a second time."""
+        return frozenset() if self.lm_head is not None else super().unused_keys()
+
+    def call(
+        self,
+        input_ids: tf.Tensor | None = None,
+        past_key_values: Sequence[tf.Tensor] | None = None,
+        attention_mask: tf.Tensor | None = None,
+        token_type_ids: tf.Tensor | None = None,
+        position_ids: tf.Tensor | None = None,
+        head_mask: tf.Tensor | None = None,
+        inputs_embeds: tf.Tensor | None = None,
+        encoder_hidden_states: tf.Tensor | None = None,
+        encoder_attention_mask: tf.Tensor | None = None,
+        use_cache: bool | None = None,
+        output_attentions: bool | None = None,
+        output_hidden_states: bool | None = None,
+        return_dict: bool | None = None,
+        labels: tf.Tensor | None = None,
+        training: bool | None = None,
+    ) -> TFCausalLMOutputWithCrossAttentions | tuple[Any, ...]:
+        """Runs the model; arguments beyond `labels` are those of `TFGPT2Model.call`.
+
+        Args:
+            input_ids: int `[B, T]`.
+            past_key_values: See `TFGPT2Model.call`, as for the next eleven.
+            attention_mask: `[B, past + T]`.
+            token_type_ids: int `[B, T]`.
+            position_ids: int `[B, T]`.
+            head_mask: Float `[N]` or `[L, N]`.
+            inputs_embeds: Float `[B, T, D]`.
+            encoder_hidden_states: Float `[B, E, D]`.
+            encoder_attention_mask: `[B, E]` or `[B, T, E]`.
+            use_cache: Return `past_key_values`.
+            output_attentions: Return the attention weights.
+            output_hidden_states: Return all hidden states.
+            return_dict: False returns a tuple.
+            labels: int `[B, T]` in `[0, V)` or -100 for "not scored", usually `input_ids`
+                themselves: the shift by one happens inside. Gives `loss` in nats per token.
+            training: Whether dropout acts.
+
+        Raises:
+            ValueError: A shape, an id or a length does not fit.
+            TypeError: An input has the wrong type or an unknown name.
+        """
+        inputs = check(
+            self.config,
+            input_ids=input_ids,
+            past_key_values=past_key_values,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            position_ids=position_ids,
+            head_mask=head_mask,
+            inputs_embeds=inputs_embeds,
+            encoder_hidden_states=encoder_hidden_states,
+            encoder_attention_mask=encoder_attention_mask,
+        )
+        done = self.run(inputs, training=training)
+        logits = self.score(done.last)  # [B, T, V]
+        loss = None
+        if labels is not None:
+            loss = causal_lm_loss(logits, tf.reshape(labels, tf.shape(logits)[:2]))
+        output = TFCausalLMOutputWithCrossAttentions(
+            loss=loss,
+            logits=_unflatten(logits, inputs),
+            **_extras(self, done, inputs, use_cache, output_attentions, output_hidden_states),
+        )
+        return _returned(self, output, return_dict)
+
+
+def _unflatten(x: tf.Tensor, inputs: Inputs) -> tf.Tensor:
+    """`[B, T, C]` -> `[..., T, C]`, with the leading axes the inputs had."""
+    rank = inputs.leading.shape[0]
+    if rank == 2:
+        return x
+    return tf.reshape(x, tf.concat([inputs.leading, tf.shape(x)[-1:]], axis=0))
+
+
+def _extras(
+    model: TFGPT2PreTrainedModel,
+    done: Activations,
+    inputs: Inputs,
+    use_cache: bool | None,
+    output_attentions: bool | None,
+    output_hidden_states: bool | None,
+) -> dict[str, Any]:
+    """The optional outputs that the caller or the configuration asks for."""
+    config, extras = model.config, {}
+    if config.use_cache if use_cache is None else use_cache:
+        extras["past_key_values"] = tuple(tf.stack(pair) for pair in done.presents)
+    if config.output_hidden_states if output_hidden_states is None else output_hidden_states:
+        extras["hidden_states"] = tuple(_unflatten(x, inputs) for x in done.hidden)
+    if config.output_attentions if output_attentions is None else output_attentions:
+        extras["attentions"] = done.attentions
+        extras["cross_attentions"] = done.cross_attentions or None
+    return extras
+
+
+def _returned(
+    model: TFGPT2PreTrainedModel, output: ModelOutput, return_dict: bool | None
+) -> ModelOutput | tuple[Any, ...]:
+    wanted = model.config.use_return_dict if return_dict is None else return_dict
+    return output if wanted else output.to_tuple()

@@ -1,0 +1,329 @@
+"""The Keras layers a GPT-2 block is made of; weights have the checkpoint's names and shapes."""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator
+
+import keras
+import tensorflow as tf
+
+from tfgpt2.config import GPT2Config
+from tfgpt2.modeling import activations
+from tfgpt2.modeling.attention import attend, merge_heads, split_heads
+
+# What a layer's keys and values go through before the query looks at them: it takes the new
+# keys and values [B, N, T, H] and returns all of them [B, N, S, H].
+Memory = Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+
+_reader: contextvars.ContextVar[Callable[..., tf.Tensor | None] | None] = contextvars.ContextVar(
+    "initial weights", default=None
+)
+
+
+@contextlib.contextmanager
+def initial_weights(read: Callable[[str, tuple[int, ...], str], tf.Tensor | None]) -> Iterator[None]:
+    """Within this context, weights are born with the values that `read` returns.
+
+    So loading a checkpoint neither initialises weights that are about to be overwritten nor
+    holds two copies of them.
+
+    Args:
+        read: From a weight's path (`".../transformer/h_0/attn/c_attn/weight"`), its shape and
+            dtype to its value; None for "initialise it freshly".
+    """
+    token = _reader.set(read)
+    try:
+        yield
+    finally:
+        _reader.reset(token)
+
+
+class GPT2Layer(keras.layers.Layer):
+    """A layer whose weights can be born from a checkpoint."""
+
+    def add_parameter(
+        self, name: str, shape: tuple[int, ...], initializer: str | keras.Initializer
+    ) -> keras.Variable:
+        """Creates a trainable weight; see `initial_weights`."""
+        initializer, read = keras.initializers.get(initializer), _reader.get()
+
+        def first_value(shape: tuple[int, ...], dtype: str) -> tf.Tensor:
+            value = read(f"{self.path}/{name}", tuple(shape), dtype) if read else None
+            return initializer(shape, dtype=dtype) if value is None else value
+
+        return self.add_weight(name=name, shape=shape, initializer=first_value)
+
+
+class Conv1D(GPT2Layer):
+    """An affine map of the last axis, with the kernel stored `[in, out]` as OpenAI had it.
+
+    Args:
+        inputs: Width of the input.
+        outputs: Width of the output.
+        stddev: Standard deviation of the fresh kernel.
+        **kwargs: Passed to `keras.layers.Layer`.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, stddev: float, **kwargs: object) -> None:
+        super().__init__(**kwargs)
+        self.inputs, self.outputs, self.stddev = inputs, outputs, stddev
+
+    def build(self, input_shape: object = None) -> None:
+        """Creates `weight` `[in, out]` and `bias` `[out]`."""
+        normal = keras.initializers.RandomNormal(stddev=self.stddev)
+        self.weight = self.add_parameter("weight", (self.inputs, self.outputs), normal)
+        self.bias = self.add_parameter("bias", (self.outputs,), "zeros")
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        """Float `[..., in]` -> `[..., out]`."""
+        # One flat matrix product: the kernels for rank 2 are the fast ones on every device.
+        flat = tf.reshape(x, [-1, self.inputs])  # [B * T, in]
+        flat = tf.nn.bias_add(tf.matmul(flat, self.weight), self.bias)  # [B * T, out]
+        return tf.reshape(flat, tf.concat([tf.shape(x)[:-1], [self.outputs]], 0))  # [..., out]
+
+
+class LayerNorm(GPT2Layer):
+    """Layer normalisation of the last axis, computed in float32.
+
+    Args:
+        width: Size of the last axis.
+        epsilon: Added to the variance.
+        **kwargs: Passed to `keras.layers.Layer`.
+
+    Source: Ba et al. 2016, equation 4.
+    """
+
+    def __init__(self, width: int, *, epsilon: float, **kwargs: object) -> None:
+        super().__init__(**kwargs)
+        self.width, self.epsilon = width, epsilon
+
+    def build(self, input_shape: object = None) -> None:
+        """Creates `weight` and `bias`, both `[width]`."""
+        self.weight = self.add_parameter("weight", (self.width,), "ones")
+        self.bias = self.add_parameter("bias", (self.width,), "zeros")
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        """Float `[..., width]` -> the same shape and dtype."""
+        wide = tf.cast(x, tf.float32)
+        mean = tf.reduce_mean(wide, axis=-1, keepdims=True)
+        centred = wide - mean
+        variance = tf.reduce_mean(tf.square(centred), axis=-1, keepdims=True)
+        normal = centred * tf.math.rsqrt(variance + self.epsilon)
+        weight, bias = tf.cast(self.weight, tf.float32), tf.cast(self.bias, tf.float32)
+        return tf.cast(normal * weight + bias, x.dtype)
+
+
+class Embedding(GPT2Layer):
+    """A table of vectors, which can also score vectors against its rows.
+
+    Args:
+        count: Number of rows.
+        width: Width of a row.
+        stddev: Standard deviation of fresh rows.
+        **kwargs: Passed to `keras.layers.Layer`.
+    """
+
+    def __init__(self, count: int, width: int, *, stddev: float, **kwargs: object) -> None:
+        super().__init__(**kwargs)
+        self.count, self.width, self.stddev = count, width, stddev
+
+    def build(self, input_shape: object = None) -> None:
+        """Creates `weight` `[count, width]`."""
+        normal = keras.initializers.RandomNormal(stddev=self.stddev)
+        self.weight = self.add_parameter("weight", (self.count, self.width), normal)
+
+    def call(self, ids: tf.Tensor) -> tf.Tensor:
+        """Int `[...]` in `[0, count)` -> float `[..., width]`."""
+        return tf.gather(self.weight, ids)  # [..., width]
+
+    def score(self, x: tf.Tensor) -> tf.Tensor:
+        """Float `[B, T, width]` -> float32 `[B, T, count]`, the product with every row."""
+        flat = tf.reshape(x, [-1, self.width])  # [B * T, width]
+        table = tf.cast(self.weight, x.dtype)
+        scores = tf.cast(tf.matmul(flat, table, transpose_b=True), tf.float32)  # [B * T, count]
+        return tf.reshape(scores, tf.concat([tf.shape(x)[:-1], [self.count]], 0))
+
+
+class GPT2Attention(GPT2Layer):
+    """Multi-head attention with a fused projection, over the text itself or over an encoder.
+
+    Args:
+        config: The model's configuration.
+        layer_index: Number of the block, for `scale_attn_by_inverse_layer_idx`.
+        is_cross_attention: Look at an encoder's states instead of at the text.
+        **kwargs: Passed to `keras.layers.Layer`.
+
+    Source: transformers 4.57, `modeling_gpt2.py::GPT2Attention`.
+    """
+
+    def __init__(
+        self,
+        config: GPT2Config,
+        layer_index: int,
+        *,
+        is_cross_attention: bool = False,
+        **kwargs: object,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.heads, self.is_cross_attention = config.n_head, is_cross_attention
+        self.upcast = config.reorder_and_upcast_attn
+        self.scale = config.head_size**-0.5 if config.scale_attn_weights else 1.0
+        if config.scale_attn_by_inverse_layer_idx:
+            self.scale /= layer_index + 1
+        width, options = config.n_embd, {"stddev": config.initializer_range, "dtype": self.dtype_policy}
+        if is_cross_attention:
+            self.c_attn = Conv1D(width, 2 * width, name="c_attn", **options)
+            self.q_attn = Conv1D(width, width, name="q_attn", **options)
+        else:
+            self.c_attn = Conv1D(width, 3 * width, name="c_attn", **options)
+        # GPT-2 shrinks the projections that feed the residual stream by the number of residual
+        # branches, so that its variance does not grow with depth.
+        options["stddev"] /= (2 * config.n_layer) ** 0.5
+        self.c_proj = Conv1D(width, width, name="c_proj", **options)
+        self.attn_dropout = keras.layers.Dropout(config.attn_pdrop, dtype=self.dtype_policy)
+        self.resid_dropout = keras.layers.Dropout(config.resid_pdrop, dtype=self.dtype_policy)
+
+    def build(self, input_shape: object = None) -> None:
+        """Creates the weights of the projections."""
+        for layer in (self.c_attn, self.c_proj, *((self.q_attn,) if self.is_cross_attention else ())):
+            layer.build()
+
+    def call(
+        self,
+        x: tf.Tensor,
+        *,
+        visible: tf.Tensor | None,
+        memory: Memory | None = None,
+        encoder_states: tf.Tensor | None = None,
+        head_mask: tf.Tensor | None = None,
+        training: bool | None = None,
+    ) -> tuple[tf.Tensor, tuple[tf.Tensor, tf.Tensor], tf.Tensor]:
+        """Attends.
+
+        Args:
+            x: Float `[B, T, D]`.
+            visible: bool, broadcastable to `[B, N, T, S]`, True where a token may look; None
+                sees everything. (Not `mask`: Keras gives that name a meaning of its own.)
+            memory: What new keys and values go through; None keeps just the new ones.
+            encoder_states: Float `[B, S, D]`, for cross-attention.
+            head_mask: Float `[N]` or broadcastable to `[B, N, T, S]`.
+            training: Whether dropout acts.
+
+        Returns:
+            Output `[B, T, D]`; keys and values `[B, N, S, H]`; weights `[B, N, T, S]`.
+        """
+        if self.is_cross_attention:
+            query = self.q_attn(x)  # [B, T, D]
+            key, value = tf.split(self.c_attn(encoder_states), 2, axis=-1)  # [B, S, D]
+        else:
+            query, key, value = tf.split(self.c_attn(x), 3, axis=-1)  # [B, T, D]
+        query, key, value = (split_heads(part, self.heads) for part in (query, key, value))
+        if memory is not None:
+            key, value = memory(key, value)  # [B, N, S, H]
+        context, weights = attend(
+            query,
+            tf.cast(key, query.dtype),
+            tf.cast(value, query.dtype),
+            visible,
+            scale=self.scale,
+            dropout=lambda weights: self.attn_dropout(weights, training=training),
+            head_mask=head_mask,
+            upcast=self.upcast,
+        )
+        output = self.c_proj(merge_heads(context))  # [B, T, D]
+        return self.resid_dropout(output, training=training), (key, value), weights
+
+
+class GPT2MLP(GPT2Layer):
+    """Two affine maps with an activation between them.
+
+    Args:
+        config: The model's configuration.
+        **kwargs: Passed to `keras.layers.Layer`.
+    """
+
+    def __init__(self, config: GPT2Config, **kwargs: object) -> None:
+        super().__init__(**kwargs)
+        width, inner, policy = config.n_embd, config.inner_size, self.dtype_policy
+        stddev = config.initializer_range
+        self.c_fc = Conv1D(width, inner, stddev=stddev, name="c_fc", dtype=policy)
+        stddev /= (2 * config.n_layer) ** 0.5  # as in GPT2Attention
+        self.c_proj = Conv1D(inner, width, stddev=stddev, name="c_proj", dtype=policy)
+        self.act = activations.get(config.activation_function)
+        self.dropout = keras.layers.Dropout(config.resid_pdrop, dtype=policy)
+
+    def build(self, input_shape: object = None) -> None:
+        """Creates the weights of the two maps."""
+        self.c_fc.build()
+        self.c_proj.build()
+
+    def call(self, x: tf.Tensor, *, training: bool | None = None) -> tf.Tensor:
+        """Float `[B, T, D]` -> `[B, T, D]`."""
+        return self.dropout(self.c_proj(self.act(self.c_fc(x))), training=training)
+
+
+class GPT2Block(GPT2Layer):
+    """One transformer block: attention, optional cross-attention, MLP, each on the residual.
+
+    Args:
+        config: The model's configuration.
+        layer_index: Number of the block, from 0.
+        **kwargs: Passed to `keras.layers.Layer`.
+    """
+
+    def __init__(self, config: GPT2Config, layer_index: int, **kwargs: object) -> None:
+        super().__init__(**kwargs)
+        policy = self.dtype_policy
+        norm = {"epsilon": config.layer_norm_epsilon, "dtype": policy}
+        self.ln_1 = LayerNorm(config.n_embd, name="ln_1", **norm)
+        self.attn = GPT2Attention(config, layer_index, name="attn", dtype=policy)
+        self.ln_2 = LayerNorm(config.n_embd, name="ln_2", **norm)
+        self.mlp = GPT2MLP(config, name="mlp", dtype=policy)
+        self.parts = [self.ln_1, self.attn, self.ln_2, self.mlp]
+        self.crossattention = None
+        if config.add_cross_attention:
+            self.ln_cross_attn = LayerNorm(config.n_embd, name="ln_cross_attn", **norm)
+            self.crossattention = GPT2Attention(
+                config, layer_index, is_cross_attention=True, name="crossattention", dtype=policy
+            )
+            self.parts += [self.ln_cross_attn, self.crossattention]
+
+    def build(self, input_shape: object = None) -> None:
+        """Creates the weights of every part."""
+        for layer in self.parts:
+            layer.build()
+
+    def call(
+        self,
+        x: tf.Tensor,
+        *,
+        visible: tf.Tensor | None,
+        memory: Memory | None = None,
+        encoder_states: tf.Tensor | None = None,
+        encoder_visible: tf.Tensor | None = None,
+        head_mask: tf.Tensor | None = None,
+        training: bool | None = None,
+    ) -> tuple[tf.Tensor, tuple[tf.Tensor, tf.Tensor], tf.Tensor, tf.Tensor | None]:
+        """Runs the block; the arguments are those of `GPT2Attention.call`.
+
+        Returns:
+            Output `[B, T, D]`; keys and values `[B, N, S, H]`; attention weights; cross-attention
+            weights or None.
+        """
+        attended, present, weights = self.attn(
+            self.ln_1(x), visible=visible, memory=memory, head_mask=head_mask, training=training
+        )
+        x = x + attended
+        cross_weights = None
+        if encoder_states is not None:
+            attended, _, cross_weights = self.crossattention(
+                self.ln_cross_attn(x),
+                visible=encoder_visible,
+                encoder_states=encoder_states,
+                head_mask=head_mask,
+                training=training,
+            )
+            x = x + attended
+        return x + self.mlp(self.ln_2(x), training=training), present, weights, cross_weights

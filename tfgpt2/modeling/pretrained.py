@@ -1,0 +1,322 @@
+"""The base class of the models: how inputs enter, how weights load and save, how `fit` trains."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfgpt2.config import GPT2Config
+from tfgpt2.errors import explain
+from tfgpt2.modeling.backbone import Activations, GPT2Transformer
+from tfgpt2.modeling.cache import KVCache, empty_cache
+from tfgpt2.modeling.layers import initial_weights
+from tfgpt2.modeling.inputs import Inputs, unpack
+from tfgpt2.outputs import ModelOutput
+
+_MAX_SHARD_BYTES = 5_000_000_000
+
+
+class TFGPT2PreTrainedModel(keras.Model):
+    """What all GPT-2 models share; not used by itself.
+
+    A model's weights exist from the moment it is made: their shapes follow from the
+    configuration. A call takes its inputs as keywords, as one dict (what the tokenizer returns),
+    or as a list `[input_ids, attention_mask, token_type_ids]`.
+
+    Args:
+        config: The configuration; a copy is kept.
+        dtype: Keras dtype policy or name of one, such as `"mixed_bfloat16"`.
+        **kwargs: `name` and `trainable`, as for any Keras model.
+    """
+
+    config_class = GPT2Config
+    base_model_prefix = "transformer"
+
+    def __init__(self, config: GPT2Config, *, dtype: Any = None, **kwargs: Any) -> None:
+        if not isinstance(config, GPT2Config):
+            raise TypeError(
+                explain(
+                    "A model is made from a GPT2Config.",
+                    fix="To load a checkpoint, use from_pretrained(name).",
+                    config=config,
+                )
+            )
+        config.validate()
+        super().__init__(dtype=dtype, **kwargs)
+        self.config = copy.deepcopy(config)
+        self.transformer = GPT2Transformer(
+            self.config, name=self.base_model_prefix, dtype=self.dtype_policy
+        )
+        self.make_head()
+        self.build()
+
+    def make_head(self) -> None:
+        """Creates the layers beyond the transformer, if there are any."""
+
+    def build(self, input_shape: object = None) -> None:
+        """Creates all weights."""
+        self.transformer.build()
+
+    # Inputs -----------------------------------------------------------------------------------
+
+    def __call__(self, inputs: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Calls the model; see `call` for the arguments."""
+        return super().__call__(**unpack(self, inputs, args, kwargs))
+
+    def run(self, inputs: Inputs, *, training: bool | None) -> Activations:
+        """Runs the transformer on checked inputs."""
+        embeddings = inputs.embeddings
+        if embeddings is None:
+            embeddings = self.transformer.wte(inputs.ids)  # [B, T, D]
+        return self.transformer(
+            embeddings,
+            positions=inputs.positions,
+            visible=inputs.visible,
+            memories=inputs.memories,
+            token_type_ids=inputs.token_type_ids,
+            encoder_states=inputs.encoder_states,
+            encoder_visible=inputs.encoder_visible,
+            head_mask=inputs.head_mask,
+            training=training,
+        )
+
+    # Decoding: what the generation loop knows of a model ---------------------------------------
+
+    def prefill(
+        self, ids: tf.Tensor, mask: tf.Tensor, *, columns: tf.Tensor, in_place: bool
+    ) -> tuple[tf.Tensor, KVCache]:
+        """Reads the prompts.
+
+        Args:
+            ids: int32 `[B, P]`, right-aligned.
+            mask: int32 `[B, P]`.
+            columns: int32 `[]`, size `S >= P` of the cache.
+            in_place: See `tfgpt2.modeling.cache.write`.
+
+        Returns:
+            Last hidden states `[B, P, D]` and the cache.
+        """
+        config = self.config
+        cache = empty_cache(
+            layers=config.n_layer,
+            batch=tf.shape(ids)[0],
+            heads=config.n_head,
+            columns=columns,
+            head_size=config.head_size,
+            dtype=self.compute_dtype,
+        )
+        return self.decode_step(ids, tf.cast(mask, tf.bool), cache, in_place=in_place)
+
+    def decode_step(
+        self, ids: tf.Tensor, valid: tf.Tensor, cache: KVCache, *, in_place: bool
+    ) -> tuple[tf.Tensor, KVCache]:
+        """Reads `T` more tokens per row; see `GPT2Transformer.extend`."""
+        if self.compute_dtype == self.variable_dtype:
+            return self.transformer.extend(ids, valid, cache, in_place=in_place)
+        # Outside of `__call__`, Keras does not cast the weights by itself.
+        with keras.src.backend.AutocastScope(self.compute_dtype):
+            return self.transformer.extend(ids, valid, cache, in_place=in_place)
+
+    # Training ---------------------------------------------------------------------------------
+
+    def compile(self, optimizer: Any = "rmsprop", loss: Any = None, **kwargs: Any) -> None:
+        """Configures training as `keras.Model.compile` does.
+
+        Args:
+            optimizer: Keras optimizer or its name.
+            loss: None, `"auto"` or `"passthrough"`: the model's own loss, from `labels` among the
+                inputs. Otherwise a Keras loss on the logits, for targets that the pipeline has
+                shifted already.
+            **kwargs: See `keras.Model.compile`.
+        """
+        loss = None if loss in ("auto", "passthrough") else loss
+        super().compile(optimizer=optimizer, loss=loss, **kwargs)
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compiles a reloaded model as the saved one was; Keras asks this of an own `compile`."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.optimizer.build(self.trainable_variables)
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> tf.Tensor:
+        """Returns the scalar that `fit` minimises: the model's own loss, or the compiled one."""
+        own = y_pred.get("loss") if isinstance(y_pred, ModelOutput) else None
+        if y is None:
+            if own is None:
+                raise ValueError(
+                    explain(
+                        "There is nothing to train on: no labels among the inputs and no targets.",
+                        fix="Put 'labels' into the input dict, or compile with a loss and feed"
+                        " (inputs, targets).",
+                        inputs=sorted(x) if isinstance(x, Mapping) else type(x).__name__,
+                    )
+                )
+            return tf.add_n([own, *self.losses])
+        if own is not None:
+            raise ValueError(
+                explain(
+                    "Labels among the inputs and separate targets were both given.",
+                    fix="Leave one of them out.",
+                    inputs=sorted(x) if isinstance(x, Mapping) else type(x).__name__,
+                )
+            )
+        return super().compute_loss(x, y, _scores(y_pred), sample_weight, training)
+
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict:
+        """Updates the compiled metrics with the logits and returns all of them."""
+        return super().compute_metrics(x, y, _scores(y_pred), sample_weight)
+
+    # Configuration and files ------------------------------------------------------------------
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns what `from_config` needs to make this model again, without its weights."""
+        policy = keras.dtype_policies.serialize(self.dtype_policy)
+        return {"config": self.config.to_dict(), "name": self.name, "dtype": policy}
+
+    @classmethod
+    def from_config(cls, config: Any, custom_objects: Any = None) -> TFGPT2PreTrainedModel:
+        """Makes a model with fresh weights from a `GPT2Config` or from what `get_config` returned."""
+        if isinstance(config, GPT2Config):
+            return cls(config)
+        config = dict(config)
+        return cls(GPT2Config.from_dict(config.pop("config")), **config)
+
+    def num_parameters(self) -> int:
+        """Number of weights."""
+        return sum(int(np.prod(weight.shape)) for weight in self.weights)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | os.PathLike[str],
+        *,
+        config: GPT2Config | None = None,
+        dtype: Any = None,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        subfolder: str = "",
+        local_files_only: bool = False,
+        force_download: bool = False,
+        **overrides: Any,
+    ) -> TFGPT2PreTrainedModel:
+        """Loads a model by directory, bundled name or hub name.
+
+        Args:
+            name: `"shakespeare-tiny"` (bundled), a directory, or a hub name such as
+                `"openai-community/gpt2"`.
+            config: The configuration to use instead of the checkpoint's own.
+            dtype: Keras dtype policy; None is float32, whatever type the file stores.
+            revision: Branch, tag or commit on the hub.
+            token: Access token, or True for the stored one.
+            cache_dir: Where downloads are kept.
+            subfolder: Folder inside the repository.
+            local_files_only: Never ask the network.
+            force_download: Download again.
+            **overrides: Fields of the configuration to change, such as `attn_pdrop=0.0`.
+
+        Raises:
+            FileNotFoundError: There is no such model, or it has no weights in a known format.
+            ValueError: A file is broken, or weights and configuration do not fit.
+            TypeError: An override is no field of the configuration.
+
+        Example:
+            >>> TFGPT2LMHeadModel = __import__("tfgpt2").TFGPT2LMHeadModel
+            >>> TFGPT2LMHeadModel.from_pretrained("shakespeare-tiny").config.n_layer
+            6
+        """
+        from tfgpt2.checkpoints.hub import Repository
+        from tfgpt2.checkpoints.safetensors import INDEX_NAME, WEIGHTS_NAME, SafetensorsReader
+        from tfgpt2.checkpoints.transfer import WeightLoader
+
+        where = (revision, token, cache_dir, subfolder, local_files_only, force_download)
+        files = Repository(name, *where)
+        if config is None:
+            config = GPT2Config.from_json_file(files.require("config.json"), **overrides)
+        elif overrides:
+            config = GPT2Config.from_dict(config.to_dict(), **overrides)
+        reader = SafetensorsReader.from_files(files.find)
+        if reader is None:
+            raise FileNotFoundError(
+                explain(
+                    f"The model has no weights: neither {WEIGHTS_NAME} nor {INDEX_NAME}.",
+                    fix="Save it in safetensors format first.",
+                    name=str(name),
+                )
+            )
+        loader = WeightLoader(reader)
+        with initial_weights(loader.read):
+            model = cls(config, dtype=dtype)
+        loader.check(str(name), fresh=model.head_keys(), optional=model.unused_keys())
+        return model
+
+    def head_keys(self) -> frozenset[str]:
+        """Checkpoint keys that a file may lack because this class adds them."""
+        return frozenset()
+
+    def unused_keys(self) -> frozenset[str]:
+        """Checkpoint keys that a file may have although this class does not use them."""
+        return frozenset({"lm_head.weight"})
+
+    def save_pretrained(
+        self,
+        directory: str | os.PathLike[str],
+        *,
+        dtype: str | None = None,
+        max_shard_bytes: int = _MAX_SHARD_BYTES,
+    ) -> None:
+        """Writes `config.json` and safetensors weights, which PyTorch transformers loads too.
+
+        Args:
+            directory: Made if need be.
+            dtype: Type to store, such as `"float16"`; None is the type the weights have.
+            max_shard_bytes: Size above which the weights are split over several files.
+
+        Raises:
+            NotADirectoryError: `directory` is a file.
+            ValueError: `max_shard_bytes` is not positive.
+        """
+        from tfgpt2.checkpoints.transfer import write_weights
+
+        directory = Path(directory)
+        if directory.exists() and not directory.is_dir():
+            raise NotADirectoryError(
+                explain(
+                    "A model is saved into a directory.",
+                    fix="Name a directory, or one that can be made.",
+                    directory=str(directory),
+                )
+            )
+        if max_shard_bytes < 1:
+            raise ValueError(
+                explain(
+                    "`max_shard_bytes` must be a positive number of bytes.",
+                    fix="Leave it out for 5 GB.",
+                    max_shard_bytes=max_shard_bytes,
+                )
+            )
+        directory.mkdir(parents=True, exist_ok=True)
+        write_weights(self.weights, directory, dtype=dtype, max_shard_bytes=max_shard_bytes)
+        config = GPT2Config.from_dict(self.config.to_dict())
+        # The class that PyTorch has under the same name, without our prefix.
+        config.architectures = [type(self).__name__.removeprefix("TF")]
+        config.dtype = dtype or keras.backend.standardize_dtype(self.variable_dtype)
+        config.save_pretrained(directory)
+
+
+def _scores(y_pred: Any) -> Any:
+    """What Keras losses and metrics look at."""
+    return y_pred["logits"] if isinstance(y_pred, ModelOutput) and "logits" in y_pred else y_pred

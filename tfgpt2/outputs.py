@@ -1,0 +1,116 @@
+"""What a model returns: a dict whose entries are also attributes and, in order, a tuple."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import optree
+
+
+class ModelOutput(dict):
+    """Named results in a fixed order: `out.logits`, `out["logits"]`, `out[0]`, `out.to_tuple()`.
+
+    A subclass lists its fields as annotations. Fields that are None are absent from the dict,
+    so `out[0]` is the loss when there is one and the logits otherwise; as attributes they
+    read as None. Keras, `tf.nest` and `tf.function` take it as the structure it is.
+
+    Source: transformers 4.57, `utils/generic.py::ModelOutput` (behaviour).
+
+    Example:
+        >>> out = TFCausalLMOutputWithCrossAttentions(logits=1.5)
+        >>> out.logits, out["logits"], out[0], out.loss
+        (1.5, 1.5, 1.5, None)
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        values = dict(*args, **kwargs)
+        unknown = values.keys() - set(self.fields())
+        if unknown and type(self) is not ModelOutput:
+            raise TypeError(f"{type(self).__name__} has no fields {sorted(unknown)}")
+        order = self.fields() or tuple(values)
+        super().__init__(
+            (name, values[name]) for name in order if values.get(name) is not None
+        )
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        _register(cls)
+
+    @classmethod
+    def fields(cls) -> tuple[str, ...]:
+        """Names of the fields, in order."""
+        return tuple(inspect.get_annotations(cls))
+
+    def __getattr__(self, name: str) -> Any:
+        if name in self:
+            return dict.__getitem__(self, name)
+        if name in self.fields():
+            return None
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __getitem__(self, key: str | int | slice) -> Any:
+        return super().__getitem__(key) if isinstance(key, str) else self.to_tuple()[key]
+
+    def to_tuple(self) -> tuple[Any, ...]:
+        """Returns the values that are not None, in order."""
+        return tuple(self.values())
+
+
+def _register(cls: type[ModelOutput]) -> None:
+    """Tells optree, on which Keras' structures stand, how to take a result apart."""
+    optree.register_pytree_node(
+        cls,
+        lambda out: (tuple(out.values()), tuple(out), tuple(out)),
+        lambda names, values: _rebuild(cls, names, values),
+        namespace="keras",
+    )
+
+
+def _rebuild(cls: type[ModelOutput], names: tuple[str, ...], values: Any) -> ModelOutput:
+    # Not through __init__: the leaves may be placeholders, None among them.
+    out = cls.__new__(cls)
+    dict.update(out, zip(names, values, strict=True))
+    return out
+
+
+_register(ModelOutput)
+
+
+class TFBaseModelOutputWithPastAndCrossAttentions(ModelOutput):
+    """Results of `TFGPT2Model`.
+
+    Attributes:
+        last_hidden_state: Float `[B, T, D]`, after the final layer norm.
+        past_key_values: `L` tensors `[2, B, N, S, H]`, keys and values of all tokens so far.
+        hidden_states: `L + 1` tensors `[B, T, D]`: the embeddings, then each block's output, the
+            last one after the final layer norm.
+        attentions: `L` tensors `[B, N, T, S]`, after the softmax.
+        cross_attentions: `L` tensors `[B, N, T, encoder length]`.
+    """
+
+    last_hidden_state: Any
+    past_key_values: Any
+    hidden_states: Any
+    attentions: Any
+    cross_attentions: Any
+
+
+class TFCausalLMOutputWithCrossAttentions(ModelOutput):
+    """Results of `TFGPT2LMHeadModel`.
+
+    Attributes:
+        loss: Float `[]`, mean negative log-likelihood in nats over the labels that are not -100.
+        logits: Float `[B, T, V]`, scores before the softmax.
+        past_key_values: `L` tensors `[2, B, N, S, H]`, keys and values of all tokens so far.
+        hidden_states: `L + 1` tensors `[B, T, D]`.
+        attentions: `L` tensors `[B, N, T, S]`.
+        cross_attentions: `L` tensors `[B, N, T, encoder length]`.
+    """
+
+    loss: Any
+    logits: Any
+    past_key_values: Any
+    hidden_states: Any
+    attentions: Any
+    cross_attentions: Any
