@@ -62,18 +62,17 @@ def valid_utf8(text: tf.Tensor) -> tf.Tensor:
     return tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="replace")
 
 
-def split_off(text: Rows, pattern: str, rewrite: bytes) -> Rows:
+def split_off(text: Rows, pattern: str) -> Rows:
     """Makes a piece of its own of everything a pattern matches.
 
     Args:
         text: Segments `[S]`; those that start with `SPECIAL` are left alone.
         pattern: RE2 pattern of the special tokens, see `special_pattern`.
-        rewrite: What a match becomes, see `special_pattern`.
 
     Returns:
         Segments that are either text or `SPECIAL` followed by a special token.
     """
-    marked = tf.strings.regex_replace(text.values, pattern, rewrite)
+    marked = tf.strings.regex_replace(text.values, pattern, CUT + SPECIAL + rb"\1" + CUT)
     marked = tf.where(is_special(text.values), text.values, marked)
     pieces = _split(marked)
     return Rows(pieces.values, tf.gather(pieces.row_splits, text.row_splits))
@@ -147,16 +146,13 @@ def special_pattern(tokens: Sequence[str], strip_left: bool, strip_right: bool) 
         A pattern whose first group is the token.
 
     Example:
-        >>> special_pattern(["<a>", "<a>b"], False, False)
-        '(<a>b|<a>)'
+        >>> special_pattern(["to", "token"], False, False)
+        '(token|to)'
     """
     longest_first = sorted(tokens, key=lambda token: len(token.encode()), reverse=True)
     group = "|".join(_quote(token) for token in longest_first)
     space = f"[{_SPACE}]*"
     return f"{space if strip_left else ''}({group}){space if strip_right else ''}"
-
-
-SPECIAL_REWRITE = CUT + SPECIAL + rb"\1" + CUT
 
 
 def _quote(text: str) -> str:
