@@ -14,6 +14,7 @@ import json
 import tempfile
 import urllib.request
 from pathlib import Path
+from typing import Annotated
 
 import keras
 import tensorflow as tf
@@ -74,22 +75,21 @@ def training_windows(
 
 def held_out_windows(rows: tf.RaggedTensor, *, length: int, batch: int) -> tf.data.Dataset:
     """Every token of the held-out text once: windows that overlap by the one token of context."""
-    flat = rows.flat_values
-    dataset = tf.data.Dataset.from_tensor_slices(flat).window(length, shift=length - 1)
-    dataset = dataset.flat_map(lambda window: window.batch(length, drop_remainder=True))
-    return dataset.map(lambda ids: {"input_ids": ids, "labels": ids}).batch(batch)
+    windows = tf.signal.frame(rows.flat_values, length, length - 1)  # [windows, T]
+    dataset = tf.data.Dataset.from_tensor_slices({"input_ids": windows, "labels": windows})
+    return dataset.batch(batch)
 
 
 def main(
-    output: Path = typer.Option(..., help="Directory for the checkpoint."),
-    text: Path = typer.Option(None, help="Text file; downloaded when left out."),
+    output: Annotated[Path, typer.Option(help="Directory for the checkpoint.")],
+    text: Annotated[Path | None, typer.Option(help="Text file; downloaded by default.")] = None,
     vocab_size: int = 1024,
-    width: int = 192,
+    width: int = 224,
     layers: int = 6,
-    heads: int = 6,
+    heads: int = 7,
     context: int = 256,
     batch: int = 16,
-    steps: int = 4000,
+    steps: int = 3000,
     steps_per_epoch: int = 100,
     learning_rate: float = 1e-3,
     dropout: float = 0.2,
@@ -141,6 +141,7 @@ def main(
                     best, monitor="val_loss", save_best_only=True, save_weights_only=True
                 )
             ],
+            shuffle=False,  # the windows are drawn at random already
             verbose=2,
         )
         model.load_weights(best)

@@ -29,9 +29,7 @@ class ModelOutput(dict):
         if unknown and type(self) is not ModelOutput:
             raise TypeError(f"{type(self).__name__} has no fields {sorted(unknown)}")
         order = self.fields() or tuple(values)
-        super().__init__(
-            (name, values[name]) for name in order if values.get(name) is not None
-        )
+        super().__init__((name, values[name]) for name in order if values.get(name) is not None)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

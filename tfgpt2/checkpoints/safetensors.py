@@ -136,7 +136,10 @@ def write_index(shards: Mapping[str, Iterable[str]], total_bytes: int, path: Pat
         path: The index file.
     """
     weight_map = {key: name for name, keys in shards.items() for key in keys}
-    index = {"metadata": {"total_size": total_bytes}, "weight_map": dict(sorted(weight_map.items()))}
+    index = {
+        "metadata": {"total_size": total_bytes},
+        "weight_map": dict(sorted(weight_map.items())),
+    }
     path.write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 

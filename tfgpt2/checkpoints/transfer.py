@@ -46,12 +46,16 @@ class WeightLoader:
         self._used.add(key)
         found = self._reader.shape(self._stored[key])
         if found != shape:
-            self._misshapen.append(f"{key} is {list(found)} in the file, {list(shape)} in the model")
+            self._misshapen.append(
+                f"{key} is {list(found)} in the file, {list(shape)} in the model"
+            )
             return None
         value = self._reader.read(self._stored[key])
         return tf.convert_to_tensor(value.astype(dtype, copy=False))
 
-    def check(self, name: str, *, fresh: Collection[str] = (), optional: Collection[str] = ()) -> None:
+    def check(
+        self, name: str, *, fresh: Collection[str] = (), optional: Collection[str] = ()
+    ) -> None:
         """Raises when the checkpoint and the model did not fit together.
 
         Args:
@@ -108,7 +112,9 @@ def write_weights(
     shards = _split(keys, dtype, max_shard_bytes)
     names = [safetensors.WEIGHTS_NAME]
     if len(shards) > 1:
-        names = [f"model-{i:05d}-of-{len(shards):05d}.safetensors" for i in range(1, len(shards) + 1)]
+        names = [
+            f"model-{i:05d}-of-{len(shards):05d}.safetensors" for i in range(1, len(shards) + 1)
+        ]
     total = 0
     for name, shard in zip(names, shards, strict=True):
         arrays = dict(_arrays({key: keys[key] for key in shard}, dtype))

@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from tfgpt2.modeling.backbone import Activations
+from tfgpt2.modeling.cache import KVCache, empty_cache
 from tfgpt2.modeling.inputs import Inputs, check
 from tfgpt2.modeling.layers import Embedding
 from tfgpt2.modeling.losses import causal_lm_loss
@@ -138,6 +139,52 @@ class TFGPT2LMHeadModel(TFGPT2PreTrainedModel):
     def score(self, hidden: tf.Tensor) -> tf.Tensor:
         """Scores every token: float `[B, T, D]` -> float32 logits `[B, T, V]`."""
         return (self.lm_head or self.transformer.wte).score(hidden)
+
+    # What the generation loop knows of a model: it can read prompts, and it can read on.
+
+    def prefill(
+        self, ids: tf.Tensor, mask: tf.Tensor, *, columns: tf.Tensor, in_place: bool
+    ) -> tuple[tf.Tensor, KVCache]:
+        """Reads prompts into a fresh cache.
+
+        Args:
+            ids: int32 `[B, P]`, right-aligned (see `tfgpt2.modeling.cache`).
+            mask: int32 `[B, P]`, 1 for tokens and 0 for padding.
+            columns: int32 `[]`, size `S >= P` of the cache.
+            in_place: See `tfgpt2.modeling.cache.write`.
+
+        Returns:
+            float32 logits `[B, V]` of the token after the prompt, and the cache.
+        """
+        config = self.config
+        cache = empty_cache(
+            layers=config.n_layer,
+            batch=tf.shape(ids)[0],
+            heads=config.n_head,
+            columns=columns,
+            head_size=config.head_size,
+            dtype=self.compute_dtype,
+        )
+        valid = tf.cast(mask, tf.bool)
+        hidden, cache = self.transformer.extend(ids, valid, cache, in_place=in_place)
+        return self.score(hidden[:, -1:])[:, 0], cache  # [B, V]
+
+    def decode_step(
+        self, ids: tf.Tensor, valid: tf.Tensor, cache: KVCache, *, in_place: bool
+    ) -> tuple[tf.Tensor, KVCache]:
+        """Reads `T` more tokens per row.
+
+        Args:
+            ids: int32 `[B, T]`.
+            valid: bool `[B, T]`, False where a row has no token.
+            cache: What was read so far.
+            in_place: See `tfgpt2.modeling.cache.write`.
+
+        Returns:
+            float32 logits `[B, T, V]` and the longer cache.
+        """
+        hidden, cache = self.transformer.extend(ids, valid, cache, in_place=in_place)
+        return self.score(hidden), cache  # [B, T, V]
 
     def unused_keys(self) -> frozenset[str]:
         """A tied model's file may hold the table a second time."""

@@ -146,9 +146,7 @@ def check(
 
 
 def _merge(first: dict[str, Any], named: dict[str, Any]) -> dict[str, Any]:
-    twice = sorted(
-        name for name in first.keys() & named.keys() if first[name] is not None
-    )
+    twice = sorted(name for name in first.keys() & named.keys() if first[name] is not None)
     if twice:
         raise TypeError(
             explain(

@@ -23,7 +23,9 @@ _reader: contextvars.ContextVar[Callable[..., tf.Tensor | None] | None] = contex
 
 
 @contextlib.contextmanager
-def initial_weights(read: Callable[[str, tuple[int, ...], str], tf.Tensor | None]) -> Iterator[None]:
+def initial_weights(
+    read: Callable[[str, tuple[int, ...], str], tf.Tensor | None],
+) -> Iterator[None]:
     """Within this context, weights are born with the values that `read` returns.
 
     So loading a checkpoint neither initialises weights that are about to be overwritten nor
@@ -44,7 +46,12 @@ class GPT2Layer(keras.layers.Layer):
     """A layer whose weights can be born from a checkpoint."""
 
     def add_parameter(
-        self, name: str, shape: tuple[int, ...], initializer: str | keras.Initializer
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        initializer: str | keras.Initializer,
+        *,
+        autocast: bool = True,
     ) -> keras.Variable:
         """Creates a trainable weight; see `initial_weights`."""
         initializer, read = keras.initializers.get(initializer), _reader.get()
@@ -53,7 +60,7 @@ class GPT2Layer(keras.layers.Layer):
             value = read(f"{self.path}/{name}", tuple(shape), dtype) if read else None
             return initializer(shape, dtype=dtype) if value is None else value
 
-        return self.add_weight(name=name, shape=shape, initializer=first_value)
+        return self.add_weight(name=name, shape=shape, initializer=first_value, autocast=autocast)
 
 
 class Conv1D(GPT2Layer):
@@ -132,11 +139,12 @@ class Embedding(GPT2Layer):
     def build(self, input_shape: object = None) -> None:
         """Creates `weight` `[count, width]`."""
         normal = keras.initializers.RandomNormal(stddev=self.stddev)
-        self.weight = self.add_parameter("weight", (self.count, self.width), normal)
+        # Not cast by Keras: a look-up of a few rows must not first cast the whole table.
+        self.weight = self.add_parameter("weight", (self.count, self.width), normal, autocast=False)
 
     def call(self, ids: tf.Tensor) -> tf.Tensor:
         """Int `[...]` in `[0, count)` -> float `[..., width]`."""
-        return tf.gather(self.weight, ids)  # [..., width]
+        return tf.cast(tf.gather(self.weight, ids), self.compute_dtype)  # [..., width]
 
     def score(self, x: tf.Tensor) -> tf.Tensor:
         """Float `[B, T, width]` -> float32 `[B, T, count]`, the product with every row."""
@@ -172,7 +180,10 @@ class GPT2Attention(GPT2Layer):
         self.scale = config.head_size**-0.5 if config.scale_attn_weights else 1.0
         if config.scale_attn_by_inverse_layer_idx:
             self.scale /= layer_index + 1
-        width, options = config.n_embd, {"stddev": config.initializer_range, "dtype": self.dtype_policy}
+        width, options = (
+            config.n_embd,
+            {"stddev": config.initializer_range, "dtype": self.dtype_policy},
+        )
         if is_cross_attention:
             self.c_attn = Conv1D(width, 2 * width, name="c_attn", **options)
             self.q_attn = Conv1D(width, width, name="q_attn", **options)
@@ -187,7 +198,11 @@ class GPT2Attention(GPT2Layer):
 
     def build(self, input_shape: object = None) -> None:
         """Creates the weights of the projections."""
-        for layer in (self.c_attn, self.c_proj, *((self.q_attn,) if self.is_cross_attention else ())):
+        for layer in (
+            self.c_attn,
+            self.c_proj,
+            *((self.q_attn,) if self.is_cross_attention else ()),
+        ):
             layer.build()
 
     def call(

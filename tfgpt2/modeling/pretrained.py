@@ -15,7 +15,6 @@ import tensorflow as tf
 from tfgpt2.config import GPT2Config
 from tfgpt2.errors import explain
 from tfgpt2.modeling.backbone import Activations, GPT2Transformer
-from tfgpt2.modeling.cache import KVCache, empty_cache
 from tfgpt2.modeling.layers import initial_weights
 from tfgpt2.modeling.inputs import Inputs, unpack
 from tfgpt2.outputs import ModelOutput
@@ -86,43 +85,6 @@ class TFGPT2PreTrainedModel(keras.Model):
             head_mask=inputs.head_mask,
             training=training,
         )
-
-    # Decoding: what the generation loop knows of a model ---------------------------------------
-
-    def prefill(
-        self, ids: tf.Tensor, mask: tf.Tensor, *, columns: tf.Tensor, in_place: bool
-    ) -> tuple[tf.Tensor, KVCache]:
-        """Reads the prompts.
-
-        Args:
-            ids: int32 `[B, P]`, right-aligned.
-            mask: int32 `[B, P]`.
-            columns: int32 `[]`, size `S >= P` of the cache.
-            in_place: See `tfgpt2.modeling.cache.write`.
-
-        Returns:
-            Last hidden states `[B, P, D]` and the cache.
-        """
-        config = self.config
-        cache = empty_cache(
-            layers=config.n_layer,
-            batch=tf.shape(ids)[0],
-            heads=config.n_head,
-            columns=columns,
-            head_size=config.head_size,
-            dtype=self.compute_dtype,
-        )
-        return self.decode_step(ids, tf.cast(mask, tf.bool), cache, in_place=in_place)
-
-    def decode_step(
-        self, ids: tf.Tensor, valid: tf.Tensor, cache: KVCache, *, in_place: bool
-    ) -> tuple[tf.Tensor, KVCache]:
-        """Reads `T` more tokens per row; see `GPT2Transformer.extend`."""
-        if self.compute_dtype == self.variable_dtype:
-            return self.transformer.extend(ids, valid, cache, in_place=in_place)
-        # Outside of `__call__`, Keras does not cast the weights by itself.
-        with keras.src.backend.AutocastScope(self.compute_dtype):
-            return self.transformer.extend(ids, valid, cache, in_place=in_place)
 
     # Training ---------------------------------------------------------------------------------
 
