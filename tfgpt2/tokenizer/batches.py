@@ -3,28 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from tfgpt2.errors import explain
-from tfgpt2.tokenizer.inputs import check_choice, check_count, check_names
+from tfgpt2.tokenizer.inputs import check_choice, check_count
 from tfgpt2.tokenizer.spec import SIDES, Spec
-
-__all__ = [
-    "BatchEncoding",
-    "Cut",
-    "check_names",
-    "clean_up",
-    "columns",
-    "ids",
-    "join",
-    "pad",
-    "tensors",
-    "texts",
-]
 
 _FILL = {"attention_mask": 0, "token_type_ids": 0, "special_tokens_mask": 1}
 _CLEAN_UP = (" .", " ?", " !", " ,", " n't", " 'm", " 's", " 've", " 're")
@@ -151,25 +138,26 @@ def join(
 
 
 def _kept(first: int, second: int, heads: int, cut: Cut) -> tuple[int, int]:
-    """Returns how many tokens of each text stay."""
+    """Returns how many tokens of each text stay.
+
+    Source:
+        `truncate_encodings` of `tokenizers`, `utils/truncation.rs`.
+    """
     excess = 0 if cut.strategy is None else first + second + heads - cut.length
     if excess <= 0:
         return first, second
     if cut.strategy == "only_first":
-        first, excess = max(first - excess, 0), excess - first
+        first -= excess
     elif cut.strategy == "only_second":
-        second, excess = max(second - excess, 0), excess - second
+        second -= excess
     else:
         room = cut.length - heads
-        # The longer text gives way until both are equally long; the first gets an odd place.
-        shorter = min(first, second, room // 2)
-        first, second = (
-            (max(room - second, room - room // 2), shorter)
-            if first > second
-            else (shorter, room - shorter)
-        )
-        excess = -room
-    if excess > 0:
+        short, long = min(first, second), max(first, second)
+        long = max(short, room - short)
+        if short + long > room:
+            short, long = room // 2, room // 2 + room % 2
+        first, second = (long, short) if first > second else (short, long)
+    if min(first, second) < 0:
         raise ValueError(
             explain(
                 "The text that may be cut is too short to make the row fit.",
@@ -179,3 +167,116 @@ def _kept(first: int, second: int, heads: int, cut: Cut) -> tuple[int, int]:
             )
         )
     return first, second
+
+
+def columns(encoded: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Returns results of calls as one dictionary of lists of rows."""
+    if not isinstance(encoded, Mapping):
+        encoded = {key: [item[key] for item in encoded] for key in (encoded[0] if encoded else ())}
+    if "input_ids" not in encoded:
+        raise ValueError(
+            explain(
+                "There is nothing to pad without `input_ids`.",
+                fix="Pass results of the tokenizer.",
+                keys=list(encoded),
+            )
+        )
+    result = {key: [ids(row) for row in value] for key, value in encoded.items()}
+    result.setdefault("attention_mask", [[1] * len(row) for row in result["input_ids"]])
+    return result
+
+
+def pad(
+    rows: dict[str, list[Any]],
+    padding: bool | str,
+    length: int | None,
+    multiple: int | None,
+    *,
+    pad_token_id: int,
+    side: str,
+) -> dict[str, list[Any]]:
+    """Returns columns whose rows all have the same length.
+
+    Args:
+        rows: Columns, `input_ids` among them.
+        padding: `"max_length"`, or anything else for the longest row.
+        length: Length for `"max_length"`.
+        multiple: Rounds the length up.
+        pad_token_id: What fills `input_ids`.
+        side: `"left"` or `"right"`.
+
+    Returns:
+        The padded columns.
+
+    Example:
+        >>> pad({"input_ids": [[1], [2, 3]]}, True, None, None, pad_token_id=0, side="left")
+        {'input_ids': [[0, 1], [2, 3]]}
+    """
+    check_choice("padding_side", side, SIDES)
+    check_count("pad_to_multiple_of", multiple, least=1)
+    longest = max((len(row) for row in rows["input_ids"]), default=0)
+    width = length if padding == "max_length" and length is not None else longest
+    width = -(-width // multiple) * multiple if multiple else width
+    fill = _FILL | {"input_ids": pad_token_id, "offset_mapping": (0, 0)}
+
+    def filled(key: str, row: Any) -> Any:
+        if key not in fill:
+            return row
+        extra = [fill[key]] * max(width - len(row), 0)
+        return [*extra, *row] if side == "left" else [*row, *extra]
+
+    return {key: [filled(key, row) for row in column] for key, column in rows.items()}
+
+
+def tensors(rows: dict[str, Any], kind: str | None) -> BatchEncoding:
+    """Returns columns as lists, numpy arrays or TensorFlow tensors (int64 and int32)."""
+    check_choice("return_tensors", kind, (None, "tf", "np"))
+    if kind is None:
+        return BatchEncoding(rows)
+    lengths = {len(row) for row in rows["input_ids"]}
+    if len(lengths) > 1:
+        raise ValueError(
+            explain(
+                "Rows of different lengths do not fit into one tensor.",
+                fix="Pass `padding=True`, and `truncation=True` for long rows.",
+                lengths=sorted(lengths),
+            )
+        )
+    arrays = {key: np.array(column, np.int64) for key, column in rows.items()}
+    if not rows["input_ids"]:
+        arrays = {key: np.zeros((0, 0), np.int64) for key in rows}
+    if kind == "tf":
+        return BatchEncoding({key: tf.constant(a, tf.int32) for key, a in arrays.items()})
+    return BatchEncoding(arrays)
+
+
+def ids(values: Any) -> list[int]:
+    """Returns ids as a list of Python integers, whether they came as a list or a tensor."""
+    array = np.asarray(values)
+    if array.size and array.dtype.kind not in "iu":
+        raise TypeError(
+            explain(
+                "Token ids are integers.",
+                fix="Pass what the tokenizer returned as `input_ids`.",
+                token_ids=values,
+            )
+        )
+    return array.reshape(-1).tolist() if array.ndim < 2 else array.tolist()
+
+
+def clean_up(text: str) -> str:
+    """Joins punctuation and contractions to the word before.
+
+    Source:
+        `PreTrainedTokenizerBase.clean_up_tokenization` of transformers.
+
+    Example:
+        >>> clean_up("it 's fine .")
+        "it's fine."
+    """
+    for piece in _CLEAN_UP[:4]:
+        text = text.replace(piece, piece[1:])
+    text = text.replace(" ' ", "'")
+    for piece in _CLEAN_UP[4:]:
+        text = text.replace(piece, piece[1:])
+    return text

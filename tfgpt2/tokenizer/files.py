@@ -64,6 +64,47 @@ def read(name: str | os.PathLike[str], **options: Any) -> Spec:
     return _combine(found, names, options)
 
 
+def read_paths(
+    vocab_file: str | os.PathLike[str] | None,
+    merges_file: str | os.PathLike[str] | None,
+    tokenizer_file: str | os.PathLike[str] | None = None,
+    **options: Any,
+) -> Spec:
+    """Reads a tokenizer from files named one by one.
+
+    Args:
+        vocab_file: Path of `vocab.json`.
+        merges_file: Path of `merges.txt`.
+        tokenizer_file: Path of `tokenizer.json`, in place of the two.
+        **options: Roles and settings (see `spec.replace`).
+
+    Returns:
+        The specification.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        TypeError: No file was named, or there is no such option.
+        ValueError: A file is damaged, or asks for something that GPT-2's tokenizer does not do.
+    """
+    if tokenizer_file is not None:
+        return _combine(_from_backend(_load(Path(tokenizer_file))), {}, options)
+    if vocab_file is None or merges_file is None:
+        raise TypeError(
+            explain(
+                "A tokenizer needs `vocab_file` and `merges_file`, or `tokenizer_file`.",
+                fix="Use `from_pretrained(directory)` to find the files.",
+                vocab_file=vocab_file,
+                merges_file=merges_file,
+            )
+        )
+    found = {
+        "vocab": _load(Path(vocab_file)),
+        "merges": _merges(Path(merges_file)),
+        "added": [],
+    }
+    return _combine(found, {}, options)
+
+
 def from_tokenizer(tokenizer: Any, **options: Any) -> Spec:
     """Reads the tokenizer that another object holds.
 
@@ -116,7 +157,6 @@ def write(spec: Spec, directory: str | os.PathLike[str]) -> list[Path]:
         The files written.
     """
     folder = Path(directory)
-    folder.mkdir(parents=True, exist_ok=True)
     added = {
         str(token.id): dataclasses.asdict(token) | {"single_word": False} for token in spec.added
     }
@@ -132,14 +172,26 @@ def write(spec: Spec, directory: str | os.PathLike[str]) -> list[Path]:
         "clean_up_tokenization_spaces": False,
         "errors": "replace",
     }
-    lines = ["#version: 0.2", *(f"{left} {right}" for left, right in spec.merges)]
     texts = {
-        "vocab.json": json.dumps(spec.vocab, ensure_ascii=False) + "\n",
-        "merges.txt": "\n".join(lines) + "\n",
         "tokenizer_config.json": json.dumps(config, ensure_ascii=False, indent=2) + "\n",
         "special_tokens_map.json": json.dumps(spec.roles, ensure_ascii=False, indent=2) + "\n",
         "tokenizer.json": specs.backend(spec).to_str() + "\n",
     }
+    return write_vocabulary(spec, folder) + _write_texts(folder, texts)
+
+
+def write_vocabulary(spec: Spec, folder: Path, prefix: str = "") -> list[Path]:
+    """Writes `vocab.json` and `merges.txt` alone, and returns their paths."""
+    lines = ["#version: 0.2", *(f"{left} {right}" for left, right in spec.merges)]
+    texts = {
+        f"{prefix}vocab.json": json.dumps(spec.vocab, ensure_ascii=False) + "\n",
+        f"{prefix}merges.txt": "\n".join(lines) + "\n",
+    }
+    return _write_texts(folder, texts)
+
+
+def _write_texts(folder: Path, texts: Mapping[str, str]) -> list[Path]:
+    folder.mkdir(parents=True, exist_ok=True)
     for filename, text in texts.items():
         (folder / filename).write_bytes(text.encode("utf-8"))
     return [folder / filename for filename in texts]
@@ -232,8 +284,10 @@ def _merges(path: Path) -> list[str]:
 
 def _json(repository: Repository, filename: str, required: bool = False) -> Any:
     path = repository.require(filename) if required else repository.find(filename)
-    if path is None:
-        return None
+    return None if path is None else _load(path)
+
+
+def _load(path: Path) -> dict[str, Any]:
     try:
         data = json.loads(_text(path))
     except json.JSONDecodeError as error:

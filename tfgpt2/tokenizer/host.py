@@ -16,7 +16,7 @@ import numpy as np
 import tokenizers
 
 from tfgpt2.errors import explain
-from tfgpt2.tokenizer import batches, bpe, files
+from tfgpt2.tokenizer import batches, bpe, files, inputs
 from tfgpt2.tokenizer import spec as specs
 from tfgpt2.tokenizer.batches import BatchEncoding
 
@@ -203,7 +203,7 @@ class GPT2Tokenizer:
         Raises:
             TypeError: There is no such role.
         """
-        batches.check_names(special_tokens_dict, [*specs.ROLES, "additional_special_tokens"])
+        inputs.check_names(special_tokens_dict, [*specs.ROLES, "additional_special_tokens"])
         before = len(self)
         self._set(specs.replace(self.spec, **special_tokens_dict))
         return len(self) - before
@@ -270,7 +270,7 @@ class GPT2Tokenizer:
             TypeError: The text is not text, or there is no such argument.
             ValueError: An option's value is not allowed, or rows differ in length.
         """
-        batches.check_names(unknown, self.__call__.__kwdefaults__)
+        inputs.check_names(unknown, self.__call__.__kwdefaults__)
         single, firsts, seconds = batches.texts(text, text_pair)
         cut = batches.Cut.plan(self.spec, padding, truncation, max_length)
         bos = self.bos_token_id if add_special_tokens and self.spec.add_bos_token else None

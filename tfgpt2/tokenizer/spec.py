@@ -192,6 +192,29 @@ def replace(spec: Spec, **options: Any) -> Spec:
     )
 
 
+def add(spec: Spec, tokens: Iterable[Any], special: bool) -> Spec:
+    """Returns a specification with more added tokens; those without an id get the next free one.
+
+    Args:
+        spec: Where to start.
+        tokens: Tokens, as text or as `tokenizers.AddedToken`.
+        special: Whether decoding can skip them.
+
+    Returns:
+        The new specification.
+
+    Example:
+        >>> add(make({"a": 0}, []), ["<x>", "<y>"], special=False).id_of("<y>")
+        2
+    """
+    known = {token.content: token for token in spec.added}
+    for token in tokens:
+        _add_special(token, spec.vocab, known, special)
+    result = dataclasses.replace(spec, added=tuple(sorted(known.values(), key=lambda t: t.id)))
+    _check(result)
+    return result
+
+
 def content(token: Any) -> str | None:
     """Returns the text of a special token given as text, as a mapping or as an `AddedToken`."""
     if isinstance(token, Mapping):
@@ -279,13 +302,20 @@ def backend(spec: Spec) -> tokenizers.Tokenizer:
     return result
 
 
-def _add_special(value: Any, vocab: Mapping[str, int], tokens: dict[str, AddedToken]) -> None:
-    """Makes sure that a special token is among the added tokens."""
+def _add_special(
+    value: Any, vocab: Mapping[str, int], tokens: dict[str, AddedToken], special: bool = True
+) -> None:
+    """Makes sure that a token is among the added tokens."""
     text = content(value)
-    if text is None or text in tokens:
+    if text is None:
+        return
+    if text in tokens:
+        old = tokens[text]
+        tokens[text] = dataclasses.replace(old, special=old.special or special)
         return
     taken = [*vocab.values(), *(token.id for token in tokens.values())]
-    tokens[text] = added_token(value, vocab.get(text, max(taken, default=-1) + 1))
+    token_id = vocab.get(text, max(taken, default=-1) + 1)
+    tokens[text] = dataclasses.replace(added_token(value, token_id), special=special)
 
 
 def _pair(merge: str | tuple[str, str]) -> tuple[str, str]:
