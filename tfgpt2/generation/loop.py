@@ -49,7 +49,7 @@ class Request(NamedTuple):
         repetition_penalty: float32 `[B]`, above 0; 1 is off.
         seed: int64 `[B]`.
         eos: int32 `[B, E]`, ids that end the row; -1 is none.
-        stops: Stop strings, or None when the program matches none.
+        stops: Stop strings; an empty tuple when the program matches none.
     """
 
     max_new_tokens: tf.Tensor
@@ -61,7 +61,7 @@ class Request(NamedTuple):
     repetition_penalty: tf.Tensor
     seed: tf.Tensor
     eos: tf.Tensor
-    stops: StopStrings | None = None
+    stops: StopStrings | tuple[()] = ()
 
 
 class State(NamedTuple):
@@ -141,8 +141,7 @@ def start(
         count=tf.zeros([rows], tf.int32),
         reason=tf.where(limit > 0, stopping.RUNNING, stopping.LENGTH),
         seen=_seen(ids, mask, logits.shape[-1]),
-        # An empty tuple and not None: a loop's state holds tensors only.
-        stop=() if request.stops is None else stopping.start(request.stops),
+        stop=stopping.start(request.stops) if request.stops else (),
         cache=cache,
     )
     return _choose(state, logits, request, vocabulary)

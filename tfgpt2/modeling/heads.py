@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from tfgpt2.generation.config import GenerationConfig
 from tfgpt2.modeling.backbone import Activations
 from tfgpt2.modeling.cache import KVCache, empty_cache
 from tfgpt2.modeling.inputs import Inputs, check
@@ -120,6 +122,8 @@ class TFGPT2LMHeadModel(TFGPT2PreTrainedModel):
 
     def make_head(self) -> None:
         """Creates the output matrix, when it is not the token table."""
+        ids = ("bos_token_id", "eos_token_id", "pad_token_id")
+        self.generation_config = GenerationConfig(**{i: getattr(self.config, i) for i in ids})
         self.lm_head = None
         if not self.config.tie_word_embeddings:
             self.lm_head = Embedding(
@@ -139,6 +143,52 @@ class TFGPT2LMHeadModel(TFGPT2PreTrainedModel):
     def score(self, hidden: tf.Tensor) -> tf.Tensor:
         """Scores every token: float `[B, T, D]` -> float32 logits `[B, T, V]`."""
         return (self.lm_head or self.transformer.wte).score(hidden)
+
+    def load_settings(self, files: Any) -> None:
+        """Reads `generation_config.json`; ids that it leaves out come from `config.json`."""
+        path = files.find("generation_config.json")
+        if path is not None:
+            ids = self.generation_config
+            self.generation_config = GenerationConfig.from_json_file(path)
+            for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+                if getattr(self.generation_config, name) is None:
+                    setattr(self.generation_config, name, getattr(ids, name))
+
+    def save_settings(self, directory: Path) -> None:
+        """Writes `generation_config.json`."""
+        self.generation_config.save_pretrained(directory)
+
+    def generate(
+        self, inputs: Any = None, generation_config: GenerationConfig | None = None, **options: Any
+    ) -> Any:
+        """Continues token ids, with transformers' arguments.
+
+        Args:
+            inputs: int `[B, P]`, or the tokenizer's output; also as keyword `input_ids`.
+            generation_config: Settings; None is `model.generation_config`.
+            **options: `attention_mask` `[B, P]`, padding on either side; `tokenizer`, needed for
+                `stop_strings`; `jit_compile=False` to run without XLA; and the settings of
+                `GenerationConfig`, one value or one per row, which replace those of the
+                configuration: `max_new_tokens`, `do_sample`, `temperature`, `top_p`, `seed`, ...
+
+        Returns:
+            int32 `[B, P + T]`, prompts and continuations; after a row's end stands
+            `pad_token_id`. With `return_dict_in_generate=True`, a `TFGenerateOutput`.
+
+        Raises:
+            TypeError: An option is unknown.
+            ValueError: A value is out of range, contradicts another, or a prompt does not fit.
+
+        Example:
+            >>> import tfgpt2
+            >>> model = TFGPT2LMHeadModel.from_pretrained("shakespeare-tiny")
+            >>> tokenizer = tfgpt2.TFGPT2Tokenizer.from_pretrained("shakespeare-tiny")
+            >>> model.generate(**tokenizer("To be"), do_sample=False, max_new_tokens=5).shape[0]
+            1
+        """
+        from tfgpt2.generation.generate import generate
+
+        return generate(self, inputs, generation_config, **options)
 
     # What the generation loop knows of a model: it can read prompts, and it can read on.
 
@@ -185,10 +235,6 @@ class TFGPT2LMHeadModel(TFGPT2PreTrainedModel):
         """
         hidden, cache = self.transformer.extend(ids, valid, cache, in_place=in_place)
         return self.score(hidden), cache  # [B, T, V]
-
-    def unused_keys(self) -> frozenset[str]:
-        """A tied model's file may hold the table a second time."""
-        return frozenset() if self.lm_head is not None else super().unused_keys()
 
     def call(
         self,
@@ -243,12 +289,11 @@ class TFGPT2LMHeadModel(TFGPT2PreTrainedModel):
             inputs_embeds=inputs_embeds,
             encoder_hidden_states=encoder_hidden_states,
             encoder_attention_mask=encoder_attention_mask,
+            labels=labels,
         )
         done = self.run(inputs, training=training)
         logits = self.score(done.last)  # [B, T, V]
-        loss = None
-        if labels is not None:
-            loss = causal_lm_loss(logits, tf.reshape(labels, tf.shape(logits)[:2]))
+        loss = None if labels is None else causal_lm_loss(logits, inputs.labels)
         output = TFCausalLMOutputWithCrossAttentions(
             loss=loss,
             logits=_unflatten(logits, inputs),

@@ -14,9 +14,10 @@ import tensorflow as tf
 
 from tfgpt2.config import GPT2Config
 from tfgpt2.errors import explain
+from tfgpt2.modeling.arguments import unpack
 from tfgpt2.modeling.backbone import Activations, GPT2Transformer
+from tfgpt2.modeling.inputs import Inputs
 from tfgpt2.modeling.layers import initial_weights
-from tfgpt2.modeling.inputs import Inputs, unpack
 from tfgpt2.outputs import ModelOutput
 
 _MAX_SHARD_BYTES = 5_000_000_000
@@ -37,6 +38,11 @@ class TFGPT2PreTrainedModel(keras.Model):
 
     config_class = GPT2Config
     base_model_prefix = "transformer"
+    # Parts that a checkpoint may lack, because the class adds them and fine-tuning makes them.
+    head_parts: frozenset[str] = frozenset()
+    # Keys that a checkpoint may hold although a model does not use them: a tied output matrix is
+    # the token table a second time, and a model without a head needs none.
+    spare_keys: frozenset[str] = frozenset({"lm_head.weight"})
 
     def __init__(self, config: GPT2Config, *, dtype: Any = None, **kwargs: Any) -> None:
         if not isinstance(config, GPT2Config):
@@ -150,7 +156,7 @@ class TFGPT2PreTrainedModel(keras.Model):
 
     @classmethod
     def from_config(cls, config: Any, custom_objects: Any = None) -> TFGPT2PreTrainedModel:
-        """Makes a model with fresh weights from a `GPT2Config` or from what `get_config` returned."""
+        """Makes a model with fresh weights from a `GPT2Config` or from `get_config()`'s result."""
         if isinstance(config, GPT2Config):
             return cls(config)
         config = dict(config)
@@ -181,7 +187,8 @@ class TFGPT2PreTrainedModel(keras.Model):
             name: `"shakespeare-tiny"` (bundled), a directory, or a hub name such as
                 `"openai-community/gpt2"`.
             config: The configuration to use instead of the checkpoint's own.
-            dtype: Keras dtype policy; None is float32, whatever type the file stores.
+            dtype: Keras dtype policy; None is Keras' global one (float32 unless changed),
+                whatever type the file stores.
             revision: Branch, tag or commit on the hub.
             token: Access token, or True for the stored one.
             cache_dir: Where downloads are kept.
@@ -208,30 +215,33 @@ class TFGPT2PreTrainedModel(keras.Model):
         files = Repository(name, *where)
         if config is None:
             config = GPT2Config.from_json_file(files.require("config.json"), **overrides)
-        elif overrides:
+        elif overrides and isinstance(config, GPT2Config):
             config = GPT2Config.from_dict(config.to_dict(), **overrides)
         reader = SafetensorsReader.from_files(files.find)
         if reader is None:
             raise FileNotFoundError(
                 explain(
                     f"The model has no weights: neither {WEIGHTS_NAME} nor {INDEX_NAME}.",
-                    fix="Save it in safetensors format first.",
+                    fix="Save it in safetensors format; offline, download it first.",
                     name=str(name),
                 )
             )
-        loader = WeightLoader(reader)
+        loader = WeightLoader(reader, may_lack=cls.head_parts, may_hold=cls.spare_keys)
         with initial_weights(loader.read):
             model = cls(config, dtype=dtype)
-        loader.check(str(name), fresh=model.head_keys(), optional=model.unused_keys())
+        loader.check(str(name))
+        model.load_settings(files)
         return model
 
-    def head_keys(self) -> frozenset[str]:
-        """Checkpoint keys that a file may lack because this class adds them."""
-        return frozenset()
+    def load_settings(self, files: Any) -> None:
+        """Reads what a checkpoint says beside its weights.
 
-    def unused_keys(self) -> frozenset[str]:
-        """Checkpoint keys that a file may have although this class does not use them."""
-        return frozenset({"lm_head.weight"})
+        Args:
+            files: The checkpoint's `tfgpt2.checkpoints.hub.Repository`.
+        """
+
+    def save_settings(self, directory: Path) -> None:
+        """Writes what `load_settings` reads."""
 
     def save_pretrained(
         self,
@@ -277,6 +287,7 @@ class TFGPT2PreTrainedModel(keras.Model):
         config.architectures = [type(self).__name__.removeprefix("TF")]
         config.dtype = dtype or keras.backend.standardize_dtype(self.variable_dtype)
         config.save_pretrained(directory)
+        self.save_settings(directory)
 
 
 def _scores(y_pred: Any) -> Any:
