@@ -78,17 +78,10 @@ def texts(
     """Returns whether one text came, the texts, and as many second texts (None for none)."""
     single = isinstance(text, str)
     firsts = [text] if single else text
+    _check_texts("text", firsts)
     seconds = [pair] if single else ([None] * len(firsts) if pair is None else pair)
-    for name, values in (("text", firsts), ("text_pair", seconds)):
-        allowed = str if name == "text" else (str, type(None))
-        if not isinstance(values, (list, tuple)) or not all(isinstance(v, allowed) for v in values):
-            raise TypeError(
-                explain(
-                    f"`{name}` must be a string or a list of strings.",
-                    fix="Decode bytes first; tensors go to `TFGPT2Tokenizer`.",
-                    **{name: text if name == "text" else pair},
-                )
-            )
+    if pair is not None:
+        _check_texts("text_pair", seconds)
     if len(firsts) != len(seconds):
         raise ValueError(
             explain(
@@ -99,6 +92,17 @@ def texts(
             )
         )
     return single, list(firsts), list(seconds)
+
+
+def _check_texts(name: str, values: Any) -> None:
+    if not isinstance(values, (list, tuple)) or not all(isinstance(v, str) for v in values):
+        raise TypeError(
+            explain(
+                f"`{name}` must be a string or a list of strings.",
+                fix="Decode bytes first; tensors go to `TFGPT2Tokenizer`.",
+                **{name: values},
+            )
+        )
 
 
 def join(

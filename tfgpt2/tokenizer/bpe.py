@@ -20,7 +20,7 @@ scores a token that several merges spell by the one that fires.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import sentencepiece.sentencepiece_model_pb2 as sentencepiece_proto
@@ -117,7 +117,7 @@ def build(
         ([b'a', b'ab', b'b'], [-1, 0, 1, 2])
     """
     ranks = {pair: rank for rank, pair in enumerate(merges)}
-    _check_merges(vocab, ranks)
+    check_merges(vocab, merges)
     scores = _scores(vocab, ranks)
     missing = [byte for byte, character in BYTE_TO_CHARACTER.items() if character not in vocab]
     pieces = [(token_to_bytes(token), vocab[token], score) for token, score in scores.items()]
@@ -202,9 +202,9 @@ def decode(ids: tf.RaggedTensor | tf.Tensor, token_bytes: tf.Tensor) -> tf.Tenso
     return tf.strings.reduce_join(tf.gather(token_bytes, places), axis=-1)
 
 
-def _check_merges(vocab: Mapping[str, int], ranks: Mapping[tuple[str, str], int]) -> None:
-    """Raises when a merge names or makes a token that the vocabulary lacks."""
-    for (left, right), rank in ranks.items():
+def check_merges(vocab: Mapping[str, int], merges: Iterable[tuple[str, str]]) -> None:
+    """Raises `ValueError` when a merge names or makes a token that the vocabulary lacks."""
+    for rank, (left, right) in enumerate(merges):
         absent = [token for token in (left, right, left + right) if token not in vocab]
         if absent:
             raise ValueError(

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -120,7 +121,7 @@ class ByteLevelBPETokenizer(keras_nlp.tokenizers.Tokenizer):
             TypeError: There is no such option.
             ValueError: A file is damaged, or asks for something that GPT-2's tokenizer does not do.
         """
-        own, others = _separate(cls, options)
+        own, others = _separate(cls, options, files.WHERE)
         return cls._from_spec(files.read(pretrained_model_name_or_path, **others), own)
 
     @classmethod
@@ -394,10 +395,29 @@ def _patterns(tokens: Iterable[specs.AddedToken]) -> list[str]:
     kinds: dict[tuple[bool, bool, bool], list[str]] = {}
     for token in tokens:
         kinds.setdefault((token.normalized, token.lstrip, token.rstrip), []).append(token.content)
+    for (first, some), (second, others) in itertools.combinations(kinds.items(), 2):
+        for pair in itertools.product(some, others):
+            if first[0] == second[0] and _overlap(*pair):
+                # `tokenizers` looks for both in one pass, in which the leftmost and longest wins.
+                raise ValueError(
+                    explain(
+                        "Added tokens whose texts overlap must strip white space alike.",
+                        fix="Give them the same `lstrip` and `rstrip`.",
+                        tokens=pair,
+                    )
+                )
     return [
         pretokenize.special_pattern(contents, lstrip, rstrip)
         for (_, lstrip, rstrip), contents in sorted(kinds.items())
     ]
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Returns whether a text can hold both in such a way that they share a character."""
+    if one in other or other in one:
+        return True
+    sizes = range(1, min(len(one), len(other)))
+    return any(one.endswith(other[:n]) or other.endswith(one[:n]) for n in sizes)
 
 
 def _spec_config(spec: specs.Spec) -> dict[str, Any]:
@@ -413,9 +433,10 @@ def _spec_config(spec: specs.Spec) -> dict[str, Any]:
 
 
 def _separate(
-    cls: type[ByteLevelBPETokenizer], options: Mapping[str, Any]
+    cls: type[ByteLevelBPETokenizer], options: Mapping[str, Any], where: Iterable[str] = ()
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Separates a layer's own options from those that `files` and `spec` understand."""
+    border.check_names(options, (*cls.own_options, *specs.REPLACEABLE, *where))
     own = cls.own_options
     return (
         {name: value for name, value in options.items() if name in own},

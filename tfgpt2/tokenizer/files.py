@@ -16,7 +16,7 @@ from tfgpt2.errors import explain
 from tfgpt2.tokenizer import spec as specs
 from tfgpt2.tokenizer.spec import ROLES, SETTINGS, Spec, added_token
 
-_WHERE = {field.name for field in dataclasses.fields(Repository)} - {"name"}
+WHERE = {field.name for field in dataclasses.fields(Repository)} - {"name"}
 _NO_LIMIT = int(1e30)  # What transformers writes for "no model_max_length".
 
 
@@ -39,7 +39,7 @@ def read(name: str | os.PathLike[str], **options: Any) -> Spec:
         TypeError: There is no such option.
         ValueError: A file is damaged, or asks for something that GPT-2's tokenizer does not do.
     """
-    where = {key: options.pop(key) for key in list(options) if key in _WHERE}
+    where = {key: options.pop(key) for key in list(options) if key in WHERE}
     repository = Repository(name, **where)
     config = _json(repository, "tokenizer_config.json") or {}
     names = (_json(repository, "special_tokens_map.json") or {}) | config

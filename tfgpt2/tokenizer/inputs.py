@@ -41,16 +41,22 @@ def _text_from_python(inputs: Any) -> tf.Tensor | tf.RaggedTensor:
         if nested:
             return tf.ragged.constant(inputs, dtype=tf.string)
         return tf.convert_to_tensor(inputs, dtype=tf.string)
-    except UnicodeEncodeError as error:
-        raise ValueError(
-            explain(
-                "A text holds half of a surrogate pair, which UTF-8 cannot express.",
-                fix="Clean it first: `text.encode('utf-8', 'replace').decode()`.",
-                inputs=inputs,
-            )
-        ) from error
     except (TypeError, ValueError) as error:
+        if _half_a_pair(inputs):
+            raise ValueError(
+                explain(
+                    "A text holds half of a surrogate pair, which UTF-8 cannot express.",
+                    fix="Clean it first: `text.encode('utf-8', 'replace').decode()`.",
+                    inputs=inputs,
+                )
+            ) from error
         raise TypeError(_not_text(inputs)) from error
+
+
+def _half_a_pair(inputs: Any) -> bool:
+    if isinstance(inputs, str):
+        return any("\ud800" <= character <= "\udfff" for character in inputs)
+    return isinstance(inputs, (list, tuple)) and any(_half_a_pair(item) for item in inputs)
 
 
 def as_ids(inputs: Any) -> tf.Tensor | tf.RaggedTensor:

@@ -12,6 +12,7 @@ from typing import Any
 import tokenizers
 
 from tfgpt2.errors import explain, nearest
+from tfgpt2.tokenizer import bpe
 
 END_OF_TEXT = "<|endoftext|>"
 ROLES = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
@@ -23,6 +24,7 @@ SETTINGS = (
     "model_max_length",
 )
 SIDES = ("left", "right")
+REPLACEABLE = (*ROLES, *SETTINGS, "additional_special_tokens")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,13 +167,12 @@ def replace(spec: Spec, **options: Any) -> Spec:
         >>> replace(spec, eos_token="b", padding_side="left").roles
         {'eos_token': 'b'}
     """
-    known = [*ROLES, *SETTINGS, "additional_special_tokens"]
     for option in options:
-        if option not in known:
+        if option not in REPLACEABLE:
             raise TypeError(
                 explain(
                     f"The tokenizer has no option {option!r}.",
-                    fix=nearest(option, known),
+                    fix=nearest(option, REPLACEABLE),
                     **{option: options[option]},
                 )
             )
@@ -355,6 +356,7 @@ def _check_vocab(vocab: Mapping[str, int]) -> dict[str, int]:
 
 def _check(spec: Spec) -> None:
     """Raises when the parts of a specification contradict each other."""
+    bpe.check_merges(spec.vocab, spec.merges)
     owners: dict[int, str] = {}
     for token, token_id in [*spec.vocab.items(), *((t.content, t.id) for t in spec.added)]:
         if owners.setdefault(token_id, token) != token:
