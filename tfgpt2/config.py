@@ -28,11 +28,17 @@ def _is_int(value: Any) -> bool:
 
 
 def _is_real(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    # Compared and not `math.isfinite`: that overflows on the huge integers JSON can hold.
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and -math.inf < value < math.inf
+
+
+def _is_size(value: Any) -> bool:
+    return _is_int(value) and 0 < value < 2**31  # TensorFlow counts rows and columns in int32
 
 
 def _size(default: int) -> _Field:
-    return _Field(default, lambda v: _is_int(v) and v > 0, "a positive integer")
+    return _Field(default, _is_size, "a positive integer below 2**31")
 
 
 def _rate(default: float) -> _Field:
@@ -70,7 +76,7 @@ _GPT2_FIELDS: dict[str, _Field] = {
     "n_layer": _size(12),
     "n_head": _size(12),
     "n_inner": _Field(
-        None, lambda v: v is None or (_is_int(v) and v > 0), "a positive integer or None"
+        None, lambda v: v is None or _is_size(v), "a positive integer below 2**31 or None"
     ),
     "activation_function": _Field("gelu_new", lambda v: isinstance(v, str), "an activation's name"),
     "resid_pdrop": _rate(0.1),
@@ -104,7 +110,9 @@ _COMMON_FIELDS: dict[str, _Field] = {
         f"one of {', '.join(ATTENTION_IMPLEMENTATIONS)}",
     ),
     "architectures": _optional((list, tuple), "a list of class names"),
-    "pruned_heads": _Field({}, lambda v: isinstance(v, Mapping), "a dict of layer -> heads"),
+    "pruned_heads": _Field(
+        {}, lambda v: isinstance(v, Mapping) and not v, "empty: pruned heads are not supported"
+    ),
     "id2label": _optional(Mapping, "a dict of id -> label"),
     "label2id": _optional(Mapping, "a dict of label -> id"),
     "problem_type": _Field(
@@ -128,8 +136,9 @@ _ALIASES = {
 class GPT2Config:
     """The configuration of a GPT-2 model, field for field that of transformers.
 
-    Keys that this class does not know survive `from_dict(...).to_dict()` and the files; only the
-    constructor refuses them, because there an unknown name is a misspelling.
+    Keys of a file that this class does not know survive `from_dict(...).to_dict()` and the files,
+    and read as attributes; the constructor and attribute assignment refuse unknown names, because
+    there they are misspellings.
 
     Args:
         vocab_size: Number of token ids.
@@ -162,7 +171,7 @@ class GPT2Config:
             `max_position_embeddings`, `num_attention_heads`, `num_hidden_layers`.
 
     Raises:
-        TypeError: A keyword is unknown.
+        TypeError: A keyword is unknown or given twice, once under an alias.
         ValueError: A value is out of range, or `n_head` does not divide `n_embd`.
 
     Source: transformers 4.57, `configuration_gpt2.py::GPT2Config`.
@@ -176,43 +185,38 @@ class GPT2Config:
     model_type = "gpt2"
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        kwargs = _positional(args, kwargs) | kwargs
-        unknown = kwargs.keys() - _FIELDS.keys() - _ALIASES.keys() - {"num_labels"}
-        if unknown:
-            name = sorted(unknown)[0]
-            raise TypeError(
-                explain(
-                    f"GPT2Config has no field {name!r}.",
-                    fix=f"{nearest(name, _FIELDS)} Foreign keys go through GPT2Config.from_dict.",
-                    **{name: kwargs[name]},
-                )
-            )
-        self._assign(kwargs)
+        self._assign(self._checked_names(_positional(args, kwargs) | kwargs))
 
     def _assign(self, values: Mapping[str, Any]) -> None:
-        values = dict(values)
-        for alias, name in _ALIASES.items():
-            if alias in values:
-                value = values.pop(alias)
-                values.setdefault(name, value)
+        """Takes values under their proper names; unknown ones are kept aside."""
+        values = copy.deepcopy(dict(values))
         num_labels = values.pop("num_labels", None)
         for name, field in _FIELDS.items():
-            setattr(self, name, copy.deepcopy(values.pop(name, field.default)))
-        for name, value in values.items():
-            setattr(self, name, copy.deepcopy(value))
+            setattr(self, name, values.pop(name, copy.deepcopy(field.default)))
+        # Apart from the fields, so that no key of a file can shadow a method.
+        self.__dict__["_foreign"] = values
         self._complete_labels(num_labels)
         self.validate()
 
     def _complete_labels(self, num_labels: int | None) -> None:
         """Makes `id2label` and `label2id` agree; JSON has turned integer keys into strings."""
-        if num_labels is not None and (self.id2label is None or len(self.id2label) != num_labels):
-            self.num_labels = num_labels
-        elif self.id2label is None:
-            self.num_labels = 2
-        elif isinstance(self.id2label, Mapping):
+        if self.id2label is None:
+            self.num_labels = 2 if num_labels is None else num_labels
+            return
+        try:
             self.id2label = {int(key): label for key, label in self.id2label.items()}
-            if self.label2id is None:
-                self.label2id = {label: key for key, label in self.id2label.items()}
+        except (AttributeError, TypeError, ValueError) as error:
+            raise ValueError(
+                explain(
+                    "`id2label` in a GPT2Config must be a dict whose keys are label numbers.",
+                    fix="Write {0: 'first label', 1: 'second label'}.",
+                    id2label=self.id2label,
+                )
+            ) from error
+        if num_labels is not None and len(self.id2label) != num_labels:
+            self.num_labels = num_labels
+        elif self.label2id is None or len(self.label2id) != len(self.id2label):
+            self.label2id = {label: key for key, label in self.id2label.items()}
 
     def validate(self) -> None:
         """Checks every field; called again when a model is built from the configuration.
@@ -245,10 +249,23 @@ class GPT2Config:
     def __getattr__(self, name: str) -> Any:
         if name in _ALIASES:
             return getattr(self, _ALIASES[name])
+        foreign = self.__dict__.get("_foreign", {})
+        if name in foreign:
+            return foreign[name]
         raise AttributeError(f"'GPT2Config' object has no attribute {name!r}")
 
     def __setattr__(self, name: str, value: Any) -> None:
-        super().__setattr__(_ALIASES.get(name, name), value)
+        name = _ALIASES.get(name, name)
+        if name in self.__dict__.get("_foreign", {}):
+            self._foreign[name] = value
+        elif name in _FIELDS or name == "num_labels":
+            super().__setattr__(name, value)
+        else:
+            raise AttributeError(
+                explain(
+                    f"GPT2Config has no field {name!r}.", fix=_did_you_mean(name), **{name: value}
+                )
+            )
 
     @property
     def head_size(self) -> int:
@@ -287,7 +304,8 @@ class GPT2Config:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns every field and every unknown key as plain Python values."""
-        return copy.deepcopy(self.__dict__) | {"model_type": self.model_type}
+        fields = {name: self.__dict__[name] for name in _FIELDS}
+        return copy.deepcopy(self._foreign | fields) | {"model_type": self.model_type}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], **overrides: Any) -> GPT2Config:
@@ -324,22 +342,33 @@ class GPT2Config:
                 )
             )
         config = cls.__new__(cls)
-        config._assign(_modern_names(values) | cls._checked_overrides(overrides))
+        config._assign(_modern_names(values) | cls._checked_names(overrides))
         return config
 
-    @classmethod
-    def _checked_overrides(cls, overrides: Mapping[str, Any]) -> dict[str, Any]:
-        known = _FIELDS.keys() | _ALIASES.keys() | {"num_labels"}
-        for name in overrides.keys() - known:
-            raise TypeError(
-                explain(
-                    f"GPT2Config has no field {name!r}.",
-                    fix=nearest(name, known),
-                    **{name: overrides[name]},
+    @staticmethod
+    def _checked_names(values: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the values under their proper names, or says which name is not known."""
+        proper: dict[str, Any] = {}
+        for name, value in values.items():
+            field = _ALIASES.get(name, name)
+            if field not in _FIELDS and field != "num_labels":
+                raise TypeError(
+                    explain(
+                        f"GPT2Config has no field {name!r}.",
+                        fix=f"{_did_you_mean(name)} Foreign keys go through GPT2Config.from_dict.",
+                        **{name: value},
+                    )
                 )
-            )
-        # An alias must win over the proper name it stands beside in the file.
-        return {_ALIASES.get(name, name): value for name, value in overrides.items()}
+            if field in proper:
+                raise TypeError(
+                    explain(
+                        f"`{field}` was given twice, under two of its names.",
+                        fix="Leave one of them out.",
+                        names=[n for n in values if _ALIASES.get(n, n) == field],
+                    )
+                )
+            proper[field] = value
+        return proper
 
     @classmethod
     def from_json_file(cls, path: str | os.PathLike[str], **overrides: Any) -> GPT2Config:
@@ -350,14 +379,17 @@ class GPT2Config:
             **overrides: Fields that replace those of the file.
 
         Raises:
+            TypeError: An override is unknown.
             ValueError: The file is no JSON object, or a field in it is wrong; the message names it.
         """
         try:
             values = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+            if not isinstance(values, dict):
+                raise ValueError(f"it holds a {type(values).__name__}")
+        except (ValueError, RecursionError) as error:
             raise ValueError(
                 explain(
-                    f"The configuration file is not valid JSON ({error}).",
+                    f"The configuration file is not a valid JSON object ({error}).",
                     fix="Download or save it again.",
                     path=str(path),
                 )
@@ -408,21 +440,34 @@ class GPT2Config:
         return cls.from_json_file(files.require(CONFIG_NAME), **overrides)
 
     def to_json_string(self) -> str:
-        """Returns the configuration as the text of a `config.json`, without fields that are None."""
-        values = self.to_dict()
+        """Returns the configuration as the text of a `config.json`, without fields not set."""
         kept = {
             name: value
-            for name, value in values.items()
-            # None means "not set" except for the fields whose default is a real id.
-            if value is not None or _FIELDS.get(name, _token()).default is not None
+            for name, value in self.to_dict().items()
+            # A None that is also the default says nothing.
+            if value is not None or name not in _FIELDS or _FIELDS[name].default is not None
         }
         return json.dumps(kept, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
     def save_pretrained(self, directory: str | os.PathLike[str]) -> None:
-        """Writes `config.json` into a directory, which is made if need be."""
+        """Writes `config.json` into a directory, which is made if need be.
+
+        Raises:
+            NotADirectoryError: `directory` is a file.
+        """
         directory = Path(directory)
+        if directory.exists() and not directory.is_dir():
+            raise NotADirectoryError(
+                explain(
+                    "A configuration is saved into a directory.",
+                    fix="Name a directory, or one that can be made.",
+                    directory=str(directory),
+                )
+            )
         directory.mkdir(parents=True, exist_ok=True)
-        (directory / CONFIG_NAME).write_text(self.to_json_string(), encoding="utf-8")
+        beside = directory / f".{CONFIG_NAME}.{os.getpid()}"  # it appears complete or not at all
+        beside.write_text(self.to_json_string(), encoding="utf-8")
+        beside.replace(directory / CONFIG_NAME)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, GPT2Config) and self.__dict__ == other.__dict__
@@ -448,10 +493,18 @@ def _positional(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, A
     return named
 
 
-def _modern_names(values: dict[str, Any]) -> dict[str, Any]:
+def _did_you_mean(name: str) -> str:
+    return nearest(name, [*_FIELDS, *_ALIASES, "num_labels"])
+
+
+def _modern_names(values: Mapping[str, Any]) -> dict[str, Any]:
     """Reads fields that files spell in other ways than the constructor."""
-    values = {"attn_implementation": values.pop("_attn_implementation", None)} | values
+    values = {"attn_implementation": values.get("_attn_implementation"), **values}
+    values.pop("_attn_implementation", None)
     if values["attn_implementation"] not in ATTENTION_IMPLEMENTATIONS:
         # A file says which kernel its author ran ("sdpa", ...): no property of the weights.
         del values["attn_implementation"]
+    for alias, name in _ALIASES.items():
+        if alias in values:  # beside its proper name, that one counts, as in transformers
+            values.setdefault(name, values.pop(alias))
     return values

@@ -1,1 +1,1 @@
-"""Reading and writing checkpoints: where they are, what their tensors are called, how they are stored."""
+"""Checkpoints: where they are, what their tensors are called, how they are stored."""

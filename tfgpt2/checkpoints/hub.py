@@ -54,10 +54,20 @@ class Repository:
     @property
     def local(self) -> Path | None:
         """The directory that holds the files, or None when they are on the hub."""
-        for directory in (Path(self.name).expanduser(), ASSETS / str(self.name)):
-            if directory.is_dir():
-                return directory / self.subfolder
-        return None
+        directory = Path(self.name).expanduser()
+        if directory.is_file():
+            raise NotADirectoryError(
+                explain(
+                    "A model is a directory of files; this is one file.",
+                    fix="Name the directory that holds it.",
+                    name=str(self.name),
+                )
+            )
+        if not directory.is_dir():
+            if str(self.name) not in bundled_names():
+                return None
+            directory = ASSETS / str(self.name)
+        return directory / self.subfolder
 
     def find(self, filename: str) -> Path | None:
         """Returns the local path of one file, downloading it if need be.
@@ -70,6 +80,7 @@ class Repository:
 
         Raises:
             FileNotFoundError: There is no such directory, bundled model or repository.
+            NotADirectoryError: The name is that of a file.
             ConnectionError: The hub cannot be reached and the cache does not hold the file.
             PermissionError: The repository is private or gated and the token does not open it.
         """
@@ -108,11 +119,13 @@ class Repository:
                 force_download=self.force_download,
             )
         except errors.LocalEntryNotFoundError as error:
-            # Offline: either the cache knows that the file does not exist, or nobody knows.
+            if self._known_to_lack(filename):
+                return None
             raise ConnectionError(
                 explain(
                     f"{filename!r} is not in the local cache and the hub could not be asked.",
-                    fix="Check the network, HF_ENDPOINT and HF_HUB_OFFLINE, or pass a directory.",
+                    fix="Check the network, HF_ENDPOINT, HF_HUB_OFFLINE and local_files_only, or"
+                    " pass a directory.",
                     name=str(self.name),
                     revision=self.revision,
                 )
@@ -146,6 +159,24 @@ class Repository:
                 )
             ) from error
         return Path(path)
+
+    def _known_to_lack(self, filename: str) -> bool:
+        """Says whether the cache tells, without the hub, that the repository lacks a file."""
+        from huggingface_hub import constants, try_to_load_from_cache
+
+        def cached(name: str) -> object:
+            if self.subfolder:
+                name = f"{self.subfolder}/{name}"
+            return try_to_load_from_cache(
+                str(self.name), name, cache_dir=self.cache_dir, revision=self.revision
+            )
+
+        found = cached(filename)
+        if found is not None and not isinstance(found, str):
+            return True  # the library's mark for "the hub said that there is no such file"
+        # Whoever works offline has downloaded the model before: what is not there does not exist.
+        offline = self.local_files_only or constants.HF_HUB_OFFLINE
+        return offline and isinstance(cached("config.json"), str)
 
 
 def bundled_names() -> list[str]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 
-# The parts a model is made of. Everything before the first of them in a weight's path is the
-# name of the model and of whatever it was built inside.
-_PARTS = ("transformer", "lm_head", "multiple_choice_head", "score", "classifier", "qa_outputs")
+# The parts a model is made of: the transformer and the heads that a class may add to it.
+HEADS = ("lm_head", "multiple_choice_head", "score", "classifier", "qa_outputs")
+_PARTS = ("transformer", *HEADS)
+# Everything before the first part in a weight's path is the name of the model and of whatever it
+# was built inside.
 _TAIL = re.compile(rf"(?:^|/)((?:{'|'.join(_PARTS)})/.+)$")
 
 # Buffers that old PyTorch checkpoints hold beside the weights: the causal mask and its value.
@@ -44,7 +46,17 @@ def with_prefix(key: str) -> str:
         >>> with_prefix("h.0.ln_1.bias"), with_prefix("lm_head.weight")
         ('transformer.h.0.ln_1.bias', 'lm_head.weight')
     """
-    return key if key.partition(".")[0] in _PARTS else f"transformer.{key}"
+    return key if part(key) in _PARTS else f"transformer.{key}"
+
+
+def part(key: str) -> str:
+    """Returns the part of the model that a key belongs to.
+
+    Example:
+        >>> part("lm_head.weight")
+        'lm_head'
+    """
+    return key.partition(".")[0]
 
 
 def is_buffer(key: str) -> bool:

@@ -1,7 +1,8 @@
 """The safetensors format: one file or several shards with an index.
 
 Reading is our own, a tensor at a time straight into its final buffer: a memory map would keep
-the whole file resident beside the weights. The header is not trusted. Writing is the library's.
+the whole file resident beside the weights; the header is not trusted. Writing is our own too: the
+library copies all tensors first, and makes files that only their owner can read.
 
 Source: the format, https://huggingface.co/docs/safetensors (section "Format").
 """
@@ -10,7 +11,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -36,6 +36,7 @@ _DTYPES = {
     "U8": np.uint8,
     "BOOL": np.bool_,
 }
+_NAMES = {np.dtype(dtype): name for name, dtype in _DTYPES.items()}
 
 
 class _Entry(NamedTuple):
@@ -45,6 +46,27 @@ class _Entry(NamedTuple):
     start: int
     dtype: np.dtype
     shape: tuple[int, ...]
+
+
+class Stored(NamedTuple):
+    """A tensor that `write` is to store.
+
+    Attributes:
+        key: Its checkpoint key.
+        dtype: The type to store it in.
+        shape: Its shape.
+        read: Returns its values.
+    """
+
+    key: str
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    read: Callable[[], np.ndarray]
+
+    @property
+    def nbytes(self) -> int:
+        """Size in the file."""
+        return math.prod(self.shape) * self.dtype.itemsize
 
 
 class SafetensorsReader:
@@ -60,13 +82,16 @@ class SafetensorsReader:
         >>> from tfgpt2.checkpoints.hub import Repository
         >>> files = Repository("shakespeare-tiny")
         >>> SafetensorsReader([files.require("model.safetensors")]).shape("transformer.ln_f.bias")
-        (192,)
+        (224,)
     """
 
     def __init__(self, paths: Iterable[Path]) -> None:
         self._entries: dict[str, _Entry] = {}
         for path in paths:
-            self._entries.update(_read_header(path))
+            for key, entry in _read_header(path).items():
+                if key in self._entries:
+                    raise _broken(path, f"the tensor {key!r} is also in {self._entries[key].path}")
+                self._entries[key] = entry
 
     @classmethod
     def from_files(cls, find: Callable[[str], Path | None]) -> SafetensorsReader | None:
@@ -96,6 +121,10 @@ class SafetensorsReader:
         """Shape of one tensor."""
         return self._entries[key].shape
 
+    def dtype(self, key: str) -> np.dtype:
+        """Type of one tensor."""
+        return self._entries[key].dtype
+
     def read(self, key: str) -> np.ndarray:
         """Reads one tensor, in the type the file has (bfloat16 as `ml_dtypes.bfloat16`)."""
         entry = self._entries[key]
@@ -108,37 +137,50 @@ class SafetensorsReader:
         return array
 
 
-def write(tensors: Mapping[str, np.ndarray], path: str | os.PathLike[str]) -> None:
+def write(tensors: Iterable[Stored], path: Path) -> None:
     """Writes one safetensors file that PyTorch transformers accepts.
 
     Args:
-        tensors: Arrays by checkpoint key.
-        path: The file to write; it appears complete or not at all.
+        tensors: What to write, in this order; each is read when its turn comes, so that a model
+            is never held twice.
+        path: The file to write.
+
+    Raises:
+        ValueError: A tensor is not what was announced.
     """
-    from safetensors.numpy import save_file
+    tensors = list(tensors)
+    # transformers refuses a file whose metadata does not name a framework.
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for tensor in tensors:
+        start, end = end, end + tensor.nbytes
+        header[tensor.key] = {
+            "dtype": _NAMES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [start, end],
+        }
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the numbers begin at a multiple of eight
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for tensor in tensors:
+            array = np.ascontiguousarray(tensor.read(), tensor.dtype)
+            if array.shape != tensor.shape:
+                raise ValueError(f"{tensor.key} has shape {array.shape} and not {tensor.shape}.")
+            file.write(array.reshape(-1).view(np.uint8))
 
-    path = Path(path)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        # transformers refuses a file whose metadata does not name a framework.
-        save_file(dict(tensors), str(beside), metadata={"format": "pt"})
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
 
-
-def write_index(shards: Mapping[str, Iterable[str]], total_bytes: int, path: Path) -> None:
+def write_index(shards: Mapping[str, Iterable[Stored]], path: Path) -> None:
     """Writes the index of a sharded checkpoint.
 
     Args:
-        shards: Keys by shard file name.
-        total_bytes: Size of all tensors.
+        shards: Tensors by shard file name.
         path: The index file.
     """
-    weight_map = {key: name for name, keys in shards.items() for key in keys}
+    named = [(tensor, name) for name, tensors in shards.items() for tensor in tensors]
     index = {
-        "metadata": {"total_size": total_bytes},
-        "weight_map": dict(sorted(weight_map.items())),
+        "metadata": {"total_size": sum(tensor.nbytes for tensor, _ in named)},
+        "weight_map": {tensor.key: name for tensor, name in sorted(named, key=lambda n: n[0].key)},
     }
     path.write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
@@ -148,12 +190,16 @@ def _shards(index: Path, find: Callable[[str], Path | None]) -> list[Path]:
     try:
         weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         names = sorted(set(weight_map.values()))
-    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        if not names or not all(isinstance(name, str) and name for name in names):
+            raise ValueError("it names no files")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _broken(index, f"it is no index of shards ({error!r})") from error
     paths = []
     for name in names:
-        # A name that climbs out of the directory would read a foreign file.
-        path = find(name) if isinstance(name, str) and Path(name).name == name else None
+        if Path(name).name != name:
+            # A name that climbs out of the directory would read a foreign file.
+            raise _broken(index, f"it names a file outside its directory, {name!r}")
+        path = find(name)
         if path is None:
             raise FileNotFoundError(
                 explain(
@@ -177,30 +223,42 @@ def _read_header(path: Path) -> dict[str, _Entry]:
         text = file.read(length)
     try:
         header = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _broken(path, "its header is not valid JSON") from error
+    try:
         header.pop("__metadata__", None)
         entries = {key: _entry(path, value, 8 + length) for key, value in header.items()}
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise _broken(path, "its header is not valid JSON") from error
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise _broken(path, f"its header is no table of tensors ({error})") from error
-    for key, entry in entries.items():
-        end = entry.start + math.prod(entry.shape) * entry.dtype.itemsize
-        if end > size:
-            raise _broken(
-                path, f"the tensor {key!r} ends at byte {end} of a file of {size}: it is cut short"
-            )
+    _check_extent(path, entries, 8 + length, size)
     return entries
+
+
+def _check_extent(path: Path, entries: Mapping[str, _Entry], start: int, size: int) -> None:
+    """Checks that the tensors fill the file, one after the other, as the format asks."""
+    for key, entry in sorted(entries.items(), key=lambda item: item[1].start):
+        if entry.start != start and math.prod(entry.shape):
+            raise _broken(path, f"the tensor {key!r} begins at byte {entry.start} and not {start}")
+        start += math.prod(entry.shape) * entry.dtype.itemsize
+        if start > size:
+            raise _broken(
+                path,
+                f"the tensor {key!r} ends at byte {start} of a file of {size}: it is cut short",
+            )
+    if start != size:
+        raise _broken(path, f"its tensors end at byte {start} of a file of {size}")
 
 
 def _entry(path: Path, value: Mapping[str, object], base: int) -> _Entry:
     """Checks one line of the header."""
-    dtype, shape = np.dtype(_DTYPES[value["dtype"]]), tuple(value["shape"])
-    start, end = value["data_offsets"]
-    numbers = (*shape, start, end)
-    if not all(isinstance(number, int) and number >= 0 for number in numbers):
+    name, shape, (start, end) = value["dtype"], tuple(value["shape"]), value["data_offsets"]
+    if name not in _DTYPES:
+        raise ValueError(f"the type {name!r} is none of {', '.join(_DTYPES)}")
+    if not all(type(number) is int and number >= 0 for number in (*shape, start, end)):
         raise ValueError("a negative or fractional size")
+    dtype = np.dtype(_DTYPES[name])
     if end - start != math.prod(shape) * dtype.itemsize:
-        raise ValueError(f"{end - start} bytes for shape {list(shape)} of {value['dtype']}")
+        raise ValueError(f"{end - start} bytes for shape {list(shape)} of {name}")
     return _Entry(path, base + start, dtype, shape)
 
 

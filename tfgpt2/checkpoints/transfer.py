@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Iterator
+import re
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import keras
@@ -11,9 +12,11 @@ import numpy as np
 import tensorflow as tf
 
 from tfgpt2.checkpoints import safetensors
-from tfgpt2.checkpoints.names import is_buffer, key_from_path, with_prefix
+from tfgpt2.checkpoints.names import HEADS, is_buffer, key_from_path, part, with_prefix
 from tfgpt2.errors import explain
 
+_WEIGHT_FILE = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?")
+_STORED_TYPES = ("float64", "float32", "float16", "bfloat16")
 _MAX_LISTED = 20  # keys of one kind that an error shows
 
 
@@ -21,61 +24,79 @@ class WeightLoader:
     """Hands a checkpoint's tensors to a model that is being built, and knows what did not fit.
 
     Args:
-        reader: The checkpoint; anything with `keys()`, `shape(key)` and `read(key)`.
+        reader: The checkpoint.
+        may_lack: Parts of the model that may be missing; they are initialised freshly.
 
     Example:
         >>> from tfgpt2.checkpoints.hub import Repository
         >>> reader = safetensors.SafetensorsReader.from_files(Repository("shakespeare-tiny").find)
-        >>> WeightLoader(reader).read("m/transformer/ln_f/bias", (192,), "float32").dtype.name
+        >>> WeightLoader(reader).read("m/transformer/ln_f/bias", (224,), "float32").dtype.name
         'float32'
     """
 
-    def __init__(self, reader: safetensors.SafetensorsReader) -> None:
-        self._reader = reader
-        self._stored = {with_prefix(key): key for key in reader.keys() if not is_buffer(key)}
+    def __init__(
+        self, reader: safetensors.SafetensorsReader, *, may_lack: Collection[str] = ()
+    ) -> None:
+        self._reader, self._may_lack = reader, may_lack
+        self._stored: dict[str, str] = {}
+        self._twice: list[str] = []
+        for key in reader.keys():
+            if is_buffer(key):
+                continue
+            if with_prefix(key) in self._stored:
+                self._twice.append(key)
+            self._stored[with_prefix(key)] = key
         self._used: set[str] = set()
         self._missing: list[str] = []
-        self._misshapen: list[str] = []
+        self._misfits: list[str] = []
 
     def read(self, path: str, shape: tuple[int, ...], dtype: str) -> tf.Tensor | None:
-        """Returns the value of one weight; see `tfgpt2.modeling.layers.initial_weights`."""
-        key = key_from_path(path)
-        if key not in self._stored:
-            self._missing.append(key)
-            return None
-        self._used.add(key)
-        found = self._reader.shape(self._stored[key])
-        if found != shape:
-            self._misshapen.append(
-                f"{key} is {list(found)} in the file, {list(shape)} in the model"
-            )
-            return None
-        value = self._reader.read(self._stored[key])
-        return tf.convert_to_tensor(value.astype(dtype, copy=False))
+        """Returns the value of one weight; see `tfgpt2.modeling.layers.initial_weights`.
 
-    def check(
-        self, name: str, *, fresh: Collection[str] = (), optional: Collection[str] = ()
-    ) -> None:
+        For a weight that does not fit, the value is empty: `check` will raise, and until then
+        the model must not take the memory that a wrong configuration asks for.
+        """
+        key = key_from_path(path)
+        nothing = tf.zeros([0] * len(shape), dtype)
+        if key not in self._stored:
+            if part(key) in self._may_lack:
+                return None
+            self._missing.append(key)
+            return nothing
+        self._used.add(key)
+        stored = self._stored[key]
+        found, kind = self._reader.shape(stored), self._reader.dtype(stored)
+        if found != tuple(shape):
+            self._misfits.append(f"{key} is {list(found)} in the file, {list(shape)} in the model")
+            return nothing
+        if not tf.as_dtype(kind).is_floating:
+            self._misfits.append(f"{key} holds {kind} in the file, not floating-point numbers")
+            return nothing
+        return tf.convert_to_tensor(self._reader.read(stored).astype(dtype, copy=False))
+
+    def check(self, name: str) -> None:
         """Raises when the checkpoint and the model did not fit together.
+
+        Keys of heads that the model does not have are no fault: a body is loaded from under
+        another head, and a tied output matrix is the token table a second time.
 
         Args:
             name: The checkpoint's name, for the message.
-            fresh: Keys the checkpoint may lack: the model's head, initialised freshly.
-            optional: Keys the model may not use, such as the output matrix of a tied model.
 
         Raises:
             ValueError: Lists missing, unexpected and mis-shaped keys together.
         """
-        missing = [key for key in self._missing if key not in fresh]
-        unexpected = sorted(self._stored.keys() - self._used - set(optional))
+        unused = sorted(self._stored.keys() - self._used)
+        kinds = {
+            "missing": self._missing,
+            "unexpected": [key for key in unused if part(key) not in HEADS],
+            "of another shape or type": self._misfits,
+            "stored twice": self._twice,
+        }
         problems = [
             f"{kind} ({len(keys)}): {', '.join(keys[:_MAX_LISTED])}"
             + (", ..." if len(keys) > _MAX_LISTED else "")
-            for kind, keys in (
-                ("missing", missing),
-                ("unexpected", unexpected),
-                ("of another shape", self._misshapen),
-            )
+            for kind, keys in kinds.items()
             if keys
         ]
         if problems:
@@ -98,63 +119,81 @@ def write_weights(
 ) -> list[Path]:
     """Writes weights as safetensors, in shards when they are larger than one.
 
+    Every file is first written beside its place; only when all are complete do they move there.
+
     Args:
         weights: The variables of one model.
-        directory: An existing directory. Weight files of an earlier save in it are replaced.
+        directory: Made if need be. Weight files of an earlier save in it are replaced.
         dtype: Type to store (`"float16"`, `"bfloat16"`, ...); None keeps each weight's own.
         max_shard_bytes: Upper limit of one file, unless a single tensor is larger.
 
     Returns:
         The files written.
+
+    Raises:
+        ValueError: `dtype` is no floating-point type.
     """
     directory = Path(directory)
-    keys = {key_from_path(weight.path): weight for weight in weights}
-    shards = _split(keys, dtype, max_shard_bytes)
+    shards = _split([_stored(weight, dtype) for weight in weights], max_shard_bytes)
+    directory.mkdir(parents=True, exist_ok=True)
     names = [safetensors.WEIGHTS_NAME]
     if len(shards) > 1:
-        names = [
-            f"model-{i:05d}-of-{len(shards):05d}.safetensors" for i in range(1, len(shards) + 1)
-        ]
-    total = 0
-    for name, shard in zip(names, shards, strict=True):
-        arrays = dict(_arrays({key: keys[key] for key in shard}, dtype))
-        total += sum(array.nbytes for array in arrays.values())
-        safetensors.write(arrays, directory / name)
+        names = [f"model-{i:05d}-of-{len(shards):05d}.safetensors" for i, _ in enumerate(shards, 1)]
+    beside = [directory / f".{name}.{os.getpid()}" for name in names]
+    try:
+        for path, shard in zip(beside, shards, strict=True):
+            safetensors.write(shard, path)
+        for path, name in zip(beside, names, strict=True):
+            path.replace(directory / name)
+    finally:
+        for path in beside:
+            path.unlink(missing_ok=True)
     if len(shards) > 1:
-        by_name = dict(zip(names, shards, strict=True))
-        safetensors.write_index(by_name, total, directory / safetensors.INDEX_NAME)
-        names = [*names, safetensors.INDEX_NAME]
+        safetensors.write_index(
+            dict(zip(names, shards, strict=True)), directory / safetensors.INDEX_NAME
+        )
+        names.append(safetensors.INDEX_NAME)
     _remove_stale(directory, keep=names)
     return [directory / name for name in names]
 
 
-def _arrays(
-    weights: dict[str, keras.Variable], dtype: str | None
-) -> Iterator[tuple[str, np.ndarray]]:
-    for key, weight in weights.items():
-        array = np.asarray(weight.value)
-        yield key, array if dtype is None else array.astype(tf.as_dtype(dtype).as_numpy_dtype)
+def _stored(weight: keras.Variable, dtype: str | None) -> safetensors.Stored:
+    """Describes one weight as it will stand in the file."""
+    kind = dtype or weight.dtype
+    if kind not in _STORED_TYPES:
+        raise ValueError(
+            explain(
+                "`dtype` must be a floating-point type to store weights in.",
+                fix=f"Choose one of {', '.join(_STORED_TYPES)}.",
+                dtype=dtype,
+            )
+        )
+    numpy_type = np.dtype(tf.as_dtype(kind).as_numpy_dtype)
+    return safetensors.Stored(
+        key_from_path(weight.path),
+        numpy_type,
+        tuple(weight.shape),
+        lambda: np.asarray(weight.value).astype(numpy_type, copy=False),
+    )
 
 
 def _split(
-    weights: dict[str, keras.Variable], dtype: str | None, max_shard_bytes: int
-) -> list[list[str]]:
-    """Groups keys, in order, into shards below the limit."""
-    shards: list[list[str]] = [[]]
+    tensors: list[safetensors.Stored], max_shard_bytes: int
+) -> list[list[safetensors.Stored]]:
+    """Groups tensors, in order, into shards below the limit."""
+    shards: list[list[safetensors.Stored]] = [[]]
     size = 0
-    for key, weight in weights.items():
-        bytes_per_number = tf.as_dtype(dtype or weight.dtype).size
-        grown = bytes_per_number * int(np.prod(weight.shape))
-        if shards[-1] and size + grown > max_shard_bytes:
+    for tensor in tensors:
+        if shards[-1] and size + tensor.nbytes > max_shard_bytes:
             shards.append([])
             size = 0
-        shards[-1].append(key)
-        size += grown
+        shards[-1].append(tensor)
+        size += tensor.nbytes
     return shards
 
 
 def _remove_stale(directory: Path, keep: list[str]) -> None:
     """Removes weight files of an earlier save, which a loader would otherwise prefer."""
-    for path in directory.glob("model*.safetensors*"):
-        if path.name not in keep:
+    for path in directory.iterdir():
+        if _WEIGHT_FILE.fullmatch(path.name) and path.name not in keep:
             path.unlink()

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-# Added to scores that must not be seen. Finite, so that a row in which everything is masked
-# gives even weights and not NaN; representable in float16 and far below any real score.
-MASKED = -30000.0
+# In the place of scores that must not be seen; scores are float32 here. Finite, so that a row in
+# which everything is masked gives even weights and not NaN, and far below any real score.
+MASKED = -1e30
 
 
 def split_heads(x: tf.Tensor, heads: int) -> tf.Tensor:

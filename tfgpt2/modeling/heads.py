@@ -192,6 +192,25 @@ class TFGPT2LMHeadModel(TFGPT2PreTrainedModel):
 
     # What the generation loop knows of a model: it can read prompts, and it can read on.
 
+    def read(
+        self, ids: tf.Tensor, mask: tf.Tensor, *, columns: tf.Tensor, in_place: bool
+    ) -> tuple[tf.Tensor, KVCache]:
+        """Reads tokens into a fresh cache; the arguments are those of `prefill`.
+
+        Returns:
+            Last hidden states `[B, P, D]`, and the cache.
+        """
+        config = self.config
+        cache = empty_cache(
+            layers=config.n_layer,
+            batch=tf.shape(ids)[0],
+            heads=config.n_head,
+            columns=columns,
+            head_size=config.head_size,
+            dtype=self.compute_dtype,
+        )
+        return self.transformer.extend(ids, tf.cast(mask, tf.bool), cache, in_place=in_place)
+
     def prefill(
         self, ids: tf.Tensor, mask: tf.Tensor, *, columns: tf.Tensor, in_place: bool
     ) -> tuple[tf.Tensor, KVCache]:
@@ -206,17 +225,7 @@ class TFGPT2LMHeadModel(TFGPT2PreTrainedModel):
         Returns:
             float32 logits `[B, V]` of the token after the prompt, and the cache.
         """
-        config = self.config
-        cache = empty_cache(
-            layers=config.n_layer,
-            batch=tf.shape(ids)[0],
-            heads=config.n_head,
-            columns=columns,
-            head_size=config.head_size,
-            dtype=self.compute_dtype,
-        )
-        valid = tf.cast(mask, tf.bool)
-        hidden, cache = self.transformer.extend(ids, valid, cache, in_place=in_place)
+        hidden, cache = self.read(ids, mask, columns=columns, in_place=in_place)
         return self.score(hidden[:, -1:])[:, 0], cache  # [B, V]
 
     def decode_step(

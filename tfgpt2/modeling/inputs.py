@@ -1,23 +1,17 @@
-"""The border of a model call: every form the inputs may take, checked, becomes one record."""
+"""The border of a model call: its arguments, checked, become one record."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 from tfgpt2.config import GPT2Config
-from tfgpt2.errors import explain, nearest
+from tfgpt2.errors import explain
 from tfgpt2.modeling.attention import causal_mask
 from tfgpt2.modeling.layers import Memory
-
-# The order in which a list of inputs is read, as transformers' documentation gives it.
-_LIST_ORDER = ("input_ids", "attention_mask", "token_type_ids")
-_INTEGERS = ("input_ids", "attention_mask", "token_type_ids", "position_ids", "labels")
 
 
 class Inputs(NamedTuple):
@@ -34,6 +28,7 @@ class Inputs(NamedTuple):
         encoder_states: Float `[B, E, D]` or None.
         encoder_visible: bool `[B, 1, 1 or T, E]` or None.
         head_mask: Per block, float `[1, N, 1, 1]`; or None.
+        labels: int32 `[B, T]` or None.
     """
 
     ids: tf.Tensor | None
@@ -46,50 +41,7 @@ class Inputs(NamedTuple):
     encoder_states: tf.Tensor | None
     encoder_visible: tf.Tensor | None
     head_mask: list[tf.Tensor] | None
-
-
-def unpack(
-    model: keras.Model, inputs: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> dict[str, Any]:
-    """Turns any call form into keywords that `call` knows, with tensors as values.
-
-    Args:
-        model: The model that is called.
-        inputs: Its first argument: ids, a dict, a list in documented order, or None.
-        args: Further positional arguments.
-        kwargs: Keywords.
-
-    Raises:
-        TypeError: An argument is unknown, given twice, or of a type that holds no ids.
-        ValueError: Neither ids nor embeddings are given, or both.
-    """
-    known = list(inspect.signature(model.call).parameters)
-    named = {key: value for key, value in kwargs.items() if value is not None}
-    if isinstance(inputs, Mapping):
-        named = _merge(dict(inputs), named)
-    elif _is_list_of_tensors(inputs):
-        named = _merge(dict(zip(_LIST_ORDER, inputs, strict=False)), named)
-    elif inputs is not None:
-        named = _merge({"input_ids": inputs}, named)
-    named = _merge(dict(zip(known[1:], args, strict=False)), named)
-    for name in named:
-        if name not in known:
-            raise TypeError(
-                explain(
-                    f"{type(model).__name__} has no input {name!r}.",
-                    fix=nearest(name, known),
-                    **{name: named[name]},
-                )
-            )
-    if (named.get("input_ids") is None) == (named.get("inputs_embeds") is None):
-        raise ValueError(
-            explain(
-                "A model call takes either `input_ids` or `inputs_embeds`.",
-                fix="Pass the tokenizer's output, or ids as an integer array [B, T].",
-                given=sorted(named),
-            )
-        )
-    return {name: _tensor(name, value) for name, value in named.items() if value is not None}
+    labels: tf.Tensor | None
 
 
 def check(
@@ -104,159 +56,201 @@ def check(
     inputs_embeds: tf.Tensor | None = None,
     encoder_hidden_states: tf.Tensor | None = None,
     encoder_attention_mask: tf.Tensor | None = None,
+    labels: tf.Tensor | None = None,
 ) -> Inputs:
     """Checks the arguments of a `call` against the model and against each other.
 
-    The shapes are those of `TFGPT2Model.call`.
+    The shapes are those of `TFGPT2Model.call`. What a graph does not know yet, such as ids and
+    unknown sizes, is not checked.
 
     Raises:
         ValueError: A shape, an id or a length does not fit.
     """
-    main = input_ids if input_ids is not None else inputs_embeds
-    leading = tf.shape(main) if input_ids is not None else tf.shape(main)[:-1]  # [..., T]
-    if input_ids is not None:
-        _require(input_ids.shape.rank is None or input_ids.shape.rank >= 2, "input_ids", input_ids)
-        _check_range("input_ids", input_ids, config.vocab_size, "vocabulary")
-        input_ids = _flatten(input_ids)  # [B, T]
-    else:
-        shape = inputs_embeds.shape
-        _require(shape.rank is not None and shape.rank >= 3 and shape[-1] == config.n_embd,
-                 "inputs_embeds", inputs_embeds, f"[B, T, {config.n_embd}]")  # fmt: skip
-        inputs_embeds = tf.reshape(inputs_embeds, [-1, leading[-1], config.n_embd])  # [B, T, D]
-    length = leading[-1]
-    past, past_length = _past(config, past_key_values)
-    _check_length(config, main.shape[1 if input_ids is None else -1], past)
+    text = _text_shape(config, input_ids, inputs_embeds)  # static [..., T]
+    leading = tf.shape(input_ids) if inputs_embeds is None else tf.shape(inputs_embeds)[:-1]
+    past = _past(config, past_key_values, text)
+    _check_values("input_ids", input_ids, config.vocab_size)
+    _check_values("token_type_ids", token_type_ids, config.vocab_size)
+    _check_values("position_ids", position_ids, config.n_positions)
+    _check_values("labels", labels, config.vocab_size)
+    _check_length(config, text, past, position_ids)
+    one_row = tf.TensorShape([1]).concatenate(text[-1:])
+    _check_shape("token_type_ids", token_type_ids, text, one_row)
+    _check_shape("position_ids", position_ids, text, one_row, text[-1:])
+    _check_shape("labels", labels, text)
     if position_ids is None:
-        position_ids = (past_length + tf.range(length))[None]  # [1, T]
-    else:
-        _check_range("position_ids", position_ids, config.n_positions, "context")
-        position_ids = _flatten(position_ids)  # [B, T]
+        position_ids = (past.length + tf.range(leading[-1]))[None]  # [1, T]
+    if inputs_embeds is not None:
+        inputs_embeds = tf.reshape(inputs_embeds, [-1, leading[-1], config.n_embd])  # [B, T, D]
     return Inputs(
-        ids=input_ids,
+        ids=_flatten(input_ids),
         embeddings=inputs_embeds,
         leading=leading,
-        positions=position_ids,
-        visible=_visible(attention_mask, length, past_length),
-        memories=past,
-        token_type_ids=None if token_type_ids is None else _flatten(token_type_ids),
+        positions=_flatten(position_ids),
+        visible=_visible(attention_mask, leading[-1], text, past),
+        memories=past.memories,
+        token_type_ids=_flatten(token_type_ids),
         encoder_states=encoder_hidden_states,
-        encoder_visible=_encoder(config, encoder_hidden_states, encoder_attention_mask),
+        encoder_visible=_encoder(config, encoder_hidden_states, encoder_attention_mask, text),
         head_mask=_head_mask(config, head_mask),
+        labels=_flatten(labels),
     )
 
 
-def _merge(first: dict[str, Any], named: dict[str, Any]) -> dict[str, Any]:
-    twice = sorted(name for name in first.keys() & named.keys() if first[name] is not None)
-    if twice:
-        raise TypeError(
+class _Past(NamedTuple):
+    """What earlier calls left: one memory per block, and their common length."""
+
+    memories: list[Memory] | None
+    length: tf.Tensor | int
+    static: int | None
+
+
+def _text_shape(
+    config: GPT2Config, ids: tf.Tensor | None, embeddings: tf.Tensor | None
+) -> tf.TensorShape:
+    """Returns the static shape `[..., T]` of the text."""
+    if embeddings is None:
+        text = ids.shape
+        if text.rank is not None and text.rank < 2:
+            raise ValueError(
+                explain(
+                    "`input_ids` must have shape [B, T].",
+                    fix="Add a batch axis to a single text: ids[None].",
+                    input_ids=f"shape {text}",
+                )
+            )
+    else:
+        shape = embeddings.shape
+        if shape.rank is None or shape.rank < 3 or shape[-1] != config.n_embd:
+            raise ValueError(
+                explain(
+                    f"`inputs_embeds` must have shape [B, T, {config.n_embd}].",
+                    fix="Look ids up in the model's own table: model.transformer.wte(ids).",
+                    inputs_embeds=f"shape {shape}",
+                )
+            )
+        text = shape[:-1]
+    if text.rank is not None and text[-1] == 0:
+        raise ValueError(
             explain(
-                f"`{twice[0]}` was given twice.",
-                fix="Pass it in the input dict or as a keyword, not both.",
-                names=twice,
+                "The text is empty; a model call needs at least one token per row.",
+                fix="Begin texts with a token such as bos_token_id.",
+                shape=text.as_list(),
             )
         )
-    return first | named
+    return text
 
 
-def _is_list_of_tensors(inputs: Any) -> bool:
-    if not isinstance(inputs, (list, tuple)) or not 0 < len(inputs) <= len(_LIST_ORDER):
-        return False
-    return all(hasattr(value, "shape") and len(value.shape) >= 2 for value in inputs)
+def _rows(text: tf.TensorShape) -> int | None:
+    """Number of rows `B` of a text `[..., T]`, if it is known."""
+    return None if text.rank is None else text[:-1].num_elements()
 
 
-def _tensor(name: str, value: Any) -> Any:
-    """Converts numpy arrays and nested lists to tensors; says clearly what cannot be one."""
-    if isinstance(value, (bool, keras.KerasTensor)) or not (
-        name in _INTEGERS or isinstance(value, np.ndarray)
-    ):
-        return value
-    if isinstance(value, tf.RaggedTensor):
-        raise TypeError(
-            explain(
-                f"`{name}` is ragged; a model takes dense ids and a mask.",
-                fix="Let the tokenizer pad: tokenizer(text) returns both.",
-                **{name: type(value).__name__},
-            )
-        )
-    try:
-        tensor = tf.convert_to_tensor(value)
-    except (TypeError, ValueError) as error:
-        raise TypeError(
-            explain(
-                f"`{name}` must be an integer array [B, T]; its rows must have one length.",
-                fix="Pad the rows and pass attention_mask, or use the tokenizer.",
-                **{name: value},
-            )
-        ) from error
-    if name in _INTEGERS and tensor.dtype == tf.string:
-        raise TypeError(
-            explain(
-                f"`{name}` holds strings; a model takes token ids.",
-                fix="Call the tokenizer first: model(tokenizer(text)).",
-                **{name: value},
-            )
-        )
-    if name in ("input_ids", "token_type_ids", "position_ids") and not tensor.dtype.is_integer:
-        # Ids that came through a float array lose nothing below 2**24.
-        raise TypeError(
-            explain(
-                f"`{name}` must hold integers.",
-                fix="Cast it: tf.cast(ids, tf.int32).",
-                dtype=tensor.dtype.name,
-            )
-        )
-    return tensor
-
-
-def _flatten(ids: tf.Tensor) -> tf.Tensor:
-    """int `[..., T]` -> int32 `[B, T]`."""
+def _flatten(ids: tf.Tensor | None) -> tf.Tensor | None:
+    """Int `[..., T]` -> int32 `[B, T]`."""
+    if ids is None:
+        return None
     static = ids.shape[-1]
     return tf.reshape(tf.cast(ids, tf.int32), [-1, tf.shape(ids)[-1] if static is None else static])
 
 
-def _require(condition: bool, name: str, value: tf.Tensor, shape: str = "[B, T]") -> None:
-    if not condition:
+def _check_shape(name: str, value: tf.Tensor | None, *shapes: tf.TensorShape) -> None:
+    if value is not None and not any(value.shape.is_compatible_with(shape) for shape in shapes):
         raise ValueError(
             explain(
-                f"`{name}` must have shape {shape}.",
-                fix="Add a batch axis to a single text: ids[None].",
+                f"`{name}` must have the shape of the text, {_shown(shapes[0])}.",
+                fix="Make it in the same place as the ids.",
                 **{name: f"shape {value.shape}"},
             )
         )
 
 
-def _check_range(name: str, ids: tf.Tensor, limit: int, what: str) -> None:
+def _shown(shape: tf.TensorShape) -> str:
+    return "unknown" if shape.rank is None else str(shape.as_list())
+
+
+def _check_values(name: str, ids: tf.Tensor | None, limit: int) -> None:
     """Checks ids where their values are known; inside a graph they are not."""
-    if not (tf.executing_eagerly() and hasattr(ids, "numpy")) or not len(ids.shape):
+    if ids is None or not _is_known(ids):
         return
-    values = np.asarray(ids)
-    if values.size and not 0 <= values.min() <= values.max() < limit:
-        wrong = values[(values < 0) | (values >= limit)]
+    values = ids.numpy()
+    wrong = values[(values < 0) | (values >= limit)]
+    if name == "labels":
+        wrong = wrong[wrong != -100]
+    if wrong.size:
+        what = "context" if name == "position_ids" else "vocabulary"
         raise ValueError(
             explain(
                 f"`{name}` must be in [0, {limit}), the size of the model's {what}.",
                 fix="Use the tokenizer that belongs to the model."
                 if what == "vocabulary"
                 else "Shorten the text to the context of the model.",
-                **{name: int(wrong.flat[0])},
+                **{name: int(wrong[0])},
             )
         )
 
 
-def _past(
-    config: GPT2Config, past_key_values: Sequence[Any] | None
-) -> tuple[list[Memory] | None, tf.Tensor]:
+def _check_mask(name: str, mask: tf.Tensor) -> None:
+    if _is_known(mask) and not np.isin(mask.numpy(), (0, 1)).all():
+        raise ValueError(
+            explain(
+                f"`{name}` must hold 1 for tokens and 0 for padding, and nothing else.",
+                fix="A mask that is added to scores (0 and -10000) becomes one by mask == 0.",
+                **{name: mask.numpy()},
+            )
+        )
+
+
+def _is_known(value: tf.Tensor) -> bool:
+    return tf.executing_eagerly() and hasattr(value, "numpy")
+
+
+def _check_length(
+    config: GPT2Config, text: tf.TensorShape, past: _Past, position_ids: tf.Tensor | None
+) -> None:
+    # With positions of the caller's own, padding may make a text wider than the context.
+    if position_ids is not None or text.rank is None or None in (text[-1], past.static):
+        return
+    if past.static + text[-1] > config.n_positions:
+        raise ValueError(
+            explain(
+                f"The text is longer than the model's context of {config.n_positions} tokens.",
+                fix="Truncate it: tokenizer(text, max_length=...).",
+                past=past.static,
+                length=text[-1],
+            )
+        )
+
+
+def _past(config: GPT2Config, past_key_values: Sequence[Any] | None, text: tf.TensorShape) -> _Past:
     """Turns `past_key_values` into one memory per block, and their common length."""
-    if past_key_values is None or all(past is None for past in past_key_values):
-        return None, tf.constant(0, tf.int32)
-    if len(past_key_values) != config.n_layer:
+    if past_key_values is None:
+        return _Past(None, 0, 0)
+    if not isinstance(past_key_values, (list, tuple)) or len(past_key_values) != config.n_layer:
         raise ValueError(
             explain(
                 f"`past_key_values` must hold one entry for each of the {config.n_layer} blocks.",
                 fix="Pass the `past_key_values` of an earlier call unchanged.",
-                entries=len(past_key_values),
+                past_key_values=f"{type(past_key_values).__name__} of {len(past_key_values)}"
+                if hasattr(past_key_values, "__len__")
+                else past_key_values,
             )
         )
+    if all(entry is None for entry in past_key_values):
+        return _Past(None, 0, 0)
+    pairs = [_pair(entry) for entry in past_key_values]
+    static = next((key.shape[2] for key, _ in pairs if key.shape.rank == 4), None)
+    expected = tf.TensorShape([_rows(text), config.n_head, static, config.head_size])
+    for part in (part for pair in pairs for part in pair):
+        if not part.shape.is_compatible_with(expected):
+            raise ValueError(
+                explain(
+                    "`past_key_values` must hold keys and values of shape"
+                    f" {expected.as_list()} (rows, heads, past tokens, head size).",
+                    fix="Pass the `past_key_values` of an earlier call on the same rows.",
+                    shape=part.shape.as_list(),
+                )
+            )
 
     def append(key: tf.Tensor, value: tf.Tensor) -> Memory:
         return lambda new_key, new_value: (
@@ -264,70 +258,91 @@ def _past(
             tf.concat([tf.cast(value, new_value.dtype), new_value], axis=2),
         )
 
-    pairs = [tuple(past) if isinstance(past, (list, tuple)) else tf.unstack(past, num=2)
-             for past in past_key_values]  # fmt: skip
-    return [append(key, value) for key, value in pairs], tf.shape(pairs[0][0])[2]
+    return _Past([append(*pair) for pair in pairs], tf.shape(pairs[0][0])[2], static)
 
 
-def _check_length(config: GPT2Config, length: int | None, past: list[Memory] | None) -> None:
-    if length is not None and past is None and length > config.n_positions:
+def _pair(entry: Any) -> tuple[tf.Tensor, tf.Tensor]:
+    """Keys and values of one block, from `[2, B, N, S, H]` or from a pair."""
+    try:
+        if not isinstance(entry, (list, tuple)):
+            entry = tf.unstack(tf.convert_to_tensor(entry), num=2)
+        key, value = (tf.convert_to_tensor(part) for part in entry)
+    except (TypeError, ValueError) as error:
         raise ValueError(
             explain(
-                f"The text is longer than the model's context of {config.n_positions} tokens.",
-                fix="Truncate it: tokenizer(text, max_length=...).",
-                length=length,
+                "An entry of `past_key_values` must be a tensor [2, B, N, S, H] or a pair.",
+                fix="Pass the `past_key_values` of an earlier call unchanged.",
+                entry=getattr(entry, "shape", entry),
             )
-        )
+        ) from error
+    return key, value
 
 
-def _visible(mask: tf.Tensor | None, length: tf.Tensor, past_length: tf.Tensor) -> tf.Tensor:
+def _visible(
+    mask: tf.Tensor | None, length: tf.Tensor, text: tf.TensorShape, past: _Past
+) -> tf.Tensor:
     """Joins the causal mask and the caller's mask over past and current tokens."""
-    columns = tf.range(past_length + length)  # [S]
-    causal = causal_mask(past_length + tf.range(length), columns)  # [1, 1, T, S]
+    columns = tf.range(past.length + length)  # [S]
+    causal = causal_mask(past.length + tf.range(length), columns)  # [1, 1, T, S]
     if mask is None:
         return causal
-    _require(mask.shape.rank is None or mask.shape.rank >= 2, "attention_mask", mask)
-    total = tf.get_static_value(past_length + length)
-    given = mask.shape[-1]
-    if total is not None and given is not None and total != given:
+    known = text.rank is not None and None not in (text[-1], past.static)
+    total = past.static + text[-1] if known else None
+    if not mask.shape.is_compatible_with(text[:-1].concatenate([total])):
         raise ValueError(
             explain(
-                "`attention_mask` must cover the past tokens and the current ones:"
-                f" {total} columns.",
+                "`attention_mask` must cover the past tokens and the current ones of every row:"
+                f" shape {_shown(text[:-1].concatenate([total]))}.",
                 fix="Concatenate the mask of the past with ones for the new tokens.",
-                columns=given,
+                attention_mask=f"shape {mask.shape}",
             )
         )
-    mask = tf.cast(mask, tf.int32)
+    _check_mask("attention_mask", mask)
     mask = tf.reshape(mask, [-1, 1, 1, tf.shape(mask)[-1]])  # [B, 1, 1, S]
-    return causal & (mask > 0)  # [B, 1, T, S]
+    return causal & tf.cast(mask, tf.bool)  # [B, 1, T, S]
 
 
 def _encoder(
-    config: GPT2Config, states: tf.Tensor | None, mask: tf.Tensor | None
+    config: GPT2Config, states: tf.Tensor | None, mask: tf.Tensor | None, text: tf.TensorShape
 ) -> tf.Tensor | None:
     """Checks the encoder's states and shapes its mask."""
-    if states is None:
+    if states is None and mask is None:
         return None
-    if not config.add_cross_attention:
+    if not config.add_cross_attention or states is None:
         raise ValueError(
             explain(
-                "`encoder_hidden_states` need a model with cross-attention.",
-                fix="Build it from GPT2Config(add_cross_attention=True).",
-                add_cross_attention=False,
+                "Encoder inputs need a model with cross-attention, and `encoder_hidden_states`.",
+                fix="Build it from GPT2Config(add_cross_attention=True) and pass the states.",
+                add_cross_attention=config.add_cross_attention,
+                encoder_hidden_states=None if states is None else f"shape {states.shape}",
             )
         )
+    rows, width = _rows(text), states.shape[1] if states.shape.rank == 3 else None
+    _check_encoder("encoder_hidden_states", states, [[rows, None, config.n_embd]])
     if mask is None:
         return None
+    length = None if text.rank is None else text[-1]
+    _check_encoder("encoder_attention_mask", mask, [[rows, width], [rows, length, width]])
+    _check_mask("encoder_attention_mask", mask)
     mask = tf.cast(mask, tf.bool)
     return mask[:, None, None, :] if mask.shape.rank == 2 else mask[:, None]  # [B, 1, 1 or T, E]
 
 
+def _check_encoder(name: str, value: tf.Tensor, shapes: list[list[int | None]]) -> None:
+    if not any(value.shape.is_compatible_with(shape) for shape in shapes):
+        raise ValueError(
+            explain(
+                f"`{name}` must have shape {' or '.join(map(str, shapes))}.",
+                fix="Give one row of encoder states for each text.",
+                **{name: f"shape {value.shape}"},
+            )
+        )
+
+
 def _head_mask(config: GPT2Config, head_mask: tf.Tensor | None) -> list[tf.Tensor] | None:
-    """float `[N]` or `[L, N]` -> one `[1, N, 1, 1]` per block."""
+    """Float `[N]` or `[L, N]` -> one `[1, N, 1, 1]` per block."""
     if head_mask is None:
         return None
-    head_mask = tf.convert_to_tensor(head_mask)
     if head_mask.shape not in ([config.n_head], [config.n_layer, config.n_head]):
         raise ValueError(
             explain(

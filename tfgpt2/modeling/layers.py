@@ -33,7 +33,8 @@ def initial_weights(
 
     Args:
         read: From a weight's path (`".../transformer/h_0/attn/c_attn/weight"`), its shape and
-            dtype to its value; None for "initialise it freshly".
+            dtype to its value; None for "initialise it freshly". The weight takes the shape of
+            the value, so that one that does not fit can be made empty until the error is raised.
     """
     token = _reader.set(read)
     try:
@@ -54,13 +55,15 @@ class GPT2Layer(keras.layers.Layer):
         autocast: bool = True,
     ) -> keras.Variable:
         """Creates a trainable weight; see `initial_weights`."""
-        initializer, read = keras.initializers.get(initializer), _reader.get()
+        read = _reader.get()
+        value = read(f"{self.path}/{name}", shape, self.variable_dtype) if read else None
+        if value is not None:
+            shape = value.shape.as_list()
 
-        def first_value(shape: tuple[int, ...], dtype: str) -> tf.Tensor:
-            value = read(f"{self.path}/{name}", tuple(shape), dtype) if read else None
-            return initializer(shape, dtype=dtype) if value is None else value
+            def initializer(shape: tuple[int, ...], dtype: str) -> tf.Tensor:
+                return value
 
-        return self.add_weight(name=name, shape=shape, initializer=first_value, autocast=autocast)
+        return self.add_weight(name=name, shape=shape, initializer=initializer, autocast=autocast)
 
 
 class Conv1D(GPT2Layer):
@@ -180,10 +183,8 @@ class GPT2Attention(GPT2Layer):
         self.scale = config.head_size**-0.5 if config.scale_attn_weights else 1.0
         if config.scale_attn_by_inverse_layer_idx:
             self.scale /= layer_index + 1
-        width, options = (
-            config.n_embd,
-            {"stddev": config.initializer_range, "dtype": self.dtype_policy},
-        )
+        width = config.n_embd
+        options = {"stddev": config.initializer_range, "dtype": self.dtype_policy}
         if is_cross_attention:
             self.c_attn = Conv1D(width, 2 * width, name="c_attn", **options)
             self.q_attn = Conv1D(width, width, name="q_attn", **options)
@@ -198,12 +199,10 @@ class GPT2Attention(GPT2Layer):
 
     def build(self, input_shape: object = None) -> None:
         """Creates the weights of the projections."""
-        for layer in (
-            self.c_attn,
-            self.c_proj,
-            *((self.q_attn,) if self.is_cross_attention else ()),
-        ):
-            layer.build()
+        self.c_attn.build()
+        self.c_proj.build()
+        if self.is_cross_attention:
+            self.q_attn.build()
 
     def call(
         self,

@@ -40,9 +40,6 @@ class TFGPT2PreTrainedModel(keras.Model):
     base_model_prefix = "transformer"
     # Parts that a checkpoint may lack, because the class adds them and fine-tuning makes them.
     head_parts: frozenset[str] = frozenset()
-    # Keys that a checkpoint may hold although a model does not use them: a tied output matrix is
-    # the token table a second time, and a model without a head needs none.
-    spare_keys: frozenset[str] = frozenset({"lm_head.weight"})
 
     def __init__(self, config: GPT2Config, *, dtype: Any = None, **kwargs: Any) -> None:
         if not isinstance(config, GPT2Config):
@@ -106,6 +103,8 @@ class TFGPT2PreTrainedModel(keras.Model):
         """
         loss = None if loss in ("auto", "passthrough") else loss
         super().compile(optimizer=optimizer, loss=loss, **kwargs)
+        self._scores_targets = loss is not None
+        self._measures = bool(kwargs.get("metrics") or kwargs.get("weighted_metrics"))
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compiles a reloaded model as the saved one was; Keras asks this of an own `compile`."""
@@ -120,32 +119,52 @@ class TFGPT2PreTrainedModel(keras.Model):
         sample_weight: Any = None,
         training: bool = True,
     ) -> tf.Tensor:
-        """Returns the scalar that `fit` minimises: the model's own loss, or the compiled one."""
+        """Returns the scalar that `fit` minimises: the model's own loss, or the compiled one.
+
+        Raises:
+            ValueError: The data and `compile` ask for both losses, or for none.
+        """
         own = y_pred.get("loss") if isinstance(y_pred, ModelOutput) else None
-        if y is None:
-            if own is None:
-                raise ValueError(
-                    explain(
-                        "There is nothing to train on: no labels among the inputs and no targets.",
-                        fix="Put 'labels' into the input dict, or compile with a loss and feed"
-                        " (inputs, targets).",
-                        inputs=sorted(x) if isinstance(x, Mapping) else type(x).__name__,
-                    )
-                )
+        if own is not None and y is None and sample_weight is None and not self._scores_targets:
             return tf.add_n([own, *self.losses])
-        if own is not None:
+        if own is None and y is not None and self._scores_targets:
+            return super().compute_loss(x, y, _scores(y_pred), sample_weight, training)
+        raise ValueError(
+            explain(
+                "Training takes either 'labels' among the inputs, or targets and a compiled loss;"
+                " not both, not neither, and sample weights only with targets.",
+                fix="Use compile(optimizer) with {'input_ids': ids, 'labels': ids}, or"
+                " compile(optimizer, loss) with (ids, targets).",
+                inputs=sorted(x) if isinstance(x, Mapping) else type(x).__name__,
+                targets=type(y).__name__,
+                sample_weight=type(sample_weight).__name__,
+                compiled_loss=self._scores_targets,
+                results=type(y_pred).__name__,
+            )
+        )
+
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict:
+        """Updates the compiled metrics with the logits and returns all of them.
+
+        Raises:
+            ValueError: There are metrics but no targets.
+        """
+        if y is None and self._measures:
             raise ValueError(
                 explain(
-                    "Labels among the inputs and separate targets were both given.",
-                    fix="Leave one of them out.",
+                    "Metrics compare the logits with targets, and there are none.",
+                    fix="Compile with a loss and feed (inputs, targets), or leave metrics out.",
                     inputs=sorted(x) if isinstance(x, Mapping) else type(x).__name__,
                 )
             )
-        return super().compute_loss(x, y, _scores(y_pred), sample_weight, training)
-
-    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict:
-        """Updates the compiled metrics with the logits and returns all of them."""
         return super().compute_metrics(x, y, _scores(y_pred), sample_weight)
+
+    def predict_step(self, data: Any) -> Any:
+        """Runs one batch of `predict`, without what cannot be joined along the rows."""
+        x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
+        if isinstance(x, Mapping):  # labels give a loss, which is one number and no row's
+            x = {name: value for name, value in x.items() if name != "labels"}
+        return self(x, training=False, use_cache=False)
 
     # Configuration and files ------------------------------------------------------------------
 
@@ -226,7 +245,7 @@ class TFGPT2PreTrainedModel(keras.Model):
                     name=str(name),
                 )
             )
-        loader = WeightLoader(reader, may_lack=cls.head_parts, may_hold=cls.spare_keys)
+        loader = WeightLoader(reader, may_lack=cls.head_parts)
         with initial_weights(loader.read):
             model = cls(config, dtype=dtype)
         loader.check(str(name))
@@ -252,6 +271,9 @@ class TFGPT2PreTrainedModel(keras.Model):
     ) -> None:
         """Writes `config.json` and safetensors weights, which PyTorch transformers loads too.
 
+        New files are written beside those of an earlier save and take their place at the end, so
+        that a save that is interrupted leaves the earlier one whole.
+
         Args:
             directory: Made if need be.
             dtype: Type to store, such as `"float16"`; None is the type the weights have.
@@ -259,7 +281,7 @@ class TFGPT2PreTrainedModel(keras.Model):
 
         Raises:
             NotADirectoryError: `directory` is a file.
-            ValueError: `max_shard_bytes` is not positive.
+            ValueError: `max_shard_bytes` is not positive, or `dtype` is no floating-point type.
         """
         from tfgpt2.checkpoints.transfer import write_weights
 
@@ -280,7 +302,6 @@ class TFGPT2PreTrainedModel(keras.Model):
                     max_shard_bytes=max_shard_bytes,
                 )
             )
-        directory.mkdir(parents=True, exist_ok=True)
         write_weights(self.weights, directory, dtype=dtype, max_shard_bytes=max_shard_bytes)
         config = GPT2Config.from_dict(self.config.to_dict())
         # The class that PyTorch has under the same name, without our prefix.
