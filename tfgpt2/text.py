@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import codecs
 import dataclasses
+import functools
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -26,6 +27,7 @@ from tfgpt2.generation.buckets import check_buckets, default_buckets, round_up
 from tfgpt2.generation.config import ROW_OPTIONS, GenerationConfig, clamp, spread
 from tfgpt2.generation.generate import Decoder, random_seed
 from tfgpt2.generation.loop import Request, Result
+from tfgpt2.generation.scoring import token_logprobs
 from tfgpt2.modeling.heads import TFGPT2LMHeadModel
 from tfgpt2.tokenizer.layer import TFGPT2Tokenizer
 from tfgpt2.tokenizer.pretokenize import valid_utf8
@@ -34,6 +36,7 @@ LONG_PROMPT_POLICIES = ("error", "truncate_left")
 # Reasons beside those of the loop: the row was refused and nothing was generated.
 FINISH_REASONS = (*stopping.FINISH_REASONS, "prompt_too_long", "empty_prompt")
 _TOO_LONG, _EMPTY = 4, 5
+_MOST_NATS = 80.0  # exp of more is no finite float32
 _STREAM_STEP = 4  # tokens between two looks at a stream: few calls, and still a steady flow
 
 
@@ -223,6 +226,12 @@ class TextGenerator(keras.Model):
         self._token_text = list(tokenizer.detokenize_bytes(ids, skip_special_tokens=True).numpy())
         vocabulary = stopping.token_bytes(self._token_text)
         self.decoder = Decoder(model, jit_compile=jit_compile, vocabulary=vocabulary)
+        self._score = tf.function(
+            functools.partial(token_logprobs, model, in_place=jit_compile),
+            input_signature=[tf.TensorSpec([None, None], tf.int32)] * 2,
+            jit_compile=jit_compile,
+            autograph=False,
+        )
         self._plan = tf.function(self.plan, autograph=False, reduce_retracing=True)
         self._write = tf.function(self.write, autograph=False, reduce_retracing=True)
         self.built = True
@@ -327,6 +336,43 @@ class TextGenerator(keras.Model):
         """
         plan = self.plan(text, options, stop)
         return self.write(self.decode(plan), plan.prompts)
+
+    def scores(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Says how likely the model finds texts, in one graph.
+
+        Args:
+            text: string `[B]`. What exceeds the context is dropped on the left.
+
+        Returns:
+            `logprob` float32 `[B]` (nats, the sum over tokens); `num_tokens` int32 `[B]`, the
+            tokens that are scored: all but the first, which follows nothing; `perplexity` float32
+            `[B]`; `token_logprobs` float32 `[B, T]`, 0 for the first token and after the last;
+            `truncated` int32 `[B]`. An empty text has `num_tokens` 0 and perplexity 1.
+        """
+        context = self.model.config.n_positions
+        prompts = read_prompts(
+            self.tokenizer.tokenize(text),
+            tf.ones([tf.shape(text)[0]], tf.int32),
+            context=context + 1,  # nothing is generated: the text may fill the context
+            start_id=self._start_id(),
+            truncate=True,
+            buckets=self.prompt_buckets,
+        )
+        logprobs = self._score(prompts.ids, prompts.mask)  # [B, P]
+        logprob, scored = tf.reduce_sum(logprobs, axis=1), tf.maximum(prompts.length - 1, 0)
+        mean = tf.math.divide_no_nan(logprob, tf.cast(scored, tf.float32))
+        width = tf.reduce_max(tf.pad(prompts.length, [[0, 1]]))
+        first = tf.shape(logprobs)[1] - prompts.length  # [B], the column of the first token
+        place = first[:, None] + tf.range(width)[None]  # [B, T]
+        inside = tf.range(width)[None] < prompts.length[:, None]
+        shifted = tf.gather(logprobs, tf.where(inside, place, 0), batch_dims=1)  # [B, T]
+        return {
+            "logprob": logprob,
+            "num_tokens": scored,
+            "perplexity": tf.exp(tf.minimum(-mean, _MOST_NATS)),
+            "token_logprobs": tf.where(inside, shifted, 0.0),
+            "truncated": prompts.truncated,
+        }
 
     def call(self, text: tf.Tensor) -> tf.Tensor:
         """Continues texts with the default settings: string `[]` or `[B]` -> the same shape."""

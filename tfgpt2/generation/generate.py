@@ -286,4 +286,3 @@ def _run(
     return decoder.decode(
         tf.constant(ids), tf.constant(mask), request, tf.zeros([rows, room], tf.int32)
     )
-

@@ -1,0 +1,204 @@
+"""Writing the SavedModel: beside its place first, checked in a clean process, then moved there."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from tfgpt2.errors import explain
+from tfgpt2.generation.config import ROW_OPTIONS, GenerationConfig
+from tfgpt2.serving import signatures
+from tfgpt2.text import TextGenerator
+
+_PROBE = ("Once upon a time", "", "2 + 2 =")
+_PROBE_TOKENS = 8
+_FLOAT_TOLERANCE = 1e-3  # nats; the two processes may use different kernels
+
+
+class ExportReport(NamedTuple):
+    """What an export wrote.
+
+    Attributes:
+        path: The version directory.
+        signatures: Names of the signatures.
+        megabytes: Size of the directory.
+        checked: Whether a clean process gave the same answers as the live model.
+    """
+
+    path: Path
+    signatures: tuple[str, ...]
+    megabytes: float
+    checked: bool
+
+
+def export(
+    generator: TextGenerator,
+    path: str | os.PathLike[str],
+    *,
+    generation_config: GenerationConfig | None = None,
+    on_long_prompt: str = "truncate_left",
+    prompt_buckets: Sequence[int] | None = None,
+    output_buckets: Sequence[int] | None = None,
+    jit_compile: bool = True,
+    check: bool = True,
+) -> ExportReport:
+    """Writes a generator as a string-to-string SavedModel for TensorFlow Serving.
+
+    Args:
+        generator: What to export.
+        path: The version directory, such as `saved_models/gpt2/1`; it must not exist. It appears
+            complete or not at all.
+        generation_config: Default settings of the signatures; None is the generator's.
+        on_long_prompt: See `TextGenerator`. A graph cannot raise: with `"error"`, a prompt that
+            does not fit is answered by `finish_reason` `"prompt_too_long"`.
+        prompt_buckets: See `TextGenerator`; None is the generator's.
+        output_buckets: See `TextGenerator`; the last one is the most tokens a request gets.
+        jit_compile: Compile the decode loop with XLA. A server must then run with
+            `--xla_cpu_compilation_enabled=true`; False runs on every server, more slowly.
+        check: Reload the result in a process that imports only tensorflow and tensorflow_text
+            and compare its answers with the live model's.
+
+    Returns:
+        What was written.
+
+    Raises:
+        FileExistsError: `path` exists.
+        RuntimeError: The check found a difference; nothing is left behind.
+
+    Example:
+        >>> import tempfile
+        >>> generator = TextGenerator.from_pretrained("shakespeare-tiny")
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     export(generator, f"{directory}/1", jit_compile=False, check=False).signatures[0]
+        'serving_default'
+    """
+    path = Path(path)
+    if path.exists():
+        raise FileExistsError(
+            explain(
+                "The version directory exists, and an export never overwrites one.",
+                fix=f"Export to the next version, {path.parent / '2'} for example.",
+                path=str(path),
+            )
+        )
+    live = TextGenerator(
+        generator.model,
+        generator.tokenizer,
+        generation_config or generator.generation_config,
+        on_long_prompt=on_long_prompt,
+        prompt_buckets=prompt_buckets or generator.prompt_buckets,
+        output_buckets=output_buckets or generator.output_buckets,
+        jit_compile=jit_compile,
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # In the same directory, so that the last step is a rename; a server ignores names that are
+    # no version number.
+    beside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        functions = signatures.build(live)
+        module = tf.Module()
+        module.resources = _resources(live)
+        for name, function in functions.items():
+            setattr(module, name, function)  # for Python: loaded.generate(text), with defaults
+        tf.saved_model.save(module, str(beside), signatures=functions)
+        if check:
+            _check(beside, functions)
+        beside.chmod(0o755)  # mkdtemp's 0700 would keep a server's user out
+        beside.rename(path)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    return ExportReport(path, tuple(functions), size / 1e6, check)
+
+
+def _resources(live: TextGenerator) -> list[Any]:
+    """Everything with state that the signatures use, for the SavedModel to keep."""
+    return [*(weight.value for weight in live.model.weights), live.tokenizer]
+
+
+def _check(directory: Path, functions: dict[str, Any]) -> None:
+    """Runs the SavedModel in a clean process and compares it with the live functions."""
+    text = tf.constant(_PROBE)
+    options = {
+        name: tf.constant([option.off], option.dtype) for name, option in ROW_OPTIONS.items()
+    }
+    options |= {"max_new_tokens": tf.constant([_PROBE_TOKENS]), "stop": tf.constant([["\n\n"]])}
+    greedy = {"text": text} | options
+    sampled = greedy | {"temperature": tf.constant([1.0]), "seed": tf.constant([7], tf.int64)}
+    cases = [
+        ("generate", greedy),
+        ("generate", sampled),
+        ("score", {"text": text}),
+        ("tokenize", {"text": text}),
+        ("detokenize", {"ids": functions["tokenize"](text)["ids"]}),
+    ]
+    asked = [
+        {"signature": name, "inputs": {key: _plain(value) for key, value in inputs.items()}}
+        for name, inputs in cases
+    ]
+    answers = _ask(directory, asked)
+    for (name, inputs), answer in zip(cases, answers, strict=True):
+        expected = {key: _plain(value) for key, value in functions[name](**inputs).items()}
+        for key, value in expected.items():
+            if not _same(value, answer.get(key)):
+                raise RuntimeError(
+                    explain(
+                        f"The exported signature {name!r} does not answer like the live model;"
+                        " nothing was written.",
+                        fix="Please report this with the versions of tensorflow and tfgpt2.",
+                        output=key,
+                        live=value,
+                        exported=answer.get(key),
+                    )
+                )
+
+
+def _ask(directory: Path, asked: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Runs signatures in a process that knows nothing of this package."""
+    program = Path(__file__).with_name("probe.py")
+    done = subprocess.run(
+        [sys.executable, "-P", str(program), str(directory)]
+        if sys.version_info >= (3, 11)
+        else [sys.executable, str(program), str(directory)],
+        input=json.dumps(asked),
+        capture_output=True,
+        text=True,
+        env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
+    )
+    if done.returncode:
+        raise RuntimeError(
+            explain(
+                "The exported SavedModel does not run in a clean process; nothing was written.",
+                fix="Please report this with the versions of tensorflow and tfgpt2.",
+                error=done.stderr[-2000:],
+            )
+        )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _plain(value: tf.Tensor) -> Any:
+    """A tensor as lists for JSON; bytes become Latin-1 text."""
+    array = value.numpy()
+    if array.dtype == object:
+        return np.vectorize(lambda raw: raw.decode("latin-1"), otypes=[object])(array).tolist()
+    return array.tolist()
+
+
+def _same(expected: Any, found: Any) -> bool:
+    expected, found = np.array(expected), np.array(found)
+    if expected.shape != found.shape:
+        return False
+    if expected.dtype.kind == "f":
+        return bool(np.allclose(expected, found, rtol=_FLOAT_TOLERANCE, atol=_FLOAT_TOLERANCE))
+    return bool(np.all(expected == found))
