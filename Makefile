@@ -1,0 +1,49 @@
+# `make demo` and `make test` are all a new machine needs; both are quick the second time.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+MODEL := saved_models/shakespeare-tiny/1
+
+export KERAS_BACKEND = tensorflow
+
+.PHONY: demo test test-long lint bench-tokenizer clean help
+
+help:
+	@echo "make demo             export the bundled model and continue a prompt with it"
+	@echo "make test             run the test suite"
+	@echo "make test-long        run the longer proofs too"
+	@echo "make lint             check style"
+	@echo "make bench-tokenizer  measure the tokenizer against its peers"
+
+demo: $(MODEL)
+	@$(BIN)/python examples/02_run_saved_model.py $(MODEL)
+
+$(MODEL): | $(VENV)/installed
+	@$(BIN)/tfgpt2 export $(MODEL) --model shakespeare-tiny
+
+test: $(VENV)/installed-test
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not long"
+
+test-long: $(VENV)/installed-test
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+lint: $(VENV)/installed-test
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+bench-tokenizer: $(VENV)/installed-test
+	$(BIN)/python benchmarks/tokenizer.py
+
+$(VENV)/installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; ok = (3, 10) <= sys.version_info[:2] <= (3, 13); sys.exit(None if ok else f"tfgpt2 needs Python 3.10 to 3.13. Received: {sys.version.split()[0]}. Try: make PYTHON=python3.12")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing tfgpt2 into $(VENV) (TensorFlow is large: a few minutes the first time) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/installed-test: $(VENV)/installed
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) saved_models/shakespeare-tiny
