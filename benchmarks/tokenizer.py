@@ -29,7 +29,7 @@ from tfgpt2.tokenizer.spec import backend
 HERE = Path(__file__).resolve().parent
 SHARED = Path(os.environ.get("TFGPT2_TEST_DATA") or HERE.parent.parent / "shared" / "data")
 SHORT = "To be, or not to be, that is the question"
-ROWS = 64  # rows of a batch in the dataset
+ROWS = 256  # rows of a batch in the dataset
 
 
 def tiktoken_program(spec) -> Callable[[list[str]], list[list[int]]] | None:

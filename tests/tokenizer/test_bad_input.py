@@ -101,6 +101,29 @@ def test_sides(name):
         TFGPT2Tokenizer(VOCAB, MERGES, **{name: "top"})
 
 
+@pytest.mark.parametrize(
+    ("name", "bad"),
+    [
+        ("model_max_length", 0),
+        ("model_max_length", "long"),
+        ("model_max_length", 2.5),
+        ("add_prefix_space", "yes"),
+        ("add_bos_token", 1),
+    ],
+)
+def test_settings_with_nonsense_values(tmp_path, name, bad):
+    with raises(ValueError, f"`{name}` must be", f"Received: {name}={bad!r}", "Pass one"):
+        TFGPT2Tokenizer(VOCAB, MERGES, **{name: bad})
+    folder = write(tmp_path / "model", **GOOD, tokenizer_config__json=json.dumps({name: bad}))
+    with raises(ValueError, f"`{name}` must be", "tokenizer_config.json"):
+        GPT2Tokenizer.from_pretrained(folder)
+
+
+def test_a_single_additional_token():
+    with raises(TypeError, "must be a list", "additional_special_tokens='<x>'", "brackets"):
+        TFGPT2Tokenizer(VOCAB, MERGES, additional_special_tokens="<x>")
+
+
 def test_special_tokens_policy():
     with raises(ValueError, "`special_tokens` must be one of", "special_tokens='no'"):
         TFGPT2Tokenizer(VOCAB, MERGES, special_tokens="no")

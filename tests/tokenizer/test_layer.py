@@ -255,6 +255,13 @@ def test_in_a_functional_model(toy):
     assert ids.tolist() == toy(texts)["input_ids"].numpy().tolist()
 
 
+def test_ragged_rows_in_a_functional_model(toy_backend):
+    tokenizer = TFGPT2Tokenizer.from_tokenizer(toy_backend, ragged=True)
+    text = keras.Input((), dtype="string")
+    batch = keras.Model(text, tokenizer(text))(tf.constant(["Speak the speech", "x"]))
+    assert batch["input_ids"].to_list() == tokenizer.tokenize(["Speak the speech", "x"]).to_list()
+
+
 def test_keras_file(toy, tmp_path):
     texts = tf.constant(["Speak the speech<|endoftext|>", "x"])
     model = functional(toy)

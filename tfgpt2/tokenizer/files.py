@@ -17,7 +17,8 @@ from tfgpt2.tokenizer import spec as specs
 from tfgpt2.tokenizer.spec import ROLES, SETTINGS, Spec, added_token
 
 WHERE = {field.name for field in dataclasses.fields(Repository)} - {"name"}
-_NO_LIMIT = int(1e30)  # What transformers writes for "no model_max_length".
+_NO_LIMIT = int(1e30)  # What transformers writes for "no model_max_length" ...
+_UNLIMITED = int(1e20)  # ... and from where on it reads it so.
 
 
 def read(name: str | os.PathLike[str], **options: Any) -> Spec:
@@ -202,7 +203,8 @@ def _combine(found: dict[str, Any], names: Mapping[str, Any], options: dict[str,
     settings = {key: found[key] for key in found.keys() - {"vocab", "merges", "added", "roles"}}
     settings |= {key: names[key] for key in SETTINGS if names.get(key) is not None}
     limit = settings.get("model_max_length")
-    settings["model_max_length"] = int(limit) if limit and limit < 1e15 else None
+    if isinstance(limit, (int, float)) and limit >= _UNLIMITED:
+        settings["model_max_length"] = None
     roles = found.get("roles", {}) | {role: names[role] for role in ROLES if role in names}
     found_spec = specs.make(
         found["vocab"],

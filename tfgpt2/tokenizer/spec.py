@@ -127,6 +127,14 @@ def make(
         ((('a', 'b'),), 3, 4)
     """
     vocab = _check_vocab(vocab)
+    if isinstance(additional, str):
+        raise TypeError(
+            explain(
+                "`additional_special_tokens` must be a list of tokens.",
+                fix="Put brackets around a single token.",
+                additional_special_tokens=additional,
+            )
+        )
     tokens = {token.content: token for token in added}
     wanted = {role: content(token) for role, token in (roles or {}).items()}
     for value in [*(roles or {}).values(), *additional]:
@@ -367,13 +375,27 @@ def _check(spec: Spec) -> None:
                     tokens=[owners[token_id], token],
                 )
             )
-    for setting in ("padding_side", "truncation_side"):
-        if getattr(spec, setting) not in SIDES:
+    limit, flag, side = "an integer of at least 1 or None", "True or False", "'left' or 'right'"
+    for setting, wanted in (
+        ("padding_side", side),
+        ("truncation_side", side),
+        ("model_max_length", limit),
+        ("add_prefix_space", flag),
+        ("add_bos_token", flag),
+    ):
+        value = getattr(spec, setting)
+        integer = isinstance(value, int) and not isinstance(value, bool)
+        good = {
+            side: value in SIDES,
+            limit: value is None or (integer and value >= 1),
+            flag: isinstance(value, bool),
+        }
+        if not good[wanted]:
             raise ValueError(
                 explain(
-                    f"`{setting}` must be 'left' or 'right'.",
-                    fix="Pass one of the two.",
-                    **{setting: getattr(spec, setting)},
+                    f"`{setting}` must be {wanted}.",
+                    fix="Pass one of these, or mend `tokenizer_config.json`.",
+                    **{setting: value},
                 )
             )
     for setting, role, wanted in (
