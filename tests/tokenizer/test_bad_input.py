@@ -129,6 +129,11 @@ def test_special_tokens_policy():
         TFGPT2Tokenizer(VOCAB, MERGES, special_tokens="no")
 
 
+def test_dtype():
+    with raises(ValueError, "`dtype` must be one of", "Received: dtype='int64'"):
+        TFGPT2Tokenizer(VOCAB, MERGES, dtype="int64")
+
+
 def test_a_first_token_that_does_not_exist():
     with raises(ValueError, "`add_bos_token` needs a `bos_token`", "bos_token=None", "Pass"):
         TFGPT2Tokenizer({"a": 0}, [], add_bos_token=True)

@@ -182,6 +182,8 @@ def test_detokenize_takes_lists_and_tensors(toy):
     assert toy.detokenize(ids.to_tensor(-1)).numpy().tolist() == wanted
     assert toy.detokenize(tf.cast(ids, tf.int64)).numpy().tolist() == wanted
     assert toy.detokenize(ids.to_list()[0]).numpy() == wanted[0]
+    assert toy.detokenize(ids.to_tensor(-1).numpy()).numpy().tolist() == wanted
+    assert toy.detokenize(tf.Variable(ids.to_tensor(-1))).numpy().tolist() == wanted
     assert toy.detokenize([]).numpy() == b""
     assert toy.detokenize([[]]).numpy().tolist() == [b""]
 
@@ -270,6 +272,24 @@ def test_keras_file(toy, tmp_path):
     assert lists(loaded(texts)) == lists(model(texts))
 
 
+def test_keras_file_in_another_process(toy, tmp_path):
+    functional(toy).save(tmp_path / "model.keras")
+    program = """
+        import sys, keras, tensorflow as tf
+        from tfgpt2 import TFGPT2Tokenizer
+        model = keras.models.load_model(sys.argv[1])
+        print(model(tf.constant(["Speak the speech"]))["input_ids"].numpy().tolist())
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program), str(tmp_path / "model.keras")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str(toy("Speak the speech")["input_ids"].numpy().tolist())
+
+
 CLEAN_PROCESS = """
     import sys, tensorflow as tf, tensorflow_text
     loaded = tf.saved_model.load(sys.argv[1])
@@ -356,11 +376,13 @@ def test_the_core_layer_serves_keras_hub(toy_backend):
     core = ByteLevelBPETokenizer.from_tokenizer(toy_backend)
     assert isinstance(core, keras_nlp.tokenizers.Tokenizer)
     assert core(["Speak", "x"]).to_list() == core.tokenize(["Speak", "x"]).to_list()
-    preprocessor = keras_nlp.models.CausalLMPreprocessor(core, sequence_length=6)
-    dataset = tf.data.Dataset.from_tensor_slices(["Speak"]).batch(1).map(preprocessor)
-    x, y, weight = next(iter(dataset))
     ids = core.tokenize("Speak").numpy().tolist()
     row = ([core.bos_token_id, *ids, core.eos_token_id] + [core.pad_token_id] * 6)[:6]
-    assert x["token_ids"].numpy().tolist() == [row] if isinstance(x, dict) else [row]
+    preprocessor = keras_nlp.models.GPT2CausalLMPreprocessor(core, sequence_length=6)
+    dataset = tf.data.Dataset.from_tensor_slices(["Speak"]).batch(1).map(preprocessor)
+    for x, _, _ in (preprocessor(["Speak"]), next(iter(dataset))):
+        assert x["token_ids"].numpy().tolist() == [row]
+    batch = preprocessor.generate_preprocess(["Speak"])
+    assert preprocessor.generate_postprocess(batch).numpy() == [b"<|endoftext|>Speak"]
     clone = ByteLevelBPETokenizer.from_config(core.get_config())
     assert clone.get_config() == core.get_config()

@@ -48,7 +48,7 @@ class ByteLevelBPETokenizer(keras_nlp.tokenizers.Tokenizer):
             does; `"text"` reads it like any other text (the safe choice for text from strangers).
         config_file: See `keras_nlp.tokenizers.Tokenizer`.
         name: Name of the layer.
-        dtype: Type of the ids, int32.
+        dtype: Type of the ids; only int32 is possible.
         trainable: Ignored by a layer without weights.
         **options: Roles (`bos_token`, `eos_token`, `unk_token`, `pad_token`, ...: text or None;
             `<|endoftext|>`, where the vocabulary has it, is the default of the first three) and
@@ -84,6 +84,7 @@ class ByteLevelBPETokenizer(keras_nlp.tokenizers.Tokenizer):
     ) -> None:
         super().__init__(config_file=config_file, name=name, dtype=dtype, trainable=trainable)
         border.check_names(options, SPEC_OPTIONS)
+        border.check_choice("dtype", self.compute_dtype, ("int32",))
         border.check_choice("special_tokens", special_tokens, ("split", "text"))
         added = [
             token if isinstance(token, specs.AddedToken) else specs.AddedToken(**token)

@@ -62,22 +62,20 @@ def _half_a_pair(inputs: Any) -> bool:
 def as_ids(inputs: Any) -> tf.Tensor | tf.RaggedTensor:
     """Returns integer ids of rank 1 or more, or says what is wrong with the input."""
     ids = inputs
-    if not isinstance(inputs, (tf.Tensor, tf.RaggedTensor)):
+    if isinstance(inputs, (list, tuple)):
         try:
-            empty = isinstance(inputs, (list, tuple)) and not any(
-                item for item in inputs if not isinstance(item, int)
-            )
-            ids = tf.ragged.constant(inputs, dtype=tf.int32 if empty else None)
+            ids = tf.ragged.constant(inputs)
         except (TypeError, ValueError):
-            ids = tf.constant(0.0)
+            raise TypeError(_not_ids(inputs)) from None
+        if tf.size(ids) == 0:  # TensorFlow takes an empty list for floats.
+            ids = tf.cast(ids, tf.int32)
+    elif not isinstance(inputs, (tf.Tensor, tf.RaggedTensor)):
+        try:
+            ids = tf.convert_to_tensor(inputs)
+        except (TypeError, ValueError):
+            raise TypeError(_not_ids(inputs)) from None
     if not ids.dtype.is_integer:
-        raise TypeError(
-            explain(
-                "Token ids are integers.",
-                fix="Pass what `tokenize` returns, or an integer tensor or list.",
-                inputs=inputs,
-            )
-        )
+        raise TypeError(_not_ids(inputs))
     if ids.shape.rank is None or ids.shape.rank < 1:
         raise ValueError(
             explain(
@@ -87,6 +85,14 @@ def as_ids(inputs: Any) -> tf.Tensor | tf.RaggedTensor:
             )
         )
     return ids
+
+
+def _not_ids(inputs: Any) -> str:
+    return explain(
+        "Token ids are integers.",
+        fix="Pass what `tokenize` returns, or an integer tensor or list.",
+        inputs=inputs,
+    )
 
 
 def _not_text(inputs: Any) -> str:

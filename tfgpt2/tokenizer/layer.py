@@ -26,6 +26,8 @@ class TFGPT2Tokenizer(ByteLevelBPETokenizer):
     (a `str` or a scalar tensor) is a batch of one, `[1, T]`, ready for a model; texts `[B, C]` give
     `[B, C, T]`. `tokenize` and `detokenize` keep the rank of their input.
 
+    Import the class (`from tfgpt2 import TFGPT2Tokenizer`) before loading a `.keras` file with it.
+
     Args:
         vocab: Token to id, in the characters of `vocab.json`.
         merges: Pairs of tokens, as tuples or as `"left right"`, the most urgent first.
