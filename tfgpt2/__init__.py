@@ -24,6 +24,10 @@ _PUBLIC = {
     # models
     "TFGPT2Model": "tfgpt2.modeling.heads",
     "TFGPT2LMHeadModel": "tfgpt2.modeling.heads",
+    "TFGPT2DoubleHeadsModel": "tfgpt2.modeling.task_heads",
+    "TFGPT2ForSequenceClassification": "tfgpt2.modeling.task_heads",
+    "TFGPT2ForTokenClassification": "tfgpt2.modeling.task_heads",
+    "TFGPT2ForQuestionAnswering": "tfgpt2.modeling.task_heads",
     # generation
     "GenerationConfig": "tfgpt2.generation.config",
     "TextGenerator": "tfgpt2.text",

@@ -112,3 +112,77 @@ class TFCausalLMOutputWithCrossAttentions(ModelOutput):
     hidden_states: Any
     attentions: Any
     cross_attentions: Any
+
+
+class TFGPT2DoubleHeadsModelOutput(ModelOutput):
+    """Results of `TFGPT2DoubleHeadsModel`; `C` is the number of choices.
+
+    Attributes:
+        loss: Float `[]`, mean negative log-likelihood in nats of the language-model labels.
+        mc_loss: Float `[]`, mean negative log-likelihood in nats of the right choices.
+        logits: Float `[B, C, T, V]`, language-model scores.
+        mc_logits: Float `[B, C]`, a score for each choice.
+        past_key_values: `L` tensors `[2, B * C, N, S, H]`.
+        hidden_states: `L + 1` tensors `[B, C, T, D]`.
+        attentions: `L` tensors `[B * C, N, T, S]`.
+    """
+
+    loss: Any
+    mc_loss: Any
+    logits: Any
+    mc_logits: Any
+    past_key_values: Any
+    hidden_states: Any
+    attentions: Any
+
+
+class TFSequenceClassifierOutputWithPast(ModelOutput):
+    """Results of `TFGPT2ForSequenceClassification`.
+
+    Attributes:
+        loss: Float `[]`, cross-entropy in nats, or the mean squared error of a regression.
+        logits: Float `[B, num_labels]`, scores before the softmax or sigmoid.
+        past_key_values: `L` tensors `[2, B, N, S, H]`.
+        hidden_states: `L + 1` tensors `[B, T, D]`.
+        attentions: `L` tensors `[B, N, T, S]`.
+    """
+
+    loss: Any
+    logits: Any
+    past_key_values: Any
+    hidden_states: Any
+    attentions: Any
+
+
+class TFTokenClassifierOutput(ModelOutput):
+    """Results of `TFGPT2ForTokenClassification`.
+
+    Attributes:
+        loss: Float `[]`, mean cross-entropy in nats over the labels that are not -100.
+        logits: Float `[B, T, num_labels]`, scores before the softmax.
+        hidden_states: `L + 1` tensors `[B, T, D]`.
+        attentions: `L` tensors `[B, N, T, S]`.
+    """
+
+    loss: Any
+    logits: Any
+    hidden_states: Any
+    attentions: Any
+
+
+class TFQuestionAnsweringModelOutput(ModelOutput):
+    """Results of `TFGPT2ForQuestionAnswering`.
+
+    Attributes:
+        loss: Float `[]`, mean of the cross-entropies in nats of start and end.
+        start_logits: Float `[B, T]`, a score for each token as the answer's first.
+        end_logits: Float `[B, T]`, a score for each token as the answer's last.
+        hidden_states: `L + 1` tensors `[B, T, D]`.
+        attentions: `L` tensors `[B, N, T, S]`.
+    """
+
+    loss: Any
+    start_logits: Any
+    end_logits: Any
+    hidden_states: Any
+    attentions: Any

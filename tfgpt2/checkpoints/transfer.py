@@ -49,6 +49,7 @@ class WeightLoader:
         self._used: set[str] = set()
         self._missing: list[str] = []
         self._misfits: list[str] = []
+        self.fresh: list[str] = []  # keys of a head that the checkpoint lacks
 
     def read(self, path: str, shape: tuple[int, ...], dtype: str) -> tf.Tensor | None:
         """Returns the value of one weight; see `tfgpt2.modeling.layers.initial_weights`.
@@ -60,6 +61,7 @@ class WeightLoader:
         nothing = tf.zeros([0] * len(shape), dtype)
         if key not in self._stored:
             if part(key) in self._may_lack:
+                self.fresh.append(key)
                 return None
             self._missing.append(key)
             return nothing

@@ -14,7 +14,10 @@ from tfgpt2.errors import explain, nearest
 
 # The order in which a list of inputs is read, as transformers' documentation gives it.
 _LIST_ORDER = ("input_ids", "attention_mask", "token_type_ids")
-_INTEGERS = ("input_ids", "token_type_ids", "position_ids", "labels")
+_INTEGERS = (
+    *("input_ids", "token_type_ids", "position_ids", "labels"),
+    *("mc_token_ids", "mc_labels", "start_positions", "end_positions"),
+)
 _NUMBERS = (
     *("attention_mask", "encoder_attention_mask", "head_mask"),
     *("inputs_embeds", "encoder_hidden_states"),
@@ -58,7 +61,12 @@ def unpack(
                 given=sorted(name for name in named if named[name] is not None),
             )
         )
-    return {name: _converted(name, value) for name, value in named.items() if value is not None}
+    floats = ("labels",) if model.float_labels else ()
+    return {
+        name: _converted(name, value, may_be_float=name in floats)
+        for name, value in named.items()
+        if value is not None
+    }
 
 
 def _first_argument(inputs: Any) -> dict[str, Any]:
@@ -109,7 +117,7 @@ def _merge(first: dict[str, Any], named: dict[str, Any]) -> dict[str, Any]:
     return first | named
 
 
-def _converted(name: str, value: Any) -> Any:
+def _converted(name: str, value: Any, *, may_be_float: bool = False) -> Any:
     """Makes tensors of numpy arrays and nested lists; says clearly what cannot be one."""
     if name in _FLAGS:
         return _flag(name, value)
@@ -125,7 +133,7 @@ def _converted(name: str, value: Any) -> Any:
                 **{name: value},
             )
         )
-    if name in _INTEGERS and not dtype.is_integer:
+    if name in _INTEGERS and not dtype.is_integer and not may_be_float:
         raise TypeError(
             explain(
                 f"`{name}` must hold integers.",

@@ -96,10 +96,10 @@ class TFGPT2Model(TFGPT2PreTrainedModel):
         )
         done = self.run(inputs, training=training)
         output = TFBaseModelOutputWithPastAndCrossAttentions(
-            last_hidden_state=_unflatten(done.last, inputs),
-            **_extras(self, done, inputs, use_cache, output_attentions, output_hidden_states),
+            last_hidden_state=unflatten(done.last, inputs),
+            **extras(self, done, inputs, use_cache, output_attentions, output_hidden_states),
         )
-        return _returned(self, output, return_dict)
+        return returned(self, output, return_dict)
 
 
 @keras.saving.register_keras_serializable("tfgpt2")
@@ -305,13 +305,13 @@ class TFGPT2LMHeadModel(TFGPT2PreTrainedModel):
         loss = None if labels is None else causal_lm_loss(logits, inputs.labels)
         output = TFCausalLMOutputWithCrossAttentions(
             loss=loss,
-            logits=_unflatten(logits, inputs),
-            **_extras(self, done, inputs, use_cache, output_attentions, output_hidden_states),
+            logits=unflatten(logits, inputs),
+            **extras(self, done, inputs, use_cache, output_attentions, output_hidden_states),
         )
-        return _returned(self, output, return_dict)
+        return returned(self, output, return_dict)
 
 
-def _unflatten(x: tf.Tensor, inputs: Inputs) -> tf.Tensor:
+def unflatten(x: tf.Tensor, inputs: Inputs) -> tf.Tensor:
     """`[B, T, C]` -> `[..., T, C]`, with the leading axes the inputs had."""
     rank = inputs.leading.shape[0]
     if rank == 2:
@@ -319,7 +319,7 @@ def _unflatten(x: tf.Tensor, inputs: Inputs) -> tf.Tensor:
     return tf.reshape(x, tf.concat([inputs.leading, tf.shape(x)[-1:]], axis=0))
 
 
-def _extras(
+def extras(
     model: TFGPT2PreTrainedModel,
     done: Activations,
     inputs: Inputs,
@@ -328,19 +328,20 @@ def _extras(
     output_hidden_states: bool | None,
 ) -> dict[str, Any]:
     """The optional outputs that the caller or the configuration asks for."""
-    config, extras = model.config, {}
+    config, found = model.config, {}
     if config.use_cache if use_cache is None else use_cache:
-        extras["past_key_values"] = tuple(tf.stack(pair) for pair in done.presents)
+        found["past_key_values"] = tuple(tf.stack(pair) for pair in done.presents)
     if config.output_hidden_states if output_hidden_states is None else output_hidden_states:
-        extras["hidden_states"] = tuple(_unflatten(x, inputs) for x in done.hidden)
+        found["hidden_states"] = tuple(unflatten(x, inputs) for x in done.hidden)
     if config.output_attentions if output_attentions is None else output_attentions:
-        extras["attentions"] = done.attentions
-        extras["cross_attentions"] = done.cross_attentions or None
-    return extras
+        found["attentions"] = done.attentions
+        found["cross_attentions"] = done.cross_attentions or None
+    return found
 
 
-def _returned(
+def returned(
     model: TFGPT2PreTrainedModel, output: ModelOutput, return_dict: bool | None
 ) -> ModelOutput | tuple[Any, ...]:
+    """The output in the form that the caller or the configuration asks for."""
     wanted = model.config.use_return_dict if return_dict is None else return_dict
     return output if wanted else output.to_tuple()

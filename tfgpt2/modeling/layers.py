@@ -94,6 +94,40 @@ class Conv1D(GPT2Layer):
         return tf.reshape(flat, tf.concat([tf.shape(x)[:-1], [self.outputs]], 0))  # [..., out]
 
 
+class Linear(GPT2Layer):
+    """An affine map of the last axis, with the kernel stored `[out, in]` as PyTorch has it.
+
+    Args:
+        inputs: Width of the input.
+        outputs: Width of the output.
+        stddev: Standard deviation of the fresh kernel.
+        use_bias: Whether a bias is added.
+        **kwargs: Passed to `keras.layers.Layer`.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, *, stddev: float, use_bias: bool = True, **kwargs: object
+    ) -> None:
+        super().__init__(**kwargs)
+        self.inputs, self.outputs, self.stddev, self.use_bias = inputs, outputs, stddev, use_bias
+
+    def build(self, input_shape: object = None) -> None:
+        """Creates `weight` `[out, in]` and `bias` `[out]`."""
+        normal = keras.initializers.RandomNormal(stddev=self.stddev)
+        self.weight = self.add_parameter("weight", (self.outputs, self.inputs), normal)
+        self.bias = None
+        if self.use_bias:
+            self.bias = self.add_parameter("bias", (self.outputs,), "zeros")
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        """Float `[..., in]` -> `[..., out]`."""
+        flat = tf.reshape(x, [-1, self.inputs])
+        flat = tf.matmul(flat, self.weight, transpose_b=True)
+        if self.bias is not None:
+            flat = tf.nn.bias_add(flat, self.bias)
+        return tf.reshape(flat, tf.concat([tf.shape(x)[:-1], [self.outputs]], 0))  # [..., out]
+
+
 class LayerNorm(GPT2Layer):
     """Layer normalisation of the last axis, computed in float32.
 

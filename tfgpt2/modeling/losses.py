@@ -43,3 +43,72 @@ def causal_lm_loss(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     """
     nll, weights = token_nll(logits[:, :-1], labels[:, 1:])  # [B, T - 1]
     return tf.math.divide_no_nan(tf.reduce_sum(nll), tf.reduce_sum(weights))
+
+
+def classification_loss(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """Mean cross-entropy of class labels.
+
+    Args:
+        logits: Float `[..., C]`.
+        labels: int `[...]` in `[0, C)`; -100 is left out of the mean.
+
+    Returns:
+        float32 `[]`, nats; 0 when nothing is scored.
+
+    Source: PyTorch `CrossEntropyLoss` with its default `ignore_index`.
+    """
+    nll, weights = token_nll(logits, labels)
+    return tf.math.divide_no_nan(tf.reduce_sum(nll), tf.reduce_sum(weights))
+
+
+def sequence_loss(logits: tf.Tensor, labels: tf.Tensor, problem_type: str | None) -> tf.Tensor:
+    """Loss of whole texts, by kind of problem.
+
+    Args:
+        logits: Float `[B, C]`.
+        labels: `[B]` class numbers, `[B, C]` zeros and ones, or `[B]` / `[B, C]` real targets.
+        problem_type: `"regression"`, `"single_label_classification"`,
+            `"multi_label_classification"`; None decides as transformers does: one logit is a
+            regression, integer labels are one class each, float labels several.
+
+    Returns:
+        float32 `[]`: mean squared error, or cross-entropy in nats.
+
+    Source: transformers 4.57, `modeling_gpt2.py::GPT2ForSequenceClassification.forward`.
+    """
+    if problem_type is None:
+        problem_type = "multi_label_classification"
+        if labels.dtype.is_integer:
+            problem_type = "single_label_classification"
+        if logits.shape[-1] == 1:
+            problem_type = "regression"
+    logits = tf.cast(logits, tf.float32)
+    if problem_type == "single_label_classification":
+        return classification_loss(logits, tf.reshape(labels, [-1]))
+    targets = tf.reshape(tf.cast(labels, tf.float32), tf.shape(logits))  # [B, C]
+    if problem_type == "regression":
+        return tf.reduce_mean(tf.square(logits - targets))
+    return tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(targets, logits))
+
+
+def span_loss(start: tf.Tensor, end: tf.Tensor, first: tf.Tensor, last: tf.Tensor) -> tf.Tensor:
+    """Loss of an answer's place in a text.
+
+    Args:
+        start: Float `[B, T]`, scores of each token as the first.
+        end: Float `[B, T]`, scores of each token as the last.
+        first: int `[B]` or `[B, 1]`, the first token; `T` or more leaves the row out.
+        last: int `[B]` or `[B, 1]`, the last token.
+
+    Returns:
+        float32 `[]`, nats.
+
+    Source: transformers 4.57, `modeling_gpt2.py::GPT2ForQuestionAnswering.forward`.
+    """
+    length = tf.shape(start)[1]
+
+    def place(labels: tf.Tensor) -> tf.Tensor:
+        labels = tf.maximum(tf.reshape(tf.cast(labels, tf.int32), [-1]), 0)  # [B]
+        return tf.where(labels < length, labels, IGNORED_LABEL)
+
+    return (classification_loss(start, place(first)) + classification_loss(end, place(last))) / 2

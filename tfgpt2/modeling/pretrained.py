@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from tfgpt2.config import GPT2Config
 from tfgpt2.errors import explain
 from tfgpt2.modeling.arguments import unpack
 from tfgpt2.modeling.backbone import Activations, GPT2Transformer
-from tfgpt2.modeling.inputs import Inputs
+from tfgpt2.modeling.inputs import Inputs, check
 from tfgpt2.modeling.layers import initial_weights
 from tfgpt2.outputs import ModelOutput
 
@@ -40,6 +41,7 @@ class TFGPT2PreTrainedModel(keras.Model):
     base_model_prefix = "transformer"
     # Parts that a checkpoint may lack, because the class adds them and fine-tuning makes them.
     head_parts: frozenset[str] = frozenset()
+    float_labels = False  # whether `labels` may be real numbers, as in a regression
 
     def __init__(self, config: GPT2Config, *, dtype: Any = None, **kwargs: Any) -> None:
         if not isinstance(config, GPT2Config):
@@ -71,6 +73,16 @@ class TFGPT2PreTrainedModel(keras.Model):
     def __call__(self, inputs: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Calls the model; see `call` for the arguments."""
         return super().__call__(**unpack(self, inputs, args, kwargs))
+
+    def encode(self, training: bool | None, **arguments: Any) -> tuple[Inputs, Activations]:
+        """Checks a call's arguments and runs the transformer on them.
+
+        Args:
+            training: Whether dropout acts.
+            **arguments: Those of `tfgpt2.modeling.inputs.check`.
+        """
+        inputs = check(self.config, **arguments)
+        return inputs, self.run(inputs, training=training)
 
     def run(self, inputs: Inputs, *, training: bool | None) -> Activations:
         """Runs the transformer on checked inputs."""
@@ -124,7 +136,9 @@ class TFGPT2PreTrainedModel(keras.Model):
         Raises:
             ValueError: The data and `compile` ask for both losses, or for none.
         """
-        own = y_pred.get("loss") if isinstance(y_pred, ModelOutput) else None
+        parts = [y_pred[part] for part in _LOSSES if part in y_pred] if isinstance(
+            y_pred, ModelOutput) else []  # fmt: skip
+        own = tf.add_n(parts) if parts else None
         if own is not None and y is None and sample_weight is None and not self._scores_targets:
             return tf.add_n([own, *self.losses])
         if own is None and y is not None and self._scores_targets:
@@ -249,6 +263,12 @@ class TFGPT2PreTrainedModel(keras.Model):
         with initial_weights(loader.read):
             model = cls(config, dtype=dtype)
         loader.check(str(name))
+        if loader.fresh:
+            warnings.warn(
+                f"{str(name)!r} has no {', '.join(loader.fresh)}: freshly initialised, so train"
+                f" {cls.__name__} before using its answers.",
+                stacklevel=2,
+            )
         model.load_settings(files)
         return model
 
@@ -309,6 +329,10 @@ class TFGPT2PreTrainedModel(keras.Model):
         config.dtype = dtype or keras.backend.standardize_dtype(self.variable_dtype)
         config.save_pretrained(directory)
         self.save_settings(directory)
+
+
+# What a model's own loss is the sum of.
+_LOSSES = ("loss", "mc_loss")
 
 
 def _scores(y_pred: Any) -> Any:
