@@ -1,7 +1,8 @@
 """Tokenizer speed against its peers, measured side by side in one run.
 
 Each round runs every program once on the same texts, so a machine that slows down slows all; the
-table shows each program's best round. `tokenizers` and `tiktoken` run on one thread.
+table shows each program's best round. `tokenizers` and `tiktoken` run on one thread; TensorFlow may
+use several, so the last two columns count the time of all processors.
 
     python benchmarks/tokenizer.py [--text FILE] [--rounds 5]
 """
@@ -93,32 +94,39 @@ def lines(path: Path) -> list[str]:
     return path.read_text(encoding="utf-8").split("\n")
 
 
-def seconds(program: Callable[[], object]) -> float:
-    """Returns the wall time of one run."""
-    start = time.perf_counter()
+def seconds(program: Callable[[], object]) -> tuple[float, float]:
+    """Returns the wall time and the processor time (all threads) of one run."""
+    wall, processor = time.perf_counter(), time.process_time()
     program()
-    return time.perf_counter() - start
+    return time.perf_counter() - wall, time.process_time() - processor
 
 
 def throughput(texts: list[str], folder: Path, rounds: int) -> None:
-    """Prints megabytes per second of each program, and the ratio to `tokenizers`."""
-    size = sum(len(text.encode()) for text in texts) / 1e6
+    """Prints the speed of each program, and the ratios to `tokenizers`."""
+    size = megabytes(texts)
     table = programs(folder, texts)
-    best: dict[str, float] = {}
+    best: dict[str, tuple[float, float]] = {}
     for _ in range(rounds):
         for name, program in table.items():
-            best[name] = min(best.get(name, float("inf")), seconds(program))
+            old = best.get(name, (float("inf"), float("inf")))
+            best[name] = tuple(map(min, old, seconds(program)))
+    some = texts[: max(1, len(texts) // 8)]  # KerasHub is slow: an eighth of the text is enough.
+    hub, scale = keras_hub_program(folder, some), size / megabytes(some)
+    for name in ("KerasHub in the graph, first run", "KerasHub in the graph, cache warm"):
+        best[name] = tuple(took * scale for took in seconds(hub))
     reference = best["tokenizers, one thread"]
     print(f"{size:.2f} MB of text in {len(texts)} rows, best of {rounds} rounds")
-    for name, took in best.items():
-        print(f"{name:38s} {size / took:7.2f} MB/s {reference / took:6.2f} x tokenizers")
-    some = texts[: max(1, len(texts) // 8)]  # It is slow: an eighth of the text is enough.
-    size = sum(len(text.encode()) for text in some) / 1e6
-    hub = keras_hub_program(folder, some)
-    for name in ("KerasHub in the graph, first run", "KerasHub in the graph, cache warm"):
-        took = seconds(hub)
-        share = size / took / (sum(len(t.encode()) for t in texts) / 1e6 / reference)
-        print(f"{name:38s} {size / took:7.2f} MB/s {share:6.2f} x tokenizers")
+    print(f"{'':38s} {'MB/s':>8s} {'ratio':>6s} {'MB per processor second, ratio':>34s}")
+    for name, (wall, processor) in best.items():
+        print(
+            f"{name:38s} {size / wall:8.2f} {reference[0] / wall:6.2f}"
+            f" {size / processor:27.2f} {reference[1] / processor:6.2f}"
+        )
+
+
+def megabytes(texts: list[str]) -> float:
+    """Returns the size of texts as UTF-8."""
+    return sum(len(text.encode()) for text in texts) / 1e6
 
 
 def latency(folder: Path, repeats: int = 500) -> None:
@@ -137,7 +145,7 @@ def latency(folder: Path, repeats: int = 500) -> None:
     print(f"\nlatency of {SHORT!r}, median of {repeats}")
     for name, program in cases.items():
         program()
-        times = sorted(seconds(program) for _ in range(repeats))
+        times = sorted(seconds(program)[0] for _ in range(repeats))
         print(f"{name:38s} {times[repeats // 2] * 1e3:7.3f} ms")
 
 
