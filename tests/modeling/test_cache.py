@@ -1,0 +1,172 @@
+"""Reading in steps gives what reading at once gives: past_key_values, and the decode cache."""
+
+import cases
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfgpt2.modeling.cache import align_right, empty_cache, positions_from_mask, write
+
+IDS = np.random.RandomState(3).randint(0, 23, (3, 12)).astype(np.int32)
+MASK = np.ones_like(IDS)
+MASK[0, 8:] = 0  # right padded
+MASK[1, :5] = 0  # left padded
+SCATTERED = MASK.copy()
+SCATTERED[2, [0, 3, 4, 11]] = 0
+LIMIT = 1e-5
+
+
+@pytest.fixture
+def model(build):
+    return build(cases.CASES["plain"])
+
+
+def alone(model, ids, mask):
+    """Each row by itself, without padding: the logits of its real tokens."""
+    return [
+        model(row[keep > 0][None]).logits[0].numpy() for row, keep in zip(ids, mask, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("steps", [[12], [1, 11], [11, 1], [4, 4, 4], [1] * 12, [5, 1, 6]])
+def test_past_key_values(model, steps, worst):
+    whole, past, start = model(IDS).logits, None, 0
+    for size in steps:
+        out = model(IDS[:, start : start + size], past_key_values=past)
+        past, start = out.past_key_values, start + size
+        difference = np.abs(out.logits - whole[:, start - size : start]).max()
+        worst("past_key_values against one call", difference)
+        assert difference < LIMIT
+        assert past[0].shape == (2, 3, 2, start, 8)
+        assert (
+            np.abs(out.past_key_values[1] - model(IDS[:, :start]).past_key_values[1]).max() < LIMIT
+        )
+
+
+def test_past_in_other_forms(model):
+    past = model(IDS[:, :4]).past_key_values
+    expected = model(IDS[:, 4:], past_key_values=past).logits
+    for form in (
+        list(past),
+        [part.numpy() for part in past],
+        [tuple(tf.unstack(part)) for part in past],
+    ):
+        np.testing.assert_array_equal(model(IDS[:, 4:], past_key_values=form).logits, expected)
+
+
+@pytest.mark.parametrize("mask", [MASK, SCATTERED])
+def test_mask_over_past_and_current(model, mask):
+    positions = positions_from_mask(mask)
+    past = None
+    for start in (0, 4, 8):
+        now = slice(start, start + 4)
+        out = model(
+            IDS[:, now],
+            past_key_values=past,
+            attention_mask=mask[:, : start + 4],
+            position_ids=positions[:, now],
+        )
+        past = out.past_key_values
+        for row, (ours, real) in enumerate(zip(out.logits, mask[:, now], strict=True)):
+            before = mask[row, :start].sum()
+            expected = alone(model, IDS, mask)[row][before : before + real.sum()]
+            np.testing.assert_allclose(ours[real > 0], expected, atol=LIMIT)
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize("mask", [MASK, SCATTERED])
+@pytest.mark.parametrize("spare", [0, 7])
+def test_prefill(model, in_place, mask, spare, worst):
+    ids, aligned = align_right(tf.constant(IDS), tf.constant(mask))
+    call = tf.function(
+        lambda ids, mask: model.prefill(
+            ids, mask, columns=tf.shape(ids)[1] + spare, in_place=in_place
+        ),
+        jit_compile=in_place,
+    )
+    logits, cache = call(ids, aligned)
+    for row, expected in enumerate(alone(model, IDS, mask)):
+        difference = np.abs(logits[row] - expected[-1]).max()
+        worst("prefill and decode_step against a full forward", difference)
+        assert difference < LIMIT
+    np.testing.assert_array_equal(cache.positions, mask.sum(1))
+    np.testing.assert_array_equal(cache.valid, np.pad(aligned, ((0, 0), (0, spare))) > 0)
+    assert int(cache.column) == 12 and cache.keys[0].shape == (3, 2, 12 + spare, 8)
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize("steps", [[1] * 6, [6], [2, 3, 1]])
+def test_decode_steps(model, in_place, steps, worst):
+    """Rows of different lengths, some steps of which hold no token for some rows."""
+    new = np.random.RandomState(4).randint(0, 23, (3, 6)).astype(np.int32)
+    valid = np.ones_like(new, bool)
+    valid[0, 2] = valid[2, 4:] = False
+    ids, mask = align_right(tf.constant(IDS), tf.constant(MASK))
+    step = tf.function(
+        lambda ids, valid, cache: model.decode_step(ids, valid, cache, in_place=in_place),
+        jit_compile=in_place,
+    )
+    prefill = tf.function(
+        lambda: model.prefill(ids, mask, columns=tf.constant(18), in_place=in_place),
+        jit_compile=in_place,
+    )
+    (_, cache), start, results = prefill(), 0, []
+    for size in steps:
+        now = slice(start, start + size)
+        logits, cache = step(tf.constant(new[:, now]), tf.constant(valid[:, now]), cache)
+        results.append(logits)
+        start += size
+    logits = np.concatenate(results, axis=1)
+    together = np.concatenate([IDS, new], 1), np.concatenate([MASK, valid], 1)
+    for row, expected in enumerate(alone(model, *together)):
+        ours = logits[row][valid[row]]
+        difference = np.abs(ours - expected[-len(ours) :]).max()
+        worst("prefill and decode_step against a full forward", difference)
+        assert difference < LIMIT
+    np.testing.assert_array_equal(cache.positions, together[1].sum(1))
+
+
+def test_a_row_past_the_context_stays_finite(model):
+    ids, mask = tf.constant(IDS), tf.ones([3, 12], tf.int32)
+    _, cache = model.prefill(ids, mask, columns=tf.constant(40), in_place=False)
+    many, valid = tf.zeros([3, 20], tf.int32), tf.ones([3, 20], tf.bool)
+    logits, cache = model.decode_step(many, valid, cache, in_place=False)
+    assert np.isfinite(logits).all() and int(cache.column) == 32
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("column", [0, 3, 5])
+def test_write_in_place_is_write(dtype, column):
+    memory = tf.random.stateless_normal([2, 3, 7, 4], [0, 1], dtype=dtype)
+    new = tf.random.stateless_normal([2, 3, 2, 4], [2, 3])
+    column = tf.constant(column)
+    slow = write(memory, new, column, in_place=False)
+    fast = tf.function(lambda *x: write(*x, in_place=True), jit_compile=True)(memory, new, column)
+    np.testing.assert_array_equal(slow, fast)
+    expected = memory.numpy()
+    expected[:, :, int(column) : int(column) + 2] = new.numpy().astype(dtype)
+    np.testing.assert_array_equal(slow, expected)
+
+
+def test_empty_cache():
+    cache = empty_cache(
+        layers=2,
+        batch=tf.constant(3),
+        heads=4,
+        columns=tf.constant(5),
+        head_size=6,
+        dtype="float16",
+    )
+    assert [x.shape for x in cache.keys + cache.values] == [(3, 4, 5, 6)] * 4
+    assert cache.keys[0].dtype == tf.float16 and not cache.valid.numpy().any()
+
+
+def test_align_right_keeps_the_order():
+    random = np.random.RandomState(0)
+    ids, mask = random.randint(1, 99, (50, 9)), random.randint(0, 2, (50, 9))
+    right, right_mask = align_right(tf.constant(ids), tf.constant(mask))
+    for row in range(50):
+        kept = ids[row][mask[row] > 0]
+        np.testing.assert_array_equal(right[row][9 - len(kept) :], kept)
+        assert not right[row][: 9 - len(kept)].numpy().any()
+        assert right_mask[row].numpy().tolist() == [0] * (9 - len(kept)) + [1] * len(kept)
