@@ -11,58 +11,32 @@ passes as one graph; Python calls and SavedModel signatures run the same one.
 from __future__ import annotations
 
 import codecs
-import dataclasses
 import functools
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from tfgpt2.errors import explain, nearest
 from tfgpt2.generation import stopping
 from tfgpt2.generation.buckets import check_buckets, default_buckets, round_up
-from tfgpt2.generation.config import ROW_OPTIONS, GenerationConfig, clamp, spread
-from tfgpt2.generation.generate import Decoder, random_seed
+from tfgpt2.generation.config import GenerationConfig
+from tfgpt2.generation.decoder import Decoder
 from tfgpt2.generation.loop import Request, Result
-from tfgpt2.generation.scoring import token_logprobs
+from tfgpt2.generation.options import ROW_OPTIONS, clamp, spread
+from tfgpt2.generation.prompts import EMPTY, FINISH_REASONS, Prompts, read_prompts
+from tfgpt2.generation.scoring import summarize, token_logprobs
+from tfgpt2.generation.texts import Generation, as_bytes, check_numbers, records
 from tfgpt2.modeling.heads import TFGPT2LMHeadModel
+from tfgpt2.text_checks import check_defaults, check_parts
 from tfgpt2.tokenizer.layer import TFGPT2Tokenizer
 from tfgpt2.tokenizer.pretokenize import valid_utf8
 
-LONG_PROMPT_POLICIES = ("error", "truncate_left")
-# Reasons beside those of the loop: the row was refused and nothing was generated.
-FINISH_REASONS = (*stopping.FINISH_REASONS, "prompt_too_long", "empty_prompt")
-_TOO_LONG, _EMPTY = 4, 5
-_MOST_NATS = 80.0  # exp of more is no finite float32
+__all__ = ["Generation", "TextGenerator"]
+
 _STREAM_STEP = 4  # tokens between two looks at a stream: few calls, and still a steady flow
-
-
-@dataclasses.dataclass(frozen=True)
-class Generation:
-    """One continuation and what is known of it.
-
-    Attributes:
-        text: The continuation as text; bytes that are no UTF-8 are replaced by U+FFFD.
-        text_bytes: The same as the model wrote it.
-        token_ids: The tokens, an end token included.
-        prompt_tokens: Tokens of the prompt that the model read.
-        truncated: Tokens of the prompt that were dropped on the left.
-        logprob: Log-probability of the continuation in nats, under the model's own distribution.
-        token_logprobs: The same per token.
-        finish_reason: `"length"`, `"eos"` or `"stop"`.
-    """
-
-    text: str
-    text_bytes: bytes
-    token_ids: list[int]
-    prompt_tokens: int
-    truncated: int
-    logprob: float
-    token_logprobs: list[float]
-    finish_reason: str
 
 
 class Plan(NamedTuple):
@@ -77,70 +51,6 @@ class Plan(NamedTuple):
     prompts: Prompts
     request: Request
     room: tf.Tensor
-
-
-class Prompts(NamedTuple):
-    """Prompts as the loop takes them.
-
-    Attributes:
-        ids: int32 `[B, P]`, right-aligned.
-        mask: int32 `[B, P]`.
-        length: int32 `[B]`, tokens that are read.
-        truncated: int32 `[B]`, tokens that were dropped on the left.
-        refusal: int32 `[B]`, an index into `FINISH_REASONS` for rows that cannot run, else 0.
-    """
-
-    ids: tf.Tensor
-    mask: tf.Tensor
-    length: tf.Tensor
-    truncated: tf.Tensor
-    refusal: tf.Tensor
-
-
-def read_prompts(
-    tokens: tf.RaggedTensor,
-    max_new_tokens: tf.Tensor,
-    *,
-    context: int,
-    start_id: int | None,
-    truncate: bool,
-    buckets: Sequence[int],
-) -> Prompts:
-    """Pushes tokenized prompts against the right edge of a bucket.
-
-    Args:
-        tokens: int32 ragged `[B, (P)]`.
-        max_new_tokens: int32 `[B]`, for which a truncated prompt leaves room.
-        context: Most tokens the model takes, prompt and continuation together.
-        start_id: Token that stands for an empty prompt; None refuses those.
-        truncate: Whether a prompt that leaves no room loses its beginning; otherwise one that
-            fills the context is refused.
-        buckets: Sizes of `P`.
-    """
-    length = tf.cast(tokens.row_lengths(), tf.int32)  # [B]
-    keep = length
-    if truncate:
-        # At least half of the context stays, however much is to be generated.
-        keep = tf.minimum(length, tf.maximum(context - max_new_tokens, (context + 1) // 2))
-    refusal = tf.where(keep >= context, _TOO_LONG, 0)
-    keep = tf.where(refusal > 0, 0, keep)
-    columns = round_up(tf.maximum(tf.reduce_max(tf.pad(keep, [[0, 1]])), 1), buckets)
-    back = columns - tf.range(columns)  # [P], 1 in the last column
-    mask = back[None, :] <= keep[:, None]  # [B, P]
-    ends = tf.cast(tokens.row_splits[1:], tf.int32)  # [B]
-    place = tf.where(mask, ends[:, None] - back[None, :], 0)  # [B, P]
-    flat = tf.pad(tokens.flat_values, [[0, 1]])  # never empty
-    ids = tf.where(mask, tf.gather(flat, place), 0)  # [B, P]
-    empty = length == 0
-    if start_id is None:
-        refusal = tf.where(empty, _EMPTY, refusal)
-    else:
-        first = empty[:, None] & (back == 1)[None, :]  # [B, P]
-        ids, mask = tf.where(first, start_id, ids), mask | first
-    mask = tf.cast(mask, tf.int32)
-    read = tf.reduce_sum(mask, axis=1)  # [B]
-    dropped = tf.where(refusal > 0, 0, length - keep)
-    return Prompts(ids, mask, read, dropped, refusal)
 
 
 def write_texts(
@@ -211,10 +121,13 @@ class TextGenerator(keras.Model):
         jit_compile: bool = True,
         **kwargs: Any,
     ) -> None:
-        _check_parts(model, tokenizer, on_long_prompt)
+        check_parts(model, tokenizer, on_long_prompt)
+        if generation_config is None:
+            generation_config = model.generation_config
+        check_defaults(generation_config)
         super().__init__(**kwargs)
         self.model, self.tokenizer = model, tokenizer
-        self.generation_config = generation_config or model.generation_config
+        self.generation_config = generation_config
         self.on_long_prompt = on_long_prompt
         context = model.config.n_positions
         default = default_buckets(context)
@@ -232,7 +145,11 @@ class TextGenerator(keras.Model):
             jit_compile=jit_compile,
             autograph=False,
         )
-        self._plan = tf.function(self.plan, autograph=False, reduce_retracing=True)
+        options = {name: tf.TensorSpec([None], one.dtype) for name, one in ROW_OPTIONS.items()}
+        texts, stops = tf.TensorSpec([None], tf.string), tf.TensorSpec([None, None], tf.string)
+        self._plan = tf.function(
+            self.plan, input_signature=[texts, options, stops], autograph=False
+        )
         self._write = tf.function(self.write, autograph=False, reduce_retracing=True)
         self.built = True
 
@@ -300,8 +217,7 @@ class TextGenerator(keras.Model):
         )
         fits = tf.where(prompts.refusal > 0, 0, context - prompts.length)
         limit = tf.minimum(options["max_new_tokens"], tf.minimum(fits, self.output_buckets[-1]))
-        fresh = tf.random.uniform(tf.shape(text), 0, 2**62, tf.int64)
-        options["seed"] = tf.where(options["seed"] < 0, fresh, options["seed"])
+        options["seed"] = tf.where(options["seed"] < 0, _fresh_seeds(text), options["seed"])
         rows = tf.shape(text)[0]
         eos = tf.constant([self.generation_config.eos_ids or [-1]], tf.int32)  # [1, E]
         request = Request(
@@ -334,8 +250,16 @@ class TextGenerator(keras.Model):
         Returns:
             See `write_texts`.
         """
-        plan = self.plan(text, options, stop)
-        return self.write(self.decode(plan), plan.prompts)
+        rows = tf.shape(text)[0]
+        # XLA compiles no program for zero rows: an empty batch becomes a row that asks nothing.
+        idle = {"max_new_tokens": 0, "seed": 0}
+        options = {
+            name: _at_least_one(value, idle.get(name, ROW_OPTIONS[name].off))
+            for name, value in options.items()
+        }
+        plan = self.plan(_at_least_one(text, ""), options, _at_least_one(stop, ""))
+        outputs = self.write(self.decode(plan), plan.prompts)
+        return {name: value[:rows] for name, value in outputs.items()}
 
     def scores(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
         """Says how likely the model finds texts, in one graph.
@@ -349,7 +273,8 @@ class TextGenerator(keras.Model):
             `[B]`; `token_logprobs` float32 `[B, T]`, 0 for the first token and after the last;
             `truncated` int32 `[B]`. An empty text has `num_tokens` 0 and perplexity 1.
         """
-        context = self.model.config.n_positions
+        context, rows = self.model.config.n_positions, tf.shape(text)[0]
+        text = _at_least_one(text, "")
         prompts = read_prompts(
             self.tokenizer.tokenize(text),
             tf.ones([tf.shape(text)[0]], tf.int32),
@@ -358,21 +283,9 @@ class TextGenerator(keras.Model):
             truncate=True,
             buckets=self.prompt_buckets,
         )
-        logprobs = self._score(prompts.ids, prompts.mask)  # [B, P]
-        logprob, scored = tf.reduce_sum(logprobs, axis=1), tf.maximum(prompts.length - 1, 0)
-        mean = tf.math.divide_no_nan(logprob, tf.cast(scored, tf.float32))
-        width = tf.reduce_max(tf.pad(prompts.length, [[0, 1]]))
-        first = tf.shape(logprobs)[1] - prompts.length  # [B], the column of the first token
-        place = first[:, None] + tf.range(width)[None]  # [B, T]
-        inside = tf.range(width)[None] < prompts.length[:, None]
-        shifted = tf.gather(logprobs, tf.where(inside, place, 0), batch_dims=1)  # [B, T]
-        return {
-            "logprob": logprob,
-            "num_tokens": scored,
-            "perplexity": tf.exp(tf.minimum(-mean, _MOST_NATS)),
-            "token_logprobs": tf.where(inside, shifted, 0.0),
-            "truncated": prompts.truncated,
-        }
+        outputs = summarize(self._score(prompts.ids, prompts.mask), prompts.length)
+        outputs |= {"truncated": prompts.truncated}
+        return {name: value[:rows] for name, value in outputs.items()}
 
     def call(self, text: tf.Tensor) -> tf.Tensor:
         """Continues texts with the default settings: string `[]` or `[B]` -> the same shape."""
@@ -426,11 +339,10 @@ class TextGenerator(keras.Model):
             TypeError: `prompts` is no text, or an option is unknown.
             ValueError: A value is out of range, or a prompt cannot run.
         """
-        texts = _texts(prompts)
+        texts = as_bytes(prompts)
         plan = self._checked_plan(texts, options, stop)
-        outputs = self._write(self.decode(plan), plan.prompts) if texts else {}
-        records = _records(outputs)
-        values = records if details else [record.text for record in records]
+        found = records(self._write(self.decode(plan), plan.prompts) if texts else {})
+        values = found if details else [record.text for record in found]
         return values[0] if isinstance(prompts, (str, bytes)) else values
 
     def stream(
@@ -461,7 +373,7 @@ class TextGenerator(keras.Model):
                     prompt=prompt,
                 )
             )
-        return self._pieces(self._checked_plan(_texts(prompt), options, stop))
+        return self._pieces(self._checked_plan(as_bytes(prompt), options, stop))
 
     def _pieces(self, plan: Plan) -> Iterator[str]:
         """Decodes a few tokens at a time and yields the text that can no longer change."""
@@ -472,6 +384,7 @@ class TextGenerator(keras.Model):
         done = 0
         while True:
             running = int(state.reason[0]) == stopping.RUNNING
+            check_numbers(state.logprobs.numpy())
             tokens = state.tokens[0, : int(state.count[0])].numpy()
             text = b"".join(self._token_text[token] for token in tokens)
             end, cut = len(text) - (held_back if running else 0), int(state.stop.cut[0])
@@ -503,10 +416,8 @@ class TextGenerator(keras.Model):
                 )
         rows = len(texts)
         values = self.default_options() | {k: v for k, v in options.items() if v is not None}
-        if values["seed"] == ROW_OPTIONS["seed"].off:
-            values["seed"] = random_seed()
         settings = {name: spread(name, values[name], rows) for name in ROW_OPTIONS}
-        stops = _stop_rows(self.default_stops() if stop is None else stop, rows)
+        stops = stopping.stop_rows("stop", self.default_stops() if stop is None else stop, rows)
         plan = self._plan(tf.constant(texts, tf.string, [rows]), settings, stops)
         for row, refusal in enumerate(plan.prompts.refusal.numpy()):
             if refusal:
@@ -515,7 +426,7 @@ class TextGenerator(keras.Model):
 
     def _refusal(self, code: int, row: int) -> str:
         """Says why a prompt cannot run."""
-        if code == _EMPTY:
+        if code == EMPTY:
             return explain(
                 "The prompt is empty and the model has no start token to begin from.",
                 fix="Give at least one character that the vocabulary knows.",
@@ -529,10 +440,11 @@ class TextGenerator(keras.Model):
         )
 
     def _start_id(self) -> int | None:
-        """The token that stands for an empty prompt."""
-        start = self.model.config.bos_token_id
-        ends = self.generation_config.eos_ids
-        return start if start is not None else ends[0] if ends else None
+        """The token that stands for an empty prompt: the start token, else an end token."""
+        config = self.generation_config
+        ids = (config.bos_token_id, self.model.config.bos_token_id, *config.eos_ids)
+        size = self.model.config.vocab_size
+        return next((one for one in ids if one is not None and one < size), None)
 
     def export(self, path: str | os.PathLike[str], **options: Any) -> Any:
         """Writes a string-to-string SavedModel; see `tfgpt2.serving.export.export`."""
@@ -563,101 +475,19 @@ class TextGenerator(keras.Model):
         return cls(model, tokenizer, generation_config, **config)
 
 
-def _check_parts(model: Any, tokenizer: Any, on_long_prompt: str) -> None:
-    """Checks that model and tokenizer belong together."""
-    for name, value, kind in (
-        ("model", model, TFGPT2LMHeadModel),
-        ("tokenizer", tokenizer, TFGPT2Tokenizer),
-    ):
-        if not isinstance(value, kind):
-            raise TypeError(
-                explain(
-                    f"`{name}` must be a {kind.__name__}.",
-                    fix="Use TextGenerator.from_pretrained(name) to load both.",
-                    **{name: value},
-                )
-            )
-    if tokenizer.vocab_size > model.config.vocab_size:
-        raise ValueError(
-            explain(
-                "The vocabulary does not fit the model: it has ids that the model has no"
-                " embedding for.",
-                fix="Load tokenizer and model from the same checkpoint.",
-                tokenizer_vocab_size=tokenizer.vocab_size,
-                model_vocab_size=model.config.vocab_size,
-            )
-        )
-    if on_long_prompt not in LONG_PROMPT_POLICIES:
-        raise ValueError(
-            explain(
-                f"`on_long_prompt` must be one of {', '.join(LONG_PROMPT_POLICIES)}.",
-                fix=nearest(str(on_long_prompt), LONG_PROMPT_POLICIES),
-                on_long_prompt=on_long_prompt,
-            )
-        )
+def _fresh_seeds(text: tf.Tensor) -> tf.Tensor:
+    """Random seeds int64 `[B]` that differ from run to run, whatever `tf.random.set_seed` said."""
+    return tf.raw_ops.RandomUniformInt(
+        shape=tf.shape(text),
+        minval=tf.constant(0, tf.int64),
+        maxval=tf.constant(2**62, tf.int64),
+        seed=0,
+        seed2=0,
+    )
 
 
-def _texts(prompts: Any) -> list[bytes]:
-    """Returns prompts as bytes, whatever holds them."""
-    if isinstance(prompts, (str, bytes)):
-        prompts = [prompts]
-    if isinstance(prompts, (tf.Tensor, np.ndarray)) and len(prompts.shape) == 1:
-        prompts = np.asarray(prompts).tolist()
-    if not isinstance(prompts, (list, tuple)) or not all(
-        isinstance(prompt, (str, bytes)) for prompt in prompts
-    ):
-        raise TypeError(
-            explain(
-                "Prompts must be a string or a list of strings.",
-                fix="For token ids, use model.generate(input_ids).",
-                prompts=prompts,
-            )
-        )
-    # A lone surrogate is no character; as bytes it is replaced like any other invalid UTF-8.
-    return [p.encode("utf-8", "surrogatepass") if isinstance(p, str) else p for p in prompts]
-
-
-def _stop_rows(stop: Any, rows: int) -> tf.Tensor:
-    """Lays out stop strings as string `[B, Q]`, padded with empty ones."""
-    lists = [stop] if isinstance(stop, (str, bytes)) else stop
-    if not isinstance(lists, (list, tuple)):
-        lists = [None]
-    if all(isinstance(one, (str, bytes)) for one in lists):
-        lists = [list(lists)] * rows
-    else:
-        lists = [[one] if isinstance(one, (str, bytes)) else one for one in lists]
-    if len(lists) != rows or not all(
-        isinstance(row, (list, tuple)) and all(isinstance(one, (str, bytes)) for one in row)
-        for row in lists
-    ):
-        raise TypeError(
-            explain(
-                "`stop` must be a string, a list of strings, or one such list for each prompt.",
-                fix="Pass stop=['\\n'] to end each text at a line break.",
-                stop=stop,
-                prompts=rows,
-            )
-        )
-    width = max([1, *(len(row) for row in lists)])
-    padded = [[*row, *[""] * (width - len(row))] for row in lists]
-    return tf.constant(padded, tf.string, [rows, width])  # [B, Q]
-
-
-def _records(outputs: Mapping[str, tf.Tensor]) -> list[Generation]:
-    """Makes one record per row of the pipeline's outputs."""
-    if not outputs:
-        return []
-    rows = {name: value.numpy() for name, value in outputs.items()}
-    return [
-        Generation(
-            text=rows["text"][i].decode(),
-            text_bytes=rows["text_bytes"][i],
-            token_ids=rows["token_ids"][i, :count].tolist(),
-            prompt_tokens=int(rows["prompt_tokens"][i]),
-            truncated=int(rows["truncated"][i]),
-            logprob=float(rows["logprob"][i]),
-            token_logprobs=rows["token_logprobs"][i, :count].tolist(),
-            finish_reason=rows["finish_reason"][i].decode(),
-        )
-        for i, count in enumerate(rows["num_tokens"])
-    ]
+def _at_least_one(value: tf.Tensor, filler: Any) -> tf.Tensor:
+    """`[B, ...]` -> `[max(B, 1), ...]`."""
+    shape = tf.shape(value)
+    missing = tf.concat([tf.maximum(1 - shape[:1], 0), shape[1:]], axis=0)
+    return tf.concat([value, tf.fill(missing, tf.constant(filler, value.dtype))], axis=0)

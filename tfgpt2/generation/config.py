@@ -1,4 +1,4 @@
-"""What may be asked of generation: names, ranges and defaults, and the checks at the border."""
+"""`GenerationConfig`: what may be asked of generation, under transformers' names."""
 
 from __future__ import annotations
 
@@ -7,51 +7,19 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from tfgpt2.errors import explain, nearest
+from tfgpt2.generation.options import ROW_OPTIONS, check_row_option
 
 CONFIG_NAME = "generation_config.json"
 
 
-class RowOption(NamedTuple):
-    """A setting with one value per row.
-
-    Attributes:
-        dtype: Type of its tensor.
-        off: The value that does nothing.
-        low: Smallest value.
-        high: Largest value.
-        expected: The range in words.
-    """
-
-    dtype: str
-    off: float
-    low: float
-    high: float
-    expected: str
-
-
-_MOST_TOKENS = 2**30
-ROW_OPTIONS: dict[str, RowOption] = {
-    "max_new_tokens": RowOption("int32", 64, 0, _MOST_TOKENS, "an integer of 0 or more"),
-    "min_new_tokens": RowOption("int32", 0, 0, _MOST_TOKENS, "an integer of 0 or more"),
-    "temperature": RowOption("float32", 0.0, 0, 1e6, "a number of 0 (greedy) or more"),
-    "top_k": RowOption("int32", 0, 0, _MOST_TOKENS, "an integer of 0 (off) or more"),
-    "top_p": RowOption("float32", 1.0, 0, 1, "a number in [0, 1]; 1 is off"),
-    "min_p": RowOption("float32", 0.0, 0, 1, "a number in [0, 1]; 0 is off"),
-    "repetition_penalty": RowOption("float32", 1.0, 1e-3, 1e3, "a number in [0.001, 1000]"),
-    "seed": RowOption(
-        "int64", -1, -1, 2**63 - 1, "an integer of 0 or more; -1 is a fresh one each time"
-    ),
-}
-
 # transformers' names and defaults of everything `model.generate` understands.
 _DEFAULTS: dict[str, Any] = {
-    "max_length": 20,
+    "max_length": None,
     "max_new_tokens": None,
     "min_length": 0,
     "min_new_tokens": None,
@@ -119,11 +87,12 @@ class GenerationConfig:
     package does not know survive a round trip.
 
     Args:
-        **options: `max_length` (prompt and continuation, default 20), `max_new_tokens`,
-            `min_length`, `min_new_tokens`, `do_sample` (default False: greedy), `temperature`
-            (0 or more), `top_k` (default 50; 0 is off), `top_p` in [0, 1], `min_p` in [0, 1],
-            `repetition_penalty` (1 is off), `stop_strings`, `bos_token_id`, `eos_token_id` (one
-            or a list), `pad_token_id`, `seed`, `return_dict_in_generate`.
+        **options: `max_length` (prompt and continuation; with neither this nor `max_new_tokens`
+            there are 20 new tokens), `max_new_tokens`, `min_length`, `min_new_tokens`,
+            `do_sample` (default False: greedy), `temperature` (0 or more), `top_k` (default 50; 0
+            is off), `top_p` in [0, 1], `min_p` in [0, 1], `repetition_penalty` (1 is off),
+            `stop_strings`, `bos_token_id`, `eos_token_id` (one or a list), `pad_token_id`, `seed`,
+            `return_dict_in_generate`.
 
     Raises:
         TypeError: There is no such option.
@@ -139,28 +108,40 @@ class GenerationConfig:
     def __init__(self, **options: Any) -> None:
         for name in options:
             if name not in _DEFAULTS and name not in _UNSUPPORTED:
-                raise TypeError(
-                    explain(
-                        f"There is no generation option {name!r}.",
-                        fix=nearest(name, _DEFAULTS),
-                        **{name: options[name]},
-                    )
-                )
+                raise TypeError(_unknown(name, options[name]))
         self._assign(options)
         self.validate()
 
-    def _assign(self, options: Mapping[str, Any]) -> None:
-        for name, value in (copy.deepcopy(_DEFAULTS) | dict(options)).items():
-            setattr(self, name, value)
+    def _assign(self, values: Mapping[str, Any]) -> None:
+        """Takes known options as attributes and keeps foreign ones apart."""
+        known = {n: v for n, v in values.items() if n in _DEFAULTS or n in _UNSUPPORTED}
+        self.__dict__.update(copy.deepcopy(_DEFAULTS) | known)
+        self.__dict__["_foreign"] = {n: v for n, v in values.items() if n not in known}
+
+    def __getattr__(self, name: str) -> Any:
+        foreign = self.__dict__.get("_foreign", {})
+        if name in foreign:
+            return foreign[name]
+        raise AttributeError(f"'GenerationConfig' object has no attribute {name!r}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in self.__dict__.get("_foreign", {}):
+            self._foreign[name] = value
+        elif name in _DEFAULTS or name in _UNSUPPORTED:
+            self.__dict__[name] = value
+        else:
+            raise AttributeError(_unknown(name, value))
 
     def validate(self) -> None:
         """Checks every option.
 
         Raises:
+            TypeError: A value has the wrong type.
             ValueError: A value is out of range, or asks for what is not supported yet.
         """
+        self._check_values()
         for name, neutral in _UNSUPPORTED.items():
-            if getattr(self, name, neutral[0]) not in neutral:
+            if not _is_one_of(self.__dict__.get(name), neutral):
                 raise ValueError(
                     explain(
                         f"The generation option `{name}` is not supported yet.",
@@ -168,24 +149,31 @@ class GenerationConfig:
                         **{name: getattr(self, name)},
                     )
                 )
-        for name in ROW_OPTIONS.keys() & self.__dict__.keys():
+
+    def _check_values(self) -> None:
+        """Checks types and ranges."""
+        for name in ROW_OPTIONS:
             if getattr(self, name) is not None:
                 check_row_option(name, getattr(self, name))
-        for name in ("max_length", "min_length"):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, (int, np.integer)) or value < 0):
-                raise ValueError(
+        for name in ("max_length", "min_length", "bos_token_id", "pad_token_id"):
+            _check_count(name, getattr(self, name))
+        ids = self.eos_token_id
+        for one in ids if isinstance(ids, (list, tuple)) else [ids]:
+            _check_count("eos_token_id", one)
+        for name in ("do_sample", "return_dict_in_generate"):
+            if not isinstance(getattr(self, name), (bool, type(None))):
+                raise TypeError(
                     explain(
-                        f"`{name}` must be an integer of 0 or more.",
-                        fix="Or use `max_new_tokens` / `min_new_tokens`, which leave the prompt"
-                        " out.",
-                        **{name: value},
+                        f"`{name}` must be True or False.",
+                        fix="Pass a bool.",
+                        **{name: getattr(self, name)},
                     )
                 )
 
     def to_dict(self) -> dict[str, Any]:
         """Returns every option and unknown key."""
-        return copy.deepcopy(self.__dict__)
+        options = {name: value for name, value in self.__dict__.items() if name != "_foreign"}
+        return copy.deepcopy(self._foreign | options)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], **overrides: Any) -> GenerationConfig:
@@ -194,10 +182,24 @@ class GenerationConfig:
         Args:
             values: Options by name.
             **overrides: Options that replace those; unknown names raise.
+
+        Raises:
+            TypeError: `values` is no dict, a value has the wrong type, or an override is unknown.
+            ValueError: A value is out of range.
         """
-        checked = {name: getattr(cls(**overrides), name) for name in overrides}
+        if not isinstance(values, Mapping):
+            raise TypeError(
+                explain(
+                    "A generation configuration is made from a dict.",
+                    fix="Pass the parsed generation_config.json.",
+                    values=values,
+                )
+            )
+        if overrides:
+            cls(**overrides)
         config = cls.__new__(cls)
-        config._assign(dict(values) | checked)
+        config._assign(dict(values) | overrides)
+        config._check_values()
         return config
 
     @classmethod
@@ -247,7 +249,7 @@ class GenerationConfig:
             for name, value in self.to_dict().items()
             if name not in _DEFAULTS or value != _DEFAULTS[name]
         }
-        text = json.dumps(kept, indent=2, sort_keys=True) + "\n"
+        text = json.dumps(kept, indent=2, sort_keys=True, default=np.ndarray.tolist) + "\n"
         (directory / CONFIG_NAME).write_text(text, encoding="utf-8")
 
     def updated(self, **options: Any) -> GenerationConfig:
@@ -259,14 +261,17 @@ class GenerationConfig:
         """
         config = type(self).from_dict(self.to_dict(), **options)
         config.validate()
-        asked = [name for name in _SAMPLING if options.get(name) is not None]
-        neutral = [name for name in asked if options[name] == _DEFAULTS[name]]
-        if asked != neutral and not config.do_sample:
+        asked = {
+            name: options[name]
+            for name in _SAMPLING
+            if not _is_one_of(options.get(name), (None, _DEFAULTS[name], ROW_OPTIONS[name].off))
+        }
+        if asked and not config.do_sample:
             raise ValueError(
                 explain(
-                    f"`{asked[0]}` acts on sampling only, and decoding is greedy.",
+                    f"`{next(iter(asked))}` acts on sampling only, and decoding is greedy.",
                     fix="Add do_sample=True.",
-                    **{name: options[name] for name in asked},
+                    **asked,
                 )
             )
         return config
@@ -286,7 +291,8 @@ class GenerationConfig:
     def eos_ids(self) -> list[int]:
         """The ids that end a text."""
         ids = self.eos_token_id
-        return [] if ids is None else [ids] if isinstance(ids, int) else list(ids)
+        ids = ids if isinstance(ids, (list, tuple)) else [ids]
+        return [int(one) for one in ids if one is not None]
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, GenerationConfig) and self.__dict__ == other.__dict__
@@ -297,79 +303,25 @@ class GenerationConfig:
         return f"GenerationConfig {json.dumps(self.to_dict(), indent=2, default=str)}"
 
 
-def check_row_option(name: str, value: Any) -> np.ndarray:
-    """Checks one setting's value or values.
+def _unknown(name: str, value: Any) -> str:
+    """Says that there is no such option."""
+    fix = nearest(name, _DEFAULTS)
+    return explain(f"There is no generation option {name!r}.", fix=fix, **{name: value})
 
-    Args:
-        name: A name of `ROW_OPTIONS`.
-        value: A number, or one number per row.
 
-    Returns:
-        The value as an array `[]` or `[B]` of the option's dtype.
+def _is_one_of(value: Any, choices: tuple[Any, ...]) -> bool:
+    """Whether a value, which may be an array, is one of some plain ones."""
+    return np.ndim(value) == 0 and any(value is one or value == one for one in choices)
 
-    Raises:
-        TypeError: It is no number.
-        ValueError: It is out of range, or of rank 2 or more.
-    """
-    option = ROW_OPTIONS[name]
-    array = np.asarray(value)
-    wants_integer = option.dtype.startswith("int")
-    kinds = "iu" if wants_integer else "iuf"
-    if array.dtype.kind not in kinds:
-        raise TypeError(
-            explain(
-                f"`{name}` must be {option.expected}.",
-                fix="Pass a number, or a list with one number per row.",
-                **{name: value},
-            )
-        )
-    if array.ndim > 1 or not np.all((array >= option.low) & (array <= option.high)):
+
+def _check_count(name: str, value: Any) -> None:
+    """Checks an option that is one integer of 0 or more, or None."""
+    is_integer = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if value is not None and not (is_integer and value >= 0):
         raise ValueError(
             explain(
-                f"`{name}` must be {option.expected}.",
-                fix="Pass one value, or one value per row, in that range.",
+                f"`{name}` must be an integer of 0 or more.",
+                fix="Leave it out, or pass None, for the default.",
                 **{name: value},
             )
         )
-    return array.astype(option.dtype)
-
-
-def spread(name: str, value: Any, rows: int) -> tf.Tensor:
-    """Checks a setting and gives each row its value.
-
-    Args:
-        name: A name of `ROW_OPTIONS`.
-        value: A number, or one number per row.
-        rows: How many rows there are.
-
-    Returns:
-        Tensor `[B]`. One seed gives row `i` the seed `seed + i`, so that equal prompts in one
-        call differ.
-
-    Raises:
-        TypeError: The value is no number.
-        ValueError: It is out of range, or there is not one value per row.
-    """
-    array = check_row_option(name, value)
-    if array.ndim == 1 and len(array) not in (1, rows):
-        raise ValueError(
-            explain(
-                f"`{name}` must be one value or {rows} values, one for each row.",
-                fix="Give a single number to use it for every row.",
-                **{name: value},
-            )
-        )
-    if name == "seed" and array.ndim == 0 and array >= 0:
-        array = (array + np.arange(rows, dtype=np.uint64)).astype(np.int64) & (2**63 - 1)  # [B]
-    return tf.constant(np.broadcast_to(array.reshape(-1) if array.ndim else array, [rows]))  # [B]
-
-
-def clamp(name: str, value: tf.Tensor) -> tf.Tensor:
-    """Moves a setting that only a tensor knows into its range; no number (NaN) means "off"."""
-    option = ROW_OPTIONS[name]
-    value = tf.cast(value, option.dtype)
-    if value.dtype.is_floating:
-        value = tf.where(tf.math.is_nan(value), tf.cast(option.off, value.dtype), value)
-    return tf.clip_by_value(
-        value, tf.cast(option.low, value.dtype), tf.cast(option.high, value.dtype)
-    )

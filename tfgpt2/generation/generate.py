@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import functools
-import secrets
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from tfgpt2.errors import explain, nearest
-from tfgpt2.generation import loop, stopping
+from tfgpt2.generation import stopping
 from tfgpt2.generation.buckets import default_buckets, round_up
-from tfgpt2.generation.config import ROW_OPTIONS, GenerationConfig, spread
-from tfgpt2.generation.loop import Request, Result, State
-from tfgpt2.generation.stopping import StopStrings, TokenBytes
+from tfgpt2.generation.config import GenerationConfig
+from tfgpt2.generation.decoder import Decoder
+from tfgpt2.generation.loop import Request, Result
+from tfgpt2.generation.options import ROW_OPTIONS, spread
+from tfgpt2.generation.stopping import StopStrings
+from tfgpt2.generation.texts import check_numbers
 from tfgpt2.outputs import ModelOutput
+
+_DEFAULT_NEW_TOKENS = 20  # as in transformers
 
 
 class TFGenerateOutput(ModelOutput):
@@ -37,62 +40,6 @@ class TFGenerateOutput(ModelOutput):
     finish_reason: Any
 
 
-class Decoder:
-    """The compiled programs of one model: decode at once, or start and advance.
-
-    Args:
-        model: The model to decode with.
-        jit_compile: Whether XLA compiles the loop.
-        vocabulary: Bytes of every token; given, the programs match stop strings.
-    """
-
-    def __init__(
-        self, model: loop.LanguageModel, *, jit_compile: bool, vocabulary: TokenBytes | None = None
-    ) -> None:
-        self._model, self._vocabulary, self._in_place = model, vocabulary, jit_compile
-        # Shapes are open in the trace: one trace, and one XLA program per concrete shape.
-        rows = tf.TensorSpec([None, None], tf.int32)
-        self._request = request_spec(stops=vocabulary is not None)
-        prompts = (rows, rows, self._request, rows)
-        self.decode = self._program(loop.decode, prompts)
-        self.start = self._program(loop.start, prompts)
-
-    @functools.cached_property
-    def advance(self) -> Callable[[State, Request, tf.Tensor], State]:
-        """Continues a state that `start` returned; made on first use, only streams need it."""
-        state = self.start.get_concrete_function().structured_outputs
-        state = tf.nest.map_structure(lambda x: tf.TensorSpec(x.shape, x.dtype), state)
-        return self._program(loop.advance, (state, self._request, tf.TensorSpec([], tf.int32)))
-
-    def _program(self, function: Callable[..., Any], signature: tuple[Any, ...]) -> Any:
-        """Makes one function of the loop a program of this model."""
-
-        def program(*tensors: Any) -> Any:
-            return function(self._model, *tensors, self._vocabulary, in_place=self._in_place)
-
-        return tf.function(
-            program, input_signature=signature, jit_compile=self._in_place, autograph=False
-        )
-
-
-def request_spec(*, stops: bool) -> Request:
-    """Returns the types and open shapes of a `Request`."""
-    row_options = {
-        name: tf.TensorSpec([None], option.dtype) for name, option in ROW_OPTIONS.items()
-    }
-    strings = ()
-    if stops:
-        strings = StopStrings(
-            tf.TensorSpec([None, None, None], tf.int16), tf.TensorSpec([None, None], tf.int32)
-        )
-    return Request(**row_options, eos=tf.TensorSpec([None, None], tf.int32), stops=strings)
-
-
-def random_seed() -> int:
-    """Returns a seed that nobody can foresee."""
-    return secrets.randbits(62)
-
-
 def generate(
     model: Any,
     inputs: Any = None,
@@ -104,61 +51,98 @@ def generate(
     **options: Any,
 ) -> tf.Tensor | TFGenerateOutput:
     """Continues token ids; see `TFGPT2LMHeadModel.generate`."""
-    if isinstance(inputs, Mapping):  # what the tokenizer returns
-        named = dict(inputs)
-        inputs, mask = named.pop("input_ids", None), named.pop("attention_mask", None)
-        attention_mask = mask if attention_mask is None else attention_mask
-        if named:
-            name = sorted(named)[0]
-            raise TypeError(
-                explain(
-                    f"generate() has no input {name!r}.",
-                    fix=nearest(name, ["input_ids", "attention_mask"]),
-                    inputs=sorted(named),
-                )
-            )
-    if inputs is None:
-        inputs = options.pop("input_ids", None)
-    ids, mask = _check_ids(model, inputs, attention_mask)
-    config = (generation_config or model.generation_config).updated(**options)
+    config = _config(model, generation_config, options)
+    inputs, attention_mask = _unpack(inputs, options.get("input_ids"), attention_mask)
+    ids, mask = _check_ids(model, config, inputs, attention_mask)
     rows, columns = ids.shape
-    pad_id = _pad_id(config)
     settings = config.row_options() | _lengths(config, columns)
-    seed = random_seed() if config.seed is None else config.seed
-    lengths = mask.sum(axis=1)  # [B]
-    limit = np.minimum(np.maximum(model.config.n_positions - lengths, 0),
-                       np.broadcast_to(settings["max_new_tokens"], [rows]))  # fmt: skip
-    settings |= {"max_new_tokens": limit.astype(np.int64), "seed": seed}
+    settings = {name: spread(name, settings[name], rows) for name in ROW_OPTIONS}
     stops = _stops(config, tokenizer, rows)
-    decoder = _decoder(model, tokenizer if stops else None, jit_compile)
-    result = _run(model, decoder, ids, mask, settings, config, stops) if rows else None
-    width = int(result.count.numpy().max(initial=0)) if result is not None else 0
-    new = np.zeros([rows, 0], np.int32)
-    if result is not None:
-        ended = np.arange(width)[None] >= result.count.numpy()[:, None]  # [B, T]
-        new = np.where(ended, pad_id, result.tokens.numpy()[:, :width])
+    if rows:
+        decoder = _decoder(model, tokenizer if stops else None, jit_compile)
+        result = _run(model, decoder, ids, mask, settings, config, stops)
+    else:  # XLA compiles no program for zero rows
+        none = tf.zeros([0], tf.int32)
+        result = Result(tf.zeros([0, 0], tf.int32), tf.zeros([0, 0]), none, none, none)
+    count = result.count.numpy()
+    width = int(count.max(initial=0))
+    logprobs = result.logprobs[:, :width]
+    check_numbers(logprobs.numpy())
+    ended = np.arange(width)[None] >= count[:, None]  # [B, T]
+    new = np.where(ended, _pad_id(config), result.tokens.numpy()[:, :width])
     sequences = tf.constant(np.concatenate([ids, new], axis=1), tf.int32)  # [B, P + T]
     if not config.return_dict_in_generate:
         return sequences
-    empty = tf.zeros([0], tf.int32)
+    reasons = [stopping.FINISH_REASONS[code] for code in result.reason.numpy()]
     return TFGenerateOutput(
         sequences=sequences,
-        token_logprobs=tf.zeros([0, 0]) if result is None else result.logprobs[:, :width],
-        num_tokens=empty if result is None else result.count,
-        finish_reason=[]
-        if result is None
-        else [stopping.FINISH_REASONS[code] for code in result.reason.numpy()],
+        token_logprobs=logprobs,
+        num_tokens=result.count,
+        finish_reason=reasons,
     )
 
 
-def _check_ids(model: Any, inputs: Any, attention_mask: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Checks prompts and mask: int32 arrays `[B, P]`."""
-    if inputs is None:
+def _config(
+    model: Any, generation_config: GenerationConfig | None, options: Mapping[str, Any]
+) -> GenerationConfig:
+    """Joins the configuration and the options of a call."""
+    config = model.generation_config if generation_config is None else generation_config
+    if not isinstance(config, GenerationConfig):
+        raise TypeError(
+            explain(
+                "`generation_config` must be a tfgpt2.GenerationConfig.",
+                fix="Use GenerationConfig.from_dict(values).",
+                generation_config=generation_config,
+            )
+        )
+    return config.updated(**{k: v for k, v in options.items() if k != "input_ids"})
+
+
+def _unpack(inputs: Any, input_ids: Any, attention_mask: Any) -> tuple[Any, Any]:
+    """Finds ids and mask among the ways to pass them."""
+    if inputs is not None and input_ids is not None:
         raise ValueError(
             explain(
-                "generate() needs token ids to continue.",
-                fix="Pass input_ids [B, P], for example model.generate(**tokenizer(text)).",
-                input_ids=None,
+                "Token ids came twice.", fix="Pass `inputs` or `input_ids`.", input_ids=input_ids
+            )
+        )
+    inputs = input_ids if inputs is None else inputs
+    if not isinstance(inputs, Mapping):
+        return inputs, attention_mask
+    named = dict(inputs)  # what the tokenizer returns
+    inputs, mask = named.pop("input_ids", None), named.pop("attention_mask", None)
+    if named:
+        raise TypeError(
+            explain(
+                f"generate() has no input {min(named)!r}.",
+                fix=nearest(min(named), ["input_ids", "attention_mask"]),
+                inputs=sorted(named),
+            )
+        )
+    return inputs, mask if attention_mask is None else attention_mask
+
+
+def _check_ids(
+    model: Any, config: GenerationConfig, inputs: Any, attention_mask: Any
+) -> tuple[np.ndarray, np.ndarray]:
+    """Checks prompts and mask: int32 arrays `[B, P]`."""
+    if inputs is None:
+        if config.bos_token_id is None:
+            raise ValueError(
+                explain(
+                    "generate() needs token ids to continue, and there is no start token.",
+                    fix="Pass input_ids [B, P], for example model.generate(**tokenizer(text)).",
+                    input_ids=None,
+                    bos_token_id=None,
+                )
+            )
+        inputs = [[config.bos_token_id]]
+    if tf.is_tensor(inputs) and tf.is_symbolic_tensor(inputs):
+        raise TypeError(
+            explain(
+                "generate() runs eagerly and cannot be part of a graph.",
+                fix="In graphs, use a TextGenerator, which is a Keras model from text to text.",
+                input_ids=inputs,
             )
         )
     try:
@@ -171,8 +155,7 @@ def _check_ids(model: Any, inputs: Any, attention_mask: Any) -> tuple[np.ndarray
                 input_ids=inputs,
             )
         ) from error
-    mask = np.ones(ids.shape, np.int32) if attention_mask is None else np.asarray(attention_mask)
-    vocabulary = model.config.vocab_size
+    mask = _inferred_mask(config, ids) if attention_mask is None else np.asarray(attention_mask)
     if ids.ndim != 2 or ids.dtype.kind not in "iu" or mask.shape != ids.shape:
         raise ValueError(
             explain(
@@ -183,7 +166,14 @@ def _check_ids(model: Any, inputs: Any, attention_mask: Any) -> tuple[np.ndarray
             )
         )
     mask = (mask > 0).astype(np.int32)
+    _check_prompts(model, ids, mask)
+    return ids.astype(np.int32), mask
+
+
+def _check_prompts(model: Any, ids: np.ndarray, mask: np.ndarray) -> None:
+    """Checks that the model can read each row: `[B, P]` both."""
     inside = ids[mask > 0]
+    vocabulary, limit = model.config.vocab_size, model.config.n_positions
     if inside.size and not 0 <= inside.min() <= inside.max() < vocabulary:
         raise ValueError(
             explain(
@@ -193,7 +183,7 @@ def _check_ids(model: Any, inputs: Any, attention_mask: Any) -> tuple[np.ndarray
             )
         )
     lengths = mask.sum(axis=1)
-    if ids.shape[0] and not lengths.all():
+    if not lengths.all():
         raise ValueError(
             explain(
                 "Every prompt needs at least one token.",
@@ -201,16 +191,24 @@ def _check_ids(model: Any, inputs: Any, attention_mask: Any) -> tuple[np.ndarray
                 row=int(np.argmin(lengths)),
             )
         )
-    limit = model.config.n_positions
-    if ids.shape[0] and lengths.max() > limit:
+    if lengths.max(initial=0) >= limit:
         raise ValueError(
             explain(
-                f"A prompt is longer than the model's context of {limit} tokens.",
+                f"A prompt leaves no room in the model's context of {limit} tokens.",
                 fix="Truncate it, or use TextGenerator(on_long_prompt='truncate_left').",
                 tokens=int(lengths.max()),
             )
         )
-    return np.where(mask > 0, ids, 0).astype(np.int32), mask
+
+
+def _inferred_mask(config: GenerationConfig, ids: np.ndarray) -> np.ndarray:
+    """Where no mask is given, a pad token that cannot be text is padding.
+
+    Source: transformers 4.57, `generation/utils.py::_prepare_attention_mask_for_generation`.
+    """
+    if config.pad_token_id is None or config.pad_token_id in config.eos_ids:
+        return np.ones(ids.shape, np.int32)
+    return np.asarray(ids != config.pad_token_id).astype(np.int32)
 
 
 def _pad_id(config: GenerationConfig) -> int:
@@ -221,13 +219,27 @@ def _pad_id(config: GenerationConfig) -> int:
 
 
 def _lengths(config: GenerationConfig, columns: int) -> dict[str, Any]:
-    """Turns lengths that include the prompt into numbers of new tokens, as transformers does."""
+    """Turns lengths that include the prompt into numbers of new tokens.
+
+    Source: transformers 4.57, `generation/utils.py::_prepare_generated_length`.
+    """
     most, least = config.max_new_tokens, config.min_new_tokens
-    if most is None:
-        most = max(0, (config.max_length or 0) - columns)
+    if most is None and config.max_length is not None:
+        most = config.max_length - columns
+        if most <= 0:
+            raise ValueError(
+                explain(
+                    f"`max_length` includes the prompt, which has {columns} tokens already.",
+                    fix="Pass max_new_tokens.",
+                    max_length=config.max_length,
+                )
+            )
     if least is None:
         least = max(0, (config.min_length or 0) - columns)
-    return {"max_new_tokens": most, "min_new_tokens": least}
+    return {
+        "max_new_tokens": _DEFAULT_NEW_TOKENS if most is None else most,
+        "min_new_tokens": least,
+    }
 
 
 def _decoder(model: Any, tokenizer: Any, jit_compile: bool) -> Decoder:
@@ -236,7 +248,10 @@ def _decoder(model: Any, tokenizer: Any, jit_compile: bool) -> Decoder:
     key = model.transformer if tokenizer is None else tokenizer
     programs = made.setdefault(key, {})
     if jit_compile not in programs:
-        vocabulary = None if tokenizer is None else stopping.token_bytes(tokenizer.token_bytes)
+        vocabulary = None
+        if tokenizer is not None:
+            size = model.config.vocab_size
+            vocabulary = stopping.token_bytes(tokenizer.token_bytes[:size], size)
         programs[jit_compile] = Decoder(model, jit_compile=jit_compile, vocabulary=vocabulary)
     return programs[jit_compile]
 
@@ -244,9 +259,9 @@ def _decoder(model: Any, tokenizer: Any, jit_compile: bool) -> Decoder:
 def _stops(config: GenerationConfig, tokenizer: Any, rows: int) -> StopStrings | tuple[()]:
     """Lays out stop strings, for which the bytes of the tokens must be known."""
     strings = config.stop_strings
-    if not strings:
+    if strings is None or strings == [] or strings == ():
         return ()
-    if tokenizer is None or not hasattr(tokenizer, "token_bytes"):
+    if not hasattr(tokenizer, "token_bytes"):
         raise ValueError(
             explain(
                 "`stop_strings` are matched on text, so generate() must know the tokenizer.",
@@ -254,8 +269,7 @@ def _stops(config: GenerationConfig, tokenizer: Any, rows: int) -> StopStrings |
                 tokenizer=tokenizer,
             )
         )
-    strings = [strings] if isinstance(strings, str) else list(strings)
-    return stopping.stop_strings(tf.tile(tf.constant([strings]), [rows, 1]))  # [B, Q]
+    return stopping.stop_strings(stopping.stop_rows("stop_strings", strings, rows))
 
 
 def _run(
@@ -263,26 +277,27 @@ def _run(
     decoder: Decoder,
     ids: np.ndarray,
     mask: np.ndarray,
-    settings: Mapping[str, Any],
+    settings: Mapping[str, tf.Tensor],
     config: GenerationConfig,
     stops: StopStrings | tuple[()],
 ) -> Result:
     """Pads to buckets and runs the compiled loop."""
     rows, columns = ids.shape
-    buckets = default_buckets(model.config.n_positions)
+    context = model.config.n_positions
+    buckets = default_buckets(context)
+    lengths = mask.sum(axis=1)  # [B]
     order = np.argsort(mask, axis=1, kind="stable")  # the padding first
     ids, mask = np.take_along_axis(ids * mask, order, 1), np.take_along_axis(mask, order, 1)
-    longest = int(mask.sum(axis=1).max())
-    ids, mask = ids[:, columns - longest :], mask[:, columns - longest :]
+    longest = int(lengths.max())
     extra = int(round_up(tf.constant(longest), buckets)) - longest
-    ids, mask = (np.pad(array, [[0, 0], [extra, 0]]) for array in (ids, mask))  # [B, P]
-    room = int(round_up(tf.constant(int(np.max(settings["max_new_tokens"]))), buckets))
-    eos = np.tile(np.array([config.eos_ids or [-1]], np.int32), [rows, 1])  # [B, E]
+    ids, mask = (
+        np.pad(array[:, columns - longest :], [[0, 0], [extra, 0]]) for array in (ids, mask)
+    )  # [B, P]
+    limit = tf.minimum(settings["max_new_tokens"], context - tf.constant(lengths, tf.int32))
     request = Request(
-        **{name: spread(name, settings[name], rows) for name in ROW_OPTIONS},
-        eos=tf.constant(eos),
+        **(settings | {"max_new_tokens": limit}),
+        eos=tf.tile(tf.constant([config.eos_ids or [-1]], tf.int32), [rows, 1]),  # [B, E]
         stops=stops,
     )
-    return decoder.decode(
-        tf.constant(ids), tf.constant(mask), request, tf.zeros([rows, room], tf.int32)
-    )
+    room = tf.zeros([rows, round_up(tf.reduce_max(limit), buckets)], tf.int32)  # [B, T]
+    return decoder.decode(tf.constant(ids), tf.constant(mask), request, room)

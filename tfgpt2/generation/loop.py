@@ -263,5 +263,5 @@ def _seen(ids: tf.Tensor, mask: tf.Tensor, size: int) -> tf.Tensor:
 
 
 def _any_of(ids: tf.Tensor, size: int) -> tf.Tensor:
-    """int `[B, E]` -> bool `[B, V]`, True at each id; -1 marks nothing."""
+    """Ids int `[B, E]` -> bool `[B, V]`, True at each id; -1 marks nothing."""
     return tf.reduce_any(tf.range(size)[None, None] == ids[..., None], axis=1)  # [B, V]

@@ -15,6 +15,9 @@ from tfgpt2.generation.sampling import (
     keep_top_p,
 )
 
+# A temperature below it acts like it: the most likely token, and no overflow on the way.
+_COLDEST = 1e-6
+
 
 def penalize_repetition(logits: tf.Tensor, seen: tf.Tensor, penalty: tf.Tensor) -> tf.Tensor:
     """Makes tokens that the row already holds less likely (or more, below 1).
@@ -82,7 +85,7 @@ def draw(
     sampled = temperature > 0  # [B]
 
     def noisy() -> tf.Tensor:
-        scores = logits / tf.where(sampled, temperature, 1.0)[:, None]
+        scores = logits / tf.where(sampled, tf.maximum(temperature, _COLDEST), 1.0)[:, None]
         scores = _filter(scores, keep_top_k, top_k, sampled & (top_k > 0))
         scores = _filter(scores, keep_top_p, top_p, sampled & (top_p < 1))
         scores = _filter(scores, keep_min_p, min_p, sampled & (min_p > 0))

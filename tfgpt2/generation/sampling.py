@@ -80,18 +80,19 @@ def argmax(scores: tf.Tensor) -> tf.Tensor:
     Two plain reductions: XLA vectorises those on a CPU, and its own argmax not.
 
     Args:
-        scores: Float `[B, V]`, finite.
+        scores: Float `[B, V]`.
 
     Returns:
-        int32 `[B]`.
+        int32 `[B]`, in `[0, V)` even where a row holds NaN.
 
     Example:
         >>> argmax(tf.constant([[1.0, 3.0, 3.0]])).numpy().tolist()
         [1]
     """
     best = tf.reduce_max(scores, axis=-1, keepdims=True)  # [B, 1]
-    index = tf.range(tf.shape(scores)[-1])[None]  # [1, V]
-    return tf.reduce_min(tf.where(scores == best, index, tf.shape(scores)[-1]), axis=-1)  # [B]
+    last = tf.shape(scores)[-1] - 1
+    index = tf.range(last + 1)[None]  # [1, V]
+    return tf.reduce_min(tf.where(scores == best, index, last), axis=-1)  # [B]
 
 
 def keep_top_k(scores: tf.Tensor, k: tf.Tensor) -> tf.Tensor:

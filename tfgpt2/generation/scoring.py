@@ -6,6 +6,8 @@ from typing import Any, Protocol
 
 import tensorflow as tf
 
+_MOST_NATS = 80.0  # exp of more is no finite float32
+
 
 class ScoringModel(Protocol):
     """What scoring asks of a model; see `TFGPT2LMHeadModel`."""
@@ -49,3 +51,33 @@ def token_logprobs(
     scores = tf.reshape(scores, tf.shape(ids))
     follows = tf.pad(mask[:, 1:] * mask[:, :-1], [[0, 0], [1, 0]])  # [B, P]
     return tf.where(follows > 0, scores, 0.0)
+
+
+def summarize(logprobs: tf.Tensor, length: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Sums up the log-probabilities of texts.
+
+    Args:
+        logprobs: float32 `[B, P]`, right-aligned, from `token_logprobs`.
+        length: int32 `[B]`, tokens of each text.
+
+    Returns:
+        `logprob` and `perplexity` float32 `[B]`; `num_tokens` int32 `[B]`, the tokens that are
+        scored; `token_logprobs` float32 `[B, T]`, left-aligned, 0 for the first and after the end.
+
+    Example:
+        >>> out = summarize(tf.constant([[0.0, 0.0, -2.0]]), tf.constant([2]))
+        >>> out["token_logprobs"].numpy().tolist(), out["num_tokens"].numpy().tolist()
+        ([[0.0, -2.0]], [1])
+    """
+    logprob, scored = tf.reduce_sum(logprobs, axis=1), tf.maximum(length - 1, 0)  # [B]
+    mean = tf.math.divide_no_nan(logprob, tf.cast(scored, tf.float32))
+    columns = tf.range(tf.reduce_max(tf.pad(length, [[0, 1]])))[None]  # [1, T]
+    inside = columns < length[:, None]  # [B, T]
+    place = tf.where(inside, tf.shape(logprobs)[1] - length[:, None] + columns, 0)
+    shifted = tf.gather(logprobs, place, batch_dims=1)  # [B, T]
+    return {
+        "logprob": logprob,
+        "num_tokens": scored,
+        "perplexity": tf.exp(tf.minimum(-mean, _MOST_NATS)),
+        "token_logprobs": tf.where(inside, shifted, 0.0),
+    }

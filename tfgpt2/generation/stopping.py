@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
+
+from tfgpt2.errors import explain
+from tfgpt2.generation.buckets import round_up
 
 # Codes of `finish_reason`, and their names at the border.
 RUNNING, LENGTH, EOS, STOP = range(4)
 FINISH_REASONS = ("running", "length", "eos", "stop")
 
+LONGEST_STOP = 256  # bytes of a stop string
+MOST_STOPS = 64  # stop strings of a row
+# Sizes to which they are padded: a program is compiled for each that occurs.
+_WIDTHS = (16, 64, LONGEST_STOP)
+_COUNTS = (1, 4, 16, MOST_STOPS)
 _NO_BYTE = -1  # differs from every byte, so padding never matches
 
 
@@ -19,12 +27,23 @@ class TokenBytes(NamedTuple):
     """The bytes of every token, for matching stop strings across token boundaries.
 
     Attributes:
-        table: int16 `[V, M]`, the bytes of each token, -1 after its end.
-        lengths: int32 `[V]`.
+        flat: uint8 `[total bytes]`, the tokens one after the other; never empty.
+        starts: int32 `[V + 1]`, where each token begins in `flat`.
+        longest: Bytes of the longest token, `M`, at least 1.
     """
 
-    table: tf.Tensor
-    lengths: tf.Tensor
+    flat: tf.Tensor
+    starts: tf.Tensor
+    longest: int
+
+    def read(self, token: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """int32 `[B]` -> bytes int16 `[B, M]`, -1 after their end, and their number `[B]`."""
+        start = tf.gather(self.starts, token)  # [B]
+        count = tf.gather(self.starts, token + 1) - start  # [B]
+        offset = tf.range(self.longest)[None]  # [1, M]
+        place = tf.minimum(start[:, None] + offset, tf.size(self.flat) - 1)  # [B, M]
+        text = tf.cast(tf.gather(self.flat, place), tf.int16)
+        return tf.where(offset < count[:, None], text, tf.constant(_NO_BYTE, tf.int16)), count
 
 
 class StopStrings(NamedTuple):
@@ -53,41 +72,98 @@ class StopState(NamedTuple):
     cut: tf.Tensor
 
 
-def token_bytes(tokens: Sequence[bytes]) -> TokenBytes:
-    """Lays out a vocabulary's bytes as a table.
+def token_bytes(tokens: Sequence[bytes], size: int | None = None) -> TokenBytes:
+    """Lays out a vocabulary's bytes.
 
     Args:
         tokens: The bytes of each id; empty for ids that have no text, such as the end token.
+        size: `V` where the model has more ids than there are tokens; the others have no bytes.
 
     Example:
-        >>> token_bytes([b"a", b"bc"]).table.numpy().tolist()
+        >>> token_bytes([b"a", b"bc"]).read(tf.constant([0, 1]))[0].numpy().tolist()
         [[97, -1], [98, 99]]
     """
-    longest = max((len(token) for token in tokens), default=0)
-    table = np.full([len(tokens), max(longest, 1)], _NO_BYTE, np.int16)  # [V, M]
-    for row, token in zip(table, tokens, strict=True):
-        row[: len(token)] = np.frombuffer(token, np.uint8)
-    return TokenBytes(tf.constant(table), tf.constant([len(token) for token in tokens], tf.int32))
+    tokens = [*tokens, *[b""] * ((size or 0) - len(tokens))]
+    lengths = [len(token) for token in tokens]
+    flat = np.frombuffer(b"".join(tokens) or b"\0", np.uint8)
+    starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.int32)]).astype(np.int32)
+    return TokenBytes(tf.constant(flat), tf.constant(starts), max([1, *lengths]))
 
 
-def stop_strings(stops: tf.Tensor, multiple: int = 16) -> StopStrings:
+def stop_strings(stops: tf.Tensor) -> StopStrings:
     """Lays out stop strings as bytes; string operations, so outside the compiled core.
 
+    Number and length are padded to a few sizes, so that no request asks for a new program.
+
     Args:
-        stops: string `[B, Q]`; empty strings are no stops.
-        multiple: The width `W` is rounded up to a multiple of this, so that few widths, and so
-            few compiled programs, occur.
+        stops: string `[B, Q]`; empty strings are no stops. Strings of more than `LONGEST_STOP`
+            bytes, and those after the first `MOST_STOPS` of a row, are not looked for.
 
     Example:
-        >>> stop_strings(tf.constant([["ab", "c"]]), 2).table.numpy().tolist()
-        [[[97, 98], [99, -1]]]
+        >>> stop_strings(tf.constant([["ab", "c"]])).table[0, :2, :3].numpy().tolist()
+        [[97, 98, -1], [99, -1, -1]]
     """
+    stops = stops[:, :MOST_STOPS]
+    stops = tf.where(tf.strings.length(stops) > LONGEST_STOP, "", stops)
+    rows, given = tf.unstack(tf.shape(stops))
+    count = round_up(given, _COUNTS)
+    stops = tf.concat([stops, tf.fill([rows, count - given], "")], axis=1)  # [B, Q]
     lengths = tf.strings.length(stops)  # [B, Q], in bytes
-    longest = tf.reduce_max(tf.concat([tf.reshape(lengths, [-1]), [1]], axis=0))
-    width = (longest + multiple - 1) // multiple * multiple
+    width = round_up(tf.reduce_max(tf.pad(lengths, [[0, 1], [0, 0]])), _WIDTHS)  # W
     table = tf.cast(tf.io.decode_raw(stops, tf.uint8, fixed_length=width), tf.int16)  # [B, Q, W]
     inside = tf.range(width) < lengths[..., None]  # [B, Q, W]
     return StopStrings(tf.where(inside, table, tf.constant(_NO_BYTE, tf.int16)), lengths)
+
+
+def stop_rows(name: str, stop: Any, rows: int) -> tf.Tensor:
+    """Checks stop strings and gives each row its own.
+
+    Args:
+        name: Name of the argument, for errors.
+        stop: A string, a list of strings for all rows, or such a list for each row.
+        rows: How many rows there are.
+
+    Returns:
+        string `[B, Q]`, padded with empty ones.
+
+    Raises:
+        TypeError: It is nothing of that kind.
+        ValueError: A string is too long, or there are too many.
+    """
+    lists = [stop] if isinstance(stop, (str, bytes)) else stop
+    if isinstance(lists, (list, tuple)) and all(isinstance(one, (str, bytes)) for one in lists):
+        lists = [lists] * rows
+    if isinstance(lists, (list, tuple)):
+        lists = [[one] if isinstance(one, (str, bytes)) else one for one in lists]
+    if not isinstance(lists, (list, tuple)) or len(lists) != rows or not all(
+        isinstance(row, (list, tuple)) and all(isinstance(one, (str, bytes)) for one in row)
+        for row in lists
+    ):  # fmt: skip
+        raise TypeError(
+            explain(
+                f"`{name}` must be a string, a list of strings, or one such list for each of the"
+                f" {rows} prompts.",
+                fix=f"Pass {name}=['\\n'] to end each text at a line break.",
+                **{name: stop},
+            )
+        )
+    texts = [[utf8(one) for one in row] for row in lists]
+    width = max([1, *(len(row) for row in texts)])
+    if width > MOST_STOPS or any(len(one) > LONGEST_STOP for row in texts for one in row):
+        raise ValueError(
+            explain(
+                f"A prompt can have {MOST_STOPS} stop strings of {LONGEST_STOP} bytes each.",
+                fix="Pass fewer or shorter ones.",
+                **{name: stop},
+            )
+        )
+    padded = [[*row, *[b""] * (width - len(row))] for row in texts]
+    return tf.constant(padded, tf.string, [rows, width])  # [B, Q]
+
+
+def utf8(text: str | bytes) -> bytes:
+    """Text as bytes; half a surrogate pair is no character and becomes bytes that are no UTF-8."""
+    return text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
 
 
 def start(stops: StopStrings) -> StopState:
@@ -114,7 +190,7 @@ def advance(
     Returns:
         The state after the token.
     """
-    new, count = tf.gather(vocabulary.table, token), tf.gather(vocabulary.lengths, token)
+    new, count = vocabulary.read(token)  # [B, M], [B]
     text = tf.concat([state.tail, new], axis=1)  # [B, W + M]
     width, size = tf.shape(state.tail)[1], tf.shape(text)[1]
 

@@ -1,0 +1,65 @@
+"""The compiled programs of one model."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from tfgpt2.generation import loop
+from tfgpt2.generation.loop import Request, State
+from tfgpt2.generation.options import ROW_OPTIONS
+from tfgpt2.generation.stopping import StopStrings, TokenBytes
+
+
+class Decoder:
+    """The compiled programs of one model: decode at once, or start and advance.
+
+    Args:
+        model: The model to decode with.
+        jit_compile: Whether XLA compiles the loop.
+        vocabulary: Bytes of every token; given, the programs match stop strings.
+    """
+
+    def __init__(
+        self, model: loop.LanguageModel, *, jit_compile: bool, vocabulary: TokenBytes | None = None
+    ) -> None:
+        self._model, self._vocabulary, self._in_place = model, vocabulary, jit_compile
+        # Shapes are open in the trace: one trace, and one XLA program per concrete shape.
+        rows = tf.TensorSpec([None, None], tf.int32)
+        self._request = request_spec(stops=vocabulary is not None)
+        prompts = (rows, rows, self._request, rows)
+        self.decode = self._program(loop.decode, prompts)
+        self.start = self._program(loop.start, prompts)
+
+    @functools.cached_property
+    def advance(self) -> Callable[[State, Request, tf.Tensor], State]:
+        """Continues a state that `start` returned; made on first use, only streams need it."""
+        state = self.start.get_concrete_function().structured_outputs
+        state = tf.nest.map_structure(lambda x: tf.TensorSpec(x.shape, x.dtype), state)
+        return self._program(loop.advance, (state, self._request, tf.TensorSpec([], tf.int32)))
+
+    def _program(self, function: Callable[..., Any], signature: tuple[Any, ...]) -> Any:
+        """Makes one function of the loop a program of this model."""
+
+        def program(*tensors: Any) -> Any:
+            return function(self._model, *tensors, self._vocabulary, in_place=self._in_place)
+
+        return tf.function(
+            program, input_signature=signature, jit_compile=self._in_place, autograph=False
+        )
+
+
+def request_spec(*, stops: bool) -> Request:
+    """Returns the types and open shapes of a `Request`."""
+    row_options = {
+        name: tf.TensorSpec([None], option.dtype) for name, option in ROW_OPTIONS.items()
+    }
+    strings = ()
+    if stops:
+        strings = StopStrings(
+            tf.TensorSpec([None, None, None], tf.int16), tf.TensorSpec([None, None], tf.int32)
+        )
+    return Request(**row_options, eos=tf.TensorSpec([None, None], tf.int32), stops=strings)

@@ -1,0 +1,137 @@
+"""The settings that each row has for itself: names, types, ranges, and the checks at the border."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from tfgpt2.errors import explain
+
+
+class RowOption(NamedTuple):
+    """A setting with one value per row.
+
+    Attributes:
+        dtype: Type of its tensor.
+        off: The value that does nothing.
+        low: Smallest value.
+        high: Largest value.
+        expected: The range in words.
+    """
+
+    dtype: str
+    off: float
+    low: float
+    high: float
+    expected: str
+
+
+_MOST_TOKENS = 2**30
+ROW_OPTIONS: dict[str, RowOption] = {
+    "max_new_tokens": RowOption("int32", 64, 0, _MOST_TOKENS, "an integer of 0 or more"),
+    "min_new_tokens": RowOption("int32", 0, 0, _MOST_TOKENS, "an integer of 0 or more"),
+    "temperature": RowOption("float32", 0.0, 0, 1e6, "a number of 0 (greedy) or more"),
+    "top_k": RowOption("int32", 0, 0, _MOST_TOKENS, "an integer of 0 (off) or more"),
+    "top_p": RowOption("float32", 1.0, 0, 1, "a number in [0, 1]; 1 is off"),
+    "min_p": RowOption("float32", 0.0, 0, 1, "a number in [0, 1]; 0 is off"),
+    "repetition_penalty": RowOption("float32", 1.0, 1e-3, 1e3, "a number in [0.001, 1000]"),
+    "seed": RowOption(
+        "int64", -1, -1, 2**63 - 1, "an integer of 0 or more; -1 is a fresh one each time"
+    ),
+}
+
+
+def check_row_option(name: str, value: Any) -> np.ndarray:
+    """Checks one setting's value or values.
+
+    Args:
+        name: A name of `ROW_OPTIONS`.
+        value: A number, or one number per row.
+
+    Returns:
+        The value as an array `[]` or `[B]` of the option's dtype.
+
+    Raises:
+        TypeError: It is no number.
+        ValueError: It is out of range, or of rank 2 or more.
+    """
+    option = ROW_OPTIONS[name]
+    try:
+        array = np.asarray(value)
+    except ValueError:  # lists of different lengths
+        array = np.asarray(None)
+    if array.size == 0:  # an empty list has no type of its own
+        array = array.astype(option.dtype)
+    wants_integer = option.dtype.startswith("int")
+    kinds = "iu" if wants_integer else "iuf"
+    if array.dtype.kind not in kinds:
+        raise TypeError(
+            explain(
+                f"`{name}` must be {option.expected}.",
+                fix="Pass a number, or a list with one number per row.",
+                **{name: value},
+            )
+        )
+    if array.ndim > 1 or not np.all((array >= option.low) & (array <= option.high)):
+        raise ValueError(
+            explain(
+                f"`{name}` must be {option.expected}.",
+                fix="Pass one value, or one value per row, in that range.",
+                **{name: value},
+            )
+        )
+    return array.astype(option.dtype)
+
+
+def spread(name: str, value: Any, rows: int) -> tf.Tensor:
+    """Checks a setting and gives each row its value.
+
+    Args:
+        name: A name of `ROW_OPTIONS`.
+        value: A number, or one number per row.
+        rows: How many rows there are.
+
+    Returns:
+        Tensor `[B]`. One seed gives row `i` the seed `seed + i`, so that equal prompts in one
+        call differ; each seed of -1 becomes one that nobody can foresee.
+
+    Raises:
+        TypeError: The value is no number.
+        ValueError: It is out of range, or there is not one value per row.
+    """
+    array = check_row_option(name, value)
+    if array.ndim == 1 and len(array) not in (1, rows):
+        raise ValueError(
+            explain(
+                f"`{name}` must be one value or {rows} values, one for each row.",
+                fix="Give a single number to use it for every row.",
+                **{name: value},
+            )
+        )
+    if name == "seed":
+        array = _row_seeds(array, rows)
+    return tf.constant(np.broadcast_to(array, [rows]))  # [B]
+
+
+def _row_seeds(seeds: np.ndarray, rows: int) -> np.ndarray:
+    """Gives each row its seed: int64 `[]`, `[1]` or `[B]` -> `[B]`."""
+    if seeds.ndim == 0 and seeds >= 0:
+        numbers = [(int(seeds) + row) % 2**63 for row in range(rows)]
+    else:
+        numbers = np.broadcast_to(seeds, [rows]).tolist()
+    fresh = [secrets.randbits(62) if number < 0 else number for number in numbers]
+    return np.array(fresh, np.int64)  # [B]
+
+
+def clamp(name: str, value: tf.Tensor) -> tf.Tensor:
+    """Moves a setting that only a tensor knows into its range; no number (NaN) means "off"."""
+    option = ROW_OPTIONS[name]
+    value = tf.cast(value, option.dtype)
+    if value.dtype.is_floating:
+        value = tf.where(tf.math.is_nan(value), tf.cast(option.off, value.dtype), value)
+    return tf.clip_by_value(
+        value, tf.cast(option.low, value.dtype), tf.cast(option.high, value.dtype)
+    )

@@ -1,0 +1,88 @@
+"""From tokenized prompts to what the loop reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from tfgpt2.generation import stopping
+from tfgpt2.generation.buckets import round_up
+
+# Codes that follow those of the loop: the row was refused and nothing was generated.
+TOO_LONG, EMPTY = len(stopping.FINISH_REASONS), len(stopping.FINISH_REASONS) + 1
+FINISH_REASONS = (*stopping.FINISH_REASONS, "prompt_too_long", "empty_prompt")
+
+
+class Prompts(NamedTuple):
+    """Prompts as the loop takes them.
+
+    Attributes:
+        ids: int32 `[B, P]`, right-aligned.
+        mask: int32 `[B, P]`.
+        length: int32 `[B]`, tokens that are read.
+        truncated: int32 `[B]`, tokens that were dropped on the left.
+        refusal: int32 `[B]`, an index into `FINISH_REASONS` for rows that cannot run, else 0.
+    """
+
+    ids: tf.Tensor
+    mask: tf.Tensor
+    length: tf.Tensor
+    truncated: tf.Tensor
+    refusal: tf.Tensor
+
+
+def read_prompts(
+    tokens: tf.RaggedTensor,
+    max_new_tokens: tf.Tensor,
+    *,
+    context: int,
+    start_id: int | None,
+    truncate: bool,
+    buckets: Sequence[int],
+) -> Prompts:
+    """Pushes tokenized prompts against the right edge of a bucket.
+
+    Args:
+        tokens: int32 ragged `[B, (P)]`.
+        max_new_tokens: int32 `[B]`, for which a truncated prompt leaves room.
+        context: Most tokens the model takes, prompt and continuation together.
+        start_id: Token that stands for an empty prompt; None refuses those.
+        truncate: Whether a prompt that leaves no room loses its beginning; otherwise one that
+            fills the context, or is larger than every bucket, is refused.
+        buckets: Sizes of `P`.
+
+    Example:
+        >>> tokens = tf.ragged.constant([[5, 6], [7]], dtype=tf.int32)
+        >>> limit = tf.constant([8, 8])
+        >>> prompts = read_prompts(
+        ...     tokens, limit, context=16, start_id=0, truncate=False, buckets=(4,))
+        >>> prompts.ids.numpy().tolist(), prompts.length.numpy().tolist()
+        ([[0, 0, 5, 6], [0, 0, 0, 7]], [2, 1])
+    """
+    length = tf.cast(tokens.row_lengths(), tf.int32)  # [B]
+    keep = length
+    if truncate:
+        # At least half of the context stays, however much is to be generated.
+        room = tf.maximum(context - max_new_tokens, (context + 1) // 2)
+        keep = tf.minimum(length, tf.minimum(room, buckets[-1]))
+    refusal = tf.where((keep >= context) | (keep > buckets[-1]), TOO_LONG, 0)
+    keep = tf.where(refusal > 0, 0, keep)
+    columns = round_up(tf.maximum(tf.reduce_max(tf.pad(keep, [[0, 1]])), 1), buckets)
+    back = columns - tf.range(columns)  # [P], 1 in the last column
+    mask = back[None, :] <= keep[:, None]  # [B, P]
+    ends = tf.cast(tokens.row_splits[1:], tf.int32)  # [B]
+    place = tf.where(mask, ends[:, None] - back[None, :], 0)  # [B, P]
+    flat = tf.pad(tokens.flat_values, [[0, 1]])  # never empty
+    ids = tf.where(mask, tf.gather(flat, place), 0)  # [B, P]
+    empty = length == 0
+    if start_id is None:
+        refusal = tf.where(empty, EMPTY, refusal)
+    else:
+        first = empty[:, None] & (back == 1)[None, :]  # [B, P]
+        ids, mask = tf.where(first, start_id, ids), mask | first
+    mask = tf.cast(mask, tf.int32)
+    read = tf.reduce_sum(mask, axis=1)  # [B]
+    dropped = tf.where(refusal > 0, 0, length - keep)
+    return Prompts(ids, mask, read, dropped, refusal)
