@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -16,7 +17,9 @@ import numpy as np
 import tensorflow as tf
 
 from tfgpt2.errors import explain
-from tfgpt2.generation.config import ROW_OPTIONS, GenerationConfig
+from tfgpt2.generation.config import GenerationConfig
+from tfgpt2.generation.options import ROW_OPTIONS
+from tfgpt2.generation.texts import check_numbers
 from tfgpt2.serving import signatures
 from tfgpt2.text import TextGenerator
 
@@ -74,6 +77,7 @@ def export(
     Raises:
         FileExistsError: `path` exists.
         RuntimeError: The check found a difference; nothing is left behind.
+        ValueError: The weights give no numbers, or a setting is out of range.
 
     Example:
         >>> import tempfile
@@ -83,7 +87,7 @@ def export(
         'serving_default'
     """
     path = Path(path)
-    if path.exists():
+    if os.path.lexists(path):
         raise FileExistsError(
             explain(
                 "The version directory exists, and an export never overwrites one.",
@@ -104,22 +108,35 @@ def export(
     # In the same directory, so that the last step is a rename; a server ignores names that are
     # no version number.
     beside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    # Started first: it imports TensorFlow while the functions are traced here.
+    probe = _start_probe() if check else None
     try:
-        functions = signatures.build(live)
-        module = tf.Module()
-        module.resources = _resources(live)
-        for name, function in functions.items():
-            setattr(module, name, function)  # for Python: loaded.generate(text), with defaults
-        tf.saved_model.save(module, str(beside), signatures=functions)
-        if check:
-            _check(beside, functions)
+        functions = _write(live, beside)
+        if probe is not None:
+            _check(probe, beside, functions)
         beside.chmod(0o755)  # mkdtemp's 0700 would keep a server's user out
         beside.rename(path)
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)
         raise
+    finally:
+        if probe is not None:
+            probe.kill()
+            probe.communicate()
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     return ExportReport(path, tuple(functions), size / 1e6, check)
+
+
+def _write(live: TextGenerator, directory: Path) -> dict[str, Any]:
+    """Writes the SavedModel and returns its functions by signature name."""
+    functions = signatures.build(live)
+    module = tf.Module()
+    module.resources = _resources(live)
+    for name, function in functions.items():
+        setattr(module, name, function)  # for Python: loaded.generate(text), with defaults
+    # The functions, not traces of them: only those have the defaults of their arguments.
+    tf.saved_model.save(module, str(directory), signatures=functions)
+    return functions
 
 
 def _resources(live: TextGenerator) -> list[Any]:
@@ -127,64 +144,79 @@ def _resources(live: TextGenerator) -> list[Any]:
     return [*(weight.value for weight in live.model.weights), live.tokenizer]
 
 
-def _check(directory: Path, functions: dict[str, Any]) -> None:
+def _check(probe: subprocess.Popen[str], directory: Path, functions: dict[str, Any]) -> None:
     """Runs the SavedModel in a clean process and compares it with the live functions."""
     text = tf.constant(_PROBE)
     options = {
         name: tf.constant([option.off], option.dtype) for name, option in ROW_OPTIONS.items()
     }
     options |= {"max_new_tokens": tf.constant([_PROBE_TOKENS]), "stop": tf.constant([["\n\n"]])}
-    greedy = {"text": text} | options
-    sampled = greedy | {"temperature": tf.constant([1.0]), "seed": tf.constant([7], tf.int64)}
+    # Greedy and sampled rows, with the same shapes: one program to compile.
+    sampled = {"temperature": tf.constant([0.0, 1.0, 1.0]), "seed": tf.constant([7], tf.int64)}
     cases = [
-        ("generate", greedy),
-        ("generate", sampled),
+        ("generate", {"text": text} | options | sampled),
         ("score", {"text": text}),
         ("tokenize", {"text": text}),
         ("detokenize", {"ids": functions["tokenize"](text)["ids"]}),
     ]
-    asked = [
+    requests = [
         {"signature": name, "inputs": {key: _plain(value) for key, value in inputs.items()}}
         for name, inputs in cases
     ]
-    answers = _ask(directory, asked)
-    for (name, inputs), answer in zip(cases, answers, strict=True):
-        expected = {key: _plain(value) for key, value in functions[name](**inputs).items()}
-        for key, value in expected.items():
-            if not _same(value, answer.get(key)):
+    _ask(probe, directory, requests)
+    # The clean process compiles at the same time as this one.
+    expected = [functions[name](**inputs) for name, inputs in cases]
+    for (name, _), live, answer in zip(cases, expected, _answers(probe), strict=True):
+        if "token_logprobs" in live:
+            check_numbers(live["token_logprobs"].numpy())
+        for key, value in live.items():
+            if not _same(_plain(value), answer.get(key)):
                 raise RuntimeError(
                     explain(
                         f"The exported signature {name!r} does not answer like the live model;"
                         " nothing was written.",
                         fix="Please report this with the versions of tensorflow and tfgpt2.",
                         output=key,
-                        live=value,
+                        live=_plain(value),
                         exported=answer.get(key),
                     )
                 )
 
 
-def _ask(directory: Path, asked: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Runs signatures in a process that knows nothing of this package."""
-    program = Path(__file__).with_name("probe.py")
-    done = subprocess.run(
-        [sys.executable, "-P", str(program), str(directory)]
-        if sys.version_info >= (3, 11)
-        else [sys.executable, str(program), str(directory)],
-        input=json.dumps(asked),
-        capture_output=True,
+def _start_probe() -> subprocess.Popen[str]:
+    """Starts a process that knows nothing of this package and waits for requests."""
+    safe = ["-P"] if sys.version_info >= (3, 11) else []  # not even the folder of the program
+    pipe = subprocess.PIPE
+    return subprocess.Popen(
+        [sys.executable, *safe, str(Path(__file__).with_name("probe.py"))],
+        stdin=pipe,
+        stdout=pipe,
+        stderr=pipe,
         text=True,
         env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
     )
-    if done.returncode:
+
+
+def _ask(probe: subprocess.Popen[str], directory: Path, requests: list[dict[str, Any]]) -> None:
+    """Hands the process its requests."""
+    with contextlib.suppress(BrokenPipeError):  # it died; `_answers` says why
+        probe.stdin.write(json.dumps({"directory": str(directory), "requests": requests}))
+        probe.stdin.close()
+    probe.stdin = None  # so that `communicate` does not use it again
+
+
+def _answers(probe: subprocess.Popen[str]) -> list[dict[str, Any]]:
+    """Waits for the answers."""
+    output, errors = probe.communicate()
+    if probe.returncode:
         raise RuntimeError(
             explain(
                 "The exported SavedModel does not run in a clean process; nothing was written.",
                 fix="Please report this with the versions of tensorflow and tfgpt2.",
-                error=done.stderr[-2000:],
+                error=errors[-2000:],
             )
         )
-    return json.loads(done.stdout.splitlines()[-1])
+    return json.loads(output.splitlines()[-1])
 
 
 def _plain(value: tf.Tensor) -> Any:

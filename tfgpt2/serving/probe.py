@@ -1,8 +1,8 @@
 """Runs signatures of a SavedModel as a stranger would: with tensorflow and tensorflow_text only.
 
-A program, not a module: `python probe.py DIRECTORY < requests.json`. Requests are a list of
-`{"signature": name, "inputs": {name: nested lists}}`; bytes travel as Latin-1 text. The answers
-are the last line of the output.
+A program, not a module. It reads from its input
+`{"directory": path, "requests": [{"signature": name, "inputs": {name: nested lists}}, ...]}`;
+bytes travel as Latin-1 text. The answers are the last line of the output.
 """
 
 import json
@@ -15,9 +15,10 @@ import tensorflow_text  # noqa: F401  (registers the tokenizer's ops)
 
 def main() -> None:
     """Reads requests, runs them, prints the answers."""
-    signatures = tf.saved_model.load(sys.argv[1]).signatures
+    asked = json.load(sys.stdin)
+    signatures = tf.saved_model.load(asked["directory"]).signatures
     answers = []
-    for request in json.load(sys.stdin):
+    for request in asked["requests"]:
         function = signatures[request["signature"]]
         specs = function.structured_input_signature[1]
         inputs = {

@@ -8,11 +8,10 @@ batch. Settings are `[B]`, or `[1]` for all rows.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import tensorflow as tf
 
-from tfgpt2.generation.config import ROW_OPTIONS
+from tfgpt2.generation.options import ROW_OPTIONS
 from tfgpt2.text import TextGenerator
 
 SIGNATURES = ("serving_default", "generate", "score", "tokenize", "detokenize")
@@ -76,8 +75,7 @@ def _generate(generator: TextGenerator) -> Callable[..., dict[str, tf.Tensor]]:
 def _score(generator: TextGenerator) -> Callable[..., dict[str, tf.Tensor]]:
     @tf.function(input_signature=[_TEXT], autograph=False)
     def score(text: tf.Tensor) -> dict[str, tf.Tensor]:
-        rows = tf.shape(text)[0]
-        return _first_rows(generator.scores(_at_least_one(text, "")), rows)
+        return generator.scores(text)
 
     return score
 
@@ -112,33 +110,11 @@ def _detokenize(generator: TextGenerator) -> Callable[..., dict[str, tf.Tensor]]
 def _continue(
     generator: TextGenerator, text: tf.Tensor, options: dict[str, tf.Tensor], stop: tf.Tensor
 ) -> dict[str, tf.Tensor]:
-    """Runs the pipeline; `[1]` settings are spread over the rows, and no rows become one."""
+    """Runs the pipeline; `[1]` settings are spread over the rows."""
     rows = tf.shape(text)[0]
-    spread = {
-        name: _at_least_one(tf.broadcast_to(value, [rows]), ROW_OPTIONS[name].off)
-        for name, value in options.items()
-    }
-    spread["max_new_tokens"] = tf.where(rows > 0, spread["max_new_tokens"], 0)
+    spread = {name: tf.broadcast_to(value, [rows]) for name, value in options.items()}
     stops = tf.broadcast_to(stop, [rows, tf.shape(stop)[1]])  # [B, Q]
-    stops = tf.concat([stops, tf.fill([_missing(rows), tf.shape(stop)[1]], "")], axis=0)
-    return _first_rows(generator.pipeline(_at_least_one(text, ""), spread, stops), rows)
-
-
-def _missing(rows: tf.Tensor) -> tf.Tensor:
-    """How many rows an empty batch lacks: XLA compiles no program for zero rows."""
-    return tf.maximum(1 - rows, 0)
-
-
-def _at_least_one(value: tf.Tensor, filler: Any) -> tf.Tensor:
-    """`[B]` -> `[max(B, 1)]`."""
-    extra = tf.fill([_missing(tf.shape(value)[0])], tf.cast(filler, value.dtype)
-                    if value.dtype != tf.string else filler)  # fmt: skip
-    return tf.concat([value, extra], axis=0)
-
-
-def _first_rows(outputs: dict[str, tf.Tensor], rows: tf.Tensor) -> dict[str, tf.Tensor]:
-    """Cuts what `_at_least_one` added."""
-    return {name: value[:rows] for name, value in outputs.items()}
+    return generator.pipeline(text, spread, stops)
 
 
 def _defaults(generator: TextGenerator) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
