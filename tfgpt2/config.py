@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
-import math
 import os
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,7 +30,7 @@ def _is_int(value: Any) -> bool:
 def _is_real(value: Any) -> bool:
     # Compared and not `math.isfinite`: that overflows on the huge integers JSON can hold.
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return number and -math.inf < value < math.inf
+    return number and abs(value) <= sys.float_info.max
 
 
 def _is_size(value: Any) -> bool:
@@ -66,7 +66,7 @@ def _is_eos(value: Any) -> bool:
 
 _SUMMARY_TYPES = ("last", "first", "mean", "cls_index", "attn")
 _PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
-ATTENTION_IMPLEMENTATIONS = ("eager",)
+ATTENTION_IMPLEMENTATIONS = ("eager", "blockwise")
 
 # The order is the order of transformers' signature, so positional arguments keep their meaning.
 _GPT2_FIELDS: dict[str, _Field] = {
@@ -200,23 +200,28 @@ class GPT2Config:
 
     def _complete_labels(self, num_labels: int | None) -> None:
         """Makes `id2label` and `label2id` agree; JSON has turned integer keys into strings."""
-        if self.id2label is None:
+        names, ids = self.id2label, self.label2id
+        if not all(each is None or isinstance(each, Mapping) for each in (names, ids)):
+            return  # `validate` says so
+        if names is None and ids is None:
             self.num_labels = 2 if num_labels is None else num_labels
             return
         try:
-            self.id2label = {int(key): label for key, label in self.id2label.items()}
-        except (AttributeError, TypeError, ValueError) as error:
+            pairs = names.items() if names is not None else ((i, name) for name, i in ids.items())
+            self.id2label = {int(key): name for key, name in pairs}
+        except (TypeError, ValueError) as error:
             raise ValueError(
                 explain(
                     "`id2label` in a GPT2Config must be a dict whose keys are label numbers.",
                     fix="Write {0: 'first label', 1: 'second label'}.",
-                    id2label=self.id2label,
+                    id2label=names,
+                    label2id=ids,
                 )
             ) from error
         if num_labels is not None and len(self.id2label) != num_labels:
             self.num_labels = num_labels
-        elif self.label2id is None or len(self.label2id) != len(self.id2label):
-            self.label2id = {label: key for key, label in self.id2label.items()}
+        elif ids is None or len(ids) != len(self.id2label):
+            self.label2id = {name: key for key, name in self.id2label.items()}
 
     def validate(self) -> None:
         """Checks every field; called again when a model is built from the configuration.

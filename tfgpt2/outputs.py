@@ -7,6 +7,8 @@ from typing import Any
 
 import optree
 
+from tfgpt2.errors import explain, nearest
+
 
 class ModelOutput(dict):
     """Named results in a fixed order: `out.logits`, `out["logits"]`, `out[0]`, `out.to_tuple()`.
@@ -27,7 +29,14 @@ class ModelOutput(dict):
         values = dict(*args, **kwargs)
         unknown = values.keys() - set(self.fields())
         if unknown and type(self) is not ModelOutput:
-            raise TypeError(f"{type(self).__name__} has no fields {sorted(unknown)}")
+            name = sorted(unknown)[0]
+            raise TypeError(
+                explain(
+                    f"{type(self).__name__} has no field {name!r}.",
+                    fix=nearest(name, self.fields()),
+                    **{name: values[name]},
+                )
+            )
         order = self.fields() or tuple(values)
         super().__init__((name, values[name]) for name in order if values.get(name) is not None)
 

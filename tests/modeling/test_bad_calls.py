@@ -64,7 +64,7 @@ BAD = {
     "mask only": (lambda m: m({"attention_mask": IDS}), ValueError, "given=.'attention_mask'"),
     "both": (lambda m: m(IDS, inputs_embeds=FLOATS), ValueError, "either `input_ids`"),
     "unknown keyword": (lambda m: m(IDS, atention_mask=IDS), TypeError,
-        r"TFGPT2LMHeadModel has no input 'atention_mask'. Received: (.|\n)* Did you mean 'attention_m"),
+        r"TFGPT2LMHeadModel has no input 'atention_mask'. Received: (.|\n)* Did you mean 'atten"),
     "unknown key": (lambda m: m({"input_ids": IDS, "length": 3}), TypeError,
         "has no input 'length'. Received: length=3. Known names: attention_mask"),
     "twice": (lambda m: m({"input_ids": IDS}, input_ids=IDS), TypeError,
