@@ -55,6 +55,12 @@ def _require_tensorflow_backend() -> None:
 _require_tensorflow_backend()
 
 
+def _register_keras_classes() -> None:
+    """Imports the modules whose classes `keras.models.load_model` must find by name."""
+    for module in ("tfgpt2.tokenizer.layer", "tfgpt2.modeling.task_heads", "tfgpt2.text"):
+        importlib.import_module(module)
+
+
 def __getattr__(name: str) -> object:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'tfgpt2' has no attribute {name!r}")
@@ -65,3 +71,7 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+if "keras" in sys.modules:  # else they register on first use, and a mere client never needs them
+    _register_keras_classes()

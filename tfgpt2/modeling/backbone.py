@@ -11,7 +11,15 @@ import tensorflow as tf
 from tfgpt2.config import GPT2Config
 from tfgpt2.modeling.attention import causal_mask
 from tfgpt2.modeling.cache import KVCache, write
-from tfgpt2.modeling.layers import Embedding, GPT2Block, GPT2Layer, LayerNorm, Memory
+from tfgpt2.modeling.layers import (
+    Embedding,
+    GPT2Block,
+    GPT2Layer,
+    LayerNorm,
+    Memory,
+    dropout,
+    fold_in,
+)
 
 
 class Activations(NamedTuple):
@@ -19,9 +27,10 @@ class Activations(NamedTuple):
 
     Attributes:
         last: Float `[B, T, D]`, after the final layer norm.
-        presents: Per block, keys and values `[B, N, S, H]`.
+        presents: Per block, keys and values `[B, N, S, H]`; empty under gradient checkpointing,
+            which keeps nothing of a block but its output.
         hidden: `L + 1` floats `[B, T, D]`; see `TFBaseModelOutputWithPastAndCrossAttentions`.
-        attentions: `L` floats `[B, N, T, S]`.
+        attentions: `L` floats `[B, N, T, S]`; empty where the weights were never held.
         cross_attentions: `L` floats `[B, N, T, encoder length]`, empty without an encoder.
     """
 
@@ -46,7 +55,8 @@ class GPT2Transformer(GPT2Layer):
         width = config.n_embd
         self.wte = Embedding(config.vocab_size, width, stddev=stddev, name="wte", dtype=policy)
         self.wpe = Embedding(config.n_positions, width, stddev=stddev, name="wpe", dtype=policy)
-        self.drop = keras.layers.Dropout(config.embd_pdrop, dtype=policy)
+        self.seeds = keras.random.SeedGenerator()  # one seed per pass; dropout derives its own
+        self.checkpointing = False  # see TFGPT2PreTrainedModel.gradient_checkpointing_enable
         self.h = [GPT2Block(config, i, name=f"h_{i}", dtype=policy) for i in range(config.n_layer)]
         self.ln_f = LayerNorm(width, epsilon=config.layer_norm_epsilon, name="ln_f", dtype=policy)
 
@@ -84,26 +94,33 @@ class GPT2Transformer(GPT2Layer):
         x = embeddings + tf.cast(self.wpe(positions), embeddings.dtype)  # [B, T, D]
         if token_type_ids is not None:
             x += self.wte(token_type_ids)
-        x = self.drop(x, training=training)
+        seed = tf.cast(self.seeds.next(), tf.int32) if training else None  # [2]
+        x = dropout(x, self.config.embd_pdrop, seed, 0)
         hidden, presents, attentions, cross_attentions = [x], [], [], []
         for i, block in enumerate(self.h):
-            x, present, weights, cross_weights = block(
-                x,
-                visible=visible,
-                memory=memories[i] if memories is not None else None,
-                encoder_states=encoder_states,
-                encoder_visible=encoder_visible,
-                head_mask=head_mask[i] if head_mask is not None else None,
-                training=training,
-            )
-            hidden.append(x)
-            presents.append(present)
-            attentions.append(weights)
-            if cross_weights is not None:
+            options = {
+                "visible": visible,
+                "memory": memories[i] if memories is not None else None,
+                "encoder_states": encoder_states,
+                "encoder_visible": encoder_visible,
+                "head_mask": head_mask[i] if head_mask is not None else None,
+                "seed": None if seed is None else fold_in(seed, i + 1),
+            }
+            if self.checkpointing and training:
+                x = _recomputed(block, x, options)
+            else:
+                x, present, weights, cross_weights = block(x, **options)
+                presents.append(present)
+                attentions.append(weights)
                 cross_attentions.append(cross_weights)
+            hidden.append(x)
         hidden[-1] = self.ln_f(x)
         return Activations(
-            hidden[-1], tuple(presents), tuple(hidden), tuple(attentions), tuple(cross_attentions)
+            hidden[-1],
+            tuple(presents),
+            tuple(hidden),
+            tuple(weights for weights in attentions if weights is not None),
+            tuple(weights for weights in cross_attentions if weights is not None),
         )
 
     def extend(
@@ -143,6 +160,14 @@ class GPT2Transformer(GPT2Layer):
             column=cache.column + length,
             positions=cache.positions + steps[:, -1],
         )
+
+
+def _recomputed(block: GPT2Block, x: tf.Tensor, options: dict[str, object]) -> tf.Tensor:
+    """Runs a block so that the backward pass computes its inside again in place of keeping it.
+
+    Source: Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost".
+    """
+    return tf.recompute_grad(lambda x: block(x, **options)[0])(x)
 
 
 def _slots(cache: KVCache, *, in_place: bool) -> list[Callable]:

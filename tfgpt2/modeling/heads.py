@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tfgpt2.errors import explain
 from tfgpt2.generation.config import GenerationConfig
 from tfgpt2.modeling.backbone import Activations
 from tfgpt2.modeling.cache import KVCache, empty_cache
@@ -329,14 +330,30 @@ def extras(
 ) -> dict[str, Any]:
     """The optional outputs that the caller or the configuration asks for."""
     config, found = model.config, {}
-    if config.use_cache if use_cache is None else use_cache:
+    wants_cache = config.use_cache if use_cache is None else use_cache
+    wants_attention = config.output_attentions if output_attentions is None else output_attentions
+    if wants_cache and (done.presents or use_cache):
+        _require(done.presents, "past_key_values", "Gradient checkpointing keeps no cache.")
         found["past_key_values"] = tuple(tf.stack(pair) for pair in done.presents)
     if config.output_hidden_states if output_hidden_states is None else output_hidden_states:
         found["hidden_states"] = tuple(unflatten(x, inputs) for x in done.hidden)
-    if config.output_attentions if output_attentions is None else output_attentions:
+    if wants_attention:
+        _require(done.attentions, "attentions", "Nothing holds the attention weights: the attention"
+                 " is blockwise, or gradients are checkpointed.")  # fmt: skip
         found["attentions"] = done.attentions
         found["cross_attentions"] = done.cross_attentions or None
     return found
+
+
+def _require(values: tuple[Any, ...], name: str, reason: str) -> None:
+    if not values:
+        raise ValueError(
+            explain(
+                f"`{name}` cannot be returned. {reason}",
+                fix="Use attn_implementation='eager' and gradient_checkpointing_disable().",
+                output=name,
+            )
+        )
 
 
 def returned(

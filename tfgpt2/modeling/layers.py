@@ -12,6 +12,7 @@ import tensorflow as tf
 from tfgpt2.config import GPT2Config
 from tfgpt2.modeling import activations
 from tfgpt2.modeling.attention import attend, merge_heads, split_heads
+from tfgpt2.modeling.blockwise import blockwise_attend
 
 # What a layer's keys and values go through before the query looks at them: it takes the new
 # keys and values [B, N, T, H] and returns all of them [B, N, S, H].
@@ -41,6 +42,30 @@ def initial_weights(
         yield
     finally:
         _reader.reset(token)
+
+
+def fold_in(seed: tf.Tensor, number: int) -> tf.Tensor:
+    """Derives an independent seed: int32 `[2]` and a number -> int32 `[2]`."""
+    return tf.random.experimental.stateless_fold_in(seed, number)
+
+
+def dropout(x: tf.Tensor, rate: float, seed: tf.Tensor | None, place: int) -> tf.Tensor:
+    """Zeroes a share of the numbers and scales the others up.
+
+    The seed is given and not drawn here, so a block that is computed a second time, for
+    gradient checkpointing, drops the same numbers.
+
+    Args:
+        x: Float, any shape.
+        rate: Share to drop, in [0, 1).
+        seed: int32 `[2]`; None drops nothing.
+        place: Number of the place in the block, so that places differ.
+
+    Source: Srivastava et al. 2014, with the scaling in training.
+    """
+    if seed is None or not rate:
+        return x
+    return tf.nn.experimental.stateless_dropout(x, rate, fold_in(seed, place))
 
 
 class GPT2Layer(keras.layers.Layer):
@@ -228,8 +253,8 @@ class GPT2Attention(GPT2Layer):
         # branches, so that its variance does not grow with depth.
         options["stddev"] /= (2 * config.n_layer) ** 0.5
         self.c_proj = Conv1D(width, width, name="c_proj", **options)
-        self.attn_dropout = keras.layers.Dropout(config.attn_pdrop, dtype=self.dtype_policy)
-        self.resid_dropout = keras.layers.Dropout(config.resid_pdrop, dtype=self.dtype_policy)
+        self.attn_pdrop, self.resid_pdrop = config.attn_pdrop, config.resid_pdrop
+        self.blockwise = config.attn_implementation == "blockwise"
 
     def build(self, input_shape: object = None) -> None:
         """Creates the weights of the projections."""
@@ -246,8 +271,8 @@ class GPT2Attention(GPT2Layer):
         memory: Memory | None = None,
         encoder_states: tf.Tensor | None = None,
         head_mask: tf.Tensor | None = None,
-        training: bool | None = None,
-    ) -> tuple[tf.Tensor, tuple[tf.Tensor, tf.Tensor], tf.Tensor]:
+        seed: tf.Tensor | None = None,
+    ) -> tuple[tf.Tensor, tuple[tf.Tensor, tf.Tensor], tf.Tensor | None]:
         """Attends.
 
         Args:
@@ -256,11 +281,12 @@ class GPT2Attention(GPT2Layer):
                 sees everything. (Not `mask`: Keras gives that name a meaning of its own.)
             memory: What new keys and values go through; None keeps just the new ones.
             encoder_states: Float `[B, S, D]`, for cross-attention.
-            head_mask: Float `[N]` or broadcastable to `[B, N, T, S]`.
-            training: Whether dropout acts.
+            head_mask: Float `[1, N, 1, 1]`.
+            seed: int32 `[2]`, for dropout; None is no dropout.
 
         Returns:
-            Output `[B, T, D]`; keys and values `[B, N, S, H]`; weights `[B, N, T, S]`.
+            Output `[B, T, D]`; keys and values `[B, N, S, H]`; weights `[B, N, T, S]`, None when
+            the attention is blockwise and never has them.
         """
         if self.is_cross_attention:
             query = self.q_attn(x)  # [B, T, D]
@@ -270,18 +296,46 @@ class GPT2Attention(GPT2Layer):
         query, key, value = (split_heads(part, self.heads) for part in (query, key, value))
         if memory is not None:
             key, value = memory(key, value)  # [B, N, S, H]
-        context, weights = attend(
-            query,
-            tf.cast(key, query.dtype),
-            tf.cast(value, query.dtype),
-            visible,
-            scale=self.scale,
-            dropout=lambda weights: self.attn_dropout(weights, training=training),
-            head_mask=head_mask,
-            upcast=self.upcast,
+        context, weights = self._attend(
+            query, tf.cast(key, query.dtype), tf.cast(value, query.dtype), visible, head_mask, seed
         )
         output = self.c_proj(merge_heads(context))  # [B, T, D]
-        return self.resid_dropout(output, training=training), (key, value), weights
+        return dropout(output, self.resid_pdrop, seed, 1), (key, value), weights
+
+    def _attend(
+        self,
+        query: tf.Tensor,
+        key: tf.Tensor,
+        value: tf.Tensor,
+        visible: tf.Tensor | None,
+        head_mask: tf.Tensor | None,
+        seed: tf.Tensor | None,
+    ) -> tuple[tf.Tensor, tf.Tensor | None]:
+        """Runs the attention that the configuration chose."""
+        if not self.blockwise or query.shape[2] == 1:  # a single query is one block
+            return attend(
+                query,
+                key,
+                value,
+                visible,
+                scale=self.scale,
+                dropout=lambda weights: dropout(weights, self.attn_pdrop, seed, 0),
+                head_mask=head_mask,
+                upcast=self.upcast,
+            )
+        context = blockwise_attend(
+            query,
+            key,
+            value,
+            visible,
+            scale=self.scale,
+            dropout=0.0 if seed is None else self.attn_pdrop,
+            seed=seed,
+            upcast=self.upcast,
+        )
+        if head_mask is not None:
+            context *= tf.cast(head_mask, context.dtype)
+        return context, None
 
 
 class GPT2MLP(GPT2Layer):
@@ -300,16 +354,16 @@ class GPT2MLP(GPT2Layer):
         stddev /= (2 * config.n_layer) ** 0.5  # as in GPT2Attention
         self.c_proj = Conv1D(inner, width, stddev=stddev, name="c_proj", dtype=policy)
         self.act = activations.get(config.activation_function)
-        self.dropout = keras.layers.Dropout(config.resid_pdrop, dtype=policy)
+        self.resid_pdrop = config.resid_pdrop
 
     def build(self, input_shape: object = None) -> None:
         """Creates the weights of the two maps."""
         self.c_fc.build()
         self.c_proj.build()
 
-    def call(self, x: tf.Tensor, *, training: bool | None = None) -> tf.Tensor:
-        """Float `[B, T, D]` -> `[B, T, D]`."""
-        return self.dropout(self.c_proj(self.act(self.c_fc(x))), training=training)
+    def call(self, x: tf.Tensor, *, seed: tf.Tensor | None = None) -> tf.Tensor:
+        """Float `[B, T, D]` -> `[B, T, D]`; `seed` is for dropout, None is no dropout."""
+        return dropout(self.c_proj(self.act(self.c_fc(x))), self.resid_pdrop, seed, 2)
 
 
 class GPT2Block(GPT2Layer):
@@ -352,7 +406,7 @@ class GPT2Block(GPT2Layer):
         encoder_states: tf.Tensor | None = None,
         encoder_visible: tf.Tensor | None = None,
         head_mask: tf.Tensor | None = None,
-        training: bool | None = None,
+        seed: tf.Tensor | None = None,
     ) -> tuple[tf.Tensor, tuple[tf.Tensor, tf.Tensor], tf.Tensor, tf.Tensor | None]:
         """Runs the block; the arguments are those of `GPT2Attention.call`.
 
@@ -361,7 +415,7 @@ class GPT2Block(GPT2Layer):
             weights or None.
         """
         attended, present, weights = self.attn(
-            self.ln_1(x), visible=visible, memory=memory, head_mask=head_mask, training=training
+            self.ln_1(x), visible=visible, memory=memory, head_mask=head_mask, seed=seed
         )
         x = x + attended
         cross_weights = None
@@ -371,7 +425,7 @@ class GPT2Block(GPT2Layer):
                 visible=encoder_visible,
                 encoder_states=encoder_states,
                 head_mask=head_mask,
-                training=training,
+                seed=None if seed is None else fold_in(seed, 3),
             )
             x = x + attended
-        return x + self.mlp(self.ln_2(x), training=training), present, weights, cross_weights
+        return x + self.mlp(self.ln_2(x), seed=seed), present, weights, cross_weights

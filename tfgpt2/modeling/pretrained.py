@@ -68,6 +68,19 @@ class TFGPT2PreTrainedModel(keras.Model):
         """Creates all weights."""
         self.transformer.build()
 
+    def gradient_checkpointing_enable(self) -> None:
+        """Trains with less memory: the backward pass computes each block's inside again."""
+        self.transformer.checkpointing = True
+
+    def gradient_checkpointing_disable(self) -> None:
+        """Trains with everything kept, which is faster."""
+        self.transformer.checkpointing = False
+
+    @property
+    def is_gradient_checkpointing(self) -> bool:
+        """Whether gradient checkpointing is on."""
+        return self.transformer.checkpointing
+
     # Inputs -----------------------------------------------------------------------------------
 
     def __call__(self, inputs: Any = None, *args: Any, **kwargs: Any) -> Any:
