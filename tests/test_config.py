@@ -180,7 +180,7 @@ NONSENSE = [
     *(("problem_type", v) for v in ("classification", 3)),
     *(("attn_implementation", v) for v in ("sdpa", 3)),
     *(("architectures", v) for v in ("GPT2Model", 3)),
-    *(("pruned_heads", v) for v in ({0: [1]}, [], None)),
+    *(("pruned_heads", v) for v in ({0: 1}, {"x": [1]}, {0: ["a"]}, [], None)),
     *(("id2label", v) for v in ({"first": "a"}, ["a"], 3)),
     *(("label2id", v) for v in (["a"], 3)),
     *(("num_labels", v) for v in (0, -1, "2", True)),

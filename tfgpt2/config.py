@@ -64,6 +64,13 @@ def _is_eos(value: Any) -> bool:
     return value is None or (len(ids) > 0 and all(_is_int(i) and i >= 0 for i in ids))
 
 
+def _is_pruning(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(
+        str(block).isdigit() and isinstance(heads, (list, tuple)) and all(map(_is_int, heads))
+        for block, heads in value.items()
+    )
+
+
 _SUMMARY_TYPES = ("last", "first", "mean", "cls_index", "attn")
 _PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 ATTENTION_IMPLEMENTATIONS = ("eager", "blockwise")
@@ -110,9 +117,7 @@ _COMMON_FIELDS: dict[str, _Field] = {
         f"one of {', '.join(ATTENTION_IMPLEMENTATIONS)}",
     ),
     "architectures": _optional((list, tuple), "a list of class names"),
-    "pruned_heads": _Field(
-        {}, lambda v: isinstance(v, Mapping) and not v, "empty: pruned heads are not supported"
-    ),
+    "pruned_heads": _Field({}, lambda v: _is_pruning(v), "a dict of block -> heads that are gone"),
     "id2label": _optional(Mapping, "a dict of id -> label"),
     "label2id": _optional(Mapping, "a dict of label -> id"),
     "problem_type": _Field(
@@ -271,6 +276,16 @@ class GPT2Config:
                     f"GPT2Config has no field {name!r}.", fix=_did_you_mean(name), **{name: value}
                 )
             )
+
+    def kept_heads(self, block: int) -> list[int]:
+        """Numbers of the attention heads that a block has; pruning takes some away.
+
+        Args:
+            block: Number of the block, from 0.
+        """
+        # JSON has turned the numbers of the blocks into strings.
+        gone = {int(key): heads for key, heads in self.pruned_heads.items()}.get(block, [])
+        return [head for head in range(self.n_head) if head not in gone]
 
     @property
     def head_size(self) -> int:

@@ -150,9 +150,8 @@ def test_write_in_place_is_write(dtype, column):
 
 def test_empty_cache():
     cache = empty_cache(
-        layers=2,
+        heads=[4, 4],
         batch=tf.constant(3),
-        heads=4,
         columns=tf.constant(5),
         head_size=6,
         dtype="float16",

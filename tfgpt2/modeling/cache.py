@@ -12,6 +12,7 @@ their columns, so the last prompt token of every row stands in the same place:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -77,13 +78,23 @@ def align_right(ids: tf.Tensor, mask: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def empty_cache(
-    *, layers: int, batch: tf.Tensor, heads: int, columns: tf.Tensor, head_size: int, dtype: str
+    *, heads: Sequence[int], batch: tf.Tensor, columns: tf.Tensor, head_size: int, dtype: str
 ) -> KVCache:
-    """Returns a cache of `columns` columns that holds nothing yet."""
-    zeros = tf.zeros([batch, heads, columns, head_size], dtype)  # [B, N, S, H]
+    """Makes a cache that holds nothing yet.
+
+    Args:
+        heads: Heads of each block.
+        batch: int32 `[]`, rows.
+        columns: int32 `[]`.
+        head_size: Width of a head.
+        dtype: Type of keys and values.
+    """
+    # One tensor for all blocks with as many heads: it is written beside, never in place.
+    zeros = {n: tf.zeros([batch, n, columns, head_size], dtype) for n in set(heads)}
+    empty = tuple(zeros[n] for n in heads)  # L x [B, N, S, H]
     return KVCache(
-        keys=(zeros,) * layers,
-        values=(zeros,) * layers,
+        keys=empty,
+        values=empty,
         valid=tf.zeros([batch, columns], tf.bool),  # [B, S]
         column=tf.constant(0, tf.int32),
         positions=tf.zeros([batch], tf.int32),  # [B]

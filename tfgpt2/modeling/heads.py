@@ -143,7 +143,11 @@ class TFGPT2LMHeadModel(TFGPT2PreTrainedModel):
 
     def score(self, hidden: tf.Tensor) -> tf.Tensor:
         """Scores every token: float `[B, T, D]` -> float32 logits `[B, T, V]`."""
-        return (self.lm_head or self.transformer.wte).score(hidden)
+        return self.get_output_embeddings().score(hidden)
+
+    def get_output_embeddings(self) -> Embedding:
+        """The table against which hidden states are scored."""
+        return self.lm_head or self.transformer.wte
 
     def load_settings(self, files: Any) -> None:
         """Reads `generation_config.json`; ids that it leaves out come from `config.json`."""
@@ -203,9 +207,8 @@ class TFGPT2LMHeadModel(TFGPT2PreTrainedModel):
         """
         config = self.config
         cache = empty_cache(
-            layers=config.n_layer,
+            heads=[len(config.kept_heads(block)) for block in range(config.n_layer)],
             batch=tf.shape(ids)[0],
-            heads=config.n_head,
             columns=columns,
             head_size=config.head_size,
             dtype=self.compute_dtype,

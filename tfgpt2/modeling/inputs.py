@@ -240,8 +240,9 @@ def _past(config: GPT2Config, past_key_values: Sequence[Any] | None, text: tf.Te
         return _Past(None, 0, 0)
     pairs = [_pair(entry) for entry in past_key_values]
     static = next((key.shape[2] for key, _ in pairs if key.shape.rank == 4), None)
-    expected = tf.TensorShape([_rows(text), config.n_head, static, config.head_size])
-    for part in (part for pair in pairs for part in pair):
+    for block, part in ((block, part) for block, pair in enumerate(pairs) for part in pair):
+        heads = len(config.kept_heads(block))
+        expected = tf.TensorShape([_rows(text), heads, static, config.head_size])
         if not part.shape.is_compatible_with(expected):
             raise ValueError(
                 explain(
@@ -353,4 +354,7 @@ def _head_mask(config: GPT2Config, head_mask: tf.Tensor | None) -> list[tf.Tenso
             )
         )
     rows = tf.broadcast_to(head_mask, [config.n_layer, config.n_head])  # [L, N]
-    return [row[None, :, None, None] for row in tf.unstack(rows)]
+    return [
+        tf.gather(row, config.kept_heads(block))[None, :, None, None]
+        for block, row in enumerate(tf.unstack(rows))
+    ]

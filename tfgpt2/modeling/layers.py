@@ -237,22 +237,23 @@ class GPT2Attention(GPT2Layer):
         **kwargs: object,
     ) -> None:
         super().__init__(**kwargs)
-        self.heads, self.is_cross_attention = config.n_head, is_cross_attention
+        self.is_cross_attention = is_cross_attention
+        self.heads = config.n_head if is_cross_attention else len(config.kept_heads(layer_index))
         self.upcast = config.reorder_and_upcast_attn
         self.scale = config.head_size**-0.5 if config.scale_attn_weights else 1.0
         if config.scale_attn_by_inverse_layer_idx:
             self.scale /= layer_index + 1
-        width = config.n_embd
+        width, inner = config.n_embd, self.heads * config.head_size
         options = {"stddev": config.initializer_range, "dtype": self.dtype_policy}
         if is_cross_attention:
             self.c_attn = Conv1D(width, 2 * width, name="c_attn", **options)
             self.q_attn = Conv1D(width, width, name="q_attn", **options)
         else:
-            self.c_attn = Conv1D(width, 3 * width, name="c_attn", **options)
+            self.c_attn = Conv1D(width, 3 * inner, name="c_attn", **options)
         # GPT-2 shrinks the projections that feed the residual stream by the number of residual
         # branches, so that its variance does not grow with depth.
         options["stddev"] /= (2 * config.n_layer) ** 0.5
-        self.c_proj = Conv1D(width, width, name="c_proj", **options)
+        self.c_proj = Conv1D(inner, width, name="c_proj", **options)
         self.attn_pdrop, self.resid_pdrop = config.attn_pdrop, config.resid_pdrop
         self.blockwise = config.attn_implementation == "blockwise"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,11 @@ import tensorflow as tf
 
 from tfgpt2.config import GPT2Config
 from tfgpt2.errors import explain
+from tfgpt2.modeling import surgery
 from tfgpt2.modeling.arguments import unpack
 from tfgpt2.modeling.backbone import Activations, GPT2Transformer
 from tfgpt2.modeling.inputs import Inputs, check
-from tfgpt2.modeling.layers import initial_weights
+from tfgpt2.modeling.layers import Embedding, initial_weights
 from tfgpt2.outputs import ModelOutput
 
 _MAX_SHARD_BYTES = 5_000_000_000
@@ -67,6 +68,100 @@ class TFGPT2PreTrainedModel(keras.Model):
     def build(self, input_shape: object = None) -> None:
         """Creates all weights."""
         self.transformer.build()
+
+    # Changing the model ------------------------------------------------------------------------
+
+    def get_input_embeddings(self) -> Embedding:
+        """The token table, with `weight` `[V, D]`."""
+        return self.transformer.wte
+
+    def set_input_embeddings(self, value: Any) -> None:
+        """Replaces the token table, and with it a tied output matrix.
+
+        Args:
+            value: Float `[V, D]`, or an `Embedding`. Another `V` changes the vocabulary's size.
+
+        Raises:
+            ValueError: The rows have another width than the model.
+        """
+        rows = value.weight.value if isinstance(value, Embedding) else np.asarray(value)
+        if len(rows.shape) != 2 or rows.shape[1] != self.config.n_embd:
+            raise ValueError(
+                explain(
+                    f"The token table must have shape [V, {self.config.n_embd}].",
+                    fix="Give one row of the model's width for each token.",
+                    shape=list(rows.shape),
+                )
+            )
+        self.resize_token_embeddings(int(rows.shape[0]), mean_resizing=False)
+        self.transformer.wte.weight.assign(rows)
+
+    def resize_token_embeddings(
+        self,
+        new_num_tokens: int | None = None,
+        pad_to_multiple_of: int | None = None,
+        mean_resizing: bool = True,
+    ) -> Embedding:
+        """Adds tokens at the end of the vocabulary, or takes them away there.
+
+        A compiled model must be compiled again, and a `TextGenerator` made anew.
+
+        Args:
+            new_num_tokens: The new size; None keeps the present one.
+            pad_to_multiple_of: Rounds the size up, which some devices like.
+            mean_resizing: New tokens start as the mean of the others; else at random.
+
+        Returns:
+            The token table.
+
+        Raises:
+            ValueError: A number is not positive.
+
+        Source: transformers 4.57, `modeling_utils.py::resize_token_embeddings`.
+        """
+        size = self.config.vocab_size if new_num_tokens is None else new_num_tokens
+        size = surgery.check_vocabulary_size(size, pad_to_multiple_of)
+        for table in {
+            id(t): t for t in (self.transformer.wte, self.get_output_embeddings())
+        }.values():
+            if table is not None and size != table.count:
+                surgery.resize_embedding(table, size, mean_resizing=mean_resizing)
+        self.config.vocab_size = size
+        self._forget_programs()
+        return self.transformer.wte
+
+    def get_output_embeddings(self) -> Embedding | None:
+        """The table that scores tokens, where the model has that head."""
+        return None
+
+    def prune_heads(self, heads_to_prune: Mapping[int, Iterable[int]]) -> None:
+        """Cuts attention heads out of the model; `config.pruned_heads` remembers which.
+
+        A compiled model must be compiled again, and a `TextGenerator` made anew.
+
+        Args:
+            heads_to_prune: Block to the numbers of heads, as the unpruned model counts them.
+                Heads that are gone already stay so.
+
+        Raises:
+            ValueError: There is no such block or head, or none would be left in a block.
+        """
+        config = self.config
+        gone = {int(block): set(heads) for block, heads in config.pruned_heads.items()}
+        wanted = {b: gone.get(int(b), set()) | set(h) for b, h in heads_to_prune.items()}
+        for block, heads in surgery.check_heads(wanted, config.n_layer, config.n_head).items():
+            present = config.kept_heads(block)
+            keep = [place for place, head in enumerate(present) if head not in heads]
+            surgery.prune(self.transformer.h[block].attn, keep)
+            gone[block] = set(heads)
+        config.pruned_heads = {block: sorted(heads) for block, heads in sorted(gone.items())}
+        self._forget_programs()
+
+    def _forget_programs(self) -> None:
+        """Drops what was traced with weights of other shapes."""
+        self.__dict__.pop("_decoders", None)
+        self.train_function = self.test_function = self.predict_function = None
+        self.optimizer, self.compiled = None, False
 
     def gradient_checkpointing_enable(self) -> None:
         """Trains with less memory: the backward pass computes each block's inside again."""
