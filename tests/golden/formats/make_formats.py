@@ -8,6 +8,7 @@ Each library has an environment of its own; run this once in each, with the libr
     python make_formats.py flax       # flax, jax, transformers 4.57
     python make_formats.py tf1        # tensorflow (its `tf.compat.v1`, as OpenAI's code uses it)
     python make_formats.py keras_hub  # keras-hub
+    python make_formats.py keras_nlp_old  # keras-nlp 0.12, keras 3.3, tensorflow 2.16
 
 The result is NAME.tar.xz: one directory per case, in it the checkpoint, the logits that the
 library computes from it (`logits.npy`), and `versions.txt`.
@@ -198,23 +199,7 @@ def make_keras_hub(folder: Path) -> str:
     """A KerasHub preset of a GPT2CausalLM with its tokenizer."""
     import keras
     import keras_hub
-    from keras_hub.models import (
-        GPT2Backbone,
-        GPT2CausalLM,
-        GPT2CausalLMPreprocessor,
-        GPT2Tokenizer,
-    )
-
-    size = model.CONFIG
-    width, heads = size["n_embd"], size["n_head"]
-    backbone = GPT2Backbone(
-        size["vocab_size"],
-        size["n_layer"],
-        heads,
-        width,
-        4 * width,
-        max_sequence_length=size["n_positions"],
-    )
+    from keras_hub.src.utils.transformers.convert_gpt2 import convert_weights
 
     class Loader:
         """What KerasHub's own converter of PyTorch checkpoints asks for."""
@@ -223,15 +208,68 @@ def make_keras_hub(folder: Path) -> str:
             value = WEIGHTS[f"transformer.{hf_weight_key}"]
             keras_variable.assign(hook_fn(value, keras_variable.shape) if hook_fn else value)
 
-    from keras_hub.src.utils.transformers.convert_gpt2 import convert_weights
-
-    convert_weights(backbone, Loader(), size)
-    tokenizer = GPT2Tokenizer(vocabulary=model.VOCABULARY, merges=model.MERGES)
-    task = GPT2CausalLM(backbone, preprocessor=GPT2CausalLMPreprocessor(tokenizer, 8))
-    task.save_to_preset(str(folder / "keras_hub"))
-    logits = task({"token_ids": IDS, "padding_mask": np.ones_like(IDS)})
-    np.save(folder / "keras_hub" / "logits.npy", np.asarray(logits))
+    backbone = _backbone(keras_hub)
+    convert_weights(backbone, Loader(), model.CONFIG)
+    _save_preset(keras_hub, backbone, folder / "keras_hub")
     return f"keras-hub {keras_hub.__version__}, keras {keras.__version__}"
+
+
+def make_keras_nlp_old(folder: Path) -> str:
+    """The same from the version that wrote the first presets of this kind."""
+    import keras
+    import keras_nlp
+
+    backbone = _backbone(keras_nlp)
+    backbone.token_embedding.embeddings.assign(WEIGHTS["transformer.wte.weight"])
+    backbone.position_embedding.position_embeddings.assign(WEIGHTS["transformer.wpe.weight"])
+    layers = {"ln_f": backbone.layer_norm}
+    for i, block in enumerate(backbone.transformer_layers):
+        attention = block._self_attention_layer
+        names = ("query", "key", "value")
+        dense = {name: getattr(attention, f"_{name}_dense") for name in names}
+        for leaf, place in (("weight", "kernel"), ("bias", "bias")):
+            parts = np.split(WEIGHTS[f"transformer.h.{i}.attn.c_attn.{leaf}"], 3, axis=-1)
+            for name, part in zip(names, parts, strict=True):
+                variable = getattr(dense[name], place)
+                variable.assign(part.reshape(variable.shape))
+        layers |= {
+            f"h.{i}.ln_1": block._self_attention_layer_norm,
+            f"h.{i}.ln_2": block._feedforward_layer_norm,
+            f"h.{i}.attn.c_proj": attention._output_dense,
+            f"h.{i}.mlp.c_fc": block._feedforward_intermediate_dense,
+            f"h.{i}.mlp.c_proj": block._feedforward_output_dense,
+        }
+    for name, layer in layers.items():
+        weight, bias = layer.weights
+        weight.assign(WEIGHTS[f"transformer.{name}.weight"].reshape(weight.shape))
+        bias.assign(WEIGHTS[f"transformer.{name}.bias"])
+    _save_preset(keras_nlp, backbone, folder / "keras_nlp_old")
+    return f"keras-nlp {keras_nlp.__version__}, keras {keras.__version__}"
+
+
+def _backbone(library):
+    """A KerasHub backbone of our size."""
+    size = model.CONFIG
+    return library.models.GPT2Backbone(
+        size["vocab_size"],
+        size["n_layer"],
+        size["n_head"],
+        size["n_embd"],
+        4 * size["n_embd"],
+        max_sequence_length=size["n_positions"],
+    )
+
+
+def _save_preset(library, backbone, folder: Path) -> None:
+    """Saves a task with its tokenizer, and its logits."""
+    kinds = library.models
+    tokenizer = kinds.GPT2Tokenizer(vocabulary=model.VOCABULARY, merges=model.MERGES)
+    task = kinds.GPT2CausalLM(
+        backbone, preprocessor=kinds.GPT2CausalLMPreprocessor(tokenizer, sequence_length=8)
+    )
+    task.save_to_preset(str(folder))
+    logits = task({"token_ids": IDS, "padding_mask": np.ones_like(IDS)})
+    np.save(folder / "logits.npy", np.asarray(logits))
 
 
 def main(name: str) -> None:
@@ -243,6 +281,7 @@ def main(name: str) -> None:
         "flax": make_flax,
         "tf1": make_tf1,
         "keras_hub": make_keras_hub,
+        "keras_nlp_old": make_keras_nlp_old,
     }
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
