@@ -94,8 +94,10 @@ class TextGenerator(keras.Model):
         generation_config: Default settings; None is those of the model.
         on_long_prompt: What happens to a prompt that does not fit the context: `"error"`, or
             `"truncate_left"`, which keeps its end and leaves room for `max_new_tokens`.
-        prompt_buckets: Sizes to which prompts are padded, in tokens; None is powers of two.
-        output_buckets: Sizes of the output buffer, in tokens; None is powers of two.
+        prompt_buckets: Sizes to which prompts are padded, in tokens; None is powers of two. A
+            prompt larger than the last one is treated like one that does not fit the context.
+        output_buckets: Sizes of the output buffer, in tokens; None is powers of two. The last one
+            is the most tokens that a prompt gets.
         jit_compile: Whether XLA compiles the decode loop.
         **kwargs: `name`, `trainable`.
 
@@ -130,9 +132,10 @@ class TextGenerator(keras.Model):
         self.generation_config = generation_config
         self.on_long_prompt = on_long_prompt
         context = model.config.n_positions
-        default = default_buckets(context)
-        self.prompt_buckets = check_buckets("prompt_buckets", prompt_buckets or default, context)
-        self.output_buckets = check_buckets("output_buckets", output_buckets or default, context)
+        buckets = {"prompt_buckets": prompt_buckets, "output_buckets": output_buckets}
+        for name, sizes in buckets.items():
+            sizes = default_buckets(context) if sizes is None else sizes
+            setattr(self, name, check_buckets(name, sizes, context))
         self.jit_compile_loop = jit_compile
         ids = tf.range(model.config.vocab_size)[:, None]  # [V, 1]
         # The text of each token; special tokens and ids beyond the vocabulary have none.

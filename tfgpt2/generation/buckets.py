@@ -31,10 +31,9 @@ def check_buckets(name: str, buckets: Sequence[int], limit: int) -> tuple[int, .
     Raises:
         ValueError: They are not distinct integers in [1, limit].
     """
-    sizes = tuple(sorted(buckets))
-    if not sizes or len(set(sizes)) != len(sizes) or not all(
-        isinstance(size, int) and 1 <= size <= limit for size in sizes
-    ):  # fmt: skip
+    sizes = tuple(buckets) if isinstance(buckets, (list, tuple)) else ()
+    fits = [type(size) is int and 1 <= size <= limit for size in sizes]
+    if not sizes or not all(fits) or len(set(sizes)) != len(sizes):
         raise ValueError(
             explain(
                 f"`{name}` must be distinct integers in [1, {limit}].",
@@ -42,7 +41,7 @@ def check_buckets(name: str, buckets: Sequence[int], limit: int) -> tuple[int, .
                 **{name: buckets},
             )
         )
-    return sizes
+    return tuple(sorted(sizes))
 
 
 def round_up(size: tf.Tensor, buckets: Sequence[int]) -> tf.Tensor:

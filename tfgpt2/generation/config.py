@@ -247,7 +247,7 @@ class GenerationConfig:
         kept = {
             name: value
             for name, value in self.to_dict().items()
-            if name not in _DEFAULTS or value != _DEFAULTS[name]
+            if name not in _DEFAULTS or not _is_one_of(value, (_DEFAULTS[name],))
         }
         text = json.dumps(kept, indent=2, sort_keys=True, default=np.ndarray.tolist) + "\n"
         (directory / CONFIG_NAME).write_text(text, encoding="utf-8")
@@ -311,7 +311,7 @@ def _unknown(name: str, value: Any) -> str:
 
 def _is_one_of(value: Any, choices: tuple[Any, ...]) -> bool:
     """Whether a value, which may be an array, is one of some plain ones."""
-    return np.ndim(value) == 0 and any(value is one or value == one for one in choices)
+    return any(value is one for one in choices) or (np.ndim(value) == 0 and value in choices)
 
 
 def _check_count(name: str, value: Any) -> None:

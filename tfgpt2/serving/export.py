@@ -98,10 +98,10 @@ def export(
     live = TextGenerator(
         generator.model,
         generator.tokenizer,
-        generation_config or generator.generation_config,
+        generator.generation_config if generation_config is None else generation_config,
         on_long_prompt=on_long_prompt,
-        prompt_buckets=prompt_buckets or generator.prompt_buckets,
-        output_buckets=output_buckets or generator.output_buckets,
+        prompt_buckets=generator.prompt_buckets if prompt_buckets is None else prompt_buckets,
+        output_buckets=generator.output_buckets if output_buckets is None else output_buckets,
         jit_compile=jit_compile,
     )
     path.parent.mkdir(parents=True, exist_ok=True)

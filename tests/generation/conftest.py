@@ -1,0 +1,51 @@
+"""Small models with random weights, shared by the tests of generation."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import tensorflow as tf
+from safetensors.numpy import save_file
+
+from tfgpt2 import TFGPT2LMHeadModel
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "modeling"))
+
+import cases  # noqa: E402
+import greedy_cases  # noqa: E402
+
+MODES = {
+    "eager": lambda function: function,
+    "graph": lambda function: tf.function(function, autograph=False),
+    "jit": lambda function: tf.function(function, autograph=False, jit_compile=True),
+}
+
+
+@pytest.fixture(params=MODES)
+def run_as(request):
+    """Makes a function run eagerly, as a graph, or compiled."""
+    return MODES[request.param]
+
+
+@pytest.fixture(scope="session")
+def build(tmp_path_factory):
+    """From fields of a configuration and a seed to a model with random weights."""
+    made = {}
+
+    def make(seed=0, **fields):
+        config = greedy_cases.config_of(greedy_cases.GreedyCase(fields, (), {}))
+        key = (json.dumps(config, sort_keys=True), seed)
+        if key not in made:
+            folder = tmp_path_factory.mktemp("checkpoint")
+            (folder / "config.json").write_text(json.dumps(config))
+            save_file(cases.weights(config, seed), folder / "model.safetensors")
+            made[key] = TFGPT2LMHeadModel.from_pretrained(folder)
+        return made[key]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def model(build):
+    return build()
