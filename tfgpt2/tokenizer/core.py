@@ -15,12 +15,12 @@ import keras
 import keras_nlp
 import numpy as np
 import tensorflow as tf
-import tensorflow_text
 
 from tfgpt2.errors import explain
 from tfgpt2.tokenizer import bpe, files, pretokenize
 from tfgpt2.tokenizer import inputs as border
 from tfgpt2.tokenizer import spec as specs
+from tfgpt2.tokenizer.sentencepiece import SentencepieceModel
 
 SPEC_OPTIONS = (
     *specs.ROLES,
@@ -350,9 +350,7 @@ class ByteLevelBPETokenizer(keras_nlp.tokenizers.Tokenizer):
         self._words = tf.lookup.StaticHashTable(
             tf.lookup.KeyValueTensorInitializer(tf.constant(keys, tf.string), tf.constant(ids)), -1
         )
-        self._sentencepiece = tensorflow_text.SentencepieceTokenizer(
-            model=program.sentencepiece_model
-        )
+        self._sentencepiece = SentencepieceModel(program.sentencepiece_model)
         self._piece_ids = tf.constant(program.piece_ids)  # [P]
         self._token_bytes = tf.constant([*_token_bytes(spec), b""], tf.string)  # [V + 1]
         self._is_special = tf.constant([i in special for i in range(spec.size + 1)])  # [V + 1]

@@ -1,0 +1,54 @@
+"""The SentencePiece kernel of TF Text, with a resource that lives as long as the process."""
+
+from __future__ import annotations
+
+import hashlib
+
+import tensorflow as tf
+from tensorflow_text.python.ops import sentencepiece_tokenizer
+
+_ops = sentencepiece_tokenizer.gen_sentencepiece_tokenizer
+
+
+class SentencepieceModel(tf.saved_model.experimental.TrackableResource):
+    """A SentencePiece model in the graph.
+
+    TF Text's own `SentencepieceTokenizer` leaves the model to the kernel that made it, and
+    TensorFlow drops kernels when it clears its caches: after `tf.random.set_seed(...)` it is
+    gone. Here the model has a name of its own, made from its content, so it stays; equal
+    vocabularies share it, and different ones never meet.
+
+    Args:
+        model: The serialized model.
+    """
+
+    def __init__(self, model: bytes) -> None:
+        super().__init__()
+        self._model = model
+        self._name = f"tfgpt2_{hashlib.sha256(model).hexdigest()}"
+        _ = self.resource_handle  # makes the resource
+
+    def _create_resource(self) -> tf.Tensor:
+        return _ops.sentencepiece_op(model=self._model, shared_name=self._name)
+
+    def tokenize(self, text: tf.Tensor) -> tf.RaggedTensor:
+        """Cuts texts into pieces.
+
+        Args:
+            text: string `[B]`, UTF-8.
+
+        Returns:
+            int32 ragged `[B, (pieces)]`, numbers of pieces.
+        """
+        values, splits = _ops.sentencepiece_tokenize_op(
+            self.resource_handle,
+            text,
+            nbest_size=0,
+            alpha=1.0,
+            add_bos=False,
+            add_eos=False,
+            reverse=False,
+            out_type=tf.int32,
+            return_nbest=False,
+        )
+        return tf.RaggedTensor.from_row_splits(values, splits, validate=False)
