@@ -16,3 +16,26 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("no shared data: set TFGPT2_TEST_DATA")
     return folder
+
+
+@pytest.fixture
+def figure(record_property):
+    """Notes a number under a name; the run prints the largest of each name at its end."""
+
+    def note(name: str, value: float) -> None:
+        record_property("figure", (name, float(value)))
+
+    return note
+
+
+def pytest_terminal_summary(terminalreporter):
+    largest: dict[str, float] = {}
+    for report in terminalreporter.getreports("passed") + terminalreporter.getreports("failed"):
+        # The reports and not a list of our own: tests may run in several processes.
+        for kind, entry in report.user_properties if report.when == "call" else ():
+            if kind == "figure":
+                largest[entry[0]] = max(entry[1], largest.get(entry[0], 0.0))
+    if largest:
+        terminalreporter.section("largest figures")
+        for name, value in sorted(largest.items()):
+            terminalreporter.write_line(f"{value:8.3g}  {name}")

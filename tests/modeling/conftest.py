@@ -1,4 +1,4 @@
-"""Models with the shared random weights, and figures that the run prints at its end."""
+"""Models with the shared random weights, and the differences that a run prints."""
 
 import json
 
@@ -8,24 +8,15 @@ from safetensors.numpy import save_file
 
 from tfgpt2 import TFGPT2LMHeadModel
 
-_FIGURES: dict[str, float] = {}
-
 
 @pytest.fixture
-def worst():
-    """Remembers the largest value under a name; the run prints all of them at its end."""
+def worst(figure):
+    """Notes a difference from PyTorch or from a slow twin."""
 
-    def remember(name: str, value: float) -> None:
-        _FIGURES[name] = max(value, _FIGURES.get(name, 0.0))
+    def note(name: str, value: float) -> None:
+        figure(f"largest difference, float32: {name}", value)
 
-    return remember
-
-
-def pytest_terminal_summary(terminalreporter):
-    if _FIGURES:
-        terminalreporter.section("largest absolute differences, float32")
-        for name, value in sorted(_FIGURES.items()):
-            terminalreporter.write_line(f"{value:.2e}  {name}")
+    return note
 
 
 @pytest.fixture(scope="session")

@@ -40,6 +40,7 @@ class Repository:
     subfolder: str = ""
     local_files_only: bool = False
     force_download: bool = False
+    _commit: str | None = dataclasses.field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, (str, os.PathLike)) or not str(self.name):
@@ -107,12 +108,16 @@ class Repository:
         # Imported late: most programs load from a directory and need no HTTP stack.
         from huggingface_hub import errors, hf_hub_download
 
+        if not self.force_download:
+            found = self._cached(filename)
+            if found is not None and self._commit is not None:
+                return found or None
         try:
             path = hf_hub_download(
                 str(self.name),
                 filename,
                 subfolder=self.subfolder or None,
-                revision=self.revision,
+                revision=self._commit or self.revision,
                 token=self.token,
                 cache_dir=self.cache_dir,
                 local_files_only=self.local_files_only,
@@ -121,62 +126,92 @@ class Repository:
         except errors.LocalEntryNotFoundError as error:
             if self._known_to_lack(filename):
                 return None
-            raise ConnectionError(
-                explain(
-                    f"{filename!r} is not in the local cache and the hub could not be asked.",
-                    fix="Check the network, HF_ENDPOINT, HF_HUB_OFFLINE and local_files_only, or"
-                    " pass a directory.",
-                    name=str(self.name),
-                    revision=self.revision,
-                )
-            ) from error
+            raise self._unreachable(filename) from error
         except errors.EntryNotFoundError:
             return None
-        except errors.GatedRepoError as error:
-            raise PermissionError(
+        except errors.HfHubHTTPError as error:
+            raise self._refusal(error, filename) from error
+        except ValueError as error:
+            # A name that no repository can have; or a forced download that failed for its cause.
+            raise self._refusal(error.__cause__ or error, filename) from error
+        # All files of one model shall come from one commit, even when a new one appears meanwhile.
+        root = Path(path).parents[len(Path(self.subfolder, filename).parts) - 1]
+        object.__setattr__(self, "_commit", root.name)
+        return Path(path)
+
+    def _cached(self, filename: str) -> Path | bool | None:
+        """Looks into the cache only.
+
+        Returns:
+            The path; False when the hub has said that there is no such file; None if unknown.
+        """
+        from huggingface_hub import errors, try_to_load_from_cache
+
+        name = f"{self.subfolder}/{filename}" if self.subfolder else filename
+        try:
+            found = try_to_load_from_cache(
+                str(self.name),
+                name,
+                cache_dir=self.cache_dir,
+                revision=self._commit or self.revision,
+            )
+        except errors.HFValidationError:
+            return None
+        if found is None:
+            return None
+        return Path(found) if isinstance(found, str) else False
+
+    def _known_to_lack(self, filename: str) -> bool:
+        """Says whether the cache tells, without the hub, that the repository lacks a file."""
+        from huggingface_hub import constants
+
+        # Whoever works offline has downloaded the model before: what is not there does not exist.
+        offline = self.local_files_only or constants.HF_HUB_OFFLINE
+        return self._cached(filename) is False or (offline and bool(self._cached("config.json")))
+
+    def _unreachable(self, filename: str) -> Exception:
+        return ConnectionError(
+            explain(
+                f"{filename!r} is not in the local cache and the hub could not be asked.",
+                fix="Check the network, HF_ENDPOINT, HF_HUB_OFFLINE and local_files_only, or pass"
+                " a directory.",
+                name=str(self.name),
+                revision=self.revision,
+            )
+        )
+
+    def _refusal(self, error: BaseException, filename: str) -> Exception:
+        """Says in our words why the hub gave no file."""
+        from huggingface_hub import errors
+
+        name = str(self.name)
+        if isinstance(error, errors.GatedRepoError):
+            return PermissionError(
                 explain(
                     "The repository is gated and the token does not open it.",
                     fix="Ask for access on its page, then pass `token=` or set HF_TOKEN.",
-                    name=str(self.name),
+                    name=name,
                 )
-            ) from error
-        except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
-            raise FileNotFoundError(
+            )
+        if isinstance(error, errors.RevisionNotFoundError):
+            return FileNotFoundError(
+                explain(
+                    "The repository has no such revision.",
+                    fix="Name an existing branch, tag or commit, or leave `revision` out.",
+                    name=name,
+                    revision=self.revision,
+                )
+            )
+        if isinstance(error, (errors.RepositoryNotFoundError, errors.HFValidationError)):
+            return FileNotFoundError(
                 explain(
                     "No local directory, bundled model or hub repository has this name.",
                     fix=f"Bundled names: {', '.join(bundled_names())}. A private repository needs"
                     " `token=` or HF_TOKEN.",
-                    name=str(self.name),
+                    name=name,
                 )
-            ) from error
-        except errors.RevisionNotFoundError as error:
-            raise FileNotFoundError(
-                explain(
-                    "The repository has no such revision.",
-                    fix="Name an existing branch, tag or commit, or leave `revision` out.",
-                    name=str(self.name),
-                    revision=self.revision,
-                )
-            ) from error
-        return Path(path)
-
-    def _known_to_lack(self, filename: str) -> bool:
-        """Says whether the cache tells, without the hub, that the repository lacks a file."""
-        from huggingface_hub import constants, try_to_load_from_cache
-
-        def cached(name: str) -> object:
-            if self.subfolder:
-                name = f"{self.subfolder}/{name}"
-            return try_to_load_from_cache(
-                str(self.name), name, cache_dir=self.cache_dir, revision=self.revision
             )
-
-        found = cached(filename)
-        if found is not None and not isinstance(found, str):
-            return True  # the library's mark for "the hub said that there is no such file"
-        # Whoever works offline has downloaded the model before: what is not there does not exist.
-        offline = self.local_files_only or constants.HF_HUB_OFFLINE
-        return offline and isinstance(cached("config.json"), str)
+        return self._unreachable(filename)
 
 
 def bundled_names() -> list[str]:

@@ -7,9 +7,9 @@ import re
 # The parts a model is made of: the transformer and the heads that a class may add to it.
 HEADS = ("lm_head", "multiple_choice_head", "score", "classifier", "qa_outputs")
 _PARTS = ("transformer", *HEADS)
-# Everything before the first part in a weight's path is the name of the model and of whatever it
-# was built inside.
-_TAIL = re.compile(rf"(?:^|/)((?:{'|'.join(_PARTS)})/.+)$")
+# Everything before the last part in a weight's path is the name of the model and of whatever it
+# was built inside, which may be called like a part.
+_TAIL = re.compile(rf"^(?:.*/)?((?:{'|'.join(_PARTS)})/.+)$")
 
 # Buffers that old PyTorch checkpoints hold beside the weights: the causal mask and its value.
 _BUFFERS = re.compile(r"(?:^|\.)(?:attn|crossattention)\.(?:bias|masked_bias)$")
@@ -31,7 +31,7 @@ def key_from_path(path: str) -> str:
         >>> key_from_path("my_model/transformer/h_0/attn/c_attn/weight")
         'transformer.h.0.attn.c_attn.weight'
     """
-    match = _TAIL.search(path)
+    match = _TAIL.match(path)
     if match is None:
         raise ValueError(f"No part of a GPT-2 model is named in the path {path!r}.")
     return re.sub(r"(^|\.)h_(\d+)\.", r"\1h.\2.", match[1].replace("/", "."))

@@ -164,7 +164,7 @@ def write(tensors: Iterable[Stored], path: Path) -> None:
     with path.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for tensor in tensors:
-            array = np.ascontiguousarray(tensor.read(), tensor.dtype)
+            array = np.asarray(tensor.read(), tensor.dtype, order="C")
             if array.shape != tensor.shape:
                 raise ValueError(f"{tensor.key} has shape {array.shape} and not {tensor.shape}.")
             file.write(array.reshape(-1).view(np.uint8))

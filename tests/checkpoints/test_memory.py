@@ -1,0 +1,68 @@
+"""Peak memory of loading: at most 1.3 times the weights beyond what the framework takes."""
+
+import json
+import subprocess
+import sys
+
+import cases
+import numpy as np
+import pytest
+
+from tfgpt2.checkpoints.safetensors import Stored, write
+
+LIMIT = 1.3
+GPT2_SMALL = {"n_layer": 12, "n_embd": 768, "n_head": 12, "vocab_size": 50257, "n_positions": 1024}
+
+# Prints by how many bytes the resident memory rose, at its highest, while the model was loaded.
+# Linux resets the high-water mark of a process that writes 5 into its clear_refs.
+PROGRAM = """
+import re, sys
+from tfgpt2 import TFGPT2LMHeadModel
+
+def status(field):
+    return 1024 * int(re.search(field + r":\\s+(\\d+)", open("/proc/self/status").read())[1])
+
+TFGPT2LMHeadModel.from_pretrained(sys.argv[1])([[1]])  # what the framework takes
+open("/proc/self/clear_refs", "w").write("5")
+before = status("VmRSS")
+model = TFGPT2LMHeadModel.from_pretrained(sys.argv[2])
+print(status("VmHWM") - before, 4 * model.num_parameters())
+"""
+
+
+def write_checkpoint(folder, config, dtype):
+    """Without building a model, and without a random number per weight."""
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(config))
+    write(
+        [
+            Stored(key, np.dtype(dtype), shape, lambda shape=shape: np.full(shape, 0.01, dtype))
+            for key, shape in cases.shapes(config).items()
+        ],
+        folder / "model.safetensors",
+    )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize(
+    "name, dtype",
+    [
+        ("124M, float32", "float32"),
+        pytest.param("124M, stored as float16", "float16", marks=pytest.mark.long),
+    ],
+)
+def test_peak_of_loading(name, dtype, tmp_path, figure):
+    config = cases.config_of(cases.Case(GPT2_SMALL))
+    write_checkpoint(tmp_path / "large", config, dtype)
+    write_checkpoint(tmp_path / "small", cases.config_of(cases.Case()), "float32")
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(tmp_path / "small"), str(tmp_path / "large")],
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    (tmp_path / "large" / "model.safetensors").unlink()
+    assert done.returncode == 0, done.stderr
+    risen, size = map(int, done.stdout.split())
+    figure(f"peak memory of loading / size of the weights: {name}", risen / size)
+    assert risen <= LIMIT * size, f"{risen} bytes for {size} bytes of weights"
