@@ -31,15 +31,10 @@ from tfgpt2.checkpoints import (
     tf1,
     torch_bin,
 )
+from tfgpt2.checkpoints.companions import find_companion
 from tfgpt2.checkpoints.names import with_prefix
 from tfgpt2.config import GPT2Config
 from tfgpt2.errors import explain
-
-# What a file is called in other formats, by the name that transformers gives it.
-OTHER_NAMES = {
-    name: (tf1.TOKENIZER_FILES[name], keras_hub.TOKENIZER_FILES[name])
-    for name in ("vocab.json", "merges.txt")
-}
 
 _GPT2 = re.compile(r"(?:transformer\.)?h\.\d+\.attn\.c_attn\.weight")
 _TABLE = re.compile(r"(?:transformer\.)?wte\.weight")
@@ -171,11 +166,13 @@ def load_config(find: Callable[[str], Path | None], name: str = "", **overrides:
     path = find("config.json")
     if path is not None:
         if keras_hub.is_preset_config(_parsed(path)):
-            return GPT2Config.from_dict(keras_hub.read_config(path), **overrides)
+            fields = keras_hub.read_config(path) | _end_of_text(find)
+            return GPT2Config.from_dict(fields, **overrides)
         return GPT2Config.from_json_file(path, **overrides)
     path = find(tf1.HPARAMS_NAME)
     if path is not None:
-        return GPT2Config.from_dict(tf1.config_from_hparams(path), **overrides)
+        fields = tf1.config_from_hparams(path) | _end_of_text(find)
+        return GPT2Config.from_dict(fields, **overrides)
     raise FileNotFoundError(
         explain(
             f"The model has no configuration: neither config.json nor {tf1.HPARAMS_NAME}.",
@@ -185,18 +182,12 @@ def load_config(find: Callable[[str], Path | None], name: str = "", **overrides:
     )
 
 
-def find_tokenizer_file(find: Callable[[str], Path | None], filename: str) -> Path | None:
-    """Finds a tokenizer's file, also under the names that OpenAI and KerasHub give it.
-
-    Args:
-        find: From a file's name to its local path, or None when there is no such file.
-        filename: The name that transformers gives it, such as `"vocab.json"`.
-
-    Returns:
-        The path, or None.
-    """
-    names = (filename, *OTHER_NAMES.get(filename, ()))
-    return next((path for path in map(find, names) if path is not None), None)
+def _end_of_text(find: Callable[[str], Path | None]) -> dict[str, int]:
+    """The id of <|endoftext|>, which configurations of other formats leave to the vocabulary."""
+    path = find_companion(find, "vocab.json")
+    vocabulary = _parsed(path) if path is not None else None
+    end = vocabulary.get("<|endoftext|>") if isinstance(vocabulary, dict) else None
+    return {} if end is None else {"bos_token_id": end, "eos_token_id": end}
 
 
 def _parsed(path: Path) -> object:

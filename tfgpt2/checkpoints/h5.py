@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import h5py
+import ml_dtypes
 import numpy as np
 
 from tfgpt2.checkpoints.names import HEADS, part, with_prefix
@@ -30,6 +31,7 @@ INDEX_NAME = "tf_model.h5.index.json"
 _PARTS = {"transformer", *HEADS}
 _BODY = re.compile(r"h_\._\d+|wte|wpe|ln_f")
 _LEAVES = {"gamma": "weight", "beta": "bias", "kernel": "weight", "embeddings": "weight"}
+_MODEL = "tfgpt2lm_head_model"  # what written names begin with; transformers drops it
 _MAX_ATTRIBUTE = 64_512  # bytes of one HDF5 attribute; Keras cuts longer ones into numbered ones
 
 
@@ -71,7 +73,7 @@ class H5Reader:
             shape = shape[::-1]
         elif key.endswith(".bias") and len(shape) == 2 and shape[0] == 1:
             shape = shape[1:]  # TensorFlow's Conv1D keeps its bias as [1, out]
-        self._entries[key] = _Entry(path, dataset, found.dtype, shape, transposed)
+        self._entries[key] = _Entry(path, dataset, number_type(found), shape, transposed)
 
     @classmethod
     def from_files(cls, find: Callable[[str], Path | None]) -> H5Reader | None:
@@ -190,7 +192,7 @@ def write(tensors: Iterable[Stored], path: Path) -> None:
             elif array.ndim == 1 and not re.search(r"/(gamma|beta):0$", name):
                 head = part(with_prefix(tensor.key)) in HEADS
                 array = array if head else array[None]  # Conv1D's bias [1, out]
-            layer = name.partition("/")[0]
+            layer, name = name.partition("/")[0], f"{_MODEL}/{name}"
             layers.setdefault(layer, []).append(name)
             file.create_dataset(f"{layer}/{name}", data=array)
         file.attrs["backend"], file.attrs["keras_version"] = "tensorflow", "2.21.0"
@@ -290,7 +292,7 @@ def checked_dataset(path: Path, file: h5py.File, name: str, key: str) -> h5py.Da
         raise broken(path, f"the dataset {name!r} is missing", key=key)
     if found.external or found.is_virtual:
         raise broken(path, f"the dataset {name!r} refers to another file", key=key)
-    if found.dtype.kind not in "fiub" or found.shape is None:
+    if number_type(found) is None or found.shape is None:
         raise broken(path, f"the dataset {name!r} holds no numbers", key=key, dtype=found.dtype)
     stored = found.id.get_storage_size()
     if found.compression is not None or stored < found.size * found.dtype.itemsize:
@@ -312,7 +314,20 @@ def read_dataset(path: Path, file: h5py.File, name: str, key: str) -> np.ndarray
             found.read_direct(array)
     except OSError as error:
         raise broken(path, f"the dataset {name!r} cannot be read ({error})", key=key) from error
-    return array
+    return array.view(number_type(found))
+
+
+def number_type(dataset: h5py.Dataset) -> np.dtype | None:
+    """Type of a dataset's numbers, or None when it holds something else.
+
+    HDF5 has no bfloat16; Keras stores two opaque bytes and an attribute that says so.
+    """
+    if dataset.dtype.kind in "fiub":
+        return dataset.dtype
+    if dataset.dtype.kind == "V" and dataset.dtype.itemsize == 2:
+        if dataset.attrs.get("dtype") == "bfloat16":
+            return np.dtype(ml_dtypes.bfloat16)
+    return None
 
 
 def _child(path: Path, file: h5py.File | h5py.Group, name: str, key: str) -> object:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Protocol
 import h5py
 import numpy as np
 
-from tfgpt2.checkpoints.h5 import checked_dataset, open_h5, read_dataset
+from tfgpt2.checkpoints.h5 import checked_dataset, number_type, open_h5, read_dataset
 from tfgpt2.checkpoints.shards import broken
 from tfgpt2.errors import explain
 
@@ -177,7 +177,7 @@ class _File:
                 if key in found:
                     raise broken(self._path, f"{name!r} and {found[key]!r} are one tensor", key=key)
                 dataset = checked_dataset(self._path, file, name, key)
-                found[key], self._shapes[name] = name, (dataset.shape, dataset.dtype)
+                found[key], self._shapes[name] = name, (dataset.shape, number_type(dataset))
         table: dict[str, tuple[str, ...]] = {}
         for key, name in found.items():
             if ".query." in key:
