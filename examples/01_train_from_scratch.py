@@ -21,7 +21,7 @@ import tensorflow as tf
 import tokenizers
 import typer
 
-from tfgpt2 import GPT2Config, TFGPT2LMHeadModel, TFGPT2Tokenizer
+from tfgpt2 import GenerationConfig, GPT2Config, TFGPT2LMHeadModel, TFGPT2Tokenizer
 
 TEXT_URL = (
     "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
@@ -158,6 +158,15 @@ def main(
     print(json.dumps(report, indent=2))
     (output / "training.json").write_text(
         json.dumps(report | {"history": history.history}, indent=1) + "\n"
+    )
+    model.generation_config = GenerationConfig(
+        do_sample=True,
+        temperature=0.8,
+        top_k=0,
+        top_p=0.95,
+        max_new_tokens=200,
+        bos_token_id=start_id,
+        eos_token_id=start_id,
     )
     model.save_pretrained(output, dtype="float16")
     tokenizer.save_pretrained(output)

@@ -28,6 +28,14 @@ _PUBLIC = {
     "TFGPT2ForSequenceClassification": "tfgpt2.modeling.task_heads",
     "TFGPT2ForTokenClassification": "tfgpt2.modeling.task_heads",
     "TFGPT2ForQuestionAnswering": "tfgpt2.modeling.task_heads",
+    # transformers' automatic classes, which find just GPT-2 here
+    "AutoConfig": "tfgpt2.auto",
+    "AutoTokenizer": "tfgpt2.auto",
+    "TFAutoModel": "tfgpt2.auto",
+    "TFAutoModelForCausalLM": "tfgpt2.auto",
+    "TFAutoModelForSequenceClassification": "tfgpt2.auto",
+    "TFAutoModelForTokenClassification": "tfgpt2.auto",
+    "TFAutoModelForQuestionAnswering": "tfgpt2.auto",
     # generation
     "GenerationConfig": "tfgpt2.generation.config",
     "TextGenerator": "tfgpt2.text",

@@ -169,12 +169,14 @@ class TFTokenClassifierOutput(ModelOutput):
     Attributes:
         loss: Float `[]`, mean cross-entropy in nats over the labels that are not -100.
         logits: Float `[B, T, num_labels]`, scores before the softmax.
+        past_key_values: `L` tensors `[2, B, N, S, H]`, where `use_cache=True` asked for them.
         hidden_states: `L + 1` tensors `[B, T, D]`.
         attentions: `L` tensors `[B, N, T, S]`.
     """
 
     loss: Any
     logits: Any
+    past_key_values: Any
     hidden_states: Any
     attentions: Any
 

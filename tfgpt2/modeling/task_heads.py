@@ -360,6 +360,7 @@ class TFGPT2ForTokenClassification(TFGPT2PreTrainedModel):
         position_ids: tf.Tensor | None = None,
         head_mask: tf.Tensor | None = None,
         inputs_embeds: tf.Tensor | None = None,
+        use_cache: bool | None = None,
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
         return_dict: bool | None = None,
@@ -370,12 +371,13 @@ class TFGPT2ForTokenClassification(TFGPT2PreTrainedModel):
 
         Args:
             input_ids: int `[B, T]`.
-            past_key_values: See `TFGPT2Model.call`, as for the next eight.
+            past_key_values: See `TFGPT2Model.call`, as for the next five.
             attention_mask: `[B, past + T]`.
             token_type_ids: int `[B, T]`.
             position_ids: int `[B, T]`.
             head_mask: Float `[N]` or `[L, N]`.
             inputs_embeds: Float `[B, T, D]`.
+            use_cache: Return `past_key_values`; only when asked here, a tagger has no use for it.
             output_attentions: Return the attention weights.
             output_hidden_states: Return all hidden states.
             return_dict: False returns a tuple.
@@ -406,7 +408,7 @@ class TFGPT2ForTokenClassification(TFGPT2PreTrainedModel):
         output = TFTokenClassifierOutput(
             loss=loss,
             logits=unflatten(logits, inputs),
-            **extras(self, done, inputs, False, output_attentions, output_hidden_states),
+            **extras(self, done, inputs, bool(use_cache), output_attentions, output_hidden_states),
         )
         return returned(self, output, return_dict)
 
