@@ -140,6 +140,18 @@ def test_fit_on_a_dataset_lowers_the_loss(case, policy, jit):
 
 
 @pytest.mark.parametrize("case", CASES)
+def test_predict_joins_the_rows_of_all_batches(case):
+    model, inputs = build(case)
+    rows = len(inputs["input_ids"])
+    found = model.predict(inputs, batch_size=2, verbose=0)
+    expected = model(inputs)
+    assert "past_key_values" not in found and "loss" not in found
+    for name in found:
+        assert len(found[name]) == rows
+        np.testing.assert_allclose(found[name], expected[name], atol=1e-4)
+
+
+@pytest.mark.parametrize("case", CASES)
 def test_survives_the_keras_file(case, tmp_path):
     model, inputs = build(case)
     model.save(tmp_path / "model.keras")

@@ -14,10 +14,9 @@ from tfgpt2.errors import explain, nearest
 
 # The order in which a list of inputs is read, as transformers' documentation gives it.
 _LIST_ORDER = ("input_ids", "attention_mask", "token_type_ids")
-_INTEGERS = (
-    *("input_ids", "token_type_ids", "position_ids", "labels"),
-    *("mc_token_ids", "mc_labels", "start_positions", "end_positions"),
-)
+# Inputs that say what is right: they give a loss and change no other output.
+LABELS = ("labels", "mc_labels", "start_positions", "end_positions")
+_INTEGERS = ("input_ids", "token_type_ids", "position_ids", "mc_token_ids", *LABELS)
 _NUMBERS = (
     *("attention_mask", "encoder_attention_mask", "head_mask"),
     *("inputs_embeds", "encoder_hidden_states"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import os
 import warnings
 from collections.abc import Iterable, Mapping
@@ -16,7 +17,7 @@ import tensorflow as tf
 from tfgpt2.config import GPT2Config
 from tfgpt2.errors import explain
 from tfgpt2.modeling import surgery
-from tfgpt2.modeling.arguments import unpack
+from tfgpt2.modeling.arguments import LABELS, unpack
 from tfgpt2.modeling.backbone import Activations, GPT2Transformer
 from tfgpt2.modeling.inputs import Inputs, check
 from tfgpt2.modeling.layers import Embedding, initial_weights
@@ -285,8 +286,9 @@ class TFGPT2PreTrainedModel(keras.Model):
         """Runs one batch of `predict`, without what cannot be joined along the rows."""
         x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
         if isinstance(x, Mapping):  # labels give a loss, which is one number and no row's
-            x = {name: value for name, value in x.items() if name != "labels"}
-        return self(x, training=False, use_cache=False)
+            x = {name: value for name, value in x.items() if name not in LABELS}
+        known = inspect.signature(self.call).parameters
+        return self(x, training=False, **({"use_cache": False} if "use_cache" in known else {}))
 
     # Configuration and files ------------------------------------------------------------------
 
