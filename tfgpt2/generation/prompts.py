@@ -65,7 +65,7 @@ def read_prompts(
     keep = length
     if truncate:
         # At least half of the context stays, however much is to be generated.
-        room = tf.maximum(context - max_new_tokens, (context + 1) // 2)
+        room = tf.maximum(context - tf.maximum(max_new_tokens, 1), (context + 1) // 2)
         keep = tf.minimum(length, tf.minimum(room, buckets[-1]))
     refusal = tf.where((keep >= context) | (keep > buckets[-1]), TOO_LONG, 0)
     keep = tf.where(refusal > 0, 0, keep)

@@ -23,6 +23,7 @@ from tfgpt2.generation.texts import check_numbers
 from tfgpt2.serving import signatures
 from tfgpt2.text import TextGenerator
 
+_PROGRAM = Path(__file__).with_name("probe.py")
 _PROBE = ("Once upon a time", "", "2 + 2 =")
 _PROBE_TOKENS = 8
 _FLOAT_TOLERANCE = 1e-3  # nats; the two processes may use different kernels
@@ -188,7 +189,7 @@ def _start_probe() -> subprocess.Popen[str]:
     safe = ["-P"] if sys.version_info >= (3, 11) else []  # not even the folder of the program
     pipe = subprocess.PIPE
     return subprocess.Popen(
-        [sys.executable, *safe, str(Path(__file__).with_name("probe.py"))],
+        [sys.executable, *safe, str(_PROGRAM)],
         stdin=pipe,
         stdout=pipe,
         stderr=pipe,

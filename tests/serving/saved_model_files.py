@@ -1,0 +1,68 @@
+"""What a SavedModel's files say, read without loading it, and a process that runs it."""
+
+import json
+import os
+import subprocess
+import sys
+
+from tensorflow.core.protobuf import saved_model_pb2
+
+RUNNER = """
+import json, sys
+import tensorflow as tf, tensorflow_text
+model = tf.saved_model.load(sys.argv[1])
+answers = {}
+for name, (signature, inputs) in json.load(sys.stdin).items():
+    function = model.signatures[signature]
+    specs = function.structured_input_signature[1]
+    outputs = function(**{k: tf.constant(v, specs[k].dtype) for k, v in inputs.items()})
+    answers[name] = {k: [v.dtype.name, list(v.shape), json.loads(json.dumps(v.numpy().tolist(),
+                         default=lambda raw: raw.decode("latin-1")))] for k, v in outputs.items()}
+ours = [name for name in sys.modules if name.split(".")[0] in ("tfgpt2", "keras_nlp", "keras_hub")]
+print(json.dumps([answers, ours]))
+"""
+
+
+def graph(directory):
+    """The meta graph."""
+    message = saved_model_pb2.SavedModel()
+    message.ParseFromString((directory / "saved_model.pb").read_bytes())
+    return message.meta_graphs[0]
+
+
+def operations(directory):
+    """Names of all operations, those inside functions included."""
+    meta = graph(directory).graph_def
+    nodes = [
+        *meta.node,
+        *(node for function in meta.library.function for node in function.node_def),
+    ]
+    return {node.op for node in nodes}
+
+
+def compiled(directory):
+    """Whether any function is to be compiled by XLA."""
+    meta = graph(directory).graph_def
+    nodes = [
+        *meta.node,
+        *(node for function in meta.library.function for node in function.node_def),
+    ]
+    found = [function.attr.get("_XlaMustCompile") for function in meta.library.function]
+    found += [node.attr.get("_XlaMustCompile") for node in nodes]
+    return any(value is not None and value.b for value in found)
+
+
+def run(directory, requests):
+    """Answers of a process that imports tensorflow and tensorflow_text only."""
+    done = subprocess.run(
+        [sys.executable, "-c", RUNNER, str(directory)],
+        input=json.dumps(requests),
+        capture_output=True,
+        text=True,
+        cwd="/",
+        env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    answers, ours = json.loads(done.stdout.splitlines()[-1])
+    assert ours == []
+    return answers

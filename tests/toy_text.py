@@ -1,0 +1,49 @@
+"""A text generator with random weights whose tokens are bytes, parts of characters and words."""
+
+import numpy as np
+
+from tfgpt2 import GPT2Config, TextGenerator, TFGPT2LMHeadModel, TFGPT2Tokenizer
+
+CONTEXT = 64
+
+
+def letters():
+    """The character that stands for each byte in a vocabulary file."""
+    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in plain]
+    table = {byte: chr(byte) for byte in plain}
+    return table | {byte: chr(256 + i) for i, byte in enumerate(others)}
+
+
+# Halves of characters, characters, and words are tokens of their own.
+PAIRS = [
+    (b"\xc3", b"\xa9"), (b"\xc3", b"\xbc"), (b"\xf0", b"\x9f"), (b"\x98", b"\x80"),
+    (b"\xf0\x9f", b"\x98\x80"), (b"e", b"r"), (b"\n", b"\n"), (b" ", b"t"), (b"h", b"e"),
+    (b" t", b"he"),
+]  # fmt: skip
+
+
+def tokenizer():
+    spell = lambda text: "".join(letters()[byte] for byte in text)  # noqa: E731
+    tokens = [bytes([byte]) for byte in range(256)] + [left + right for left, right in PAIRS]
+    vocab = {spell(token): i for i, token in enumerate(tokens)} | {"<|endoftext|>": len(tokens)}
+    return TFGPT2Tokenizer(vocab, [(spell(left), spell(right)) for left, right in PAIRS])
+
+
+def model(tokens, **fields):
+    config = GPT2Config(
+        n_layer=2, n_embd=24, n_head=2, n_positions=CONTEXT, vocab_size=tokens.vocab_size + 3,
+        bos_token_id=tokens.bos_token_id, eos_token_id=tokens.eos_token_id, **fields,
+    )  # fmt: skip
+    result = TFGPT2LMHeadModel(config)
+    random = np.random.RandomState(0)
+    for weight in result.weights:
+        scale = 0.35 if len(weight.shape) == 2 else 0.1
+        centre = 1.0 if "ln_" in weight.path and weight.path.endswith("weight") else 0.0
+        weight.assign(centre + scale * random.standard_normal(weight.shape))
+    return result
+
+
+def generator(**options):
+    tokens = tokenizer()
+    return TextGenerator(model(tokens), tokens, **options)
