@@ -161,7 +161,7 @@ def main(
     )
     model.generation_config = GenerationConfig(
         do_sample=True,
-        temperature=0.8,
+        temperature=0.7,
         top_k=0,
         top_p=0.95,
         max_new_tokens=200,

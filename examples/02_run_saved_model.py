@@ -14,7 +14,7 @@ import tensorflow as tf
 import tensorflow_text  # noqa: F401  (registers the tokenizer's ops)
 
 directory = sys.argv[1]
-prompt = sys.argv[2] if len(sys.argv) > 2 else "ROMEO:\nO, she doth teach the torches to"
+prompt = sys.argv[2] if len(sys.argv) > 2 else "ROMEO:\n"
 
 loaded = tf.saved_model.load(directory)
 answer = loaded.generate(
