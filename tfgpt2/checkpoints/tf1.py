@@ -35,6 +35,7 @@ _FIELDS = {
 _WEIGHT = re.compile(
     r"model/(?:(wte|wpe)|(?:h(\d+)/)?((?:ln_[12f])|(?:attn|mlp)/c_(?:attn|proj|fc))/([wgb]))"
 )
+_FAULTS = (tf.errors.OpError, ValueError, RuntimeError, LookupError)  # what TensorFlow raises
 _MAX_DATA_FILES = 64
 
 
@@ -54,7 +55,7 @@ class TF1Reader:
             self._reader = tf.train.load_checkpoint(str(prefix))
             shapes = self._reader.get_variable_to_shape_map()
             self._types = self._reader.get_variable_to_dtype_map()
-        except (tf.errors.OpError, ValueError, RuntimeError) as error:
+        except _FAULTS as error:
             raise broken(self._index, f"TensorFlow cannot open it ({error})") from error
         self._names: dict[str, str] = {}
         self._shapes: dict[str, tuple[int, ...]] = {}
@@ -118,7 +119,7 @@ class TF1Reader:
         """Reads one tensor."""
         try:
             array = self._reader.get_tensor(self._names[key])
-        except (tf.errors.OpError, ValueError, RuntimeError) as error:
+        except _FAULTS as error:
             raise broken(
                 self._index, f"TensorFlow cannot read a variable ({error})", key=key
             ) from error

@@ -1,0 +1,41 @@
+"""Checkpoints that the real libraries wrote; see `tests/golden/formats/make_formats.py`."""
+
+import importlib.util
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+GOLDEN = HERE.parents[1] / "golden" / "formats"
+sys.path.insert(0, str(HERE))  # for format_cases
+
+
+def _module(name):
+    spec = importlib.util.spec_from_file_location(name, GOLDEN / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def model():
+    """The module that says what the model in the golden files is."""
+    return _module("weights")
+
+
+@pytest.fixture(scope="session")
+def weights(model):
+    """Its weights, in PyTorch's names and layout."""
+    return model.weights()
+
+
+@pytest.fixture(scope="session")
+def golden(tmp_path_factory):
+    """The folder with one directory per case; see `make_formats.py`."""
+    folder = tmp_path_factory.mktemp("golden")
+    for path in sorted(GOLDEN.glob("*.tar.xz")):
+        with tarfile.open(path) as archive:
+            archive.extractall(folder, filter="data")
+    return folder

@@ -1,0 +1,152 @@
+"""`open_checkpoint` and `load_config`: which format is taken, and what is said when none fits."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from format_cases import finder
+
+from tfgpt2.checkpoints import safetensors
+from tfgpt2.checkpoints.companions import find_companion, read_vocabulary
+from tfgpt2.checkpoints.formats import load_config, open_checkpoint
+from tfgpt2.checkpoints.safetensors import Stored
+
+
+def write(folder, *keys):
+    values = np.zeros(2, "f4")
+    tensors = [Stored(key, values.dtype, values.shape, lambda: values) for key in keys]
+    safetensors.write(tensors, folder / "model.safetensors")
+
+
+def test_the_order_of_the_formats(golden, tmp_path):
+    order = ["safetensors", "torch", "h5", "flax", "tf1", "keras_hub"]
+    cases = ["flax_safetensors", "torch_zip", "tf_lm", "flax", "tf1", "keras_hub"]
+    for case in cases:
+        for path in (golden / case).glob("*"):
+            if path.is_file():
+                shutil.copyfile(path, tmp_path / path.name)
+    gone = {
+        "safetensors": "model.safetensors",
+        "torch": "pytorch_model.bin",
+        "h5": "tf_model.h5",
+        "flax": "flax_model.msgpack",
+        "tf1": "checkpoint",
+        "keras_hub": "model.weights.h5",
+    }
+    for kind in order:
+        assert open_checkpoint(finder(tmp_path)).format == kind
+        (tmp_path / gone[kind]).unlink()
+    with pytest.raises(FileNotFoundError) as caught:
+        open_checkpoint(finder(tmp_path), "my-model")
+    message = str(caught.value)
+    assert "name='my-model'" in message
+    assert all(name in message for name in gone.values())
+    assert "pytorch_model.bin.index.json" in message and "tf_model.h5.index.json" in message
+
+
+def test_a_broken_file_is_not_passed_over(golden, tmp_path):
+    shutil.copytree(golden / "torch_zip", tmp_path, dirs_exist_ok=True)
+    (tmp_path / "model.safetensors").write_bytes(b"broken")
+    with pytest.raises(ValueError, match="model.safetensors"):
+        open_checkpoint(finder(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("keys", "guess"),
+    [
+        (["bert.embeddings.word_embeddings.weight", "cls.predictions.bias"], "BERT"),
+        (["roberta.encoder.layer.0.output.dense.weight"], "RoBERTa"),
+        (["model.embed_tokens.weight", "model.layers.0.self_attn.q_proj.weight"], "Llama"),
+        (["transformer.wte.weight", "transformer.h.0.attn.attention.k_proj.weight"], "GPT-Neo"),
+        (["transformer.wte.weight", "transformer.h.0.attn.q_proj.weight"], "GPT-J"),
+        (["gpt_neox.layers.0.attention.dense.weight"], "GPT-NeoX"),
+        (["transformer.h.0.self_attention.dense.weight"], "BLOOM or Falcon"),
+        (["encoder.block.0.layer.0.SelfAttention.q.weight"], "T5"),
+        (["h.0.attn.c_attn.weight", "tokens_embed.weight"], ""),  # GPT-1
+        (["something.else"], ""),
+    ],
+)
+def test_other_architectures(tmp_path, keys, guess):
+    write(tmp_path, *keys)
+    with pytest.raises(ValueError, match="holds another architecture") as caught:
+        open_checkpoint(finder(tmp_path), "a-model")
+    message = str(caught.value)
+    assert f"path='{tmp_path / 'model.safetensors'}'" in message
+    assert "first_keys=[" in message and sorted(keys)[0] in message
+    assert (f"looks like {guess}" in message) if guess else ("looks like" not in message)
+
+
+def test_keys_with_a_wrapper_in_front(tmp_path):
+    write(tmp_path, "module.transformer.wte.weight", "module.transformer.h.0.attn.c_attn.weight")
+    with pytest.raises(ValueError, match="Drop 'module.' from the keys"):
+        open_checkpoint(finder(tmp_path))
+
+
+# Configuration ----------------------------------------------------------------------------------
+
+
+def test_no_configuration(tmp_path):
+    with pytest.raises(FileNotFoundError, match="neither config.json nor hparams.json.*'a-model'"):
+        load_config(finder(tmp_path), "a-model")
+
+
+def test_overrides(golden):
+    for case in ("torch_zip", "tf1", "keras_hub"):
+        assert load_config(finder(golden / case), attn_pdrop=0.25).attn_pdrop == 0.25
+        with pytest.raises(TypeError, match="no field 'attn_drop'"):
+            load_config(finder(golden / case), attn_drop=0.25)
+
+
+@pytest.mark.parametrize(
+    ("values", "part"),
+    [
+        ({"model_type": "bert"}, "another architecture"),
+        ({"class_name": "BertBackbone", "config": {}}, "another architecture"),
+        ({"class_name": "GPT2Backbone", "config": {"num_layers": 2}}, "lacks one of"),
+        ({"class_name": "GPT2Backbone", "config": 3}, "lacks one of"),
+    ],
+)
+def test_other_configurations(tmp_path, values, part):
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    with pytest.raises(ValueError, match=part):
+        load_config(finder(tmp_path))
+
+
+# What stands beside the weights -------------------------------------------------------------------
+
+
+def test_tokenizer_files_under_other_names(golden, model):
+    for case in ("tf1", "keras_hub"):
+        find = finder(golden / case)
+        vocabulary, merges = read_vocabulary(find, model.CONFIG["vocab_size"])
+        assert vocabulary == model.VOCABULARY and merges == model.MERGES
+    assert find("tokenizer.json") is not None  # Keras' own, which is something else
+    assert find_companion(find, "tokenizer.json") is None
+
+
+def test_tokenizer_json(tmp_path):
+    values = {
+        "model": {"vocab": {"a": 0, "b": 1, "ab": 2}, "merges": [["a", "b"]]},
+        "added_tokens": [{"content": "<x>", "id": 3}],
+    }
+    (tmp_path / "tokenizer.json").write_text(json.dumps(values))
+    vocabulary, merges = read_vocabulary(finder(tmp_path), 4)
+    assert vocabulary == {"a": 0, "b": 1, "ab": 2, "<x>": 3} and merges == ["a b"]
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ('{"a": 0, "b": 29}', "ids up to 29, and the model has 29"),
+        ("{}", "no vocabulary"),
+        ("[1]", "no vocabulary"),
+        ('{"a": "b"}', "no vocabulary"),
+        ("{", "no vocabulary"),
+    ],
+)
+def test_vocabularies_that_do_not_fit(golden, tmp_path, text, part):
+    shutil.copytree(golden / "tf1", tmp_path, dirs_exist_ok=True)
+    (tmp_path / "encoder.json").write_text(text)
+    with pytest.raises(ValueError, match=f"encoder.json is not a readable checkpoint.*{part}"):
+        read_vocabulary(finder(tmp_path), 29)
