@@ -10,7 +10,7 @@ from tfgpt2 import GPT2Config, TFGPT2LMHeadModel
 
 IDS = np.random.RandomState(0).randint(0, 23, (8, 1)) + np.arange(12)
 IDS = IDS % 23  # each token is the one before, plus one: learnable
-QUIET = {"embd_pdrop": 0.0, "attn_pdrop": 0.0, "resid_pdrop": 0.0}
+QUIET = {"n_layer": 1, "embd_pdrop": 0.0, "attn_pdrop": 0.0, "resid_pdrop": 0.0}
 
 
 def make(**fields):
@@ -22,15 +22,22 @@ def cross_entropy():
     return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
-@pytest.mark.parametrize("loss", [None, "auto", "passthrough"])
-def test_own_loss(loss):
+def test_own_loss():
     model = make()
     data = tf.data.Dataset.from_tensor_slices({"input_ids": IDS, "labels": IDS}).batch(4)
-    model.compile(keras.optimizers.Adam(0.01), loss=loss)
+    model.compile(keras.optimizers.Adam(0.01))
     before = model.evaluate(data, verbose=0)
     np.testing.assert_allclose(before, model(IDS, labels=IDS).loss, rtol=1e-4)
     model.fit(data, epochs=20, verbose=0)
     assert model.evaluate(data, verbose=0) < 0.5 * before
+
+
+@pytest.mark.parametrize("loss", ["auto", "passthrough"])
+def test_names_of_the_own_loss(loss):
+    model = make()
+    model.compile("sgd", loss=loss)
+    found = model.evaluate({"input_ids": IDS, "labels": IDS}, verbose=0)
+    np.testing.assert_allclose(found, model(IDS, labels=IDS).loss, rtol=1e-4)
 
 
 def test_compiled_loss_and_metrics():
@@ -96,7 +103,7 @@ def test_predict_joins_batches():
     np.testing.assert_allclose(out["logits"], model(IDS).logits, atol=1e-5)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", "mixed_float16"])
 def test_compiled_model_survives_a_keras_file(tmp_path, dtype):
     model = TFGPT2LMHeadModel(GPT2Config(**(cases.BASE | QUIET)), dtype=dtype)
     model.compile(keras.optimizers.Adam(0.01))
