@@ -42,9 +42,9 @@ ALLOWED = {
     "tfgpt2.config": ("tfgpt2.checkpoints.hub",),
     # Inside `modeling`, see LEVELS, too.
     "tfgpt2.modeling.pretrained": (
-        "tfgpt2.config", "tfgpt2.outputs", "tfgpt2.modeling.", "tfgpt2.checkpoints.",
-        "tfgpt2.generation.",
+        "tfgpt2.config", "tfgpt2.outputs", "tfgpt2.modeling.",
     ),
+    "tfgpt2.modeling.storage": ("tfgpt2.config", "tfgpt2.modeling.", "tfgpt2.checkpoints."),
     "tfgpt2.modeling.heads": (
         "tfgpt2.config", "tfgpt2.outputs", "tfgpt2.modeling.", "tfgpt2.generation.",
     ),
@@ -53,7 +53,9 @@ ALLOWED = {
     "tfgpt2.modeling.activations": ("tfgpt2.modeling.",),
     "tfgpt2.modeling.cache": ("tfgpt2.modeling.",),
     "tfgpt2.modeling.losses": ("tfgpt2.modeling.",),
-    "tfgpt2.modeling.": ("tfgpt2.config", "tfgpt2.outputs", "tfgpt2.modeling.", "tfgpt2.checkpoints."),
+    "tfgpt2.modeling.": (
+        "tfgpt2.config", "tfgpt2.outputs", "tfgpt2.modeling.", "tfgpt2.checkpoints.",
+    ),
     "tfgpt2.tokenizer.pretokenize": ("tfgpt2.tokenizer.",),
     "tfgpt2.tokenizer.bpe": ("tfgpt2.tokenizer.",),
     "tfgpt2.tokenizer.": ("tfgpt2.tokenizer.", "tfgpt2.checkpoints.hub"),

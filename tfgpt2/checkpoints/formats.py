@@ -175,8 +175,8 @@ def load_config(find: Callable[[str], Path | None], name: str = "", **overrides:
         return GPT2Config.from_dict(fields, **overrides)
     raise FileNotFoundError(
         explain(
-            f"The model has no configuration: neither config.json nor {tf1.HPARAMS_NAME}.",
-            fix="Name a directory that holds one, or pass `config=`.",
+            f"The model has no file 'config.json', nor OpenAI's {tf1.HPARAMS_NAME!r}.",
+            fix="Point to a directory or repository that holds one, or pass `config=`.",
             name=name,
         )
     )

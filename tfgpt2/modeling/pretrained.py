@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-import os
-import warnings
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -20,13 +17,12 @@ from tfgpt2.modeling import surgery
 from tfgpt2.modeling.arguments import LABELS, unpack
 from tfgpt2.modeling.backbone import Activations, GPT2Transformer
 from tfgpt2.modeling.inputs import Inputs, check
-from tfgpt2.modeling.layers import Embedding, initial_weights
+from tfgpt2.modeling.layers import Embedding
+from tfgpt2.modeling.storage import StoredModel
 from tfgpt2.outputs import ModelOutput
 
-_MAX_SHARD_BYTES = 5_000_000_000
 
-
-class TFGPT2PreTrainedModel(keras.Model):
+class TFGPT2PreTrainedModel(StoredModel, keras.Model):
     """What all GPT-2 models share; not used by itself.
 
     A model's weights exist from the moment it is made: their shapes follow from the
@@ -41,8 +37,6 @@ class TFGPT2PreTrainedModel(keras.Model):
 
     config_class = GPT2Config
     base_model_prefix = "transformer"
-    # Parts that a checkpoint may lack, because the class adds them and fine-tuning makes them.
-    head_parts: frozenset[str] = frozenset()
     float_labels = False  # whether `labels` may be real numbers, as in a regression
 
     def __init__(self, config: GPT2Config, *, dtype: Any = None, **kwargs: Any) -> None:
@@ -308,137 +302,6 @@ class TFGPT2PreTrainedModel(keras.Model):
     def num_parameters(self) -> int:
         """Number of weights."""
         return sum(int(np.prod(weight.shape)) for weight in self.weights)
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        name: str | os.PathLike[str],
-        *,
-        config: GPT2Config | None = None,
-        dtype: Any = None,
-        revision: str | None = None,
-        token: str | bool | None = None,
-        cache_dir: str | os.PathLike[str] | None = None,
-        subfolder: str = "",
-        local_files_only: bool = False,
-        force_download: bool = False,
-        **overrides: Any,
-    ) -> TFGPT2PreTrainedModel:
-        """Loads a model by directory, bundled name or hub name.
-
-        Args:
-            name: `"shakespeare-tiny"` (bundled), a directory, or a hub name such as
-                `"openai-community/gpt2"`.
-            config: The configuration to use instead of the checkpoint's own.
-            dtype: Keras dtype policy; None is Keras' global one (float32 unless changed),
-                whatever type the file stores.
-            revision: Branch, tag or commit on the hub.
-            token: Access token, or True for the stored one.
-            cache_dir: Where downloads are kept.
-            subfolder: Folder inside the repository.
-            local_files_only: Never ask the network.
-            force_download: Download again.
-            **overrides: Fields of the configuration to change, such as `attn_pdrop=0.0`.
-
-        Raises:
-            FileNotFoundError: There is no such model, or it has no weights in a known format.
-            ValueError: A file is broken, or weights and configuration do not fit.
-            TypeError: An override is no field of the configuration.
-
-        Example:
-            >>> TFGPT2LMHeadModel = __import__("tfgpt2").TFGPT2LMHeadModel
-            >>> TFGPT2LMHeadModel.from_pretrained("shakespeare-tiny").config.n_layer
-            6
-        """
-        from tfgpt2.checkpoints.hub import Repository
-        from tfgpt2.checkpoints.safetensors import INDEX_NAME, WEIGHTS_NAME, SafetensorsReader
-        from tfgpt2.checkpoints.transfer import WeightLoader
-
-        where = (revision, token, cache_dir, subfolder, local_files_only, force_download)
-        files = Repository(name, *where)
-        if config is None:
-            config = GPT2Config.from_json_file(files.require("config.json"), **overrides)
-        elif overrides and isinstance(config, GPT2Config):
-            config = GPT2Config.from_dict(config.to_dict(), **overrides)
-        reader = SafetensorsReader.from_files(files.find)
-        if reader is None:
-            raise FileNotFoundError(
-                explain(
-                    f"The model has no weights: neither {WEIGHTS_NAME} nor {INDEX_NAME}.",
-                    fix="Save it in safetensors format; offline, download it first.",
-                    name=str(name),
-                )
-            )
-        loader = WeightLoader(reader, may_lack=cls.head_parts)
-        with initial_weights(loader.read):
-            model = cls(config, dtype=dtype)
-        loader.check(str(name))
-        if loader.fresh:
-            warnings.warn(
-                f"{str(name)!r} has no {', '.join(loader.fresh)}: freshly initialised, so train"
-                f" {cls.__name__} before using its answers.",
-                stacklevel=2,
-            )
-        model.load_settings(files)
-        return model
-
-    def load_settings(self, files: Any) -> None:
-        """Reads what a checkpoint says beside its weights.
-
-        Args:
-            files: The checkpoint's `tfgpt2.checkpoints.hub.Repository`.
-        """
-
-    def save_settings(self, directory: Path) -> None:
-        """Writes what `load_settings` reads."""
-
-    def save_pretrained(
-        self,
-        directory: str | os.PathLike[str],
-        *,
-        dtype: str | None = None,
-        max_shard_bytes: int = _MAX_SHARD_BYTES,
-    ) -> None:
-        """Writes `config.json` and safetensors weights, which PyTorch transformers loads too.
-
-        New files are written beside those of an earlier save and take their place at the end, so
-        that a save that is interrupted leaves the earlier one whole.
-
-        Args:
-            directory: Made if need be.
-            dtype: Type to store, such as `"float16"`; None is the type the weights have.
-            max_shard_bytes: Size above which the weights are split over several files.
-
-        Raises:
-            NotADirectoryError: `directory` is a file.
-            ValueError: `max_shard_bytes` is not positive, or `dtype` is no floating-point type.
-        """
-        from tfgpt2.checkpoints.transfer import write_weights
-
-        directory = Path(directory)
-        if directory.exists() and not directory.is_dir():
-            raise NotADirectoryError(
-                explain(
-                    "A model is saved into a directory.",
-                    fix="Name a directory, or one that can be made.",
-                    directory=str(directory),
-                )
-            )
-        if max_shard_bytes < 1:
-            raise ValueError(
-                explain(
-                    "`max_shard_bytes` must be a positive number of bytes.",
-                    fix="Leave it out for 5 GB.",
-                    max_shard_bytes=max_shard_bytes,
-                )
-            )
-        write_weights(self.weights, directory, dtype=dtype, max_shard_bytes=max_shard_bytes)
-        config = GPT2Config.from_dict(self.config.to_dict())
-        # The class that PyTorch has under the same name, without our prefix.
-        config.architectures = [type(self).__name__.removeprefix("TF")]
-        config.dtype = dtype or keras.backend.standardize_dtype(self.variable_dtype)
-        config.save_pretrained(directory)
-        self.save_settings(directory)
 
 
 # What a model's own loss is the sum of.
