@@ -8,6 +8,8 @@ from safetensors.numpy import save_file
 
 from tfgpt2 import TFGPT2LMHeadModel
 
+collect_ignore = ["torch_gpt2.py"]  # no tests; and it cannot be imported without torch
+
 
 @pytest.fixture
 def worst(figure):
