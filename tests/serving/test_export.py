@@ -5,7 +5,6 @@ import os
 import shutil
 import stat
 import tempfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -264,15 +263,12 @@ def test_compiled_export(gen, tmp_path):
     found = files.operations(report.path)
     core = {name for name in found if hasattr(tf.raw_ops, name)}
     allowed = {"SentencepieceOp", "SentencepieceTokenizeOp", "PartitionedCall",
-               "StatefulPartitionedCall", "Placeholder", "NoOp", "XlaDynamicUpdateSlice"}  # fmt: skip
+               "StatefulPartitionedCall", "Placeholder", "NoOp",
+               "XlaDynamicUpdateSlice"}  # fmt: skip
     assert found - core <= allowed
 
 
 # What fails leaves nothing behind ---------------------------------------------------------------
-
-
-def leftovers():
-    return {path.name for path in Path(tempfile.gettempdir()).iterdir()}
 
 
 @pytest.mark.parametrize("what", ["directory", "file", "dangling link"])
@@ -301,17 +297,20 @@ def quick(exported, live, monkeypatch):
     return functions
 
 
-def test_a_difference_is_found_and_nothing_stays(gen, quick, tmp_path):
+def test_a_difference_is_found_and_nothing_stays(gen, quick, tmp_path, monkeypatch):
     def other(**inputs):
         outputs = dict(right(**inputs))
         outputs["token_logprobs"] += 0.01
         return outputs
 
-    right, before = quick["generate"], leftovers()
+    right, scratch = quick["generate"], tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setenv("TMPDIR", str(scratch))
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
     quick["generate"] = other
     with pytest.raises(RuntimeError, match="(?s)'generate' does not answer like.*token_logprobs"):
         gen.export(tmp_path / "1", jit_compile=False)
-    assert not list(tmp_path.iterdir()) and leftovers() == before
+    assert list(tmp_path.iterdir()) == [scratch] and not list(scratch.iterdir())
 
 
 def test_a_process_that_dies_is_reported(gen, quick, tmp_path, monkeypatch):
