@@ -16,7 +16,8 @@ help:
 	@echo "make bench-tokenizer  measure the tokenizer against its peers"
 
 demo: $(MODEL)
-	@$(BIN)/python examples/02_run_saved_model.py $(MODEL)
+	@# TensorFlow's start-up notes are shown only when something goes wrong.
+	@$(BIN)/python examples/02_run_saved_model.py $(MODEL) 2>$(VENV)/demo.log || { cat $(VENV)/demo.log >&2; exit 1; }
 
 $(MODEL): | $(VENV)/installed
 	@$(BIN)/tfgpt2 export $(MODEL) --model shakespeare-tiny
