@@ -70,6 +70,14 @@ def check_defaults(config: GenerationConfig) -> None:
             )
         )
     config.validate()
+    if config.beams > 1:
+        raise ValueError(
+            explain(
+                "The generation option `num_beams` is not supported yet by TextGenerator.",
+                fix="Use model.generate(num_beams=...) on token ids, or num_beams=1 here.",
+                num_beams=config.num_beams,
+            )
+        )
     for name, value in config.row_options().items():
         if np.ndim(value) > 0:
             raise ValueError(

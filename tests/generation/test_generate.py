@@ -224,7 +224,7 @@ REFUSED = [
     ({"do_sample": "yes"}, TypeError, r"`do_sample` must be True or False"),
     ({"top_p": 0.9}, ValueError, r"`top_p` acts on sampling only.*top_p=0.9.*do_sample=True"),
     ({"temperature": np.array([0.5, 1.0])}, ValueError, r"`temperature` acts on sampling only"),
-    ({"num_beams": 4}, ValueError, r"`num_beams` is not supported yet.*Received: num_beams=4"),
+    ({"num_beam_groups": 4}, ValueError, r"`num_beam_groups` is not supported yet.*groups=4"),
     ({"bad_words_ids": [[1]]}, ValueError, r"`bad_words_ids` is not supported yet"),
     ({"stop_strings": "a"}, ValueError, r"`stop_strings` are matched on text.*tokenizer=None"),
     ({"input_ids": [[1]]}, ValueError, r"Token ids came twice"),

@@ -13,14 +13,15 @@ from tfgpt2.generation.options import ROW_OPTIONS, check_row_option, clamp, spre
 
 def test_a_file_survives_a_round_trip(tmp_path):
     values = {"do_sample": True, "top_p": 0.9, "eos_token_id": [1, 2], "transformers_version": "4",
-              "_from_model_config": True, "cache_implementation": None, "num_beams": 4}  # fmt: skip
+              "_from_model_config": True, "cache_implementation": None, "top_n": 3,
+              "penalty_alpha": 0.6}  # fmt: skip
     (tmp_path / "generation_config.json").write_text(json.dumps(values))
     config = GenerationConfig.from_pretrained(tmp_path)
     assert config.top_p == 0.9 and config.eos_ids == [1, 2] and config.transformers_version == "4"
     config.save_pretrained(tmp_path / "copy")
     assert json.loads((tmp_path / "copy" / "generation_config.json").read_text()) == values
     assert GenerationConfig.from_pretrained(tmp_path / "copy") == config
-    with pytest.raises(ValueError, match="`num_beams` is not supported yet"):
+    with pytest.raises(ValueError, match="`penalty_alpha` is not supported yet"):
         config.updated()  # found when something is generated, not when a model is loaded
 
 

@@ -12,7 +12,12 @@ from typing import Any
 import numpy as np
 
 from tfgpt2.errors import explain, nearest
-from tfgpt2.generation.options import ROW_OPTIONS, check_row_option
+from tfgpt2.generation.options import (
+    BEAM_OPTIONS,
+    ROW_OPTIONS,
+    check_row_option,
+    early_stopping_codes,
+)
 
 CONFIG_NAME = "generation_config.json"
 
@@ -29,6 +34,10 @@ _DEFAULTS: dict[str, Any] = {
     "top_p": 1.0,
     "min_p": None,
     "repetition_penalty": 1.0,
+    "num_beams": 1,
+    "num_return_sequences": 1,
+    "length_penalty": 1.0,
+    "early_stopping": False,
     "stop_strings": None,
     "bos_token_id": None,
     "eos_token_id": None,
@@ -40,13 +49,9 @@ _SAMPLING = ("temperature", "top_k", "top_p", "min_p")
 
 # Options of transformers that are not here yet, with the values that ask for nothing.
 _UNSUPPORTED: dict[str, tuple[Any, ...]] = {
-    "num_beams": (1, None),
     "num_beam_groups": (1, None),
-    "num_return_sequences": (1, None),
     "penalty_alpha": (0, None),
     "diversity_penalty": (0, None),
-    "length_penalty": (1, None),
-    "early_stopping": (False, None),
     "typical_p": (1, None),
     "epsilon_cutoff": (0, None),
     "eta_cutoff": (0, None),
@@ -91,6 +96,9 @@ class GenerationConfig:
             there are 20 new tokens), `max_new_tokens`, `min_length`, `min_new_tokens`,
             `do_sample` (default False: greedy), `temperature` (0 or more), `top_k` (default 50; 0
             is off), `top_p` in [0, 1], `min_p` in [0, 1], `repetition_penalty` (1 is off),
+            `num_beams` (more than 1 is beam search, with `do_sample` beam sampling),
+            `num_return_sequences` (up to `num_beams`), `length_penalty` (a text's score is divided
+            by its new tokens to this power), `early_stopping` (True, False, `"never"`),
             `stop_strings`, `bos_token_id`, `eos_token_id` (one or a list), `pad_token_id`, `seed`,
             `return_dict_in_generate`.
 
@@ -140,6 +148,7 @@ class GenerationConfig:
             ValueError: A value is out of range, or asks for what is not supported yet.
         """
         self._check_values()
+        self._check_beams()
         for name, neutral in _UNSUPPORTED.items():
             if not _is_one_of(self.__dict__.get(name), neutral):
                 raise ValueError(
@@ -160,6 +169,11 @@ class GenerationConfig:
         ids = self.eos_token_id
         for one in ids if isinstance(ids, (list, tuple)) else [ids]:
             _check_count("eos_token_id", one)
+        for name in ("num_beams", "num_return_sequences"):
+            _check_count(name, getattr(self, name), least=1)
+        if self.length_penalty is not None:
+            check_row_option("length_penalty", self.length_penalty)
+        early_stopping_codes(self.early_stopping)
         for name in ("do_sample", "return_dict_in_generate"):
             if not isinstance(getattr(self, name), (bool, type(None))):
                 raise TypeError(
@@ -169,6 +183,27 @@ class GenerationConfig:
                         **{name: getattr(self, name)},
                     )
                 )
+
+    def _check_beams(self) -> None:
+        """Checks that the options of beam search go together."""
+        if (self.num_return_sequences or 1) > self.beams:
+            raise ValueError(
+                explain(
+                    "`num_return_sequences` must not be larger than `num_beams`.",
+                    fix="Use as many beams, or repeat the prompt for several samples.",
+                    num_return_sequences=self.num_return_sequences,
+                    num_beams=self.num_beams,
+                )
+            )
+        if self.beams > 1 and np.size(self.stop_strings or []) > 0:
+            raise ValueError(
+                explain(
+                    "`stop_strings` are not supported yet in beam search.",
+                    fix="Leave them out, or use num_beams=1.",
+                    stop_strings=self.stop_strings,
+                    num_beams=self.num_beams,
+                )
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Returns every option and unknown key."""
@@ -257,7 +292,7 @@ class GenerationConfig:
 
         Raises:
             TypeError: There is no such option.
-            ValueError: A value is out of range, or a sampling option meets greedy decoding.
+            ValueError: A value is out of range, or an option acts on another strategy only.
         """
         config = type(self).from_dict(self.to_dict(), **options)
         config.validate()
@@ -274,6 +309,19 @@ class GenerationConfig:
                     **asked,
                 )
             )
+        asked = {
+            name: options[name]
+            for name in BEAM_OPTIONS
+            if not _is_one_of(options.get(name), (None, _DEFAULTS[name]))
+        }
+        if asked and config.beams == 1:
+            raise ValueError(
+                explain(
+                    f"`{next(iter(asked))}` acts on beam search only, and there is one beam.",
+                    fix="Add num_beams=4.",
+                    **asked,
+                )
+            )
         return config
 
     def row_options(self) -> dict[str, Any]:
@@ -286,6 +334,19 @@ class GenerationConfig:
             for name in _SAMPLING:
                 options[name] = ROW_OPTIONS[name].off
         return options
+
+    def beam_options(self) -> dict[str, Any]:
+        """Returns the settings that only beam search knows, numbers for all."""
+        penalty = self.length_penalty
+        return {
+            "length_penalty": _DEFAULTS["length_penalty"] if penalty is None else penalty,
+            "early_stopping": early_stopping_codes(self.early_stopping),
+        }
+
+    @property
+    def beams(self) -> int:
+        """How many texts are followed at a time."""
+        return self.num_beams or 1
 
     @property
     def eos_ids(self) -> list[int]:
@@ -314,13 +375,13 @@ def _is_one_of(value: Any, choices: tuple[Any, ...]) -> bool:
     return any(value is one for one in choices) or (np.ndim(value) == 0 and value in choices)
 
 
-def _check_count(name: str, value: Any) -> None:
-    """Checks an option that is one integer of 0 or more, or None."""
+def _check_count(name: str, value: Any, *, least: int = 0) -> None:
+    """Checks an option that is one integer of `least` or more, or None."""
     is_integer = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    if value is not None and not (is_integer and value >= 0):
+    if value is not None and not (is_integer and value >= least):
         raise ValueError(
             explain(
-                f"`{name}` must be an integer of 0 or more.",
+                f"`{name}` must be an integer of {least} or more.",
                 fix="Leave it out, or pass None, for the default.",
                 **{name: value},
             )

@@ -11,11 +11,12 @@ import tensorflow as tf
 
 from tfgpt2.errors import explain, nearest
 from tfgpt2.generation import stopping
+from tfgpt2.generation.beam import BeamRequest
 from tfgpt2.generation.buckets import default_buckets, round_up
 from tfgpt2.generation.config import GenerationConfig
 from tfgpt2.generation.decoder import Decoder
 from tfgpt2.generation.loop import Request, Result
-from tfgpt2.generation.options import ROW_OPTIONS, spread
+from tfgpt2.generation.options import BEAM_OPTIONS, ROW_OPTIONS, spread
 from tfgpt2.generation.stopping import StopStrings
 from tfgpt2.generation.texts import check_numbers
 from tfgpt2.outputs import ModelOutput
@@ -26,18 +27,23 @@ _DEFAULT_NEW_TOKENS = 20  # as in transformers
 class TFGenerateOutput(ModelOutput):
     """Results of `model.generate(return_dict_in_generate=True)`.
 
+    Beam search gives `num_return_sequences` rows for each prompt, the best first; `B` counts them.
+
     Attributes:
         sequences: int32 `[B, P + T]`, prompts and continuations, padded after a row's end.
         token_logprobs: float32 `[B, T]`, nats of each new token under the model's own
             distribution; 0 after a row's end.
         num_tokens: int32 `[B]`, new tokens of each row, an end token included.
         finish_reason: `B` strings: `"length"`, `"eos"` or `"stop"`.
+        sequences_scores: float32 `[B]` of beam search, the sum of the (processed)
+            log-probabilities divided by the number of new tokens to the power `length_penalty`.
     """
 
     sequences: Any
     token_logprobs: Any
     num_tokens: Any
     finish_reason: Any
+    sequences_scores: Any
 
 
 def generate(
@@ -57,13 +63,20 @@ def generate(
     rows, columns = ids.shape
     settings = config.row_options() | _lengths(config, columns)
     settings = {name: spread(name, settings[name], rows) for name in ROW_OPTIONS}
-    stops = _stops(config, tokenizer, rows)
-    if rows:
-        decoder = _decoder(model, tokenizer if stops else None, jit_compile)
-        result = _run(model, decoder, ids, mask, settings, config, stops)
-    else:  # XLA compiles no program for zero rows
+    stops, scores = _stops(config, tokenizer, rows), None
+    if not rows:  # XLA compiles no program for zero rows
         none = tf.zeros([0], tf.int32)
         result = Result(tf.zeros([0, 0], tf.int32), tf.zeros([0, 0]), none, none, none)
+        scores = tf.zeros([0]) if config.beams > 1 else None
+    elif config.beams > 1:
+        decoder = _decoder(model, None, jit_compile)
+        result, scores = _search(model, decoder, ids, mask, settings, config)
+        check_numbers(scores.numpy())
+        ids = ids.repeat(config.num_return_sequences or 1, axis=0)
+    else:
+        decoder = _decoder(model, tokenizer if stops else None, jit_compile)
+        *prompts, request, room = _lay_out(model, ids, mask, settings, config)
+        result = decoder.decode(*prompts, request._replace(stops=stops), room)
     count = result.count.numpy()
     width = int(count.max(initial=0))
     logprobs = result.logprobs[:, :width]
@@ -79,6 +92,7 @@ def generate(
         token_logprobs=logprobs,
         num_tokens=result.count,
         finish_reason=reasons,
+        sequences_scores=scores,
     )
 
 
@@ -272,16 +286,35 @@ def _stops(config: GenerationConfig, tokenizer: Any, rows: int) -> StopStrings |
     return stopping.stop_strings(stopping.stop_rows("stop_strings", strings, rows))
 
 
-def _run(
+def _search(
     model: Any,
     decoder: Decoder,
     ids: np.ndarray,
     mask: np.ndarray,
     settings: Mapping[str, tf.Tensor],
     config: GenerationConfig,
-    stops: StopStrings | tuple[()],
-) -> Result:
-    """Pads to buckets and runs the compiled loop."""
+) -> tuple[Result, tf.Tensor]:
+    """Runs beam search: the best texts of each row in turn, and their scores."""
+    rows, best = len(ids), config.num_return_sequences or 1
+    own = config.beam_options()
+    *prompts, request, room = _lay_out(model, ids, mask, settings, config)
+    request = BeamRequest(request, **{name: spread(name, own[name], rows) for name in BEAM_OPTIONS})
+    found = decoder.search(config.beams)(*prompts, request, room)
+    found = tf.nest.map_structure(
+        lambda x: tf.reshape(x[:, :best], [rows * best, *x.shape[2:]]), found
+    )
+    cut = tf.fill([rows * best], -1)
+    return Result(found.tokens, found.logprobs, found.count, found.reason, cut), found.score
+
+
+def _lay_out(
+    model: Any,
+    ids: np.ndarray,
+    mask: np.ndarray,
+    settings: Mapping[str, tf.Tensor],
+    config: GenerationConfig,
+) -> tuple[tf.Tensor, tf.Tensor, Request, tf.Tensor]:
+    """Pads to buckets: ids, mask, request and room as the loop takes them."""
     rows, columns = ids.shape
     context = model.config.n_positions
     buckets = default_buckets(context)
@@ -297,7 +330,6 @@ def _run(
     request = Request(
         **(settings | {"max_new_tokens": limit}),
         eos=tf.tile(tf.constant([config.eos_ids or [-1]], tf.int32), [rows, 1]),  # [B, E]
-        stops=stops,
     )
     room = tf.zeros([rows, round_up(tf.reduce_max(limit), buckets)], tf.int32)  # [B, T]
-    return decoder.decode(tf.constant(ids), tf.constant(mask), request, room)
+    return tf.constant(ids), tf.constant(mask), request, room

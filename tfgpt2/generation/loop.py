@@ -140,7 +140,7 @@ def start(
         logprobs=tf.zeros([rows, size], tf.float32),
         count=tf.zeros([rows], tf.int32),
         reason=tf.where(limit > 0, stopping.RUNNING, stopping.LENGTH),
-        seen=_seen(ids, mask, logits.shape[-1]),
+        seen=seen_tokens(ids, mask, logits.shape[-1]),
         stop=stopping.start(request.stops) if request.stops else (),
         cache=cache,
     )
@@ -204,7 +204,7 @@ def _choose(
         lambda: penalize_repetition(logits, state.seen, request.repetition_penalty),
         lambda: logits,
     )
-    ends = _any_of(request.eos, logits.shape[-1])  # [B, V]
+    ends = any_of(request.eos, logits.shape[-1])  # [B, V]
     scores = forbid(scores, ends, state.step < request.min_new_tokens)
     token = draw(
         scores,
@@ -250,7 +250,7 @@ def _where(rows: tf.Tensor, new: tf.Tensor, old: tf.Tensor) -> tf.Tensor:
     return tf.where(tf.reshape(rows, [-1] + [1] * (new.shape.rank - 1)), new, old)
 
 
-def _seen(ids: tf.Tensor, mask: tf.Tensor, size: int) -> tf.Tensor:
+def seen_tokens(ids: tf.Tensor, mask: tf.Tensor, size: int) -> tf.Tensor:
     """Marks the tokens of the prompts: bool `[B, V]`."""
     rows = tf.broadcast_to(tf.range(tf.shape(ids)[0])[:, None], tf.shape(ids))  # [B, P]
     # Padding goes into a column of its own that is then cut off.
@@ -262,6 +262,6 @@ def _seen(ids: tf.Tensor, mask: tf.Tensor, size: int) -> tf.Tensor:
     return counts[:, :size] > 0  # [B, V]
 
 
-def _any_of(ids: tf.Tensor, size: int) -> tf.Tensor:
+def any_of(ids: tf.Tensor, size: int) -> tf.Tensor:
     """Ids int `[B, E]` -> bool `[B, V]`, True at each id; -1 marks nothing."""
     return tf.reduce_any(tf.range(size)[None, None] == ids[..., None], axis=1)  # [B, V]

@@ -42,13 +42,44 @@ ROW_OPTIONS: dict[str, RowOption] = {
         "int64", -1, -1, 2**63 - 1, "an integer of 0 or more; -1 is a fresh one each time"
     ),
 }
+# What beam search asks beside those.
+BEAM_OPTIONS: dict[str, RowOption] = {
+    "length_penalty": RowOption("float32", 1.0, -10, 10, "a number in [-10, 10]"),
+    "early_stopping": RowOption("int32", 0, 0, 2, "True, False or 'never'"),
+}
+_EARLY_STOPPING = {False: 0, True: 1, "never": 2}  # the codes of `tfgpt2.generation.beam`
+
+
+def early_stopping_codes(value: Any) -> Any:
+    """Turns one value of `early_stopping`, or a list with one per row, into codes.
+
+    Raises:
+        ValueError: It is none of True, False and "never".
+
+    Example:
+        >>> early_stopping_codes([True, "never"])
+        [1, 2]
+    """
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return [early_stopping_codes(one) for one in value]
+    if value is None:
+        return _EARLY_STOPPING[False]
+    if not isinstance(value, (bool, np.bool_)) and value != "never":
+        raise ValueError(
+            explain(
+                f"`early_stopping` must be {BEAM_OPTIONS['early_stopping'].expected}.",
+                fix="True stops with num_beams ended texts; 'never' when none can improve.",
+                early_stopping=value,
+            )
+        )
+    return _EARLY_STOPPING[value if value == "never" else bool(value)]
 
 
 def check_row_option(name: str, value: Any) -> np.ndarray:
     """Checks one setting's value or values.
 
     Args:
-        name: A name of `ROW_OPTIONS`.
+        name: A name of `ROW_OPTIONS` or `BEAM_OPTIONS`.
         value: A number, or one number per row.
 
     Returns:
@@ -58,7 +89,7 @@ def check_row_option(name: str, value: Any) -> np.ndarray:
         TypeError: It is no number.
         ValueError: It is out of range, or of rank 2 or more.
     """
-    option = ROW_OPTIONS[name]
+    option = (ROW_OPTIONS | BEAM_OPTIONS)[name]
     try:
         array = np.asarray(value)
     except ValueError:  # lists of different lengths
@@ -90,7 +121,7 @@ def spread(name: str, value: Any, rows: int) -> tf.Tensor:
     """Checks a setting and gives each row its value.
 
     Args:
-        name: A name of `ROW_OPTIONS`.
+        name: A name of `ROW_OPTIONS` or `BEAM_OPTIONS`.
         value: A number, or one number per row.
         rows: How many rows there are.
 

@@ -1,0 +1,23 @@
+"""PyTorch transformers' beam search on the cases; needs torch, and nothing of the package."""
+
+import beam_cases
+import torch
+import torch_generation
+
+
+@torch.no_grad()
+def search(model, ids, mask, options):
+    """Sequences and their scores."""
+    options = {name: value for name, value in options.items() if value is not None}
+    options.setdefault("eos_token_id", None)
+    out = model.generate(
+        torch.tensor(ids), attention_mask=torch.tensor(mask), do_sample=False,
+        return_dict_in_generate=True, output_scores=True, **options,
+    )  # fmt: skip
+    return {"sequences": out.sequences.tolist(), "scores": out.sequences_scores.tolist()}
+
+
+def run(name):
+    case = beam_cases.CASES[name]
+    ids, mask = beam_cases.prompts(name)
+    return search(torch_generation.model(case), ids, mask, case.options)
