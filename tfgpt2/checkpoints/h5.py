@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,7 +49,7 @@ class H5Reader:
     """The tensors of a `tf_model.h5`, under PyTorch's keys and in PyTorch's layout.
 
     Args:
-        datasets: File and dataset by TensorFlow weight name.
+        datasets: File and dataset by TensorFlow weight name, which may have more in front of it.
 
     Raises:
         ValueError: A dataset is missing, is no plain array of numbers, or is not in this file.
@@ -91,7 +91,7 @@ class H5Reader:
         """
         single = find(WEIGHTS_NAME)
         if single is not None:
-            return cls(_named_datasets(single))
+            return cls({name: (single, name) for name in list_datasets(single)})
         index = find(INDEX_NAME)
         if index is None:
             return None
@@ -233,35 +233,31 @@ def _write_names(group: h5py.Group, attribute: str, names: Sequence[str]) -> Non
         group.attrs[f"{attribute}{i}"] = piece
 
 
-def _named_datasets(path: Path) -> dict[str, tuple[Path, str]]:
-    """Lists the weights of an unsharded file: their names, and where they are."""
-    found: dict[str, tuple[Path, str]] = {}
+def list_datasets(path: Path) -> list[str]:
+    """Lists the datasets that a file holds, by their path in it.
+
+    The lists of names that Keras adds as attributes are not asked for: what they name and the
+    file lacks is a missing weight in any case, and damaged ones keep HDF5 busy for ever.
+
+    Args:
+        path: The file.
+
+    Raises:
+        ValueError: The file is damaged, or holds no datasets.
+    """
+    names: list[str] = []
     with open_h5(path) as file:
-        for layer in _read_names(path, file, "layer_names"):
-            group = _child(path, file, layer, layer)
-            if not isinstance(group, h5py.Group):
-                raise broken(path, "a layer that it names is not there", layer=layer)
-            for name in _read_names(path, group, "weight_names"):
-                if name in found:
-                    raise broken(path, "it names a weight twice", weight=name)
-                found[name] = (path, f"{layer}/{name}")
-    if not found:
-        raise broken(path, "it names no weights")
-    return found
-
-
-def _read_names(path: Path, group: h5py.Group, attribute: str) -> Iterator[str]:
-    """Reads a list of names as Keras stores it, in one attribute or in numbered pieces."""
-    pieces = [attribute] if attribute in group.attrs else []
-    while not pieces or pieces[0] != attribute:
-        if f"{attribute}{len(pieces)}" not in group.attrs:
-            break
-        pieces.append(f"{attribute}{len(pieces)}")
-    if not pieces:
-        raise broken(path, f"the attribute {attribute!r} is missing", group=group.name)
-    for piece in pieces:
-        for name in np.ravel(group.attrs[piece]):
-            yield name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name)
+        try:
+            # Each object once, along the file's own groups: links to elsewhere are not followed.
+            file.visititems(
+                lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None
+            )
+        except (OSError, RuntimeError, KeyError, ValueError) as error:
+            raise broken(path, f"it cannot be listed ({error})") from error
+    if not names:
+        raise broken(path, "it holds no weights")
+    # h5py gives bytes for a name that is no UTF-8; such a dataset is then not found again.
+    return [name if isinstance(name, str) else name.decode("utf-8", "replace") for name in names]
 
 
 def open_h5(path: Path) -> h5py.File:
@@ -290,12 +286,17 @@ def checked_dataset(path: Path, file: h5py.File, name: str, key: str) -> h5py.Da
     found = _child(path, file, name, key)
     if not isinstance(found, h5py.Dataset):
         raise broken(path, f"the dataset {name!r} is missing", key=key)
-    if found.external or found.is_virtual:
+    try:
+        elsewhere, numbers = found.external or found.is_virtual, number_type(found)
+        size = None if found.shape is None else found.size * found.dtype.itemsize
+    except (ValueError, TypeError, RuntimeError, OSError) as error:
+        raise broken(path, f"the dataset {name!r} is damaged ({error})", key=key) from error
+    if elsewhere:
         raise broken(path, f"the dataset {name!r} refers to another file", key=key)
-    if number_type(found) is None or found.shape is None:
-        raise broken(path, f"the dataset {name!r} holds no numbers", key=key, dtype=found.dtype)
+    if numbers is None or size is None:
+        raise broken(path, f"the dataset {name!r} holds no numbers", key=key)
     stored = found.id.get_storage_size()
-    if found.compression is not None or stored < found.size * found.dtype.itemsize:
+    if found.compression is not None or stored < size:
         raise broken(
             path,
             f"the dataset {name!r} stores {stored} bytes for shape {list(found.shape)} of"

@@ -15,10 +15,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-import h5py
 import numpy as np
 
-from tfgpt2.checkpoints.h5 import checked_dataset, number_type, open_h5, read_dataset
+from tfgpt2.checkpoints.h5 import (
+    checked_dataset,
+    list_datasets,
+    number_type,
+    open_h5,
+    read_dataset,
+)
 from tfgpt2.checkpoints.shards import broken
 from tfgpt2.errors import explain
 
@@ -167,8 +172,9 @@ class _File:
     def table(self) -> dict[str, tuple[str, ...]]:
         """Finds the datasets of every key."""
         found: dict[str, str] = {}
+        names = list_datasets(self._path)
         with open_h5(self._path) as file:
-            for name in _datasets(self._path, file):
+            for name in names:
                 if _STATE.search(name):
                     continue
                 key = _key_of(name)
@@ -201,18 +207,6 @@ class _File:
     def read(self, place: str, key: str) -> np.ndarray:
         with open_h5(self._path) as file:
             return read_dataset(self._path, file, place, key)
-
-
-def _datasets(path: Path, file: h5py.File) -> list[str]:
-    """Lists the datasets that a Keras weights file holds."""
-    names: list[str] = []
-    try:
-        file.visititems(
-            lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None
-        )
-    except (OSError, RuntimeError, KeyError) as error:
-        raise broken(path, f"it cannot be listed ({error})") from error
-    return names
 
 
 def _key_of(name: str) -> str | None:

@@ -87,7 +87,7 @@ def test_keys_with_a_wrapper_in_front(tmp_path):
 
 
 def test_no_configuration(tmp_path):
-    with pytest.raises(FileNotFoundError, match="neither config.json nor hparams.json.*'a-model'"):
+    with pytest.raises(FileNotFoundError, match="'config.json'.*'hparams.json'.*'a-model'"):
         load_config(finder(tmp_path), "a-model")
 
 
