@@ -11,7 +11,14 @@ import pytest
 from tfgpt2.checkpoints.safetensors import Stored, write
 
 LIMIT = 1.3
-GPT2_SMALL = {"n_layer": 12, "n_embd": 768, "n_head": 12, "vocab_size": 50257, "n_positions": 1024}
+# Blocks, width and heads of the published sizes.
+SIZES = {
+    "distilgpt2": (6, 768, 12),
+    "gpt2": (12, 768, 12),
+    "gpt2-medium": (24, 1024, 16),
+    "gpt2-large": (36, 1280, 20),
+    "gpt2-xl": (48, 1600, 25),
+}
 
 # Prints by how many bytes the resident memory rose, at its highest, while the model was loaded.
 # Linux resets the high-water mark of a process that writes 5 into its clear_refs.
@@ -27,6 +34,8 @@ open("/proc/self/clear_refs", "w").write("5")
 before = status("VmRSS")
 model = TFGPT2LMHeadModel.from_pretrained(sys.argv[2])
 print(status("VmHWM") - before, 4 * model.num_parameters())
+logits = model([[1, 2, 3]], use_cache=False).logits.numpy()
+assert logits.shape == (1, 3, 50257) and (abs(logits) < 1e6).all(), logits
 """
 
 
@@ -45,14 +54,19 @@ def write_checkpoint(folder, config, dtype):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize(
-    "name, dtype",
+    ("name", "dtype"),
     [
-        ("124M, float32", "float32"),
-        pytest.param("124M, stored as float16", "float16", marks=pytest.mark.long),
+        ("gpt2", "float32"),
+        pytest.param("gpt2", "float16", marks=pytest.mark.long),
+        *(pytest.param(n, "float32", marks=pytest.mark.long) for n in SIZES if n != "gpt2"),
     ],
 )
 def test_peak_of_loading(name, dtype, tmp_path, figure):
-    config = cases.config_of(cases.Case(GPT2_SMALL))
+    layers, width, heads = SIZES[name]
+    config = cases.config_of(
+        cases.Case({"n_layer": layers, "n_embd": width, "n_head": heads,
+                    "vocab_size": 50257, "n_positions": 1024})
+    )  # fmt: skip
     write_checkpoint(tmp_path / "large", config, dtype)
     write_checkpoint(tmp_path / "small", cases.config_of(cases.Case()), "float32")
     done = subprocess.run(
@@ -64,5 +78,5 @@ def test_peak_of_loading(name, dtype, tmp_path, figure):
     (tmp_path / "large" / "model.safetensors").unlink()
     assert done.returncode == 0, done.stderr
     risen, size = map(int, done.stdout.split())
-    figure(f"peak memory of loading / size of the weights: {name}", risen / size)
+    figure(f"peak memory of loading / size of the weights: {name}, stored as {dtype}", risen / size)
     assert risen <= LIMIT * size, f"{risen} bytes for {size} bytes of weights"

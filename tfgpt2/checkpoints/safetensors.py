@@ -23,6 +23,7 @@ from tfgpt2.errors import explain
 WEIGHTS_NAME = "model.safetensors"
 INDEX_NAME = "model.safetensors.index.json"
 
+ALIGNMENT = 64  # bytes; TensorFlow's own tensors begin at multiples of it
 _MAX_HEADER = 100_000_000  # bytes; the limit that the format sets
 _DTYPES = {
     "F64": np.float64,
@@ -128,13 +129,26 @@ class SafetensorsReader:
     def read(self, key: str) -> np.ndarray:
         """Reads one tensor, in the type the file has (bfloat16 as `ml_dtypes.bfloat16`)."""
         entry = self._entries[key]
-        array = np.empty(entry.shape, entry.dtype)
+        array = aligned_array(entry.shape, entry.dtype)
         with entry.path.open("rb") as file:
             file.seek(entry.start)
             count = file.readinto(array.reshape(-1).view(np.uint8))
         if count != array.nbytes:
             raise _broken(entry.path, f"it ended inside the tensor {key!r}")
         return array
+
+
+def aligned_array(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Returns an uninitialised array whose memory TensorFlow can use without a copy.
+
+    Args:
+        shape: Its shape.
+        dtype: Its type.
+    """
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    raw = np.empty(size + ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % ALIGNMENT
+    return raw[start : start + size].view(dtype).reshape(shape)
 
 
 def write(tensors: Iterable[Stored], path: Path) -> None:

@@ -17,6 +17,7 @@ from tfgpt2.errors import explain
 
 _WEIGHT_FILE = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?")
 _STORED_TYPES = ("float64", "float32", "float16", "bfloat16")
+_SHAREABLE = (np.float32, np.float64, np.float16)  # DLPack has no bfloat16 for numpy
 _MAX_LISTED = 20  # keys of one kind that an error shows
 
 
@@ -74,7 +75,7 @@ class WeightLoader:
         if not tf.as_dtype(kind).is_floating:
             self._misfits.append(f"{key} holds {kind} in the file, not floating-point numbers")
             return nothing
-        return tf.convert_to_tensor(self._reader.read(stored).astype(dtype, copy=False))
+        return _as_tensor(self._reader.read(stored), dtype)
 
     def check(self, name: str) -> None:
         """Raises when the checkpoint and the model did not fit together.
@@ -110,6 +111,23 @@ class WeightLoader:
                     checkpoint=name,
                 )
             )
+
+
+def _as_tensor(array: np.ndarray, dtype: str) -> tf.Tensor:
+    """Makes a tensor of an array that nobody else uses, with at most one copy at a time.
+
+    A plain conversion copies twice, and the token table of a small model is half of it. Shared
+    memory has to be aligned as TensorFlow's own is.
+    """
+    kind = tf.as_dtype(dtype).as_numpy_dtype
+    if kind not in _SHAREABLE or not array.size:
+        return tf.convert_to_tensor(array.astype(kind, copy=False))
+    in_place = array.dtype == kind and array.flags.c_contiguous
+    if not in_place or array.ctypes.data % safetensors.ALIGNMENT:
+        aligned = safetensors.aligned_array(array.shape, kind)
+        aligned[...] = array
+        array = aligned
+    return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
 
 
 def write_weights(
