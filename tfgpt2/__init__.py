@@ -39,6 +39,8 @@ _PUBLIC = {
     # generation
     "GenerationConfig": "tfgpt2.generation.config",
     "TextGenerator": "tfgpt2.text",
+    # serving
+    "export_task": "tfgpt2.serving.export",
 }
 
 __all__ = ["__version__", *_PUBLIC]

@@ -20,12 +20,14 @@ from tfgpt2.errors import explain
 from tfgpt2.generation.config import GenerationConfig
 from tfgpt2.generation.options import ROW_OPTIONS
 from tfgpt2.generation.texts import check_numbers
-from tfgpt2.serving import signatures
+from tfgpt2.serving import signatures, tasks
 from tfgpt2.text import TextGenerator
+from tfgpt2.tokenizer.layer import TFGPT2Tokenizer
 
 _PROGRAM = Path(__file__).with_name("probe.py")
 _PROBE = ("Once upon a time", "", "2 + 2 =")
 _PROBE_TOKENS = 8
+Case = tuple[str, dict[str, tf.Tensor]]  # a signature's name and its inputs
 _FLOAT_TOLERANCE = 1e-3  # nats; the two processes may use different kernels
 
 
@@ -87,15 +89,7 @@ def export(
         ...     export(generator, f"{directory}/1", jit_compile=False, check=False).signatures[0]
         'serving_default'
     """
-    path = Path(path)
-    if os.path.lexists(path):
-        raise FileExistsError(
-            explain(
-                "The version directory exists, and an export never overwrites one.",
-                fix=f"Export to the next version, {path.parent / '2'} for example.",
-                path=str(path),
-            )
-        )
+    _check_absent(path)
     live = TextGenerator(
         generator.model,
         generator.tokenizer,
@@ -105,16 +99,102 @@ def export(
         output_buckets=generator.output_buckets if output_buckets is None else output_buckets,
         jit_compile=jit_compile,
     )
+    functions = signatures.build(live)
+    return _publish(path, functions, live, _text_cases(functions) if check else None)
+
+
+def export_task(
+    model: Any, tokenizer: TFGPT2Tokenizer, path: str | os.PathLike[str], *, check: bool = True
+) -> ExportReport:
+    """Writes a model with a task head as a SavedModel that reads strings.
+
+    Its signature is `classify`, `tag` or `answer`, by the head, and `serving_default` is the same.
+    Nothing in it is compiled by XLA: it runs on every server.
+
+    Args:
+        model: A `TFGPT2ForSequenceClassification`, `TFGPT2ForTokenClassification` or
+            `TFGPT2ForQuestionAnswering`.
+        tokenizer: The tokenizer that belongs to it.
+        path: The version directory; it must not exist. It appears complete or not at all.
+        check: Compare with a clean process; see `export`.
+
+    Returns:
+        What was written.
+
+    Raises:
+        FileExistsError: `path` exists.
+        TypeError: The model has no such head.
+        RuntimeError: The check found a difference; nothing is left behind.
+
+    Example:
+        >>> import tempfile, tfgpt2
+        >>> tokenizer = tfgpt2.TFGPT2Tokenizer({"a": 0, "b": 1}, [])
+        >>> config = tfgpt2.GPT2Config(vocab_size=2, n_embd=4, n_head=1, n_layer=1)
+        >>> model = tfgpt2.TFGPT2ForSequenceClassification(config)
+        >>> with tempfile.TemporaryDirectory() as directory:
+        ...     export_task(model, tokenizer, f"{directory}/1", check=False).signatures
+        ('serving_default', 'classify')
+    """
+    _check_absent(path)
+    functions = tasks.build(model, tokenizer)
+    first = functions["serving_default"]
+    specs = first.input_signature
+    # Every input gets the same texts; a question about itself is as good a probe as any.
+    inputs = {spec.name: tf.constant(_PROBE) for spec in specs}
+    cases = [("serving_default", inputs)] if check else None
+    owner = Parts(model, tokenizer)
+    return _publish(path, functions, owner, cases)
+
+
+class Parts(NamedTuple):
+    """What a SavedModel is made of.
+
+    Attributes:
+        model: The model.
+        tokenizer: Its tokenizer.
+    """
+
+    model: Any
+    tokenizer: TFGPT2Tokenizer
+
+
+def _check_absent(path: str | os.PathLike[str]) -> None:
+    path = Path(path)
+    if os.path.lexists(path):
+        raise FileExistsError(
+            explain(
+                "The version directory exists, and an export never overwrites one.",
+                fix=f"Export to the next version, {path.parent / '2'} for example.",
+                path=str(path),
+            )
+        )
+
+
+def _publish(
+    path: str | os.PathLike[str],
+    functions: dict[str, Any],
+    parts: TextGenerator | Parts,
+    cases: list[Case] | None,
+) -> ExportReport:
+    """Writes functions beside their place, checks them, and moves them there.
+
+    Args:
+        path: The version directory.
+        functions: Signatures by name.
+        parts: Whose weights and vocabulary the functions use.
+        cases: What to ask of the live functions and of a clean process; None checks nothing.
+    """
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # In the same directory, so that the last step is a rename; a server ignores names that are
     # no version number.
     beside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     # Started first: it imports TensorFlow while the functions are traced here.
-    probe = _start_probe() if check else None
+    probe = _start_probe() if cases is not None else None
     try:
-        functions = _write(live, beside)
+        _write(functions, parts, beside)
         if probe is not None:
-            _check(probe, beside, functions)
+            _check(probe, beside, functions, cases)
         beside.chmod(0o755)  # mkdtemp's 0700 would keep a server's user out
         beside.rename(path)
     except BaseException:
@@ -125,28 +205,21 @@ def export(
             probe.kill()
             probe.communicate()
     size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-    return ExportReport(path, tuple(functions), size / 1e6, check)
+    return ExportReport(path, tuple(functions), size / 1e6, cases is not None)
 
 
-def _write(live: TextGenerator, directory: Path) -> dict[str, Any]:
-    """Writes the SavedModel and returns its functions by signature name."""
-    functions = signatures.build(live)
+def _write(functions: dict[str, Any], parts: TextGenerator | Parts, directory: Path) -> None:
+    """Writes the SavedModel, with everything that has state and that the signatures use."""
     module = tf.Module()
-    module.resources = _resources(live)
+    module.resources = [*(weight.value for weight in parts.model.weights), parts.tokenizer]
     for name, function in functions.items():
         setattr(module, name, function)  # for Python: loaded.generate(text), with defaults
     # The functions, not traces of them: only those have the defaults of their arguments.
     tf.saved_model.save(module, str(directory), signatures=functions)
-    return functions
 
 
-def _resources(live: TextGenerator) -> list[Any]:
-    """Everything with state that the signatures use, for the SavedModel to keep."""
-    return [*(weight.value for weight in live.model.weights), live.tokenizer]
-
-
-def _check(probe: subprocess.Popen[str], directory: Path, functions: dict[str, Any]) -> None:
-    """Runs the SavedModel in a clean process and compares it with the live functions."""
+def _text_cases(functions: dict[str, Any]) -> list[Case]:
+    """What to ask of a generator's signatures."""
     text = tf.constant(_PROBE)
     options = {
         name: tf.constant([option.off], option.dtype) for name, option in ROW_OPTIONS.items()
@@ -154,12 +227,21 @@ def _check(probe: subprocess.Popen[str], directory: Path, functions: dict[str, A
     options |= {"max_new_tokens": tf.constant([_PROBE_TOKENS]), "stop": tf.constant([["\n\n"]])}
     # Greedy and sampled rows, with the same shapes: one program to compile.
     sampled = {"temperature": tf.constant([0.0, 1.0, 1.0]), "seed": tf.constant([7], tf.int64)}
-    cases = [
+    return [
         ("generate", {"text": text} | options | sampled),
         ("score", {"text": text}),
         ("tokenize", {"text": text}),
         ("detokenize", {"ids": functions["tokenize"](text)["ids"]}),
     ]
+
+
+def _check(
+    probe: subprocess.Popen[str],
+    directory: Path,
+    functions: dict[str, Any],
+    cases: list[Case],
+) -> None:
+    """Runs the SavedModel in a clean process and compares it with the live functions."""
     requests = [
         {"signature": name, "inputs": {key: _plain(value) for key, value in inputs.items()}}
         for name, inputs in cases
@@ -168,8 +250,8 @@ def _check(probe: subprocess.Popen[str], directory: Path, functions: dict[str, A
     # The clean process compiles at the same time as this one.
     expected = [functions[name](**inputs) for name, inputs in cases]
     for (name, _), live, answer in zip(cases, expected, _answers(probe), strict=True):
-        if "token_logprobs" in live:
-            check_numbers(live["token_logprobs"].numpy())
+        for numbers in (live[key] for key in ("token_logprobs", "scores", "score") if key in live):
+            check_numbers(numbers.numpy())
         for key, value in live.items():
             if not _same(_plain(value), answer.get(key)):
                 raise RuntimeError(
