@@ -1,4 +1,4 @@
-"""The command line: `tfgpt2 generate`, `tokenize`, `export`, `info`.
+"""The command line: `tfgpt2 generate`, `tokenize`, `export`, `convert`, `info`.
 
 Texts and results go to standard output, progress and errors to standard error, so commands can be
 piped. TensorFlow is imported inside the commands: `tfgpt2 --help` answers at once.
@@ -108,6 +108,26 @@ def export(
     with _working(f"Exporting to {path}" + (" and checking it" if check else "")):
         report = write(generator, path, jit_compile=jit_compile, check=check)
     print(f"{report.path}  {report.megabytes:.1f} MB  {', '.join(report.signatures)}")
+
+
+@app.command()
+def convert(
+    source: Annotated[str, typer.Argument(help="Directory, bundled name or hub name.")],
+    destination: Annotated[Path, typer.Argument(help="Directory to make.")],
+    to: Annotated[str, typer.Option(help="safetensors, h5 or keras_hub.")] = "safetensors",
+    dtype: Annotated[str | None, typer.Option(help="Such as float16; the source's own.")] = None,
+) -> None:
+    """Convert a checkpoint of any format, and check that the model is the same."""
+    with _working("Starting"):
+        from tfgpt2.convert import convert as run
+    report = run(source, destination, to=to, dtype=dtype)
+    print(
+        f"{report.path}  {report.model}, {report.source_format} -> {report.format},"
+        f" {report.tensors} tensors, {report.size / 1e6:.1f} MB,"
+        f" largest difference of logits {report.difference:.1e}"
+    )
+    for note in report.notes:
+        _notes.print(escape(note), style="yellow")
 
 
 @app.command()
