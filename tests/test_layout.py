@@ -58,7 +58,9 @@ ALLOWED = {
     ),
     "tfgpt2.tokenizer.pretokenize": ("tfgpt2.tokenizer.",),
     "tfgpt2.tokenizer.bpe": ("tfgpt2.tokenizer.",),
-    "tfgpt2.tokenizer.": ("tfgpt2.tokenizer.", "tfgpt2.checkpoints.hub"),
+    "tfgpt2.tokenizer.": (
+        "tfgpt2.tokenizer.", "tfgpt2.checkpoints.hub", "tfgpt2.checkpoints.companions",
+    ),
     "tfgpt2.checkpoints.hub": (),
     "tfgpt2.checkpoints.names": (),
     "tfgpt2.checkpoints.": ("tfgpt2.checkpoints.", "tfgpt2.config"),

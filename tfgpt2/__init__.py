@@ -39,6 +39,9 @@ _PUBLIC = {
     # generation
     "GenerationConfig": "tfgpt2.generation.config",
     "TextGenerator": "tfgpt2.text",
+    # checkpoints of other programs
+    "convert": "tfgpt2.convert",
+    "load_keras_hub": "tfgpt2.convert",
     # serving
     "export_task": "tfgpt2.serving.export",
 }

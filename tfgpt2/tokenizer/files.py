@@ -11,6 +11,7 @@ from typing import Any
 
 import tokenizers
 
+from tfgpt2.checkpoints.companions import find_companion
 from tfgpt2.checkpoints.hub import Repository
 from tfgpt2.errors import explain
 from tfgpt2.tokenizer import spec as specs
@@ -44,12 +45,17 @@ def read(name: str | os.PathLike[str], **options: Any) -> Spec:
     repository = Repository(name, **where)
     config = _json(repository, "tokenizer_config.json") or {}
     names = (_json(repository, "special_tokens_map.json") or {}) | config
-    whole = _json(repository, "tokenizer.json")
+    # Under transformers' names, or as OpenAI and KerasHub call them.
+    whole, vocab, merges = (
+        find_companion(repository.find, file)
+        for file in ("tokenizer.json", "vocab.json", "merges.txt")
+    )
     if whole is not None:
-        found = _from_backend(whole)
+        found = _from_backend(_load(whole))
     else:
-        vocab = _json(repository, "vocab.json", required=True)
-        found = {"vocab": vocab, "merges": _merges(repository.require("merges.txt")), "added": []}
+        vocab = _load(vocab or repository.require("vocab.json"))
+        merges = _merges(merges or repository.require("merges.txt"))
+        found = {"vocab": vocab, "merges": merges, "added": []}
     known = {token.content for token in found["added"]}
     extra = [
         added_token(token, token_id)
@@ -284,8 +290,8 @@ def _merges(path: Path) -> list[str]:
     return [line for line in lines if line and not line.startswith("#version")]
 
 
-def _json(repository: Repository, filename: str, required: bool = False) -> Any:
-    path = repository.require(filename) if required else repository.find(filename)
+def _json(repository: Repository, filename: str) -> Any:
+    path = repository.find(filename)
     return None if path is None else _load(path)
 
 

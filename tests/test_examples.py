@@ -1,0 +1,50 @@
+"""The example programs run, at toy size."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import tfgpt2
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+SPEECH = "{name}:\nWhat say you, {name}, of the {thing} that we saw?\nIt was a {thing}, I say.\n\n"
+
+
+def run(program, *arguments):
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / program, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def test_training_from_scratch_makes_a_checkpoint_that_loads(tmp_path):
+    names, things = ("ANNA", "BERT", "CARL", "DORA"), ("horse", "crown", "ghost", "letter", "ship")
+    speeches = [SPEECH.format(name=n, thing=t) for n in names for t in things]
+    (tmp_path / "text.txt").write_text("".join(speeches * 10))
+    output = run(
+        *("01_train_from_scratch.py", "--text", tmp_path / "text.txt"),
+        *("--output", tmp_path / "model", "--vocab-size", 300, "--width", 32, "--layers", 2),
+        *("--heads", 2, "--context", 48, "--batch", 8, "--steps", 60, "--steps-per-epoch", 30),
+        *("--learning-rate", 0.01, "--dropout", 0),
+    )
+    report = json.loads((tmp_path / "model" / "training.json").read_text())
+    losses = report["history"]["val_loss"]
+    assert losses[-1] < losses[0] and report["validation nats per byte"] < 1.5
+    assert f"{report['parameters']}" in output
+    generator = tfgpt2.TextGenerator.from_pretrained(tmp_path / "model")
+    text = generator.generate("ANNA:\n", temperature=0, max_new_tokens=30)
+    assert "say" in text or "What" in text
+
+
+def test_a_saved_model_runs_without_this_package(tmp_path):
+    generator = tfgpt2.TextGenerator.from_pretrained("shakespeare-tiny")
+    generator.export(tmp_path / "1", jit_compile=False, check=False)
+    output = run("02_run_saved_model.py", tmp_path / "1", "ROMEO:\nI ")
+    assert output.startswith("ROMEO:\nI ") and "150 tokens, finish_reason length" in output
