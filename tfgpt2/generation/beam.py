@@ -214,9 +214,10 @@ def _choose(state: State, logits: tf.Tensor, request: BeamRequest) -> State:
         score=tf.gather(scores, index, batch_dims=1),
         logprob=tf.gather(tf.reshape(logprobs, [-1, beams * vocabulary]), index, batch_dims=1),
     )
-    open_score = tf.where(found.reason == stopping.RUNNING, found.score, NEVER)
-    order = tf.math.top_k(open_score, beams).indices  # [B, K]
-    running, parent, token = _take((found, parent, token), order)  # [B, K]
+    # A text that has ended does not go on, not even where there are fewer than `K` that do.
+    goes_on = found._replace(score=tf.where(found.reason == stopping.RUNNING, found.score, NEVER))
+    order = tf.math.top_k(goes_on.score, beams).indices  # [B, K]
+    running, parent, token = _take((goes_on, parent, token), order)  # [B, K]
     # A model whose scores are no numbers ends the row's search, and the result says so.
     score = tf.where(tf.reduce_any(broken, axis=1, keepdims=True), float("nan"), running.score)
     step = state.step + 1
