@@ -113,13 +113,35 @@ def test_fit_takes_sample_weights_callbacks_and_single_batches(tokenizer):
     assert np.isfinite(before).all()
 
 
-def test_trains_within_a_distribution_strategy(tokenizer):
-    devices = tf.config.list_logical_devices("CPU")
-    strategy = tf.distribute.MirroredStrategy([device.name for device in devices])
+# Two replicas on one CPU: as many steps as one replica, on the same global batches.
+REPLICAS = """
+import sys
+import keras, numpy as np, tensorflow as tf
+devices = tf.config.list_physical_devices("CPU")
+tf.config.set_logical_device_configuration(
+    devices[0], [tf.config.LogicalDeviceConfiguration()] * 2)
+import tfgpt2
+ids = np.random.default_rng(0).integers(0, 20, (8, 6))
+def train(strategy):
     with strategy.scope():
-        model = build("LMHeadModel")
-        model.compile(keras.optimizers.SGD(0.1), jit_compile=False)
-    batch = tokenizer(TEXTS)
-    data = tf.data.Dataset.from_tensors(dict(batch, labels=batch["input_ids"])).repeat(4)
-    history = model.fit(data, epochs=2, verbose=0, shuffle=False).history["loss"]
-    assert history[1] < history[0]
+        keras.utils.set_random_seed(0)
+        model = tfgpt2.TFGPT2LMHeadModel(tfgpt2.GPT2Config(
+            vocab_size=20, n_positions=6, n_embd=8, n_layer=1, n_head=2,
+            attn_pdrop=0.0, resid_pdrop=0.0, embd_pdrop=0.0))
+        model.compile(keras.optimizers.SGD(0.5), jit_compile=False)
+    data = tf.data.Dataset.from_tensor_slices({"input_ids": ids, "labels": ids}).batch(4)
+    history = model.fit(data, epochs=3, verbose=0, shuffle=False)
+    return history.history["loss"], model.get_weights()
+one = train(tf.distribute.OneDeviceStrategy("/cpu:0"))
+two = train(tf.distribute.MirroredStrategy(["/cpu:0", "/cpu:1"]))
+assert tf.distribute.MirroredStrategy(["/cpu:0", "/cpu:1"]).num_replicas_in_sync == 2
+np.testing.assert_allclose(one[0], two[0], rtol=1e-4)
+for a, b in zip(one[1], two[1]):
+    np.testing.assert_allclose(a, b, atol=1e-5)
+print("equal")
+"""
+
+
+def test_two_replicas_train_like_one():
+    done = subprocess.run([sys.executable, "-c", REPLICAS], capture_output=True, text=True)
+    assert done.stdout.strip() == "equal", done.stderr[-2000:]

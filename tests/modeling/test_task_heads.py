@@ -1,5 +1,7 @@
 """The task heads against PyTorch transformers: outputs, losses and gradients; and in `fit`."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -114,14 +116,16 @@ def test_outputs_losses_and_gradients_are_those_of_pytorch(case, tmp_path):
     assert compared > 30
 
 
-# Every head as it comes, and each way to run it on one kind of head or another.
-FITS = [
+# Every head as it comes, and each way to run it on one kind of head or another; the rest is long.
+QUICK = [
     *((case, "float32", False) for case in CASES),
     ("double heads", "mixed_bfloat16", True),
     ("classes", "mixed_float16", False),
     ("tags", "mixed_bfloat16", False),
     ("answers", "float32", True),
 ]
+ALL = list(itertools.product(CASES, ["float32", "mixed_bfloat16", "mixed_float16"], [False, True]))
+FITS = [*QUICK, *(pytest.param(*fit, marks=pytest.mark.long) for fit in ALL if fit not in QUICK)]
 
 
 @pytest.mark.parametrize(("case", "policy", "jit"), FITS)

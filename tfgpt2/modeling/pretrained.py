@@ -243,7 +243,9 @@ class TFGPT2PreTrainedModel(StoredModel, keras.Model):
             y_pred, ModelOutput) else []  # fmt: skip
         own = tf.add_n(parts) if parts else None
         if own is not None and y is None and sample_weight is None and not self._scores_targets:
-            return tf.add_n([own, *self.losses])
+            # Replicas add their gradients up; `fit` shows the loss times their number again.
+            replicas = tf.distribute.get_strategy().num_replicas_in_sync
+            return tf.add_n([own, *self.losses]) / replicas
         if own is None and y is not None and self._scores_targets:
             return super().compute_loss(x, y, _scores(y_pred), sample_weight, training)
         raise ValueError(
