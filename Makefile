@@ -24,6 +24,8 @@ $(MODEL): | $(VENV)/installed
 
 test: $(VENV)/installed-test
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not long"
+	@echo "The examples of the docstrings:"
+	$(BIN)/python -m pytest -q --doctest-modules tfgpt2
 
 test-long: $(VENV)/installed-test
 	$(BIN)/python -m pytest -n 2 --dist loadfile

@@ -40,8 +40,8 @@ _PUBLIC = {
     "GenerationConfig": "tfgpt2.generation.config",
     "TextGenerator": "tfgpt2.text",
     # checkpoints of other programs
-    "convert": "tfgpt2.convert",
-    "load_keras_hub": "tfgpt2.convert",
+    "convert": "tfgpt2.conversion",
+    "load_keras_hub": "tfgpt2.conversion",
     # serving
     "export_task": "tfgpt2.serving.export",
 }

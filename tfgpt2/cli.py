@@ -119,7 +119,7 @@ def convert(
 ) -> None:
     """Convert a checkpoint of any format, and check that the model is the same."""
     with _working("Starting"):
-        from tfgpt2.convert import convert as run
+        from tfgpt2.conversion import convert as run
     report = run(source, destination, to=to, dtype=dtype)
     print(
         f"{report.path}  {report.model}, {report.source_format} -> {report.format},"

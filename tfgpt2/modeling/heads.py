@@ -13,7 +13,7 @@ from tfgpt2.errors import explain
 from tfgpt2.generation.config import GenerationConfig
 from tfgpt2.modeling.backbone import Activations
 from tfgpt2.modeling.cache import KVCache, empty_cache
-from tfgpt2.modeling.inputs import Inputs, check
+from tfgpt2.modeling.inputs import Inputs
 from tfgpt2.modeling.layers import Embedding
 from tfgpt2.modeling.losses import causal_lm_loss
 from tfgpt2.modeling.pretrained import TFGPT2PreTrainedModel
@@ -83,8 +83,8 @@ class TFGPT2Model(TFGPT2PreTrainedModel):
 
         Source: transformers 4.57, `modeling_tf_gpt2.py::TFGPT2Model.call`.
         """
-        inputs = check(
-            self.config,
+        inputs, done = self.encode(
+            training,
             input_ids=input_ids,
             past_key_values=past_key_values,
             attention_mask=attention_mask,
@@ -95,7 +95,6 @@ class TFGPT2Model(TFGPT2PreTrainedModel):
             encoder_hidden_states=encoder_hidden_states,
             encoder_attention_mask=encoder_attention_mask,
         )
-        done = self.run(inputs, training=training)
         output = TFBaseModelOutputWithPastAndCrossAttentions(
             last_hidden_state=unflatten(done.last, inputs),
             **extras(self, done, inputs, use_cache, output_attentions, output_hidden_states),
@@ -291,8 +290,8 @@ class TFGPT2LMHeadModel(TFGPT2PreTrainedModel):
             ValueError: A shape, an id or a length does not fit.
             TypeError: An input has the wrong type or an unknown name.
         """
-        inputs = check(
-            self.config,
+        inputs, done = self.encode(
+            training,
             input_ids=input_ids,
             past_key_values=past_key_values,
             attention_mask=attention_mask,
@@ -304,7 +303,6 @@ class TFGPT2LMHeadModel(TFGPT2PreTrainedModel):
             encoder_attention_mask=encoder_attention_mask,
             labels=labels,
         )
-        done = self.run(inputs, training=training)
         logits = self.score(done.last)  # [B, T, V]
         loss = None if labels is None else causal_lm_loss(logits, inputs.labels)
         output = TFCausalLMOutputWithCrossAttentions(

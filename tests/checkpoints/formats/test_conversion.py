@@ -8,9 +8,9 @@ import pytest
 from format_cases import first_output, load
 
 import tfgpt2
-from tfgpt2 import convert as module
+from tfgpt2 import conversion as module
 from tfgpt2.checkpoints import h5
-from tfgpt2.convert import convert, load_keras_hub
+from tfgpt2.conversion import convert, load_keras_hub
 
 SOURCES = ["torch_zip", "torch_base", "tf_lm", "tf_safetensors", "flax", "tf1", "keras_hub"]
 FORMATS = ["safetensors", "h5", "keras_hub"]
