@@ -61,8 +61,13 @@ class Decoder:
         def program(*tensors: Any) -> Any:
             return function(self._model, *tensors, self._vocabulary, in_place=self._in_place)
 
+        # TensorFlow warns of retracing by the place of the code, which all programs share; a
+        # partial has none, so each program is counted by itself.
         return tf.function(
-            program, input_signature=signature, jit_compile=self._in_place, autograph=False
+            functools.partial(program),
+            input_signature=signature,
+            jit_compile=self._in_place,
+            autograph=False,
         )
 
 
