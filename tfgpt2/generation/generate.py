@@ -19,6 +19,7 @@ from tfgpt2.generation.loop import Request, Result
 from tfgpt2.generation.options import BEAM_OPTIONS, ROW_OPTIONS, spread
 from tfgpt2.generation.stopping import StopStrings
 from tfgpt2.generation.texts import check_numbers
+from tfgpt2.modeling.cache import align_right
 from tfgpt2.outputs import ModelOutput
 
 _DEFAULT_NEW_TOKENS = 20  # as in transformers
@@ -319,17 +320,14 @@ def _lay_out(
     context = model.config.n_positions
     buckets = default_buckets(context)
     lengths = mask.sum(axis=1)  # [B]
-    order = np.argsort(mask, axis=1, kind="stable")  # the padding first
-    ids, mask = np.take_along_axis(ids * mask, order, 1), np.take_along_axis(mask, order, 1)
     longest = int(lengths.max())
     extra = int(round_up(tf.constant(longest), buckets)) - longest
-    ids, mask = (
-        np.pad(array[:, columns - longest :], [[0, 0], [extra, 0]]) for array in (ids, mask)
-    )  # [B, P]
+    aligned = align_right(tf.constant(ids, tf.int32), tf.constant(mask, tf.int32))
+    prompts = [tf.pad(part[:, columns - longest :], [[0, 0], [extra, 0]]) for part in aligned]
     limit = tf.minimum(settings["max_new_tokens"], context - tf.constant(lengths, tf.int32))
     request = Request(
         **(settings | {"max_new_tokens": limit}),
         eos=tf.tile(tf.constant([config.eos_ids or [-1]], tf.int32), [rows, 1]),  # [B, E]
     )
     room = tf.zeros([rows, round_up(tf.reduce_max(limit), buckets)], tf.int32)  # [B, T]
-    return tf.constant(ids), tf.constant(mask), request, room
+    return *prompts, request, room  # [B, P], [B, P]
