@@ -69,6 +69,13 @@ def test_gumbel_depends_on_seed_and_step_only():
     assert not np.intersect1d(noise, sampling.gumbel(seeds, tf.constant(4), 50)).size
 
 
+def test_gumbel_takes_a_step_per_row(run_as):
+    seeds, steps = tf.constant(SEEDS, tf.int64), tf.range(len(SEEDS)) * 1000
+    found = run_as(lambda seed, step: sampling.gumbel(seed, step, 7))(seeds, steps)
+    twin = [twins.gumbel(seed, 1000 * row, 7) for row, seed in enumerate(SEEDS)]
+    np.testing.assert_allclose(found, twin, rtol=2e-5)
+
+
 def test_gumbel_is_finite_and_has_the_right_moments():
     noise = sampling.gumbel(tf.range(2000, dtype=tf.int64), tf.constant(0), 51).numpy()
     assert np.isfinite(noise).all()

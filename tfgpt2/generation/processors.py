@@ -74,7 +74,7 @@ def draw(
         top_p: float32 `[B]`; 1 is off.
         min_p: float32 `[B]`; 0 is off.
         seed: int64 `[B]`.
-        step: int32 `[]`.
+        step: int32 `[B]`, tokens the row drew before; `[]` is one number for all rows.
 
     Returns:
         int32 `[B]`.

@@ -55,7 +55,7 @@ def gumbel(seed: tf.Tensor, step: tf.Tensor, count: int) -> tf.Tensor:
 
     Args:
         seed: int64 `[B]`.
-        step: int32 `[]`, how many tokens were drawn before.
+        step: int32 `[B]`, how many tokens the row drew before; `[]` is one number for all rows.
         count: Numbers per row.
 
     Returns:
@@ -65,7 +65,7 @@ def gumbel(seed: tf.Tensor, step: tf.Tensor, count: int) -> tf.Tensor:
     low = tf.bitcast(tf.cast(seed & 0xFFFFFFFF, tf.int64), tf.uint32)[:, 0]  # [B]
     high = tf.bitcast(seed, tf.uint32)[:, 1]  # [B]
     key = (low[:, None], high[:, None])  # [B, 1]
-    counter = (tf.range(half, dtype=tf.int32)[None], tf.reshape(step, [1, 1]))  # [1, V / 2], [1, 1]
+    counter = (tf.range(half, dtype=tf.int32)[None], tf.reshape(step, [-1, 1]))  # [1, V/2], [B, 1]
     words = threefry(key, tuple(tf.bitcast(part, tf.uint32) for part in counter))
     bits = tf.concat(words, axis=1)[:, :count]  # [B, count]
     # 23 bits in the middle of their cells: never 0 and never 1, so both logarithms are finite.
