@@ -124,7 +124,13 @@ class GPT2Transformer(GPT2Layer):
         )
 
     def extend(
-        self, ids: tf.Tensor, valid: tf.Tensor, cache: KVCache, *, in_place: bool
+        self,
+        ids: tf.Tensor,
+        valid: tf.Tensor,
+        cache: KVCache,
+        *,
+        in_place: bool,
+        embeds: tf.Tensor | None = None,
     ) -> tuple[tf.Tensor, KVCache]:
         """Reads `T` more tokens per row, next to those the cache holds.
 
@@ -133,6 +139,7 @@ class GPT2Transformer(GPT2Layer):
             valid: bool `[B, T]`, False where a row has no token.
             cache: What was read so far; it has room for `T` more columns.
             in_place: See `cache.write`.
+            embeds: Float `[B, T, D]`, read in place of the ids' own embeddings.
 
         Returns:
             The last hidden states `[B, T, D]` and the longer cache.
@@ -146,14 +153,19 @@ class GPT2Transformer(GPT2Layer):
         )
         filled = _fill(cache.valid, valid, cache.column)  # [B, S]
         visible = causal_mask(new, tf.range(columns)) & filled[:, None, None, :]  # [B, 1, T, S]
+        seen = {}
+        if cache.encoder:
+            seen = {"encoder_states": cache.encoder.states}
+            seen["encoder_visible"] = cache.encoder.visible[:, None, None, :]  # [B, 1, 1, E]
         out = self(
-            self.wte(ids),
+            self.wte(ids) if embeds is None else embeds,
             positions=positions,
             visible=visible,
             memories=_slots(cache, in_place=in_place),
+            **seen,
         )
         keys, values = zip(*out.presents, strict=True)
-        return out.last, KVCache(
+        return out.last, cache._replace(
             keys=keys,
             values=values,
             valid=filled,

@@ -19,6 +19,18 @@ import tensorflow as tf
 from tensorflow.compiler.tf2xla.python import xla
 
 
+class Encoder(NamedTuple):
+    """An encoder's output, for models with cross-attention.
+
+    Attributes:
+        states: Float `[B, E, D]`.
+        visible: bool `[B, E]`, where it may be seen.
+    """
+
+    states: tf.Tensor
+    visible: tf.Tensor
+
+
 class KVCache(NamedTuple):
     """What decoding remembers.
 
@@ -28,6 +40,7 @@ class KVCache(NamedTuple):
         valid: bool `[B, S]`, the columns that hold a token of that row.
         column: int32 `[]`, where the next token is written.
         positions: int32 `[B]`, the position of each row's next token.
+        encoder: What cross-attention looks at; an empty tuple for nothing.
     """
 
     keys: tuple[tf.Tensor, ...]
@@ -35,6 +48,23 @@ class KVCache(NamedTuple):
     valid: tf.Tensor
     column: tf.Tensor
     positions: tf.Tensor
+    encoder: Encoder | tuple[()] = ()
+
+
+class Prefix(NamedTuple):
+    """A text that was read once and that other texts continue; tensors have 1 or `B` rows.
+
+    Attributes:
+        keys: `L` float tensors `[B, N, S, H]`.
+        values: `L` float tensors `[B, N, S, H]`.
+        valid: bool `[B, S]`, the columns that hold a token of that row.
+        ids: int32 `[B, S]`, the tokens, for what looks back at them; 0 where there is none.
+    """
+
+    keys: tuple[tf.Tensor, ...]
+    values: tuple[tf.Tensor, ...]
+    valid: tf.Tensor
+    ids: tf.Tensor
 
 
 def positions_from_mask(mask: tf.Tensor) -> tf.Tensor:
@@ -98,6 +128,63 @@ def empty_cache(
         valid=tf.zeros([batch, columns], tf.bool),  # [B, S]
         column=tf.constant(0, tf.int32),
         positions=tf.zeros([batch], tf.int32),  # [B]
+    )
+
+
+def continued(cache: KVCache, prefix: Prefix) -> KVCache:
+    """Puts a prefix before an empty cache, which becomes longer by its columns."""
+    rows = tf.shape(cache.valid)[0]
+
+    def before(old: tf.Tensor, new: tf.Tensor) -> tf.Tensor:
+        shape = tf.concat([[rows], tf.shape(old)[1:]], axis=0)
+        spread = tf.cast(tf.broadcast_to(old, shape), new.dtype)
+        return tf.concat([spread, new], axis=min(2, new.shape.rank - 1))  # [B, N, S, H] or [B, S]
+
+    valid = before(prefix.valid, cache.valid)  # [B, S]
+    return cache._replace(
+        keys=tuple(map(before, prefix.keys, cache.keys)),
+        values=tuple(map(before, prefix.values, cache.values)),
+        valid=valid,
+        column=tf.shape(prefix.valid)[1],
+        positions=tf.reduce_sum(tf.cast(valid, tf.int32), axis=1),  # [B]
+    )
+
+
+def settle(cache: KVCache, before: KVCache, kept: tf.Tensor) -> KVCache:
+    """Keeps just the first tokens that were read after an earlier state.
+
+    Rows keep different numbers of them, so some columns stay behind as holes that nobody sees;
+    those that no row keeps are written again.
+
+    Args:
+        cache: The cache now.
+        before: The cache then.
+        kept: int32 `[B]`, how many tokens of each row stay.
+    """
+    offset = tf.range(tf.shape(cache.valid)[1]) - before.column  # [S]
+    dropped = (offset >= 0)[None] & (offset[None] >= kept[:, None])  # [B, S]
+    return cache._replace(
+        valid=cache.valid & ~dropped,
+        column=before.column + tf.reduce_max(kept),
+        positions=before.positions + kept,
+    )
+
+
+def compact(cache: KVCache) -> KVCache:
+    """Closes the holes: each row's tokens move to its first columns, in their order."""
+    hole = tf.cast(~cache.valid, tf.int32)
+    order = tf.argsort(hole, axis=1, stable=True)  # [B, S]
+    count = tf.reduce_sum(1 - hole, axis=1)  # [B]
+
+    def move(memory: tf.Tensor) -> tf.Tensor:
+        moved = tf.gather(memory, order, axis=2, batch_dims=1)  # [B, N, S, H]
+        return tf.ensure_shape(moved, memory.shape)
+
+    return cache._replace(
+        keys=tuple(map(move, cache.keys)),
+        values=tuple(map(move, cache.values)),
+        valid=tf.range(tf.shape(cache.valid)[1])[None] < count[:, None],  # [B, S]
+        column=tf.reduce_max(count),
     )
 
 

@@ -12,7 +12,15 @@ import tensorflow as tf
 from tfgpt2.errors import explain
 from tfgpt2.generation.config import GenerationConfig
 from tfgpt2.modeling.backbone import Activations
-from tfgpt2.modeling.cache import KVCache, empty_cache
+from tfgpt2.modeling.cache import (
+    Encoder,
+    KVCache,
+    Prefix,
+    compact,
+    continued,
+    empty_cache,
+    settle,
+)
 from tfgpt2.modeling.inputs import Inputs
 from tfgpt2.modeling.layers import Embedding
 from tfgpt2.modeling.losses import causal_lm_loss
@@ -197,7 +205,15 @@ class TFGPT2LMHeadModel(TFGPT2PreTrainedModel):
     # What the generation loop knows of a model: it can read prompts, and it can read on.
 
     def read(
-        self, ids: tf.Tensor, mask: tf.Tensor, *, columns: tf.Tensor, in_place: bool
+        self,
+        ids: tf.Tensor,
+        mask: tf.Tensor,
+        *,
+        columns: tf.Tensor,
+        in_place: bool,
+        embeds: tf.Tensor | None = None,
+        prefix: Prefix | tuple[()] = (),
+        encoder: Encoder | tuple[()] = (),
     ) -> tuple[tf.Tensor, KVCache]:
         """Reads tokens into a fresh cache; the arguments are those of `prefill`.
 
@@ -211,25 +227,55 @@ class TFGPT2LMHeadModel(TFGPT2PreTrainedModel):
             columns=columns,
             head_size=config.head_size,
             dtype=self.compute_dtype,
-        )
-        return self.transformer.extend(ids, tf.cast(mask, tf.bool), cache, in_place=in_place)
+        )._replace(encoder=encoder)
+        if prefix:
+            cache = continued(cache, prefix)
+        valid = tf.cast(mask, tf.bool)
+        return self.transformer.extend(ids, valid, cache, in_place=in_place, embeds=embeds)
 
     def prefill(
-        self, ids: tf.Tensor, mask: tf.Tensor, *, columns: tf.Tensor, in_place: bool
+        self, ids: tf.Tensor, mask: tf.Tensor, *, columns: tf.Tensor, in_place: bool, **context: Any
     ) -> tuple[tf.Tensor, KVCache]:
         """Reads prompts into a fresh cache.
 
         Args:
             ids: int32 `[B, P]`, right-aligned (see `tfgpt2.modeling.cache`).
             mask: int32 `[B, P]`, 1 for tokens and 0 for padding.
-            columns: int32 `[]`, size `S >= P` of the cache.
+            columns: int32 `[]`, size `S >= P` of the cache, without the columns of a prefix.
             in_place: See `tfgpt2.modeling.cache.write`.
+            **context: `embeds` float `[B, P, D]`, read in place of the ids' own embeddings;
+                `prefix`, a text that comes before; `encoder`, what cross-attention looks at.
 
         Returns:
             float32 logits `[B, V]` of the token after the prompt, and the cache.
         """
-        hidden, cache = self.read(ids, mask, columns=columns, in_place=in_place)
+        hidden, cache = self.read(ids, mask, columns=columns, in_place=in_place, **context)
         return self.score(hidden[:, -1:])[:, 0], cache  # [B, V]
+
+    def embed(self, ids: tf.Tensor) -> tf.Tensor:
+        """Token embeddings: int32 `[B, T]` -> float `[B, T, D]`."""
+        return self.transformer.wte(ids)
+
+    def extend(
+        self, ids: tf.Tensor, valid: tf.Tensor, cache: KVCache, *, in_place: bool
+    ) -> tuple[tf.Tensor, KVCache]:
+        """Reads `T` more tokens per row: the last hidden states `[B, T, D]` and the cache."""
+        return self.transformer.extend(ids, valid, cache, in_place=in_place)
+
+    def settle(self, cache: KVCache, before: KVCache, kept: tf.Tensor) -> KVCache:
+        """Keeps the first `kept` (int32 `[B]`) of the tokens that were read since `before`.
+
+        A row's dropped tokens leave holes; a cache that those have filled is made compact.
+
+        Args:
+            cache: The cache now.
+            before: The cache then.
+            kept: int32 `[B]`.
+        """
+        width, size = cache.column - before.column, tf.shape(cache.valid)[1]
+        settled = settle(cache, before, kept)
+        full = settled.column + width > size
+        return tf.cond(full, lambda: compact(settled), lambda: settled)
 
     def decode_step(
         self, ids: tf.Tensor, valid: tf.Tensor, cache: KVCache, *, in_place: bool
