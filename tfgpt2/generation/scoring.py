@@ -1,8 +1,8 @@
-"""How likely a model finds given tokens."""
+"""What a model thinks of given tokens: how likely, what it expected instead, its inner states."""
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import tensorflow as tf
 
@@ -23,6 +23,24 @@ class ScoringModel(Protocol):
         ...
 
 
+class TokenScores(NamedTuple):
+    """What a model thought of each token when it had read those before it.
+
+    A row's first token follows nothing; its numbers are 0, as in the padding.
+
+    Attributes:
+        logprobs: float32 `[B, P]`, nats.
+        ranks: int32 `[B, P]`, 1 for a token that no other was likelier than.
+        top_ids: int32 `[B, P, N]`, the likeliest tokens in this place, the best first.
+        top_logprobs: float32 `[B, P, N]`, nats.
+    """
+
+    logprobs: tf.Tensor
+    ranks: tf.Tensor
+    top_ids: tf.Tensor
+    top_logprobs: tf.Tensor
+
+
 def token_logprobs(
     model: ScoringModel, ids: tf.Tensor, mask: tf.Tensor, *, in_place: bool
 ) -> tf.Tensor:
@@ -37,20 +55,120 @@ def token_logprobs(
     Returns:
         float32 `[B, P]`, nats; 0 for a row's first token, which follows nothing, and for padding.
     """
-    columns = tf.shape(ids)[1]
-    hidden, _ = model.read(ids, mask, columns=columns, in_place=in_place)  # [B, P, D]
+    hidden, _ = model.read(ids, mask, columns=tf.shape(ids)[1], in_place=in_place)  # [B, P, D]
 
     def score_row(row: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
-        states, targets = row  # [P, D], [P]
-        # A row at a time: the logits of a batch at once would be gigabytes.
-        logits = model.score(states[None, :-1])[0]  # [P - 1, V]
-        chosen = tf.gather(logits, targets[1:], batch_dims=1)  # [P - 1]
+        logits, targets = _row_logits(model, row)  # [P - 1, V], [P - 1]
+        chosen = tf.gather(logits, targets, batch_dims=1)  # [P - 1]
         return tf.pad(chosen - tf.reduce_logsumexp(logits, axis=-1), [[1, 0]])  # [P]
 
     scores = tf.map_fn(score_row, (hidden, ids), fn_output_signature=tf.float32)  # [B, P]
     scores = tf.reshape(scores, tf.shape(ids))
-    follows = tf.pad(mask[:, 1:] * mask[:, :-1], [[0, 0], [1, 0]])  # [B, P]
-    return tf.where(follows > 0, scores, 0.0)
+    return tf.where(_follows(mask), scores, 0.0)
+
+
+def token_scores(
+    model: ScoringModel, ids: tf.Tensor, mask: tf.Tensor, *, top: int, in_place: bool
+) -> TokenScores:
+    """Log-probability and rank of each token, and what the model expected in its place.
+
+    Args:
+        model: What to score with.
+        ids: int32 `[B, P]`, right-aligned.
+        mask: int32 `[B, P]`.
+        top: How many of the likeliest tokens, `N`, at most `V`.
+        in_place: Compiled by XLA; see `tfgpt2.modeling.cache.write`.
+
+    Source: Gehrmann et al. 2019, "GLTR: Statistical Detection and Visualization of Generated Text".
+    """
+    hidden, _ = model.read(ids, mask, columns=tf.shape(ids)[1], in_place=in_place)  # [B, P, D]
+
+    def score_row(row: tuple[tf.Tensor, tf.Tensor]) -> TokenScores:
+        logits, targets = _row_logits(model, row)  # [P - 1, V], [P - 1]
+        total = tf.reduce_logsumexp(logits, axis=-1)  # [P - 1]
+        chosen = tf.gather(logits, targets, batch_dims=1)  # [P - 1]
+        likelier = tf.math.count_nonzero(logits > chosen[:, None], axis=-1, dtype=tf.int32)
+        best, best_ids = tf.math.top_k(logits, k=top)  # [P - 1, N]
+        return TokenScores(
+            tf.pad(chosen - total, [[1, 0]]),  # [P]
+            tf.pad(likelier + 1, [[1, 0]]),  # [P]
+            tf.pad(best_ids, [[1, 0], [0, 0]]),  # [P, N]
+            tf.pad(best - total[:, None], [[1, 0], [0, 0]]),  # [P, N]
+        )
+
+    types = TokenScores(tf.float32, tf.int32, tf.int32, tf.float32)
+    found = tf.map_fn(score_row, (hidden, ids), fn_output_signature=types)
+    follows, shape = _follows(mask), tf.shape(ids)
+    flat = [tf.where(follows, tf.reshape(x, shape), tf.zeros([], x.dtype)) for x in found[:2]]
+    shape = tf.concat([shape, [top]], axis=0)
+    deep = [
+        tf.where(follows[..., None], tf.reshape(x, shape), tf.zeros([], x.dtype)) for x in found[2:]
+    ]  # [B, P, N]
+    return TokenScores(*flat, *deep)
+
+
+def next_tokens(
+    model: ScoringModel, ids: tf.Tensor, mask: tf.Tensor, *, top: int, in_place: bool
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The likeliest tokens after each text.
+
+    Args:
+        model: What to ask.
+        ids: int32 `[B, P]`, right-aligned.
+        mask: int32 `[B, P]`.
+        top: How many, `N`, at most `V`.
+        in_place: Compiled by XLA; see `tfgpt2.modeling.cache.write`.
+
+    Returns:
+        Tokens int32 `[B, N]`, the likeliest first, and their log-probabilities `[B, N]` in nats.
+    """
+    hidden, _ = model.read(ids, mask, columns=tf.shape(ids)[1], in_place=in_place)  # [B, P, D]
+    logits = model.score(hidden[:, -1:])[:, 0]  # [B, V]
+    best, tokens = tf.math.top_k(logits, k=top)  # [B, N]
+    return tokens, best - tf.reduce_logsumexp(logits, axis=-1, keepdims=True)
+
+
+def text_vectors(
+    model: ScoringModel, ids: tf.Tensor, mask: tf.Tensor, *, in_place: bool
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The last layer's states of each text, after the final layer norm.
+
+    Args:
+        model: What reads.
+        ids: int32 `[B, P]`, right-aligned.
+        mask: int32 `[B, P]`.
+        in_place: Compiled by XLA; see `tfgpt2.modeling.cache.write`.
+
+    Returns:
+        float32 `[B, D]`, the state of the last token, and `[B, D]`, the mean over the tokens; 0
+        for a row without tokens.
+    """
+    hidden, _ = model.read(ids, mask, columns=tf.shape(ids)[1], in_place=in_place)  # [B, P, D]
+    real = tf.cast(mask, tf.float32)[..., None]  # [B, P, 1]
+    hidden = tf.cast(hidden, tf.float32) * real
+    mean = tf.math.divide_no_nan(tf.reduce_sum(hidden, axis=1), tf.reduce_sum(real, axis=1))
+    return hidden[:, -1], mean  # [B, D]
+
+
+def left_align(values: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
+    """Moves each row's last `length` columns to the left edge: `[B, P, ...]` -> `[B, T, ...]`.
+
+    Args:
+        values: Numbers `[B, P, ...]`, right-aligned.
+        length: int32 `[B]`, at most `P`.
+
+    Returns:
+        `[B, T, ...]`, `T` being the largest length; 0 after a row's end.
+
+    Example:
+        >>> left_align(tf.constant([[0, 5], [6, 7]]), tf.constant([1, 2])).numpy().tolist()
+        [[5, 0], [6, 7]]
+    """
+    columns = tf.range(tf.reduce_max(tf.pad(length, [[0, 1]])))[None]  # [1, T]
+    inside = columns < length[:, None]  # [B, T]
+    place = tf.where(inside, tf.shape(values)[1] - length[:, None] + columns, 0)
+    inside = tf.reshape(inside, tf.concat([tf.shape(inside), [1] * (values.shape.rank - 2)], 0))
+    return tf.where(inside, tf.gather(values, place, batch_dims=1), tf.zeros([], values.dtype))
 
 
 def summarize(logprobs: tf.Tensor, length: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -71,13 +189,25 @@ def summarize(logprobs: tf.Tensor, length: tf.Tensor) -> dict[str, tf.Tensor]:
     """
     logprob, scored = tf.reduce_sum(logprobs, axis=1), tf.maximum(length - 1, 0)  # [B]
     mean = tf.math.divide_no_nan(logprob, tf.cast(scored, tf.float32))
-    columns = tf.range(tf.reduce_max(tf.pad(length, [[0, 1]])))[None]  # [1, T]
-    inside = columns < length[:, None]  # [B, T]
-    place = tf.where(inside, tf.shape(logprobs)[1] - length[:, None] + columns, 0)
-    shifted = tf.gather(logprobs, place, batch_dims=1)  # [B, T]
     return {
         "logprob": logprob,
         "num_tokens": scored,
         "perplexity": tf.exp(tf.minimum(-mean, _MOST_NATS)),
-        "token_logprobs": tf.where(inside, shifted, 0.0),
+        "token_logprobs": left_align(logprobs, length),
     }
+
+
+def _row_logits(
+    model: ScoringModel, row: tuple[tf.Tensor, tf.Tensor]
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """One row's logits `[P - 1, V]` and the tokens `[P - 1]` they speak of.
+
+    A row at a time: the logits of a batch at once would be gigabytes.
+    """
+    states, targets = row  # [P, D], [P]
+    return model.score(states[None, :-1])[0], targets[1:]
+
+
+def _follows(mask: tf.Tensor) -> tf.Tensor:
+    """Which tokens follow another: int `[B, P]` -> bool `[B, P]`."""
+    return tf.pad(mask[:, 1:] * mask[:, :-1], [[0, 0], [1, 0]]) > 0
