@@ -1,0 +1,61 @@
+"""Asking again: exponential backoff with jitter, within one time limit for all attempts."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from tfgpt2.serving.client.failures import ClientError
+
+_FIRST_PAUSE = 0.1  # seconds
+_LONGEST_PAUSE = 5.0
+T = TypeVar("T")
+
+
+def pause(attempt: int, jitter: float) -> float:
+    """Seconds to wait after an attempt: twice as long each time, of which up to half is random.
+
+    Args:
+        attempt: 0 after the first one.
+        jitter: A random number in [0, 1).
+
+    Example:
+        >>> [pause(attempt, 0.0) for attempt in (0, 1, 2, 20)]
+        [0.1, 0.2, 0.4, 5.0]
+    """
+    return min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(attempt, 30)) * (1 - jitter / 2)
+
+
+def attempt_within(
+    operation: Callable[[float], T],
+    *,
+    timeout: float,
+    retries: int,
+    sleep: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
+) -> T:
+    """Runs an operation, again after errors that may pass.
+
+    Args:
+        operation: Takes the seconds that are left.
+        timeout: Seconds for all attempts and pauses together.
+        retries: How many more attempts there are after the first.
+        sleep: Waits; for tests.
+        clock: Tells the time; for tests.
+
+    Raises:
+        ClientError: The last attempt's, or one that does not pass by waiting.
+    """
+    deadline = clock() + timeout
+    attempts = 0
+    while True:
+        try:
+            return operation(max(deadline - clock(), 1e-3))
+        except ClientError as error:
+            wait = max(pause(attempts, random.random()), error.retry_after or 0.0)
+            attempts += 1
+            if not error.transient or attempts > retries or clock() + wait >= deadline:
+                raise error.after(attempts) from error.__cause__
+        sleep(wait)
