@@ -1,0 +1,394 @@
+"""Constrained output inside the graph: automata over tokens, held as tensors.
+
+The host turns an automaton over bytes and a vocabulary into a table of tokens (`read_tokens`), and
+the automata of a batch into tensors (`join`). In the graph a row is a state number: `allow` masks
+its logits, `advance` reads its token, `complete` says that nothing longer can follow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from tfgpt2.errors import explain
+from tfgpt2.generation.byte_automaton import ByteAutomaton, distances
+from tfgpt2.generation.sampling import NEVER
+
+MOST_CELLS = 2**24  # entries of a token table, 64 MiB
+FREE = 0  # the state of a row without a constraint
+_DEAD = 255  # the kind of bytes that lead nowhere
+_CHUNK = 64  # states that are walked at once
+_FAR = 2**30  # steps from a state that only fills a table up
+# Sizes to which tables are padded: a program is compiled for each that occurs.
+_SIZES = tuple(4**power for power in range(3, 14))
+_GROUPS = tuple(4**power for power in range(9))
+
+
+class TokenAutomaton(NamedTuple):
+    """An automaton that reads tokens; on the host.
+
+    Attributes:
+        next: int32 `[A, C]`, the state after a token of a class; -1 is forbidden. Class 0 is the
+            tokens that are forbidden everywhere.
+        token_class: int32 `[V]`; tokens that behave alike in every state share a class.
+        final: bool `[A]`, the text so far is a whole match.
+        steps: int32 `[A]`, the fewest tokens from here to a final state.
+        start: The state before any token.
+    """
+
+    next: np.ndarray
+    token_class: np.ndarray
+    final: np.ndarray
+    steps: np.ndarray
+    start: int
+
+
+class Constraint(NamedTuple):
+    """The automata of a batch, as tensors; a row is free or in a state of one of them.
+
+    State 0 is that of free rows. Sizes are padded to a few, so that constraints share programs.
+
+    Attributes:
+        next: int32 `[A, C]`, the state after a token of a class; -1 is forbidden.
+        token_class: int32 `[G, V]`, the classes of each automaton's tokens.
+        group: int32 `[A]`, the automaton that a state belongs to.
+        final: bool `[A]`, an end token is allowed here.
+        steps: int32 `[A]`, the fewest tokens from here to a final state.
+        onward: int32 `[A]`, the same with one token at least; large where no token can follow.
+        start: int32 `[B]`, each row's state before any token.
+    """
+
+    next: tf.Tensor
+    token_class: tf.Tensor
+    group: tf.Tensor
+    final: tf.Tensor
+    steps: tf.Tensor
+    onward: tf.Tensor
+    start: tf.Tensor
+
+
+def read_tokens(
+    automaton: ByteAutomaton, tokens: Sequence[bytes], forbidden: Collection[int] = ()
+) -> TokenAutomaton:
+    """Turns an automaton over bytes into one over a vocabulary's tokens.
+
+    Bytes that the automaton cannot tell apart are made one first, which merges most of a
+    vocabulary; what remains is walked as a trie from every state at once.
+
+    Args:
+        automaton: The language.
+        tokens: The bytes of each id; ids with no bytes are forbidden everywhere.
+        forbidden: Ids that are forbidden too, such as end tokens that have bytes.
+
+    Raises:
+        ValueError: No text of the language can be spelled, or the table would be too large.
+
+    Example:
+        >>> from tfgpt2.generation.regex import regex_automaton
+        >>> found = read_tokens(regex_automaton("(ab)+"), [b"a", b"b", b"ab", b"x", b""])
+        >>> found.token_class.tolist(), found.steps.tolist()
+        ([1, 2, 3, 0, 0], [1, 1, 0])
+    """
+    kinds, table = _byte_kinds(automaton)
+    out = set(forbidden)
+    texts = [b"" if at in out else bytes(one).translate(kinds) for at, one in enumerate(tokens)]
+    numbers: dict[bytes, int] = {}
+    key = np.full(len(texts), -1)
+    for at, text in enumerate(texts):
+        if text and _DEAD not in text:
+            key[at] = numbers.setdefault(text, len(numbers))
+    if numbers:
+        next_state, classes = _walk(table, _Trie(list(numbers)))
+    else:
+        next_state, classes = np.full((len(table), 1), -1, np.int32), np.zeros(1, np.int64)
+    # A column for the tokens that no state takes, which others may join below.
+    next_state = np.hstack([np.full((len(table), 1), -1, np.int32), next_state])
+    token_class = np.where(key < 0, 0, np.append(classes, 0)[key] + 1)
+    return _trim(next_state, token_class, automaton.final)
+
+
+def _byte_kinds(automaton: ByteAutomaton) -> tuple[bytes, np.ndarray]:
+    """Finds the bytes that behave alike.
+
+    Returns:
+        The kind of each byte, `_DEAD` where it leads nowhere from any state, and `next` by kind.
+    """
+    columns, kind = np.unique(automaton.next, axis=1, return_inverse=True)  # [S, kinds]
+    alive = (columns >= 0).any(0)
+    if alive.sum() > _DEAD:
+        raise ValueError(
+            explain(
+                "The constraint tells all 256 bytes apart; text in UTF-8 never holds some of them.",
+                fix="Constrain text, or leave a byte out.",
+            )
+        )
+    number = np.where(alive, np.cumsum(alive) - 1, _DEAD).astype(np.uint8)
+    return number[kind.reshape(-1)].tobytes(), np.ascontiguousarray(columns[:, alive])
+
+
+class _Trie:
+    """Distinct texts as a tree, one level per byte, children side by side."""
+
+    def __init__(self, texts: list[bytes]) -> None:
+        self.size = len(texts)
+        lengths = np.array([len(text) for text in texts])
+        flat = np.frombuffer(b"".join(texts), np.uint8).astype(np.int64)
+        begin = np.cumsum(lengths) - lengths
+        node, left, parents = np.zeros(self.size, np.int64), np.arange(self.size), 1
+        # Of each level: where a node's children begin, their byte, the text that ends there.
+        self.levels: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        for depth in range(lengths.max()):
+            left = left[lengths[left] > depth]
+            code = node[left] * 256 + flat[begin[left] + depth]
+            codes, inverse = np.unique(code, return_inverse=True)
+            node[left] = inverse.reshape(-1)
+            starts = np.searchsorted(codes, np.arange(parents + 1) * 256)
+            ends = np.full(len(codes), -1)
+            whole = left[lengths[left] == depth + 1]
+            ends[node[whole]] = whole
+            self.levels.append((starts, codes % 256, ends))
+            parents = len(codes)
+
+    def read(self, table: np.ndarray, low: int, high: int) -> np.ndarray:
+        """Reads every text from the states `[low, high)`; int32 `[high - low, size]`."""
+        after = np.full((high - low, self.size), -1, np.int32)
+        row, node = np.arange(high - low), np.zeros(high - low, np.int64)
+        state = np.arange(low, high)
+        for starts, byte, ends in self.levels:
+            count = starts[node + 1] - starts[node]
+            pair = np.repeat(np.arange(len(node)), count)  # who a child comes from
+            offset = np.arange(len(pair)) - np.repeat(np.cumsum(count) - count, count)
+            child = starts[node][pair] + offset
+            reached = table[state[pair], byte[child]]
+            alive = reached >= 0
+            row, node, state = row[pair][alive], child[alive], reached[alive]
+            done = ends[node] >= 0
+            after[row[done], ends[node[done]]] = state[done]
+        return after
+
+
+def _walk(table: np.ndarray, trie: _Trie) -> tuple[np.ndarray, np.ndarray]:
+    """Reads all texts from all states.
+
+    Returns:
+        `next` `[S, classes]` and the class of each text.
+    """
+    parts, classes = [], np.zeros(trie.size, np.int64)
+    for low in range(0, len(table), _CHUNK):
+        high = min(low + _CHUNK, len(table))
+        columns = np.ascontiguousarray(trie.read(table, low, high).T)  # [texts, states]
+        different, index = _distinct(columns)
+        parts.append((different, index))
+        classes = np.unique(classes * len(different) + index, return_inverse=True)[1].reshape(-1)
+        _fits(len(table), classes.max() + 1)
+    member = np.zeros(classes.max() + 1, np.int64)
+    member[classes] = np.arange(trie.size)
+    next_state = np.vstack([different[index[member]].T for different, index in parts])
+    return next_state, classes
+
+
+def _distinct(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the distinct rows of a matrix, in the order of appearance, and each row's number."""
+    numbers: dict[bytes, int] = {}
+    width = rows.shape[1] * rows.itemsize
+    data = np.ascontiguousarray(rows).tobytes()
+    index = np.array(
+        [numbers.setdefault(data[at : at + width], len(numbers))
+         for at in range(0, len(data), width)], np.int64
+    )  # fmt: skip
+    first = np.zeros(len(numbers), np.int64)
+    first[index[::-1]] = np.arange(len(rows))[::-1]
+    return rows[first], index
+
+
+def _trim(next_state: np.ndarray, token_class: np.ndarray, final: np.ndarray) -> TokenAutomaton:
+    """Drops states that tokens do not reach or that lead nowhere, and classes that fall together."""
+    steps = distances(next_state, final)
+    if steps[0] < 0:
+        raise ValueError(
+            explain(
+                "No text that fits the constraint can be written with this vocabulary, or none"
+                " fits at all.",
+                fix="Check the constraint for parts that exclude each other.",
+            )
+        )
+    next_state = np.where((next_state >= 0) & (steps[next_state] >= 0), next_state, -1)
+    reached = np.zeros(len(final), bool)
+    frontier = np.zeros(1, np.int64)
+    while frontier.size:
+        reached[frontier] = True
+        after = np.unique(next_state[frontier])
+        frontier = after[(after >= 0) & ~reached[after]]
+    number = np.where(reached, np.cumsum(reached) - 1, -1).astype(np.int32)
+    next_state = next_state[reached]
+    next_state = np.where(next_state >= 0, number[next_state], -1).astype(np.int32)
+    columns, index = _distinct(np.ascontiguousarray(next_state.T))  # column 0 is forbidden
+    _fits(*columns.T.shape)
+    found = TokenAutomaton(
+        next=np.ascontiguousarray(columns.T),
+        token_class=index[token_class].astype(np.int32),
+        final=final[reached],
+        steps=steps[reached],
+        start=0,
+    )
+    for array in found[:4]:
+        array.setflags(write=False)  # they are shared by a cache
+    return found
+
+
+def _fits(states: int, classes: int) -> None:
+    if states * classes > MOST_CELLS:
+        raise ValueError(
+            explain(
+                f"The constraint's table would have more than {MOST_CELLS} entries.",
+                fix="Use smaller repeat counts and lengths, or fewer parts.",
+                states=states,
+                token_classes=int(classes),
+            )
+        )
+
+
+def fewest_tokens(automaton: TokenAutomaton) -> int:
+    """Returns how many tokens the shortest output takes, an end token not counted."""
+    return int(automaton.steps[automaton.start])
+
+
+def join(automata: Sequence[TokenAutomaton | None], vocab_size: int) -> Constraint:
+    """Lays out the automata of a batch as tensors.
+
+    Args:
+        automata: One per row; `None` leaves the row free. Equal ones are stored once.
+        vocab_size: `V`, the model's; ids that an automaton does not know are forbidden.
+
+    Raises:
+        ValueError: There is no row, or an automaton knows more ids than the model.
+
+    Example:
+        >>> join([None, None], 5).start.numpy().tolist()
+        [0, 0]
+    """
+    if not automata or any(one and len(one.token_class) > vocab_size for one in automata):
+        raise ValueError(
+            explain(
+                "`automata` must be one per row, at least one, for a vocabulary of `vocab_size`.",
+                fix="Compile the constraint for this model's tokens.",
+                rows=len(automata),
+                vocab_size=vocab_size,
+            )
+        )
+    groups: list[TokenAutomaton] = []
+    rows = [_number_of(one, groups) for one in automata]
+    sizes = [len(group.final) for group in groups]
+    offsets = 1 + np.cumsum([0, *sizes])
+    states = _padded(int(offsets[-1]), _SIZES)
+    classes = _padded(max([1, *(group.next.shape[1] for group in groups)]), _SIZES)
+    next_state = np.full([states, classes], -1, np.int32)
+    next_state[FREE] = FREE
+    token_class = np.zeros([_padded(max(1, len(groups)), _GROUPS), vocab_size], np.int32)
+    group_of, steps = np.zeros(states, np.int32), np.full(states, _FAR, np.int32)
+    final, onward = np.zeros(states, bool), np.full(states, _FAR, np.int32)
+    steps[FREE] = onward[FREE] = 0
+    for number, (group, offset) in enumerate(zip(groups, offsets[:-1], strict=True)):
+        span = slice(offset, offset + sizes[number])
+        next_state[span, : group.next.shape[1]] = np.where(group.next < 0, -1, group.next + offset)
+        token_class[number, : len(group.token_class)] = group.token_class
+        group_of[span], final[span], steps[span] = number, group.final, group.steps
+        after = np.where(group.next < 0, _FAR - 1, group.steps[group.next])
+        onward[span] = 1 + after.min(1)
+    start = [FREE if row < 0 else offsets[row] + groups[row].start for row in rows]
+    return Constraint(
+        *map(tf.constant, (next_state, token_class, group_of, final, steps, onward)),
+        start=tf.constant(np.array(start, np.int32)),
+    )
+
+
+def _number_of(one: TokenAutomaton | None, groups: list[TokenAutomaton]) -> int:
+    """Finds an automaton in a list, or adds it; -1 for none."""
+    if one is None:
+        return -1
+    for number, group in enumerate(groups):
+        if one is group or all(map(np.array_equal, one, group)):
+            return number
+    groups.append(one)
+    return len(groups) - 1
+
+
+def _padded(size: int, sizes: Sequence[int]) -> int:
+    return next((one for one in sizes if one >= size), size)
+
+
+def allow(
+    logits: tf.Tensor,
+    constraint: Constraint,
+    state: tf.Tensor,
+    eos: tf.Tensor,
+    remaining: tf.Tensor,
+) -> tf.Tensor:
+    """Rules out tokens after which the row's output could not become a whole match any more.
+
+    An end token stays exactly where the text so far is a match. Any other token stays if a final
+    state can be reached in the tokens that remain after it. Where the limit was too tight from the
+    start, the tokens on a shortest way stay, and the output is cut. A row where nothing at all
+    would stay, because it is `complete` and has no end token, keeps its logits.
+
+    Args:
+        logits: float32 `[B, V]`.
+        constraint: The automata.
+        state: int32 `[B]`, each row's state.
+        eos: int32 `[B, E]`, end tokens of each row; -1 is none.
+        remaining: int32 `[B]`, tokens that the row may still draw, this one included.
+
+    Returns:
+        float32 `[B, V]`, finite where the logits are.
+    """
+    after = tf.gather(constraint.next, state)  # [B, C]
+    steps = tf.where(after >= 0, tf.gather(constraint.steps, tf.maximum(after, 0)), _FAR)
+    final = tf.gather(constraint.final, state)  # [B]
+    late = tf.where(final, 0, tf.gather(constraint.onward, state))
+    budget = tf.minimum(tf.maximum(remaining, late), _FAR) - 1  # [B]
+    classes = tf.gather(constraint.token_class, tf.gather(constraint.group, state))  # [B, V]
+    kept = tf.gather(steps <= budget[:, None], classes, batch_dims=1)  # [B, V]
+    token = tf.range(tf.shape(logits)[1])[None]  # [1, V]
+    ends = tf.reduce_any(token[:, None] == eos[:, :, None], axis=1)  # [B, V]
+    wanted = tf.where(ends, final[:, None], kept)
+    # An end token that is also text may be the only way on; then it is read as text.
+    wanted = tf.where(tf.reduce_any(wanted, axis=1, keepdims=True), wanted, kept)
+    free = (state == FREE) | ~tf.reduce_any(wanted, axis=1)  # [B]
+    return tf.where(wanted | free[:, None], logits, NEVER)
+
+
+def advance(constraint: Constraint, state: tf.Tensor, token: tf.Tensor) -> tf.Tensor:
+    """Reads one token of each row.
+
+    Args:
+        constraint: The automata.
+        state: int32 `[B]`.
+        token: int32 `[B]`; after a forbidden one, such as an end token, the state stays.
+
+    Returns:
+        int32 `[B]`.
+    """
+    group = tf.gather(constraint.group, state)
+    which = tf.gather_nd(constraint.token_class, tf.stack([group, token], axis=1))  # [B]
+    after = tf.gather_nd(constraint.next, tf.stack([state, which], axis=1))  # [B]
+    return tf.where(after >= 0, after, state)
+
+
+def complete(constraint: Constraint, state: tf.Tensor, remaining: tf.Tensor) -> tf.Tensor:
+    """Says which rows hold a whole match that nothing longer can follow within their limit.
+
+    Such a row ends, with an end token or without one.
+
+    Args:
+        constraint: The automata.
+        state: int32 `[B]`.
+        remaining: int32 `[B]`, tokens that the row may still draw.
+
+    Returns:
+        bool `[B]`; False for free rows.
+    """
+    final, onward = tf.gather(constraint.final, state), tf.gather(constraint.onward, state)
+    return final & (onward > remaining)
