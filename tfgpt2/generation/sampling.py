@@ -95,12 +95,13 @@ def argmax(scores: tf.Tensor) -> tf.Tensor:
     return tf.reduce_min(tf.where(scores == best, index, last), axis=-1)  # [B]
 
 
-def keep_top_k(scores: tf.Tensor, k: tf.Tensor) -> tf.Tensor:
+def keep_top_k(scores: tf.Tensor, k: tf.Tensor, least: tf.Tensor | int = 1) -> tf.Tensor:
     """Says which scores are among a row's `k` largest; ties at the edge all stay.
 
     Args:
         scores: float32 `[B, V]`.
         k: int32 `[B]`; 0 keeps everything.
+        least: int32 `[B]` or `[]`, tokens that stay whatever `k` is, 1 or more.
 
     Returns:
         bool `[B, V]`.
@@ -112,7 +113,7 @@ def keep_top_k(scores: tf.Tensor, k: tf.Tensor) -> tf.Tensor:
         [[False, True, True]]
     """
     size = tf.shape(scores)[-1]
-    wanted = tf.where(k > 0, tf.minimum(k, size), size)  # [B]
+    wanted = tf.where(k > 0, tf.minimum(tf.maximum(k, least), size), size)  # [B]
     keys = _ordered(scores)
     edge = _largest_edge(
         keys,
@@ -121,12 +122,13 @@ def keep_top_k(scores: tf.Tensor, k: tf.Tensor) -> tf.Tensor:
     return keys >= edge[:, None]
 
 
-def keep_top_p(scores: tf.Tensor, p: tf.Tensor) -> tf.Tensor:
+def keep_top_p(scores: tf.Tensor, p: tf.Tensor, least: tf.Tensor | int = 1) -> tf.Tensor:
     """Says which tokens make up the smallest set whose probability reaches `p`.
 
     Args:
         scores: float32 `[B, V]`, logits.
         p: float32 `[B]` in [0, 1]; 1 keeps everything, 0 only the most likely token.
+        least: int32 `[B]` or `[]`, how many of the most likely tokens stay in any case.
 
     Returns:
         bool `[B, V]`; ties at the edge all stay, and the most likely token always.
@@ -146,15 +148,16 @@ def keep_top_p(scores: tf.Tensor, p: tf.Tensor) -> tf.Tensor:
             tf.where(keys >= edge[:, None], probabilities, 0.0), axis=-1
         ) >= p,
     )  # fmt: skip
-    return (keys >= edge[:, None]) | (p >= 1)[:, None]
+    return (keys >= edge[:, None]) | (p >= 1)[:, None] | _best(scores, least)
 
 
-def keep_min_p(scores: tf.Tensor, p: tf.Tensor) -> tf.Tensor:
+def keep_min_p(scores: tf.Tensor, p: tf.Tensor, least: tf.Tensor | int = 1) -> tf.Tensor:
     """Says which tokens are at least `p` times as likely as the most likely one.
 
     Args:
         scores: float32 `[B, V]`, logits.
         p: float32 `[B]` in [0, 1]; 0 keeps everything.
+        least: int32 `[B]` or `[]`, how many of the most likely tokens stay in any case.
 
     Returns:
         bool `[B, V]`.
@@ -168,7 +171,106 @@ def keep_min_p(scores: tf.Tensor, p: tf.Tensor) -> tf.Tensor:
     """
     best = tf.reduce_max(scores, axis=-1, keepdims=True)  # [B, 1]
     ratio = tf.exp(scores - best)
-    return ratio >= p[:, None]
+    return (ratio >= p[:, None]) | _best(scores, least)
+
+
+def keep_typical(scores: tf.Tensor, mass: tf.Tensor, least: tf.Tensor | int = 1) -> tf.Tensor:
+    """Says which tokens make up the smallest set of typical ones whose probability reaches `mass`.
+
+    A token is typical when its surprise, `-log p`, is near the distribution's entropy, so the most
+    likely token may go.
+
+    Args:
+        scores: float32 `[B, V]`, logits.
+        mass: float32 `[B]` in [0, 1]; 1 keeps everything, 0 only the most typical token.
+        least: int32 `[B]` or `[]`, how many of the most typical tokens stay in any case.
+
+    Returns:
+        bool `[B, V]`; ties at the edge all stay, and the most typical token always.
+
+    Source: Meister et al. 2022, "Locally Typical Sampling"; transformers'
+        `TypicalLogitsWarper`.
+
+    Example:
+        >>> scores = tf.math.log(tf.constant([[0.1, 0.6, 0.3]]))
+        >>> keep_typical(scores, tf.constant([0.2])).numpy().tolist()
+        [[False, False, True]]
+    """
+    logprobs, probabilities, entropy = _distribution(scores)
+    typical = -tf.abs(logprobs + entropy[:, None])  # [B, V], 0 at the entropy, negative elsewhere
+    keys = _ordered(typical)
+    edge = _largest_edge(
+        keys,
+        lambda edge: tf.reduce_sum(
+            tf.where(keys >= edge[:, None], probabilities, 0.0), axis=-1
+        ) >= mass,
+    )  # fmt: skip
+    return (keys >= edge[:, None]) | (mass >= 1)[:, None] | _best(typical, least)
+
+
+def keep_epsilon(scores: tf.Tensor, cutoff: tf.Tensor, least: tf.Tensor | int = 1) -> tf.Tensor:
+    """Says which tokens are at least as likely as `cutoff`.
+
+    Args:
+        scores: float32 `[B, V]`, logits.
+        cutoff: float32 `[B]` in [0, 1]; 0 keeps everything.
+        least: int32 `[B]` or `[]`, how many of the most likely tokens stay in any case.
+
+    Returns:
+        bool `[B, V]`.
+
+    Source: Hewitt et al. 2022, "Truncation Sampling as Language Model Desmoothing";
+        transformers' `EpsilonLogitsWarper`.
+
+    Example:
+        >>> scores = tf.math.log(tf.constant([[0.1, 0.6, 0.3]]))
+        >>> keep_epsilon(scores, tf.constant([0.2])).numpy().tolist()
+        [[False, True, True]]
+    """
+    return (tf.nn.softmax(scores) >= cutoff[:, None]) | _best(scores, least)
+
+
+def keep_eta(scores: tf.Tensor, cutoff: tf.Tensor, least: tf.Tensor | int = 1) -> tf.Tensor:
+    """Says which tokens are likely enough for the distribution: the flatter, the lower the bar.
+
+    The bar is `min(cutoff, sqrt(cutoff) * exp(-entropy))`, the entropy in nats.
+
+    Args:
+        scores: float32 `[B, V]`, logits.
+        cutoff: float32 `[B]` in [0, 1]; 0 keeps everything.
+        least: int32 `[B]` or `[]`, how many of the most likely tokens stay in any case.
+
+    Returns:
+        bool `[B, V]`.
+
+    Source: Hewitt et al. 2022, "Truncation Sampling as Language Model Desmoothing";
+        transformers' `EtaLogitsWarper`.
+
+    Example:
+        >>> scores = tf.math.log(tf.constant([[0.1, 0.6, 0.3]]))
+        >>> keep_eta(scores, tf.constant([0.2])).numpy().tolist()
+        [[False, True, True]]
+    """
+    _, probabilities, entropy = _distribution(scores)
+    bar = tf.minimum(cutoff, tf.sqrt(cutoff) * tf.exp(-entropy))  # [B]
+    return (probabilities >= bar[:, None]) | _best(scores, least)
+
+
+def _distribution(scores: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Logits `[B, V]` -> log-probabilities and probabilities `[B, V]`, entropy `[B]` in nats."""
+    logprobs = tf.nn.log_softmax(scores)
+    probabilities = tf.exp(logprobs)
+    # A token without probability adds nothing, however far below its logit lies.
+    terms = tf.where(probabilities > 0, probabilities * logprobs, 0.0)
+    return logprobs, probabilities, -tf.reduce_sum(terms, axis=-1)
+
+
+def _best(scores: tf.Tensor, least: tf.Tensor | int) -> tf.Tensor:
+    """Marks each row's `least` largest scores: bool `[B, V]`; one needs no search."""
+    if isinstance(least, int) and least == 1:
+        return scores >= tf.reduce_max(scores, axis=-1, keepdims=True)
+    rows = tf.shape(scores)[0]
+    return keep_top_k(scores, tf.broadcast_to(tf.maximum(least, 1), [rows]))
 
 
 def _rotate(word: tf.Tensor, distance: int) -> tf.Tensor:
