@@ -58,9 +58,13 @@ print(sorted(heavy & {name.partition(".")[0] for name in sys.modules}))
 
 def test_limits_are_those_of_the_package():
     from tfgpt2.generation import options, stopping
+    from tfgpt2.serving import signatures
 
-    found = {n: (s.dtype, s.off, s.low, s.high) for n, s in settings.SETTINGS.items()}
-    assert found == {n: (o.dtype, o.off, o.low, o.high) for n, o in options.ROW_OPTIONS.items()}
+    for name, setting in settings.SETTINGS.items():
+        option = options.ROW_OPTIONS[name]
+        expected = (option.dtype, option.off, option.low, option.high)
+        assert (setting.dtype, setting.off, setting.low, setting.high) == expected, name
+    assert settings.SETTINGS.keys() == set(signatures.INPUTS)
     assert settings.LONGEST_STOP == stopping.LONGEST_STOP
     assert settings.MOST_STOPS == stopping.MOST_STOPS
 
@@ -188,6 +192,24 @@ def test_a_failing_part_fails_the_call(rest):
     with pytest.raises(failures.InvalidRequest, match="bad row"):
         make(rest, batch_size=1, concurrency=2).tokenize(["a"] * 40)
     assert len(rest.requests) < 40  # what had not begun was dropped
+
+
+def test_an_export_with_fewer_inputs(rest):
+    info = {"dtype": "DT_STRING", "tensor_shape": {}}
+    names = ("text", "max_new_tokens", "temperature", "stop")
+    metadata = httpx.Response(200, json={"model_spec": {"name": "m", "version": "3"},
+        "metadata": {"signature_def": {"signature_def": {
+            "generate": {"inputs": dict.fromkeys(names, info), "outputs": {}}}}}})  # fmt: skip
+    client = make(rest)
+    rest.first = [refusal(400, "unknown input"), metadata]
+    assert client.generate("To", max_new_tokens=3).text == " be"
+    assert client.generate("To", max_new_tokens=3).text == " be"
+    sent = [set(json.loads(r.content)["inputs"]) for r in rest.requests if r.method == "POST"]
+    assert [len(one) for one in sent] == [10, 4, 4] and sent[1] == set(names)  # asked once
+    with pytest.raises(TypeError, match="This export has no setting 'top_p'"):
+        client.generate("To", top_p=0.5)
+    with pytest.raises(TypeError, match="wants the input 'odd'"):
+        settings.fit({"text": []}, [], {"text", "odd"})
 
 
 # Settings ---------------------------------------------------------------------------------------

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import concurrent.futures
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from tfgpt2.errors import explain
 from tfgpt2.serving.client import records, settings
-from tfgpt2.serving.client.failures import BadAnswer, Place
+from tfgpt2.serving.client.failures import BadAnswer, ClientError, InvalidRequest, Place
 from tfgpt2.serving.client.records import Generation, ServedModel, Tokens, VersionStatus
 from tfgpt2.serving.client.retrying import attempt_within
 from tfgpt2.serving.client.streaming import TextStream
@@ -74,6 +74,7 @@ class Client:
                 )
         self._signature, self._timeout, self._retries = signature, timeout, retries
         self._batch_size, self._concurrency = batch_size, concurrency
+        self._takes: frozenset[str] | None = None  # inputs of an export that has other ones
         self._transport = _transport(self._place, api_key, concurrency, transport)
 
     def __enter__(self) -> Client:
@@ -122,7 +123,8 @@ class Client:
             inputs = {}
         else:
             inputs = settings.columns(options, stop, len(texts))
-        found = self._rows(signature, {"text": texts} | inputs, len(texts), records.generations)
+        given = [name for name, value in (options | {"stop": stop}).items() if value is not None]
+        found = self._generations(signature, {"text": texts} | inputs, given, len(texts))
         return _like(prompts, found)
 
     def stream(
@@ -170,7 +172,7 @@ class Client:
 
         def ask(text: bytes, values: Mapping[str, Any]) -> Generation:
             columns = {name: [value] for name, value in values.items()} | {"stop": [[""]]}
-            return self._rows("generate", {"text": [text]} | columns, 1, records.generations)[0]
+            return self._generations("generate", {"text": [text]} | columns, options, 1)[0]
 
         return TextStream(ask, settings.as_bytes(prompt), one_each, [s for s in stops if s],
                           chunk_tokens)  # fmt: skip
@@ -243,6 +245,25 @@ class Client:
 
     def _ask(self, operation: Callable[[float], T]) -> T:
         return attempt_within(operation, timeout=self._timeout, retries=self._retries)
+
+    def _generations(
+        self, signature: str, inputs: dict[str, list[Any]], given: Iterable[str], rows: int
+    ) -> list[Generation]:
+        """Asks for texts; an export may have fewer inputs than the contract, see `export`."""
+        takes = self._takes if signature == "generate" else None
+        fitting = inputs if takes is None else settings.fit(inputs, given, takes)
+        try:
+            return self._rows(signature, fitting, rows, records.generations)
+        except InvalidRequest:
+            try:
+                known = self.metadata().signatures.get(signature)
+            except ClientError:
+                known = None  # then the refusal is all that can be said
+            if known is None or known.inputs.keys() in (fitting.keys(), set()):
+                raise
+            self._takes = frozenset(known.inputs)
+            fitting = settings.fit(inputs, given, self._takes)
+        return self._rows(signature, fitting, rows, records.generations)
 
     def _texts(self, signature: str, texts: Any, read: Callable[[records.Columns], list[T]]) -> Any:
         rows = settings.as_texts("texts", texts)

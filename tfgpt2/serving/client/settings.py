@@ -108,6 +108,33 @@ def columns(given: Mapping[str, Any], stop: Any, rows: int) -> dict[str, list[An
     return made
 
 
+def fit(
+    inputs: Mapping[str, list[Any]], given: Iterable[str], wanted: Iterable[str]
+) -> dict[str, list[Any]]:
+    """Leaves out the inputs that an export was made without.
+
+    Args:
+        inputs: All inputs of the contract.
+        given: Settings that the caller named.
+        wanted: Inputs of the export's signature.
+
+    Raises:
+        TypeError: The caller named one that the export lacks, or it wants an unknown one.
+    """
+    wanted = set(wanted)
+    lacking = [name for name in given if name not in wanted]
+    strange = sorted(wanted - inputs.keys())
+    if lacking or strange:
+        what = (
+            f"This export has no setting {lacking[0]!r}."
+            if lacking
+            else f"This export wants the input {strange[0]!r}, which `generate` here does not know."
+        )
+        fix = "Leave it out." if lacking else "Use predict('generate', inputs)."
+        raise TypeError(explain(what, fix=fix, inputs=sorted(wanted)))
+    return {name: column for name, column in inputs.items() if name in wanted}
+
+
 def _column(name: str, value: Any, rows: int) -> list[float]:
     alone = isinstance(value, numbers.Number) or not hasattr(value, "__len__")
     values = [_number(name, one) for one in ([value] if alone else value)]
