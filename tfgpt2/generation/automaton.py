@@ -205,7 +205,7 @@ def _distinct(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _trim(next_state: np.ndarray, token_class: np.ndarray, final: np.ndarray) -> TokenAutomaton:
-    """Drops states that tokens do not reach or that lead nowhere, and classes that fall together."""
+    """Drops states that tokens do not reach or that lead nowhere, and joins equal classes."""
     steps = distances(next_state, final)
     if steps[0] < 0:
         raise ValueError(

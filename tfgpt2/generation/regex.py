@@ -1,10 +1,10 @@
-"""Regular expressions as languages over bytes: Python's own parser, another back end.
+r"""Regular expressions as languages over bytes: Python's own parser, another back end.
 
 The language of a pattern is what `re.fullmatch(pattern, text)` matches, in UTF-8, with one choice:
-`\\d`, `\\w`, `\\s` and their opposites hold the characters on which Python's ASCII and Unicode
-readings agree (`\\d` is 0-9, and neither `\\w` nor `\\W` holds an accented letter). So what comes out
-matches in both readings, and automata stay small: Unicode's `\\w` alone takes 310 states. A pattern
-that begins with `(?u)` means all of Unicode, `(?a)` ASCII, exactly as in Python.
+`\d`, `\w`, `\s` and their opposites hold the characters on which Python's ASCII and Unicode
+readings agree: `\d` is 0-9, and neither `\w` nor `\W` holds an accented letter. So what comes
+out matches in both readings, and automata stay small (Unicode's `\w` alone takes 310 states). A
+pattern that begins with `(?u)` means all of Unicode, `(?a)` ASCII, exactly as in Python.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 
 from tfgpt2.errors import explain
-from tfgpt2.generation.byte_automaton import (
+from tfgpt2.generation.byte_automaton import ByteAutomaton
+from tfgpt2.generation.byte_nodes import (
     EMPTY,
     LAST_POINT,
     Anchor,
-    ByteAutomaton,
     Chars,
     Either,
     Node,
@@ -66,8 +66,8 @@ def regex_automaton(pattern: str) -> ByteAutomaton:
     r"""Compiles a pattern to the smallest automaton over UTF-8 bytes.
 
     Supported: literals, classes, `.` (no line break, unless `(?s)`), `\d \w \s` and their
-    opposites, alternatives, groups, greedy and lazy repeats, the flags `(?i)`, `(?s)`, `(?a)`,
-    `(?x)` (also for a group), `(?a)` and `(?u)`, and anchors at the ends, where they change nothing.
+    opposites, alternatives, groups, greedy and lazy repeats, the flags `(?i)`, `(?s)`, `(?x)`,
+    `(?a)` and `(?u)`, and anchors at the ends, where they change nothing.
 
     Args:
         pattern: A pattern of Python's `re`, at most `LONGEST_PATTERN` characters.
