@@ -1,0 +1,110 @@
+"""A server that answers the playground as the contract says, with canned texts."""
+
+import base64
+import hashlib
+import json
+import re
+import threading
+import time
+from pathlib import Path
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+import tfgpt2.serving
+
+PAGE = Path(tfgpt2.serving.__file__).parent / "playground" / "index.html"
+WORDS = (
+    " that is the question.",
+    " whether 'tis\nnobler",
+    " <b>bold</b> & plain",
+    " the end",
+    " x",
+)
+MODEL = "shakespeare-tiny"
+
+
+def policy(page):
+    """The strictest policy under which the page works: the hashes of its two inline blocks."""
+    hashes = {
+        tag: "'sha256-" + base64.b64encode(hashlib.sha256(block.encode()).digest()).decode() + "'"
+        for tag in ("script", "style")
+        for block in re.findall(f"<{tag}>(.*?)</{tag}>", page, re.S)
+    }
+    return (
+        f"default-src 'none'; script-src {hashes['script']}; style-src {hashes['style']};"
+        " connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'"
+    )
+
+
+def b64(raw):
+    return {"b64": base64.b64encode(raw).decode()}
+
+
+def inspect(text):
+    """Tokens of one byte each, whose ranks go through all colours."""
+    raw = text.encode()
+    ranks = [0] + [(3, 40, 500, 5000)[i % 4] for i in range(1, len(raw))]
+    return {
+        "token_bytes": [[b64(raw[i : i + 1]) for i in range(len(raw))]],
+        "token_logprobs": [[0.0] + [-1.0] * (len(raw) - 1)],
+        "ranks": [ranks],
+        "top_bytes": [[[b64(b" e"), b64(b"\n"), b64(raw[i : i + 1])] for i in range(len(raw))]],
+        "top_probabilities": [[[0.5, 0.25, 0.125]] * len(raw)],
+        "num_tokens": [len(raw)],
+    }
+
+
+class Stub:
+    """The server, in a thread; `requests` are the bodies it got, `answer` may replace an answer."""
+
+    def __init__(self, port=0, signatures=("generate", "inspect")):
+        self.requests, self.signatures, self.answer = [], signatures, None
+        page = PAGE.read_text()
+
+        async def index(request):
+            headers = {"Content-Security-Policy": policy(page)}
+            return Response(page, media_type="text/html", headers=headers)
+
+        async def models(request):
+            return JSONResponse({"object": "list", "data": [{"id": MODEL}, {"id": "other"}]})
+
+        async def metadata(request):
+            names = {name: {} for name in self.signatures}
+            return JSONResponse({"metadata": {"signature_def": {"signature_def": names}}})
+
+        async def predict(request):
+            body = json.loads(await request.body())
+            self.requests.append(body)
+            if self.answer is not None:
+                return self.answer
+            inputs = body["inputs"]
+            if body["signature_name"] == "inspect":
+                return JSONResponse({"outputs": inspect(inputs["text"][0])})
+            rows = len(inputs["text"])
+            return JSONResponse({"outputs": {
+                "text": list(WORDS[:rows]), "logprob": [-4.0] * rows, "num_tokens": [4] * rows,
+                "finish_reason": ["length"] * rows}})  # fmt: skip
+
+        routes = [
+            Route("/", index), Route("/v1/models", models),
+            Route("/v1/models/{name}/metadata", metadata),
+            Route("/v1/models/{name}:predict", predict, methods=["POST"]),
+        ]  # fmt: skip
+        config = uvicorn.Config(
+            Starlette(routes=routes), port=port, log_level="error", lifespan="off"
+        )
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run, daemon=True)
+        self._thread.start()
+        limit = time.monotonic() + 20
+        while not self._server.started and time.monotonic() < limit:
+            time.sleep(0.01)
+        self.port = self._server.servers[0].sockets[0].getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}/"
+
+    def stop(self):
+        self._server.should_exit = self._server.force_exit = True
+        self._thread.join(20)
