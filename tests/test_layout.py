@@ -70,6 +70,8 @@ ALLOWED = {
     "tfgpt2.generation.loop": ("tfgpt2.generation.",),
     # Knows nothing of models: it must run where TensorFlow is not.
     "tfgpt2.serving.client.": ("tfgpt2.serving.client.",),
+    # The server runs SavedModels; it must not know the model.
+    "tfgpt2.serving.server.": ("tfgpt2.serving.server.", "tfgpt2.serving.client.streaming"),
     # What a text generator asks of a model is in `generation`, too, and knows its cache's rules.
     "tfgpt2.generation.": (
         "tfgpt2.generation.", "tfgpt2.modeling.cache", "tfgpt2.outputs", "tfgpt2.checkpoints.hub",

@@ -18,6 +18,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from tfgpt2.commands_serve import serve
+
 DEFAULT_MODEL = "shakespeare-tiny"
 
 app = typer.Typer(
@@ -152,6 +154,9 @@ def info(model: Model = DEFAULT_MODEL) -> None:
     }.items():
         table.add_row(name, str(value))
     Console().print(table)
+
+
+app.command()(serve)
 
 
 @app.command()
