@@ -94,6 +94,9 @@ class GPT2Layer(keras.layers.Layer):
 class Conv1D(GPT2Layer):
     """An affine map of the last axis, with the kernel stored `[in, out]` as OpenAI had it.
 
+    `project` is the map itself and the one place to exchange, say for int8 kernels; a low-rank
+    adapter (see `tfgpt2.modeling.lora`) adds to whatever it gives.
+
     Args:
         inputs: Width of the input.
         outputs: Width of the output.
@@ -104,6 +107,8 @@ class Conv1D(GPT2Layer):
     def __init__(self, inputs: int, outputs: int, *, stddev: float, **kwargs: object) -> None:
         super().__init__(**kwargs)
         self.inputs, self.outputs, self.stddev = inputs, outputs, stddev
+        self.lora_kernel_a = self.lora_kernel_b = self.lora_scale = None
+        self.lora_dropout, self.lora_place = 0.0, 0
 
     def build(self, input_shape: object = None) -> None:
         """Creates `weight` `[in, out]` and `bias` `[out]`."""
@@ -111,12 +116,28 @@ class Conv1D(GPT2Layer):
         self.weight = self.add_parameter("weight", (self.inputs, self.outputs), normal)
         self.bias = self.add_parameter("bias", (self.outputs,), "zeros")
 
-    def call(self, x: tf.Tensor) -> tf.Tensor:
-        """Float `[..., in]` -> `[..., out]`."""
+    def call(self, x: tf.Tensor, *, seed: tf.Tensor | None = None) -> tf.Tensor:
+        """Float `[..., in]` -> `[..., out]`; `seed` is for an adapter's dropout, None is none."""
         # One flat matrix product: the kernels for rank 2 are the fast ones on every device.
         flat = tf.reshape(x, [-1, self.inputs])  # [B * T, in]
-        flat = tf.nn.bias_add(tf.matmul(flat, self.weight), self.bias)  # [B * T, out]
-        return tf.reshape(flat, tf.concat([tf.shape(x)[:-1], [self.outputs]], 0))  # [..., out]
+        done = self.project(flat)  # [B * T, out]
+        if self.lora_kernel_a is not None:
+            done += self._adapt(flat, seed)
+        return tf.reshape(done, tf.concat([tf.shape(x)[:-1], [self.outputs]], 0))  # [..., out]
+
+    def project(self, flat: tf.Tensor) -> tf.Tensor:
+        """Float `[R, in]` -> `[R, out]`, without an adapter."""
+        return tf.nn.bias_add(tf.matmul(flat, self.weight), self.bias)
+
+    def _adapt(self, flat: tf.Tensor, seed: tf.Tensor | None) -> tf.Tensor:
+        """What the adapter adds: float `[R, in]` -> `[R, out]`.
+
+        Source: Hu et al. 2021, equation 3.
+        """
+        flat = dropout(flat, self.lora_dropout, seed, self.lora_place)
+        # The factors are float32 under every policy, and Keras casts them under mixed ones only.
+        a, b = (tf.cast(one, flat.dtype) for one in (self.lora_kernel_a, self.lora_kernel_b))
+        return tf.matmul(tf.matmul(flat, a) * tf.cast(self.lora_scale, flat.dtype), b)
 
 
 class Linear(GPT2Layer):
@@ -290,17 +311,17 @@ class GPT2Attention(GPT2Layer):
             the attention is blockwise and never has them.
         """
         if self.is_cross_attention:
-            query = self.q_attn(x)  # [B, T, D]
-            key, value = tf.split(self.c_attn(encoder_states), 2, axis=-1)  # [B, S, D]
+            query = self.q_attn(x, seed=seed)  # [B, T, D]
+            key, value = tf.split(self.c_attn(encoder_states, seed=seed), 2, axis=-1)  # [B, S, D]
         else:
-            query, key, value = tf.split(self.c_attn(x), 3, axis=-1)  # [B, T, D]
+            query, key, value = tf.split(self.c_attn(x, seed=seed), 3, axis=-1)  # [B, T, D]
         query, key, value = (split_heads(part, self.heads) for part in (query, key, value))
         if memory is not None:
             key, value = memory(key, value)  # [B, N, S, H]
         context, weights = self._attend(
             query, tf.cast(key, query.dtype), tf.cast(value, query.dtype), visible, head_mask, seed
         )
-        output = self.c_proj(merge_heads(context))  # [B, T, D]
+        output = self.c_proj(merge_heads(context), seed=seed)  # [B, T, D]
         return dropout(output, self.resid_pdrop, seed, 1), (key, value), weights
 
     def _attend(
@@ -364,7 +385,8 @@ class GPT2MLP(GPT2Layer):
 
     def call(self, x: tf.Tensor, *, seed: tf.Tensor | None = None) -> tf.Tensor:
         """Float `[B, T, D]` -> `[B, T, D]`; `seed` is for dropout, None is no dropout."""
-        return dropout(self.c_proj(self.act(self.c_fc(x))), self.resid_pdrop, seed, 2)
+        x = self.c_proj(self.act(self.c_fc(x, seed=seed)), seed=seed)
+        return dropout(x, self.resid_pdrop, seed, 2)
 
 
 class GPT2Block(GPT2Layer):

@@ -11,6 +11,7 @@ import keras
 
 from tfgpt2.config import GPT2Config
 from tfgpt2.errors import explain
+from tfgpt2.modeling import lora
 from tfgpt2.modeling.layers import initial_weights
 
 _MAX_SHARD_BYTES = 5_000_000_000
@@ -120,7 +121,8 @@ class StoredModel:
 
         Raises:
             NotADirectoryError: `directory` is a file.
-            ValueError: `max_shard_bytes` is not positive, or `dtype` is no floating-point type.
+            ValueError: `max_shard_bytes` is not positive, `dtype` is no floating-point type, or an
+                adapter acts that is not merged.
         """
         from tfgpt2.checkpoints.transfer import write_weights
 
@@ -141,7 +143,8 @@ class StoredModel:
                     max_shard_bytes=max_shard_bytes,
                 )
             )
-        write_weights(self.weights, directory, dtype=dtype, max_shard_bytes=max_shard_bytes)
+        weights = lora.storable_weights(self)
+        write_weights(weights, directory, dtype=dtype, max_shard_bytes=max_shard_bytes)
         config = GPT2Config.from_dict(self.config.to_dict())
         # The class that PyTorch has under the same name, without our prefix.
         config.architectures = [type(self).__name__.removeprefix("TF")]

@@ -1,0 +1,330 @@
+"""LoRA: what trains, what acts, what is merged, several adapters, and whatever runs the model."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tfgpt2
+from tfgpt2.training import lora
+
+SHAPE = {"vocab_size": 37, "n_positions": 48, "n_embd": 16, "n_layer": 2, "n_head": 2}
+NO_DROPOUT = {"attn_pdrop": 0.0, "resid_pdrop": 0.0, "embd_pdrop": 0.0}
+IDS = np.random.default_rng(0).integers(0, 37, (3, 12))
+DATA = {"input_ids": IDS, "labels": IDS}
+
+
+def make(kind="TFGPT2LMHeadModel", dtype=None, **changes):
+    keras.utils.set_random_seed(0)
+    config = tfgpt2.GPT2Config(**SHAPE, **(NO_DROPOUT | changes))
+    model = getattr(tfgpt2, kind)(config, dtype=dtype)
+    for weight in model.weights:  # wider than fresh weights, so that differences show
+        weight.assign(np.random.default_rng(weight.shape[-1]).normal(0, 0.1, weight.shape))
+    return model
+
+
+def train(model, epochs=3, data=DATA, **options):
+    # Eager, since tracing costs more than the few steps; one test below runs both other modes.
+    model.compile(keras.optimizers.Adam(0.05), **({"run_eagerly": True} | options))
+    return model.fit(data, epochs=epochs, verbose=0).history["loss"]
+
+
+def noisy(model, seed=1):
+    """Numbers in both factors, as after training."""
+    rng = np.random.default_rng(seed)
+    for weight in model.trainable_weights:
+        weight.assign(rng.normal(0, 0.2, weight.shape))
+
+
+def plain_logits(model, extra, ids=IDS):
+    """The slow twin: a fresh model whose kernels hold base + scale * A @ B."""
+    twin = make()
+    for key, layer in lora.lora.projections(twin).items():
+        if key in extra:
+            layer.weight.assign_add(extra[key])
+    return twin(ids).logits.numpy()
+
+
+def products(model):
+    adapter = lora.lora.current(model)
+    return {k: adapter.scale(k) * (f.a @ f.b) for k, f in adapter.layers.items()}
+
+
+@pytest.mark.parametrize("rslora", [False, True])
+def test_the_adapter_adds_its_product_to_the_kernels(rslora):
+    model = make()
+    before = model(IDS).logits.numpy()
+    lora.enable_lora(model, 3, 6, targets=("c_attn", "mlp.c_proj"), use_rslora=rslora)
+    np.testing.assert_array_equal(model(IDS).logits, before)  # a fresh one changes nothing
+    noisy(model)
+    added = products(model)
+    assert sorted(added) == sorted(
+        f"transformer.h.{i}.{end}" for i in range(2) for end in ("attn.c_attn", "mlp.c_proj")
+    )
+    kernel = lora.lora.projections(model)["transformer.h.0.attn.c_attn"]
+    a, b = kernel.lora_kernel_a.numpy(), kernel.lora_kernel_b.numpy()
+    scale = 6 / 3**0.5 if rslora else 2.0
+    np.testing.assert_allclose(added["transformer.h.0.attn.c_attn"], scale * a @ b, rtol=1e-5)
+    np.testing.assert_allclose(model(IDS).logits, plain_logits(model, added), atol=1e-5)
+    assert np.abs(model(IDS).logits - before).max() > 0.01
+
+
+@pytest.mark.parametrize(
+    ("options", "checkpointing"),
+    [
+        ({}, False),
+        ({"run_eagerly": False, "jit_compile": False}, True),
+        pytest.param({"run_eagerly": False, "jit_compile": True}, False, marks=pytest.mark.long),
+    ],
+)
+def test_fit_changes_the_adapter_and_nothing_else(options, checkpointing):
+    model = make()
+    lora.enable_lora(model, 4, targets=("c_attn", "c_proj", "c_fc"), dropout=0.1)
+    if checkpointing:
+        model.gradient_checkpointing_enable()
+    base = [weight.numpy() for weight in lora.lora.base_weights(model)]
+    factors = [weight.numpy() for weight in model.trainable_weights]
+    assert {w.name for w in model.trainable_weights} == {"lora_kernel_a", "lora_kernel_b"}
+    losses = train(model, **options)
+    assert losses[-1] < losses[0]
+    for weight, old in zip(lora.lora.base_weights(model), base, strict=True):
+        np.testing.assert_array_equal(weight, old)
+    changed = [
+        np.abs(w - old).max() > 0 for w, old in zip(model.trainable_weights, factors, strict=True)
+    ]
+    assert all(changed)
+
+
+def test_counts_and_what_is_printed(capsys):
+    model = make()
+    lora.enable_lora(model, 4, targets="c_attn")
+    assert lora.trainable_parameters(model)[0] == 2 * 4 * (16 + 48)
+    lora.print_trainable_parameters(model)
+    assert capsys.readouterr().out.startswith("trainable parameters: 512 of ")
+
+
+def test_dropout_acts_in_training_only():
+    model = make()
+    lora.enable_lora(model, 4, dropout=0.5)
+    noisy(model)
+    still = model(IDS).logits.numpy()
+    np.testing.assert_array_equal(model(IDS).logits, still)
+    assert np.abs(model(IDS, training=True).logits - still).max() > 1e-3
+
+
+def test_merge_and_unmerge_and_what_a_checkpoint_holds(tmp_path):
+    model = make()
+    before = model(IDS).logits.numpy()
+    lora.enable_lora(model, 4, 8, targets=("c_attn", "c_fc"))
+    noisy(model)
+    adapted = model(IDS).logits.numpy()
+    with pytest.raises(ValueError, match=r"not merged.*Received: adapter='default'.*merge_adapter"):
+        model.save_pretrained(tmp_path)
+    lora.merge_adapter(model)
+    np.testing.assert_allclose(model(IDS).logits, adapted, atol=1e-5)
+    assert not model.trainable_weights
+    model.save_pretrained(tmp_path)
+    saved = tfgpt2.TFGPT2LMHeadModel.from_pretrained(tmp_path)
+    np.testing.assert_allclose(saved(IDS).logits, adapted, atol=1e-5)
+    lora.unmerge_adapter(model)
+    np.testing.assert_allclose(model(IDS).logits, adapted, atol=1e-5)
+    assert len(model.trainable_weights) == 8
+    lora.set_adapter(model, None)
+    np.testing.assert_allclose(model(IDS).logits, before, atol=1e-5)
+
+
+@pytest.mark.parametrize("merged_before", [False, True])
+@pytest.mark.parametrize("merge", [False, True])
+def test_unloading_leaves_a_plain_model(merge, merged_before):
+    model = make()
+    weights, before = len(model.weights), model(IDS).logits.numpy()
+    lora.enable_lora(model, 4)
+    noisy(model)
+    adapted = model(IDS).logits.numpy()
+    if merged_before:
+        lora.merge_adapter(model)
+    lora.unload_adapters(model, merge=merge)
+    assert len(model.weights) == len(model.trainable_weights) == weights
+    np.testing.assert_allclose(model(IDS).logits, adapted if merge else before, atol=1e-5)
+    assert train(model)[-1] < 5
+
+
+def test_several_adapters_switch_and_keep_what_they_learn():
+    model = make()
+    base = model(IDS).logits.numpy()
+    lora.enable_lora(model, 2, name="one")
+    train(model)
+    one = model(IDS).logits.numpy()
+    lora.enable_lora(model, 5, targets=("c_attn", "c_fc"), name="two", dropout=0.1)
+    np.testing.assert_array_equal(model(IDS).logits, base)
+    train(model)
+    two = model(IDS).logits.numpy()
+    assert lora.adapter_names(model) == ["one", "two"] and lora.active_adapter(model) == "two"
+    for name, expected in (("one", one), (None, base), ("two", two), ("one", one)):
+        lora.set_adapter(model, name)
+        np.testing.assert_allclose(model(IDS).logits, expected, atol=1e-6)
+    # In the larger slot the smaller adapter trains as it would alone.
+    assert len(model.trainable_weights) == 4
+    train(model)
+    alone = make()
+    lora.enable_lora(alone, 2)
+    for key, layer in lora.lora.projections(alone).items():
+        if layer.lora_kernel_a is not None:
+            learned = model.adapters.named["one"].layers[key]
+            layer.lora_kernel_a.assign(learned.a)
+            layer.lora_kernel_b.assign(learned.b)
+    train(alone)
+    np.testing.assert_allclose(model(IDS).logits, alone(IDS).logits, atol=1e-4)
+    lora.delete_adapter(model, "two")
+    layer = model.transformer.h[0]
+    assert layer.attn.c_attn.lora_kernel_a.shape == (16, 2) and layer.mlp.c_fc.lora_scale is None
+    train(model, epochs=1)
+    lora.delete_adapter(model, "one")
+    np.testing.assert_array_equal(model(IDS).logits, base)
+    assert lora.adapter_names(model) == [] and len(model.trainable_weights) == len(model.weights)
+
+
+def test_generation_uses_the_adapter_and_follows_a_switch():
+    model = make()
+    lora.enable_lora(model, 4, targets=("c_attn", "c_proj", "c_fc"))
+    noisy(model, seed=5)
+    options = {"max_new_tokens": 8, "do_sample": False, "jit_compile": False}
+    twin = make()
+    for key, extra in products(model).items():
+        lora.lora.projections(twin)[key].weight.assign_add(extra)
+    adapted = model.generate(IDS, **options)
+    np.testing.assert_array_equal(adapted, twin.generate(IDS, **options))
+    lora.set_adapter(model, None)
+    np.testing.assert_array_equal(model.generate(IDS, **options), make().generate(IDS, **options))
+    lora.set_adapter(model, "default")
+    np.testing.assert_array_equal(model.generate(IDS, **options), adapted)
+
+
+@pytest.mark.long
+def test_a_text_generator_and_its_export_use_the_adapter(tmp_path):
+    generator = tfgpt2.TextGenerator.from_pretrained("shakespeare-tiny")
+    lora.enable_lora(generator.model, 4)
+    noisy(generator.model)
+    generator = tfgpt2.TextGenerator(generator.model, generator.tokenizer, jit_compile=False)
+    options = {"temperature": 0, "max_new_tokens": 12}
+    adapted = generator.generate("ROMEO:", **options)
+    generator.export(tmp_path / "1", jit_compile=False, check=False)
+    loaded = tf.saved_model.load(tmp_path / "1")
+    found = loaded.generate(
+        tf.constant(["ROMEO:"]), max_new_tokens=tf.constant([12]), temperature=tf.constant([0.0])
+    )
+    assert found["text"][0].numpy().decode() == adapted
+    lora.set_adapter(generator.model, None)
+    plain = tfgpt2.TextGenerator.from_pretrained("shakespeare-tiny", jit_compile=False)
+    assert generator.generate("ROMEO:", **options) == plain.generate("ROMEO:", **options) != adapted
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "bfloat16"])
+def test_factors_are_float32_under_every_policy(policy):
+    model = make(dtype=policy)
+    lora.enable_lora(model, 4)
+    assert {w.dtype for w in model.trainable_weights} == {"float32"}
+    losses = train(model)
+    assert losses[-1] < losses[0]
+    adapted = model(IDS).logits.numpy()
+    lora.merge_adapter(model)
+    np.testing.assert_allclose(model(IDS).logits, adapted, atol=0.1)
+
+
+@pytest.mark.parametrize("merged", [False, True])
+def test_keras_files_hold_the_adapter(tmp_path, merged):
+    model = make()
+    lora.enable_lora(model, 4, 8, targets=("c_attn", "c_fc"), name="mine")
+    noisy(model)
+    adapted = model(IDS).logits.numpy()
+    if merged:
+        lora.merge_adapter(model)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(loaded(IDS).logits, adapted, atol=1e-5)
+    assert lora.active_adapter(loaded) == "mine"
+    if merged:
+        lora.unmerge_adapter(loaded)
+    assert len(loaded.trainable_weights) == 8
+    lora.set_adapter(loaded, None)
+    np.testing.assert_allclose(loaded(IDS).logits, make()(IDS).logits, atol=1e-5)
+    lora.enable_lora(model if not merged else loaded, 2, name="other")
+    with pytest.raises(ValueError, match="hold one adapter"):
+        (model if not merged else loaded).save(tmp_path / "two.keras")
+
+
+def test_a_task_head_trains_beside_and_belongs_to_the_adapter():
+    model = make("TFGPT2ForSequenceClassification", num_labels=3, pad_token_id=0)
+    head = model.score.weight.numpy()
+    lora.enable_lora(model, 2, name="one")
+    assert lora.trainable_parameters(model)[0] == 2 * 2 * (16 + 48) + 3 * 16
+    train(model, data={"input_ids": IDS, "labels": np.array([0, 1, 2])})
+    learned = model.score.weight.numpy()
+    assert np.abs(learned - head).max() > 0
+    lora.enable_lora(model, 2, name="two")
+    lora.set_adapter(model, None)
+    np.testing.assert_array_equal(model.score.weight, head)
+    lora.set_adapter(model, "one")
+    np.testing.assert_array_equal(model.score.weight, learned)
+    lora.unload_adapters(model, merge=True)
+    np.testing.assert_array_equal(model.score.weight, learned)
+
+
+def test_keras_own_switch_freezes_layers():
+    model = make()
+    model.transformer.wte.trainable = model.transformer.h[0].trainable = False
+    frozen = [w for w in model.weights if "/h_0/" in w.path or "/wte/" in w.path]
+    old = [w.numpy() for w in frozen]
+    assert train(model)[-1] < 5 and len(frozen) == 13
+    for weight, before in zip(frozen, old, strict=True):
+        np.testing.assert_array_equal(weight, before)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"targets": ("c_atn",)}, "Did you mean 'c_attn'"),
+        ({"targets": ()}, "names no projection"),
+        ({"targets": "attn.c_fc"}, "Did you mean"),
+        ({"rank": 0}, r"`rank` must be an integer, 1 or more. Received: rank=0"),
+        ({"rank": 2.5}, "`rank` must be an integer"),
+        ({"alpha": 0}, "`alpha` must be a number above 0"),
+        ({"dropout": 1.0}, r"`dropout` must be a number in \[0, 1\)"),
+        ({"name": "a/b"}, "name is made of letters"),
+        ({"modules_to_save": ("score",)}, "names heads"),
+    ],
+)
+def test_bad_arguments_say_what_to_do(options, message):
+    model = make()
+    with pytest.raises(ValueError, match=message):
+        lora.enable_lora(model, **options)
+    assert model.adapters is None and len(model.trainable_weights) == len(model.weights)
+
+
+def test_bad_moments_say_what_to_do():
+    with pytest.raises(TypeError, match="Adapters belong to a model"):
+        lora.enable_lora(object())
+    model = make()
+    for call in (lora.merge_adapter, lambda m: lora.unload_adapters(m, merge=True)):
+        with pytest.raises(ValueError, match="No adapter acts"):
+            call(model)
+    with pytest.raises(ValueError, match="No adapter is merged"):
+        lora.unmerge_adapter(model)
+    with pytest.raises(ValueError, match="enable_lora"):
+        lora.set_adapter(model, "default")
+    lora.enable_lora(model)
+    with pytest.raises(ValueError, match="of this name already"):
+        lora.enable_lora(model)
+    with pytest.raises(ValueError, match="Did you mean 'default'"):
+        lora.set_adapter(model, "defualt")
+    with pytest.raises(ValueError, match="unload_adapters"):
+        model.prune_heads({0: [1]})
+    lora.merge_adapter(model)
+    for call in (
+        lora.merge_adapter,
+        lambda m: lora.set_adapter(m, None),
+        lambda m: lora.delete_adapter(m, "default"),
+        lambda m: lora.enable_lora(m, name="two"),
+    ):
+        with pytest.raises(ValueError, match="is merged into"):
+            call(model)

@@ -1,0 +1,1 @@
+"""Training on `tf.data` with `model.fit`: data, losses, adapters."""
