@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from tfgpt2.config import GPT2Config
 from tfgpt2.errors import explain
-from tfgpt2.modeling import surgery
+from tfgpt2.modeling import lora, surgery
 from tfgpt2.modeling.arguments import LABELS, unpack
 from tfgpt2.modeling.backbone import Activations, GPT2Transformer
 from tfgpt2.modeling.inputs import Inputs, check
@@ -37,6 +37,7 @@ class TFGPT2PreTrainedModel(StoredModel, keras.Model):
 
     config_class = GPT2Config
     base_model_prefix = "transformer"
+    adapters: lora.Adapters | None = None  # low-rank adapters, see tfgpt2.training.lora
     float_labels = False  # whether `labels` may be real numbers, as in a regression
 
     def __init__(self, config: GPT2Config, *, dtype: Any = None, **kwargs: Any) -> None:
@@ -141,6 +142,7 @@ class TFGPT2PreTrainedModel(StoredModel, keras.Model):
         Raises:
             ValueError: There is no such block or head, or none would be left in a block.
         """
+        lora.refuse(self, "prune_heads")
         config = self.config
         gone = {int(block): set(heads) for block, heads in config.pruned_heads.items()}
         wanted = {b: gone.get(int(b), set()) | set(h) for b, h in heads_to_prune.items()}
@@ -291,7 +293,9 @@ class TFGPT2PreTrainedModel(StoredModel, keras.Model):
     def get_config(self) -> dict[str, Any]:
         """Returns what `from_config` needs to make this model again, without its weights."""
         policy = keras.dtype_policies.serialize(self.dtype_policy)
-        return {"config": self.config.to_dict(), "name": self.name, "dtype": policy}
+        config = {"config": self.config.to_dict(), "name": self.name, "dtype": policy}
+        adapter = lora.to_config(self)
+        return config if adapter is None else config | {"adapter": adapter}
 
     @classmethod
     def from_config(cls, config: Any, custom_objects: Any = None) -> TFGPT2PreTrainedModel:
@@ -299,7 +303,11 @@ class TFGPT2PreTrainedModel(StoredModel, keras.Model):
         if isinstance(config, GPT2Config):
             return cls(config)
         config = dict(config)
-        return cls(GPT2Config.from_dict(config.pop("config")), **config)
+        adapter = config.pop("adapter", None)
+        model = cls(GPT2Config.from_dict(config.pop("config")), **config)
+        if adapter is not None:
+            lora.from_config(model, adapter)
+        return model
 
     def num_parameters(self) -> int:
         """Number of weights."""
