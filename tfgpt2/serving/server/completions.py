@@ -351,7 +351,7 @@ def _choice(outputs: Arrays, prompt: bytes) -> Choice:
 
 
 def _best(choices: list[Choice], n: int) -> list[Choice]:
-    """The `n` texts with the highest log-probability per token, best first; all keep their order."""
+    """The `n` texts with the highest log-probability per token, best first."""
     if n == len(choices):
         return choices
     return sorted(choices, key=lambda one: -float(one.logprobs.sum()) / max(1, len(one.ids)))[:n]

@@ -1,6 +1,6 @@
 """The JSON of predict requests and answers, by the real server's rules.
 
-Source: tensorflow/serving util/json_tensor.cc, for what is accepted, what is not, and in which words.
+Source: tensorflow/serving util/json_tensor.cc, for what is accepted and in which words.
 Where the real server writes JSON that no parser accepts, this one does not: numbers that are not
 finite become `null`, and bytes that are not UTF-8 become U+FFFD in outputs whose name does not
 end in `_bytes`. It also rejects requests that are not valid UTF-8, which the real one passes on.
@@ -237,7 +237,8 @@ def _decimal(value: Any, name: str) -> float:
         not whole and np.isfinite(value) and abs(value) > np.finfo(name).max
     ):
         raise invalid(
-            f"Cannot convert JSON value: {_show(value)} to {_cc_name(name)} without loss of precision."
+            f"Cannot convert JSON value: {_show(value)} to {_cc_name(name)} without loss of"
+            " precision."
         )
     return float(value)
 
@@ -310,7 +311,7 @@ def answer(outputs: Arrays, *, rows: bool) -> bytes:
         return _dump({"outputs": plain if len(plain) > 1 else next(iter(plain.values()))})
     if len(plain) == 1:
         return _dump({"predictions": next(iter(plain.values()))})
-    items = [dict(zip(plain, values)) for values in zip(*plain.values(), strict=True)]
+    items = [dict(zip(plain, values, strict=True)) for values in zip(*plain.values(), strict=True)]
     return _dump({"predictions": items})
 
 

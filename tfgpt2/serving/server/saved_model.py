@@ -76,7 +76,9 @@ class Signature(NamedTuple):
                 )
             if spec.shape is not None and (
                 len(spec.shape) != array.ndim
-                or any(want not in (-1, got) for want, got in zip(spec.shape, array.shape))
+                or any(
+                    want not in (-1, got) for want, got in zip(spec.shape, array.shape, strict=True)
+                )
             ):
                 raise invalid(
                     f"Input {name!r} must have the shape {_shape_name(spec.shape)}."

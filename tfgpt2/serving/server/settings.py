@@ -84,7 +84,7 @@ class ServerSettings:
     host: str = "127.0.0.1"
     port: int = 8501
     grpc_port: int | None = 8500
-    batching: BatchSettings = BatchSettings()
+    batching: BatchSettings = dataclasses.field(default_factory=BatchSettings)
     labels: Mapping[str, Mapping[str, int]] = dataclasses.field(default_factory=dict)
     keep_versions: int = 1
     poll_seconds: float = 1.0

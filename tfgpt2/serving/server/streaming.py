@@ -3,8 +3,8 @@
 A request asks for some tokens after an *anchor*: the prompt and what was written up to some token.
 The anchor moves on when the text up to there, tokenized anew, gives the very tokens that the model
 chose; then reading it is the same as having written it. Where it does not (the text ends within a
-character, or a word was written in other pieces than the tokenizer would), the anchor stays, and the
-next request writes the last tokens again and some more. Hence:
+character, or a word was written in other pieces than the tokenizer would), the anchor stays, and
+the next request writes the last tokens again and some more. Hence:
 - a greedy text is that of one request, as long as prompt and text fit the model's context (beyond
   it, one request ends, and a stream goes on with the end of the text);
 - a sampled text differs from that of one request with the same seed once the anchor has moved:
