@@ -110,6 +110,7 @@ def blockwise_attend(
                     tf.zeros_like(key, tf.float32),
                     tf.zeros_like(value, tf.float32),
                 ),
+                parallel_iterations=1,
             )
             found = (_joined(d_rows.stack()), d_key, d_value)
             return tuple(
@@ -118,7 +119,8 @@ def blockwise_attend(
             )
 
         empty = tf.TensorArray(value.dtype, blocks, element_shape=[None, None, block, None])
-        _, done = tf.while_loop(lambda i, _: i < blocks, forward, (0, empty))
+        # One block after the other: side by side they would all be held at once.
+        _, done = tf.while_loop(lambda i, _: i < blocks, forward, (0, empty), parallel_iterations=1)
         return _joined(done.stack()), backward
 
     context = attend(padded, key, value)[:, :, :length]  # [B, N, T, H]

@@ -21,6 +21,7 @@ from tfgpt2.modeling.cache import (
     empty_cache,
     settle,
 )
+from tfgpt2.modeling.chunked_loss import chunked_causal_lm_loss
 from tfgpt2.modeling.inputs import Inputs
 from tfgpt2.modeling.layers import Embedding
 from tfgpt2.modeling.losses import causal_lm_loss
@@ -70,7 +71,8 @@ class TFGPT2Model(TFGPT2PreTrainedModel):
             input_ids: int `[B, T]` (further leading axes are allowed), ids in `[0, V)`.
             past_key_values: `L` tensors `[2, B, N, S, H]` that an earlier call returned; then
                 `input_ids` are only the tokens after those.
-            attention_mask: `[B, past + T]`, 1 for tokens and 0 for padding.
+            attention_mask: `[B, past + T]`, 1 for tokens and 0 for padding; or
+                `[B, 1, T, past + T]`, 1 where a token may look, causal order included.
             token_type_ids: int `[B, T]`, looked up in the token table and added.
             position_ids: int `[B, T]` in `[0, n_positions)`. Left out, tokens are numbered from
                 the length of the past on, padding included, as transformers does; for
@@ -128,6 +130,8 @@ class TFGPT2LMHeadModel(TFGPT2PreTrainedModel):
         TensorShape([1, 3, 10])
     """
 
+    has_lm_loss = True
+
     def make_head(self) -> None:
         """Creates the output matrix, when it is not the token table."""
         ids = ("bos_token_id", "eos_token_id", "pad_token_id")
@@ -147,6 +151,28 @@ class TFGPT2LMHeadModel(TFGPT2PreTrainedModel):
         super().build(input_shape)
         if self.lm_head is not None:
             self.lm_head.build()
+
+    def lm_loss(
+        self, hidden: tf.Tensor, labels: tf.Tensor, training: bool | None
+    ) -> tuple[tf.Tensor, tf.Tensor | None]:
+        """Scores tokens against the next labels, as `loss_settings` say.
+
+        Args:
+            hidden: Float `[B, T, D]`, after the final layer norm.
+            labels: int `[B, T]`; the shift by one happens here.
+            training: Whether label smoothing and z-loss act.
+
+        Returns:
+            The loss, float32 `[]`, and the logits `[B, T, V]`; None where they were never held.
+        """
+        settings = self.loss_settings if training else self.loss_settings.measured()
+        if settings.chunked:
+            table = self.get_output_embeddings().weight
+            return chunked_causal_lm_loss(
+                hidden, table, labels, settings, training=bool(training)
+            ), None
+        logits = self.score(hidden)  # [B, T, V]
+        return causal_lm_loss(logits, labels, settings), logits
 
     def score(self, hidden: tf.Tensor) -> tf.Tensor:
         """Scores every token: float `[B, T, D]` -> float32 logits `[B, T, V]`."""
@@ -329,7 +355,8 @@ class TFGPT2LMHeadModel(TFGPT2PreTrainedModel):
             output_hidden_states: Return all hidden states.
             return_dict: False returns a tuple.
             labels: int `[B, T]` in `[0, V)` or -100 for "not scored", usually `input_ids`
-                themselves: the shift by one happens inside. Gives `loss` in nats per token.
+                themselves: the shift by one happens inside. Gives `loss` in nats per token, and
+                with `compile(chunked_loss=True)` no `logits`.
             training: Whether dropout acts.
 
         Raises:
@@ -349,11 +376,13 @@ class TFGPT2LMHeadModel(TFGPT2PreTrainedModel):
             encoder_attention_mask=encoder_attention_mask,
             labels=labels,
         )
-        logits = self.score(done.last)  # [B, T, V]
-        loss = None if labels is None else causal_lm_loss(logits, inputs.labels)
+        if labels is None:
+            loss, logits = None, self.score(done.last)  # [B, T, V]
+        else:
+            loss, logits = self.lm_loss(done.last, inputs.labels, training)
         output = TFCausalLMOutputWithCrossAttentions(
             loss=loss,
-            logits=unflatten(logits, inputs),
+            logits=None if logits is None else unflatten(logits, inputs),
             **extras(self, done, inputs, use_cache, output_attentions, output_hidden_states),
         )
         return returned(self, output, return_dict)

@@ -287,6 +287,8 @@ def _visible(
     causal = causal_mask(past.length + tf.range(length), columns)  # [1, 1, T, S]
     if mask is None:
         return causal
+    if mask.shape.rank == 4:
+        return _full_mask(mask, text, past)
     known = text.rank is not None and None not in (text[-1], past.static)
     total = past.static + text[-1] if known else None
     if not mask.shape.is_compatible_with(text[:-1].concatenate([total])):
@@ -294,13 +296,31 @@ def _visible(
             explain(
                 "`attention_mask` must cover the past tokens and the current ones of every row:"
                 f" shape {_shown(text[:-1].concatenate([total]))}.",
-                fix="Concatenate the mask of the past with ones for the new tokens.",
+                fix="Concatenate the mask of the past with ones for the new tokens; a mask from"
+                " each token to each has shape [B, 1, T, past + T].",
                 attention_mask=f"shape {mask.shape}",
             )
         )
     _check_mask("attention_mask", mask)
     mask = tf.reshape(mask, [-1, 1, 1, tf.shape(mask)[-1]])  # [B, 1, 1, S]
     return causal & tf.cast(mask, tf.bool)  # [B, 1, T, S]
+
+
+def _full_mask(mask: tf.Tensor, text: tf.TensorShape, past: _Past) -> tf.Tensor:
+    """Takes a mask from each token to each as it is, the causal order included."""
+    length = None if text.rank is None else text[-1]
+    total = None if None in (length, past.static) else past.static + length
+    expected = tf.TensorShape([_rows(text), 1, length, total])
+    if not mask.shape.is_compatible_with(expected):
+        raise ValueError(
+            explain(
+                f"A mask from each token to each must have shape {_shown(expected)}.",
+                fix="Give one matrix [T, past + T] per row, 1 where a token may look.",
+                attention_mask=f"shape {mask.shape}",
+            )
+        )
+    _check_mask("attention_mask", mask)
+    return tf.cast(mask, tf.bool)  # [B, 1, T, S]
 
 
 def _encoder(

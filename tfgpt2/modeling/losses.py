@@ -2,9 +2,107 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import tensorflow as tf
 
+from tfgpt2.errors import explain
+
 IGNORED_LABEL = -100
+
+
+@dataclasses.dataclass(frozen=True)
+class LossSettings:
+    """How a language model's own loss is computed.
+
+    Attributes:
+        chunked: Never hold the logits of all tokens at once; the model then returns none next to
+            a loss.
+        chunk: Tokens per chunk; None chooses by the size of the vocabulary.
+        label_smoothing: Share of the target that is spread evenly over the vocabulary, in [0, 1).
+        z_loss: Factor on the squared logarithm of the softmax's sum, 0 or more; 1e-4 is usual.
+
+    The last two act in training only, so that what `evaluate` shows stays comparable.
+
+    Raises:
+        ValueError: A number is out of range.
+
+    Source: Szegedy et al. 2016, section 7 (label smoothing); Chowdhery et al. 2022, section 5
+        (z-loss).
+
+    Example:
+        >>> LossSettings(label_smoothing=0.1).z_loss
+        0.0
+    """
+
+    chunked: bool = False
+    chunk: int | None = None
+    label_smoothing: float = 0.0
+    z_loss: float = 0.0
+
+    def __post_init__(self) -> None:
+        number = (int, float)
+        checks = {
+            "chunk": (self.chunk is None or _is_count(self.chunk), "None or an integer above 0"),
+            "label_smoothing": (
+                isinstance(self.label_smoothing, number) and 0 <= self.label_smoothing < 1,
+                "in [0, 1)",
+            ),
+            "z_loss": (
+                isinstance(self.z_loss, number) and 0 <= self.z_loss < float("inf"),
+                "finite and at least 0",
+            ),
+        }
+        for name, (fits, expected) in checks.items():
+            if not fits:
+                raise ValueError(
+                    explain(
+                        f"`{name}` must be {expected}.",
+                        fix="Leave it out to switch it off.",
+                        **{name: getattr(self, name)},
+                    )
+                )
+
+    def measured(self) -> LossSettings:
+        """The same without what acts in training only."""
+        return dataclasses.replace(self, label_smoothing=0.0, z_loss=0.0)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+PLAIN = LossSettings()
+
+
+def nll_of_scores(
+    scores: tf.Tensor, labels: tf.Tensor, settings: LossSettings
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Loss of each token from its scores, with smoothing and z-loss.
+
+    Args:
+        scores: float32 `[..., V]`.
+        labels: int `[...]` in `[0, V)`, or -100 for "not scored".
+        settings: Smoothing and z-loss.
+
+    Returns:
+        float32 `[...]` each: nats (of any value where not scored), weights (1 where scored, else
+        0), and the logarithm of the softmax's sum.
+
+    Source: PyTorch `cross_entropy(label_smoothing=)`: the target is `1 - s` at the label, plus
+        `s / V` everywhere.
+    """
+    weights = tf.cast(tf.not_equal(labels, IGNORED_LABEL), tf.float32)
+    log_sum = tf.reduce_logsumexp(scores, axis=-1)  # [...]
+    # Only -100 is let through: any other label outside the vocabulary is still an error.
+    places = tf.where(weights > 0, labels, tf.zeros_like(labels))
+    chosen = tf.gather(scores, places, batch_dims=labels.shape.rank)  # [...]
+    nll = log_sum - (1.0 - settings.label_smoothing) * chosen
+    if settings.label_smoothing:
+        nll -= settings.label_smoothing * tf.reduce_mean(scores, axis=-1)
+    if settings.z_loss:
+        nll += settings.z_loss * tf.square(log_sum)
+    return nll, weights, log_sum
 
 
 def token_nll(logits: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -24,13 +122,16 @@ def token_nll(logits: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tenso
     return nll * weights, weights
 
 
-def causal_lm_loss(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+def causal_lm_loss(
+    logits: tf.Tensor, labels: tf.Tensor, settings: LossSettings = PLAIN
+) -> tf.Tensor:
     """Mean negative log-likelihood of each next token.
 
     Args:
         logits: Float `[B, T, V]`, the model's output at each token.
         labels: int `[B, T]`, usually the input ids; the shift by one happens here. -100 is left
             out of the mean.
+        settings: Label smoothing and z-loss; off by default.
 
     Returns:
         float32 `[]`, nats per scored token; 0 when none is scored.
@@ -41,7 +142,12 @@ def causal_lm_loss(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         >>> float(causal_lm_loss(tf.zeros([1, 3, 4]), tf.constant([[0, 1, -100]])))
         1.3862943649291992
     """
-    nll, weights = token_nll(logits[:, :-1], labels[:, 1:])  # [B, T - 1]
+    logits, labels = logits[:, :-1], labels[:, 1:]  # [B, T - 1, V], [B, T - 1]
+    if settings.label_smoothing or settings.z_loss:
+        nll, weights, _ = nll_of_scores(tf.cast(logits, tf.float32), labels, settings)
+        nll *= weights
+    else:
+        nll, weights = token_nll(logits, labels)
     return tf.math.divide_no_nan(tf.reduce_sum(nll), tf.reduce_sum(weights))
 
 

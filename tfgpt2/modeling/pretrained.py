@@ -18,6 +18,7 @@ from tfgpt2.modeling.arguments import LABELS, unpack
 from tfgpt2.modeling.backbone import Activations, GPT2Transformer
 from tfgpt2.modeling.inputs import Inputs, check
 from tfgpt2.modeling.layers import Embedding
+from tfgpt2.modeling.losses import PLAIN, LossSettings
 from tfgpt2.modeling.storage import StoredModel
 from tfgpt2.outputs import ModelOutput
 
@@ -39,6 +40,8 @@ class TFGPT2PreTrainedModel(StoredModel, keras.Model):
     base_model_prefix = "transformer"
     adapters: lora.Adapters | None = None  # low-rank adapters, see tfgpt2.training.lora
     float_labels = False  # whether `labels` may be real numbers, as in a regression
+    has_lm_loss = False  # whether the own loss is that of a language model
+    loss_settings = PLAIN  # how that is computed; see `compile`
 
     def __init__(self, config: GPT2Config, *, dtype: Any = None, **kwargs: Any) -> None:
         if not isinstance(config, GPT2Config):
@@ -208,7 +211,17 @@ class TFGPT2PreTrainedModel(StoredModel, keras.Model):
 
     # Training ---------------------------------------------------------------------------------
 
-    def compile(self, optimizer: Any = "rmsprop", loss: Any = None, **kwargs: Any) -> None:
+    def compile(
+        self,
+        optimizer: Any = "rmsprop",
+        loss: Any = None,
+        *,
+        chunked_loss: bool | int = False,
+        label_smoothing: float = 0.0,
+        z_loss: float = 0.0,
+        jit_compile: bool | str = "auto",
+        **kwargs: Any,
+    ) -> None:
         """Configures training as `keras.Model.compile` does.
 
         Args:
@@ -216,12 +229,54 @@ class TFGPT2PreTrainedModel(StoredModel, keras.Model):
             loss: None, `"auto"` or `"passthrough"`: the model's own loss, from `labels` among the
                 inputs. Otherwise a Keras loss on the logits, for targets that the pipeline has
                 shifted already.
+            chunked_loss: Compute the own loss of a language model without ever holding the logits
+                of all tokens; a call with `labels` then returns no logits. A number is the
+                tokens per chunk; True chooses it.
+            label_smoothing: See `tfgpt2.modeling.losses.LossSettings`; for the own loss of a
+                language model, in training only.
+            z_loss: Likewise.
+            jit_compile: `"auto"` uses XLA on a GPU and not on a CPU, where TensorFlow's own matrix
+                kernels train faster, in bfloat16 above all.
             **kwargs: See `keras.Model.compile`.
+
+        Raises:
+            ValueError: Options of the own loss do not fit the model, or come with another loss.
         """
         loss = None if loss in ("auto", "passthrough") else loss
-        super().compile(optimizer=optimizer, loss=loss, **kwargs)
+        settings = LossSettings(
+            chunked=chunked_loss is not False,
+            chunk=None if isinstance(chunked_loss, bool) else chunked_loss,
+            label_smoothing=label_smoothing,
+            z_loss=z_loss,
+        )
+        if settings != PLAIN and (loss is not None or not self.has_lm_loss):
+            raise ValueError(
+                explain(
+                    "`chunked_loss`, `label_smoothing` and `z_loss` are options of a language"
+                    " model's own loss.",
+                    fix="Leave `loss` out and give 'labels' among the inputs, or leave them out.",
+                    loss=loss,
+                    model=type(self).__name__,
+                    settings=settings,
+                )
+            )
+        if jit_compile == "auto" and not tf.config.list_logical_devices("GPU"):
+            jit_compile = False
+        super().compile(optimizer=optimizer, loss=loss, jit_compile=jit_compile, **kwargs)
+        self.loss_settings = settings
         self._scores_targets = loss is not None
         self._measures = bool(kwargs.get("metrics") or kwargs.get("weighted_metrics"))
+
+    def get_compile_config(self) -> dict[str, Any]:
+        """Returns what `compile_from_config` needs; Keras writes it to `.keras` files."""
+        settings, config = self.loss_settings, super().get_compile_config()
+        if not config or settings == PLAIN:
+            return config
+        return config | {
+            "chunked_loss": (settings.chunk or True) if settings.chunked else False,
+            "label_smoothing": settings.label_smoothing,
+            "z_loss": settings.z_loss,
+        }
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compiles a reloaded model as the saved one was; Keras asks this of an own `compile`."""

@@ -13,7 +13,7 @@ from tfgpt2.modeling import activations
 from tfgpt2.modeling.heads import TFGPT2LMHeadModel, extras, returned, unflatten
 from tfgpt2.modeling.inputs import Inputs
 from tfgpt2.modeling.layers import GPT2Layer, Linear
-from tfgpt2.modeling.losses import causal_lm_loss, classification_loss, sequence_loss, span_loss
+from tfgpt2.modeling.losses import classification_loss, sequence_loss, span_loss
 from tfgpt2.modeling.pretrained import TFGPT2PreTrainedModel
 from tfgpt2.outputs import (
     TFGPT2DoubleHeadsModelOutput,
@@ -180,7 +180,11 @@ class TFGPT2DoubleHeadsModel(TFGPT2LMHeadModel):
             head_mask=head_mask,
             inputs_embeds=inputs_embeds,
         )
-        logits = self.score(done.last)  # [B * C, T, V]
+        if labels is None:
+            loss, logits = None, self.score(done.last)  # [B * C, T, V]
+        else:
+            flat = tf.reshape(labels, tf.shape(done.last)[:2])  # [B * C, T]
+            loss, logits = self.lm_loss(done.last, flat, training)
         place = None
         if mc_token_ids is not None:
             place = tf.reshape(tf.cast(mc_token_ids, tf.int32), [-1])  # [B * C]
@@ -197,15 +201,13 @@ class TFGPT2DoubleHeadsModel(TFGPT2LMHeadModel):
                     scores=scores.shape[-1],
                 )
             )
-        loss = mc_loss = None
-        if labels is not None:
-            loss = causal_lm_loss(logits, tf.reshape(labels, tf.shape(logits)[:2]))
+        mc_loss = None
         if mc_labels is not None:
             mc_loss = classification_loss(mc_logits, tf.reshape(mc_labels, [-1]))
         output = TFGPT2DoubleHeadsModelOutput(
             loss=loss,
             mc_loss=mc_loss,
-            logits=unflatten(logits, inputs),
+            logits=None if logits is None else unflatten(logits, inputs),
             mc_logits=mc_logits,
             **extras(self, done, inputs, use_cache, output_attentions, output_hidden_states),
         )
@@ -517,6 +519,14 @@ class TFGPT2ForQuestionAnswering(TFGPT2PreTrainedModel):
 
 def _last_token(config: Any, inputs: Inputs, attention_mask: tf.Tensor | None) -> tf.Tensor:
     """Finds each text's last real token: int32 `[B]`."""
+    if attention_mask is not None and attention_mask.shape.rank == 4:
+        raise ValueError(
+            explain(
+                "A mask from each token to each does not say where texts end.",
+                fix="Pass a mask [B, T], 1 for tokens and 0 for padding.",
+                attention_mask=f"shape {attention_mask.shape}",
+            )
+        )
     length = inputs.leading[-1]
     columns = tf.range(length)  # [T]
     if attention_mask is not None:
