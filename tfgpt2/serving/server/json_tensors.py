@@ -234,7 +234,7 @@ def _decimal(value: Any, name: str) -> float:
         return _wrong(value, name)
     whole = isinstance(value, int)
     if (whole and abs(value) > _LARGEST_FLOAT_INTEGER[name]) or (
-        not whole and np.isfinite(value) and abs(value) > np.finfo(name).max
+        not whole and np.isfinite(value) and abs(value) > float(np.finfo(name).max)
     ):
         raise invalid(
             f"Cannot convert JSON value: {_show(value)} to {_cc_name(name)} without loss of"

@@ -1,0 +1,104 @@
+"""An export to serve, made once, and servers that are gone when their test is."""
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+START_SECONDS = 120  # other processes may use the machine
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory) -> Path:
+    """The base directory of the bundled model's export; it holds version 1, without XLA.
+
+    Nobody may change it: copy it to add versions.
+    """
+    from tfgpt2.serving.export import export
+    from tfgpt2.text import TextGenerator
+
+    base = tmp_path_factory.mktemp("saved_models") / "shakespeare-tiny"
+    generator = TextGenerator.from_pretrained("shakespeare-tiny")
+    export(generator, base / "1", jit_compile=False, check=False)
+    return base
+
+
+class ServerProcess:
+    """A `tfgpt2 serve` of its own, on free ports of this machine."""
+
+    def __init__(self, *arguments, port=0, grpc_port=0, wait=True):
+        options = ["--port", str(port), "--grpc-port", str(grpc_port)]
+        self.lines, self.notes = [], []
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tfgpt2.cli", "serve", *map(str, arguments), *options],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
+        )
+        self._readers = [
+            threading.Thread(target=self._read, args=pair, daemon=True)
+            for pair in ((self.process.stdout, self.lines), (self.process.stderr, self.notes))
+        ]
+        for reader in self._readers:
+            reader.start()
+        if wait:
+            self.wait_until_listening()
+
+    def _read(self, pipe, lines):
+        for line in pipe:
+            lines.append(line)
+
+    def wait_until_listening(self):
+        end = time.monotonic() + START_SECONDS
+        while not self.lines and self.process.poll() is None and time.monotonic() < end:
+            time.sleep(0.05)
+        assert self.lines, "".join(self.notes)[-3000:]
+        found = re.search(r"(http://127\.0\.0\.1:(\d+)).*?(127\.0\.0\.1:(\d+))", self.lines[0])
+        self.url, self.port, self.grpc, self.grpc_port = (
+            found[1], int(found[2]), found[3], int(found[4])
+        )  # fmt: skip
+
+    def terminate(self):
+        """SIGTERM, as a supervisor does; returns at once."""
+        self.process.send_signal(signal.SIGTERM)
+
+    def kill(self):
+        with contextlib.suppress(ProcessLookupError):
+            self.process.kill()
+        self.process.wait(30)
+
+
+@pytest.fixture
+def start_server():
+    """Starts servers; all are killed when the test ends."""
+    started = []
+
+    def start(*arguments, **options):
+        # Noted before it listens, so that one that never does is killed, too.
+        server = ServerProcess(*arguments, **options, wait=False)
+        started.append(server)
+        server.wait_until_listening()
+        return server
+
+    yield start
+    for server in started:
+        server.kill()
+
+
+@pytest.fixture(scope="session")
+def served(exported):
+    """One server of the export, for all tests that only ask."""
+    server = ServerProcess(exported, wait=False)
+    try:
+        server.wait_until_listening()
+        yield server
+    finally:
+        server.kill()

@@ -1,0 +1,54 @@
+"""A signature and a version without TensorFlow's loading, for the rules around them."""
+
+import threading
+
+import numpy as np
+import tensorflow as tf
+
+from tfgpt2.serving.server.saved_model import Signature, TensorSpec
+
+
+def spec(dtype, *shape):
+    return TensorSpec(tf.as_dtype(dtype), shape)
+
+
+ECHO = Signature(
+    "echo",
+    {"text": spec("string", -1), "n": spec("int32", -1), "stop": spec("string", -1, -1)},
+    {"text": spec("string", -1)},
+    {"n": np.array([7], np.int32)},
+)
+
+
+def request(*texts, n=1, stop=((b"",),)):
+    return {
+        "text": np.array([t.encode() for t in texts], object).reshape(len(texts)),
+        "n": np.atleast_1d(np.array(n, np.int32)),
+        "stop": np.array(stop, object),
+    }
+
+
+class FakeServable:
+    """Answers with what it was asked, row by row, and remembers each batch."""
+
+    batches_itself = False
+
+    def __init__(self, name="m", version=1, path=None):
+        self.name, self.version = name, version
+        self.signatures = {"echo": ECHO}
+        self.batches, self.gate = [], threading.Event()
+        self.gate.set()
+        self.poison = None
+
+    def run(self, signature, inputs):
+        assert self.gate.wait(30)
+        self.batches.append(inputs)
+        if self.poison is not None and self.poison in inputs["text"].tolist():
+            raise tf.errors.InvalidArgumentError(None, None, "poison")
+        stops = [b"|".join(row) for row in inputs["stop"]]
+        rows = zip(inputs["text"], inputs["n"], stops, strict=True)
+        out = [b"%s %d %s" % row for row in rows]
+        return {"text": np.array(out, object).reshape(len(out))}
+
+    def warm_up(self):
+        return 0
