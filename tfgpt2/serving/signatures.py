@@ -7,84 +7,216 @@ batch. Settings are `[B]`, or `[1]` for all rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import tensorflow as tf
 
+from tfgpt2.errors import explain, nearest
+from tfgpt2.generation import stopping
 from tfgpt2.generation.options import ROW_OPTIONS
+from tfgpt2.serving import batching, readings
+from tfgpt2.serving.batching import DEFAULT_SIZES, Batching, Core, Tensors
+from tfgpt2.serving.readings import TEXT
 from tfgpt2.text import TextGenerator
 
-SIGNATURES = ("serving_default", "generate", "score", "tokenize", "detokenize")
-_TEXT = tf.TensorSpec([None], tf.string, name="text")
+SIGNATURES = (
+    "serving_default", "generate", "score", "next_token", "embed", "inspect", "tokenize",
+    "detokenize",
+)  # fmt: skip
+# Those that call a compiled function; the first two call the same one.
+COMPILED = ("serving_default", "generate", "score", "next_token", "embed", "inspect")
+# The settings that `generate` takes unless an export asks for others.
+INPUTS = (
+    "max_new_tokens", "min_new_tokens", "temperature", "top_k", "top_p", "min_p",
+    "repetition_penalty", "seed",
+)  # fmt: skip
+_IDLE = {"max_new_tokens": 0, "seed": 0}  # what a row asks that was added to fill a batch
+_WIDE = ("token_ids", "token_logprobs")
+
+Signature = Callable[..., Tensors]
 
 
-def build(generator: TextGenerator) -> dict[str, Callable[..., dict[str, tf.Tensor]]]:
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What is fixed in an export's signatures.
+
+    Attributes:
+        names: Which signatures, of `SIGNATURES`.
+        inputs: Settings that `generate` takes, of `ROW_OPTIONS`; the others keep their defaults.
+        top: Tokens that `next_token` returns.
+        inspect_top: Tokens that `inspect` returns for each place.
+        batch_sizes: Sizes to which batches are padded, in order; None pads none.
+        batching: How requests that come at the same time share a batch.
+        most_rows: Rows of the largest batch that requests share.
+        stop_limits: Most stop strings of a row, and the most bytes of one.
+    """
+
+    names: tuple[str, ...] = SIGNATURES
+    inputs: tuple[str, ...] = INPUTS
+    top: int = 10
+    inspect_top: int = 5
+    batch_sizes: tuple[int, ...] | None = None
+    batching: Batching | None = None
+    most_rows: int = DEFAULT_SIZES[-1]
+    stop_limits: tuple[int, int] = (stopping.MOST_STOPS, stopping.LONGEST_STOP)
+
+    def __post_init__(self) -> None:
+        """Checks names and numbers.
+
+        Raises:
+            ValueError: One is unknown, is there twice, or is out of range.
+        """
+        _check_names("signatures", self.names, SIGNATURES)
+        _check_names("inputs", self.inputs, tuple(ROW_OPTIONS), may_be_empty=True)
+        limits = ("stop_limits[0]", "stop_limits[1]")
+        for name, value, high in (
+            ("top", self.top, 1000),
+            ("inspect_top", self.inspect_top, 100),
+            *zip(limits, self.stop_limits, (stopping.MOST_STOPS, stopping.LONGEST_STOP),
+                 strict=True),
+        ):  # fmt: skip
+            if type(value) is not int or not 1 <= value <= high:
+                raise ValueError(
+                    explain(
+                        f"`{name}` must be an integer in [1, {high}].",
+                        fix="Leave it out for the usual value.",
+                        **{name: value},
+                    )
+                )
+
+
+def build(generator: TextGenerator, options: Options | None = None) -> dict[str, Signature]:
     """Makes the signature functions of a generator.
 
     Args:
         generator: Whose settings are the defaults.
+        options: What is fixed; None is the usual.
 
     Returns:
-        One `tf.function` with a fixed input signature for each name of `SIGNATURES`.
+        One `tf.function` with a fixed input signature for each name that was asked for.
     """
-    return {
-        "serving_default": _serving_default(generator),
-        "generate": _generate(generator),
-        "score": _score(generator),
-        "tokenize": _tokenize(generator),
-        "detokenize": _detokenize(generator),
+    options = Options() if options is None else options
+    vocabulary = generator.model.config.vocab_size
+    cores = {
+        "score": lambda: _score(generator),
+        "next_token": lambda: readings.next_token(generator, min(options.top, vocabulary)),
+        "embed": lambda: readings.embed(generator),
+        "inspect": lambda: readings.inspect(generator, min(options.inspect_top, vocabulary)),
     }
+    made = {}
+    if {"generate", "serving_default"} & set(options.names):
+        core = _batched(_continue(generator, options), options, "generate")
+        made["serving_default"] = _serving_default(generator, core, options)
+        made["generate"] = _generate(generator, core, options)
+    for name in options.names:
+        if name in cores:
+            made[name] = _of_text(name, _batched(cores[name](), options, name))
+    made |= {"tokenize": _tokenize(generator), "detokenize": _detokenize(generator)}
+    return {name: made[name] for name in SIGNATURES if name in options.names}
 
 
-def _serving_default(generator: TextGenerator) -> Callable[..., dict[str, tf.Tensor]]:
-    @tf.function(input_signature=[_TEXT], autograph=False)
-    def serving_default(text: tf.Tensor) -> dict[str, tf.Tensor]:
-        return _continue(generator, text, *_defaults(generator))
+def stop_tables(limits: tuple[int, int]) -> int:
+    """How many sizes the table of stop strings can have within limits.
+
+    Args:
+        limits: Most stop strings of a row, and the most bytes of one.
+
+    Example:
+        >>> stop_tables((4, 16))
+        2
+    """
+    sizes = zip((stopping._COUNTS, stopping._WIDTHS), limits, strict=True)
+    counts, widths = (sum(size < limit for size in known) + 1 for known, limit in sizes)
+    return counts * widths
+
+
+def _batched(core: Core, options: Options, name: str) -> Core:
+    """A core that sees allowed batch sizes, and gathers requests where that is asked for."""
+    core = batching.pad_rows(core, options.batch_sizes)
+    if options.batching is not None and options.batching.kind == "graph":
+        core = batching.gather(core, options.batching, options.most_rows, name)
+    return core
+
+
+def _continue(generator: TextGenerator, options: Options) -> Core:
+    """The three passes: texts and their settings, one value per row, to continuations."""
+    settings = [tf.TensorSpec([None], ROW_OPTIONS[name].dtype, name) for name in ROW_OPTIONS]
+    most, longest = options.stop_limits
+
+    def run(inputs: Tensors) -> Tensors:
+        stop = inputs["stop"]
+        stop = tf.where(tf.strings.length(stop) > longest, "", stop)
+        # Columns that no row uses go, so that they ask for no larger program.
+        used = tf.reduce_any(tf.strings.length(stop) > 0, axis=0)  # [Q]
+        columns = tf.range(1, tf.size(used) + 1)
+        last = tf.reduce_max(tf.pad(tf.where(used, columns, 1), [[0, 1]], constant_values=1))
+        values = {name: inputs[name] for name in ROW_OPTIONS}
+        return generator.pipeline(inputs["text"], values, stop[:, :last])
+
+    inputs = (TEXT, *settings, tf.TensorSpec([None, most], tf.string, "stop"))
+    idle = {name: one.off for name, one in ROW_OPTIONS.items()} | _IDLE | {"text": "", "stop": ""}
+    return Core(run, inputs, idle, _WIDE, lambda outputs: outputs["num_tokens"])
+
+
+def _serving_default(generator: TextGenerator, core: Core, options: Options) -> Signature:
+    @tf.function(input_signature=[TEXT], autograph=False)
+    def serving_default(text: tf.Tensor) -> Tensors:
+        return core.run(_spread(text, *_defaults(generator), options))
 
     return serving_default
 
 
-def _generate(generator: TextGenerator) -> Callable[..., dict[str, tf.Tensor]]:
-    options, default_stop = _defaults(generator)
-    specs = [tf.TensorSpec([None], option.dtype, name) for name, option in ROW_OPTIONS.items()]
+def _generate(generator: TextGenerator, core: Core, options: Options) -> Signature:
+    defaults, default_stop = _defaults(generator)
 
-    # Python's own defaults become `SignatureDef.defaults`, which gRPC clients may rely on.
-    @tf.function(
-        input_signature=[_TEXT, *specs, tf.TensorSpec([None, None], tf.string, "stop")],
-        autograph=False,
+    def generate(*args: tf.Tensor, **kwargs: tf.Tensor) -> Tensors:
+        bound = generate.__signature__.bind(*args, **kwargs)
+        bound.apply_defaults()
+        given = dict(bound.arguments)
+        text, stop = given.pop("text"), given.pop("stop")
+        return core.run(_spread(text, defaults | given, stop, options))
+
+    # TensorFlow reads the arguments here, and makes their defaults `SignatureDef.defaults`, which
+    # gRPC clients may rely on.
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    values = {name: defaults[name] for name in options.inputs} | {"stop": default_stop}
+    generate.__signature__ = inspect.Signature([
+        inspect.Parameter("text", kind),
+        *(inspect.Parameter(name, kind, default=value) for name, value in values.items()),
+    ])  # fmt: skip
+    specs = [tf.TensorSpec([None], ROW_OPTIONS[name].dtype, name) for name in options.inputs]
+    stop = tf.TensorSpec([None, None], tf.string, "stop")
+    return tf.function(generate, input_signature=[TEXT, *specs, stop], autograph=False)
+
+
+def _score(generator: TextGenerator) -> Core:
+    return Core(
+        lambda inputs: generator.scores(inputs["text"]),
+        (TEXT,),
+        {"text": ""},
+        ("token_logprobs",),
+        lambda outputs: outputs["num_tokens"] + 1,  # the first token is not counted
     )
-    def generate(
-        text: tf.Tensor,
-        max_new_tokens: tf.Tensor = options["max_new_tokens"],
-        min_new_tokens: tf.Tensor = options["min_new_tokens"],
-        temperature: tf.Tensor = options["temperature"],
-        top_k: tf.Tensor = options["top_k"],
-        top_p: tf.Tensor = options["top_p"],
-        min_p: tf.Tensor = options["min_p"],
-        repetition_penalty: tf.Tensor = options["repetition_penalty"],
-        seed: tf.Tensor = options["seed"],
-        stop: tf.Tensor = default_stop,
-    ) -> dict[str, tf.Tensor]:
-        given = (max_new_tokens, min_new_tokens, temperature, top_k, top_p, min_p,
-                 repetition_penalty, seed)  # fmt: skip
-        return _continue(generator, text, dict(zip(ROW_OPTIONS, given, strict=True)), stop)
-
-    return generate
 
 
-def _score(generator: TextGenerator) -> Callable[..., dict[str, tf.Tensor]]:
-    @tf.function(input_signature=[_TEXT], autograph=False)
-    def score(text: tf.Tensor) -> dict[str, tf.Tensor]:
-        return generator.scores(text)
+def _of_text(name: str, core: Core) -> Signature:
+    """A signature that takes texts alone."""
 
-    return score
+    def signature(text: tf.Tensor) -> Tensors:
+        return core.run({"text": text})
+
+    signature.__name__ = name
+    return tf.function(signature, input_signature=[TEXT], autograph=False)
 
 
-def _tokenize(generator: TextGenerator) -> Callable[..., dict[str, tf.Tensor]]:
+def _tokenize(generator: TextGenerator) -> Signature:
     tokenizer = generator.tokenizer
 
-    @tf.function(input_signature=[_TEXT], autograph=False)
-    def tokenize(text: tf.Tensor) -> dict[str, tf.Tensor]:
+    @tf.function(input_signature=[TEXT], autograph=False)
+    def tokenize(text: tf.Tensor) -> Tensors:
         ids = tokenizer.tokenize(text)  # [B, (T)]
         return {
             "ids": ids.to_tensor(tokenizer.pad_token_id),  # [B, T]
@@ -94,11 +226,11 @@ def _tokenize(generator: TextGenerator) -> Callable[..., dict[str, tf.Tensor]]:
     return tokenize
 
 
-def _detokenize(generator: TextGenerator) -> Callable[..., dict[str, tf.Tensor]]:
+def _detokenize(generator: TextGenerator) -> Signature:
     tokenizer = generator.tokenizer
 
     @tf.function(input_signature=[tf.TensorSpec([None, None], tf.int32, "ids")], autograph=False)
-    def detokenize(ids: tf.Tensor) -> dict[str, tf.Tensor]:
+    def detokenize(ids: tf.Tensor) -> Tensors:
         return {
             "text": tokenizer.detokenize(ids, skip_special_tokens=True),
             "text_bytes": tokenizer.detokenize_bytes(ids, skip_special_tokens=True),
@@ -107,20 +239,43 @@ def _detokenize(generator: TextGenerator) -> Callable[..., dict[str, tf.Tensor]]
     return detokenize
 
 
-def _continue(
-    generator: TextGenerator, text: tf.Tensor, options: dict[str, tf.Tensor], stop: tf.Tensor
-) -> dict[str, tf.Tensor]:
-    """Runs the pipeline; `[1]` settings are spread over the rows."""
-    rows = tf.shape(text)[0]
-    spread = {name: tf.broadcast_to(value, [rows]) for name, value in options.items()}
-    stops = tf.broadcast_to(stop, [rows, tf.shape(stop)[1]])  # [B, Q]
-    return generator.pipeline(text, spread, stops)
+def _spread(text: tf.Tensor, settings: Tensors, stop: tf.Tensor, options: Options) -> Tensors:
+    """One value per row; `[1]` settings are those of all rows. Stop strings fill their table."""
+    rows, most = tf.shape(text)[0], options.stop_limits[0]
+    stop = stop[:, :most]
+    missing = tf.fill([tf.shape(stop)[0], most - tf.shape(stop)[1]], "")
+    stop = tf.ensure_shape(tf.concat([stop, missing], axis=1), [None, most])
+    spread = {name: tf.broadcast_to(value, [rows]) for name, value in settings.items()}
+    return {"text": text, **spread, "stop": tf.broadcast_to(stop, [rows, most])}  # [B, Q]
 
 
-def _defaults(generator: TextGenerator) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+def _defaults(generator: TextGenerator) -> tuple[Tensors, tf.Tensor]:
     """The generator's settings as tensors `[1]`, and its stop strings `[1, Q]`."""
     options = {
         name: tf.constant([value], ROW_OPTIONS[name].dtype)
         for name, value in generator.default_options().items()
     }
     return options, tf.constant([generator.default_stops()], tf.string)
+
+
+def _check_names(
+    what: str, names: Sequence[Any], known: tuple[str, ...], *, may_be_empty: bool = False
+) -> None:
+    """Refuses names that are unknown or there twice."""
+    for name in names:
+        if name not in known or list(names).count(name) > 1:
+            raise ValueError(
+                explain(
+                    f"`{what}` must be distinct names of {', '.join(known)}.",
+                    fix=nearest(str(name), known),
+                    **{what: name},
+                )
+            )
+    if not names and not may_be_empty:
+        raise ValueError(
+            explain(
+                f"`{what}` must hold at least one name.",
+                fix="Leave it out for all.",
+                **{what: names},
+            )
+        )

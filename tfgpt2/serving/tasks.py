@@ -33,19 +33,30 @@ def build(model: Any, tokenizer: TFGPT2Tokenizer) -> dict[str, Signature]:
     Raises:
         TypeError: The model has no such head.
     """
+    check_head(model)
     for head, name, make in zip(
         _HEADS, ("classify", "tag", "answer"), (_classify, _tag, _answer), strict=True
     ):
         if isinstance(model, head):
             function = make(model, tokenizer)
             return {"serving_default": function, name: function}
-    raise TypeError(
-        explain(
-            f"This export is for {', '.join(head.__name__ for head in _HEADS)}.",
-            fix="Export a language model through TextGenerator(model, tokenizer).export(path).",
-            model=type(model).__name__,
+    raise NotImplementedError(type(model).__name__)  # a head without a signature
+
+
+def check_head(model: Any) -> None:
+    """Checks that a model has a head with a signature.
+
+    Raises:
+        TypeError: It has none.
+    """
+    if not isinstance(model, _HEADS):
+        raise TypeError(
+            explain(
+                f"This export is for {', '.join(head.__name__ for head in _HEADS)}.",
+                fix="Export a language model through TextGenerator(model, tokenizer).export(path).",
+                model=type(model).__name__,
+            )
         )
-    )
 
 
 def _classify(model: Any, tokenizer: TFGPT2Tokenizer) -> Signature:

@@ -1,0 +1,287 @@
+"""Rows of a SavedModel: padded to a few batch sizes, and gathered from concurrent requests.
+
+XLA compiles one program per shape, so the number of rows is rounded up to an allowed size before
+the compiled core is called. Rows that were added ask for nothing. Requests may also be gathered
+into one batch, by the graph itself (`gather`) or by the server (`server_parameters`).
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from tfgpt2.errors import explain, nearest
+from tfgpt2.generation.buckets import round_up
+
+DEFAULT_SIZES = (1, 2, 4, 8, 16, 32)
+_MOST_ROWS = 1024
+PARAMETERS_FILE = "batching_params.pbtxt"
+
+Tensors = dict[str, tf.Tensor]
+
+
+class Batching(NamedTuple):
+    """How requests that come at the same time share a batch.
+
+    Attributes:
+        kind: `"graph"`: the SavedModel gathers them itself, on any server without a flag.
+            `"server"`: TensorFlow Serving does, by a file beside the SavedModel.
+        timeout_micros: Longest time that a request waits for others, in microseconds.
+        threads: Batches that run at the same time.
+        waiting: Batches that may wait; beyond that a request fails with `UNAVAILABLE`.
+    """
+
+    kind: str = "graph"
+    timeout_micros: int = 2000
+    threads: int = 1
+    waiting: int = 100
+
+
+class Core(NamedTuple):
+    """What a signature computes, row by row.
+
+    Attributes:
+        run: From tensors by name, at least one row, to tensors by name with as many rows.
+        inputs: Types and shapes of its inputs, the first axis open.
+        idle: By input, the value that lets a row ask for nothing.
+        wide: Outputs `[B, T, ...]`, filled up to the longest row of the batch.
+        columns: From the outputs to int32 `[B]`, how many columns of those each row needs.
+    """
+
+    run: Callable[[Tensors], Tensors]
+    inputs: tuple[tf.TensorSpec, ...]
+    idle: Mapping[str, Any]
+    wide: tuple[str, ...]
+    columns: Callable[[Tensors], tf.Tensor]
+
+
+def check_sizes(sizes: Sequence[int] | None) -> tuple[int, ...] | None:
+    """Checks batch sizes a user gave and returns them in order.
+
+    Raises:
+        ValueError: They are not distinct integers in [1, 1024].
+    """
+    if sizes is None:
+        return None
+    found = tuple(sizes) if isinstance(sizes, (list, tuple)) else ()
+    fits = all(type(size) is int and 1 <= size <= _MOST_ROWS for size in found)
+    if not found or not fits or len(set(found)) != len(found):
+        raise ValueError(
+            explain(
+                f"`batch_sizes` must be distinct integers in [1, {_MOST_ROWS}].",
+                fix=f"For example {DEFAULT_SIZES}.",
+                batch_sizes=sizes,
+            )
+        )
+    return tuple(sorted(found))
+
+
+def check_batching(batching: Batching | str | None) -> Batching | None:
+    """Checks how requests are to be gathered.
+
+    Args:
+        batching: `"graph"`, `"server"`, a `Batching`, or None.
+
+    Raises:
+        ValueError: The kind is unknown, or a number is out of range.
+        TypeError: It is nothing of that kind.
+
+    Example:
+        >>> check_batching("graph").threads
+        1
+    """
+    if batching is None:
+        return None
+    if isinstance(batching, str):
+        batching = Batching(batching)
+    if not isinstance(batching, Batching):
+        raise TypeError(
+            explain(
+                "`batching` must be 'graph', 'server', a Batching or None.",
+                fix="Use Batching('graph', timeout_micros=2000) to set its numbers.",
+                batching=batching,
+            )
+        )
+    kinds = ("graph", "server")
+    if batching.kind not in kinds:
+        raise ValueError(
+            explain(
+                "`batching` must be 'graph', 'server' or None.",
+                fix=nearest(str(batching.kind), kinds),
+                batching=batching.kind,
+            )
+        )
+    lowest = {"timeout_micros": 0, "threads": 1, "waiting": 1}
+    for name, low in lowest.items():
+        value = getattr(batching, name)
+        if type(value) is not int or value < low:
+            raise ValueError(
+                explain(
+                    f"`{name}` of batching must be an integer of {low} or more.",
+                    fix=f"The usual value is {getattr(Batching(), name)}.",
+                    **{name: value},
+                )
+            )
+    return batching
+
+
+def pad_rows(core: Core, sizes: Sequence[int] | None) -> Core:
+    """Lets a core see only batches of certain sizes.
+
+    A batch is padded to the next size; one beyond the largest runs in parts of that size, one
+    after the other.
+
+    Args:
+        core: What to run.
+        sizes: In ascending order; None takes every batch as it is, and pads an empty one to a row.
+    """
+
+    def padded(inputs: Tensors) -> Tensors:
+        rows = _rows(core, inputs)
+        filled = _fill(core, inputs, tf.maximum(rows, 1))
+        return {name: value[:rows] for name, value in core.run(filled).items()}
+
+    if sizes is None:
+        return core._replace(run=padded)
+    largest = sizes[-1]
+    # A function of its own: it is called in two places and traced once.
+    part = tf.function(
+        lambda *inputs: core.run(_named(core, inputs)), input_signature=core.inputs, autograph=False
+    ).get_concrete_function()
+
+    def run(inputs: Tensors) -> Tensors:
+        rows = _rows(core, inputs)
+
+        def rows_from(start: tf.Tensor) -> Tensors:
+            count = tf.minimum(rows - start, largest)
+            taken = {name: value[start : start + count] for name, value in inputs.items()}
+            filled = _fill(core, taken, round_up(count, sizes))
+            outputs = part(*(filled[spec.name] for spec in core.inputs))
+            return {name: value[:count] for name, value in outputs.items()}
+
+        def more(start: tf.Tensor, done: Tensors) -> tuple[tf.Tensor, Tensors]:
+            new = rows_from(start)
+            return start + largest, {
+                name: _stack(done[name], new[name], name in core.wide) for name in done
+            }
+
+        first = rows_from(tf.constant(0))
+        open_shapes = {name: _open(value, name in core.wide) for name, value in first.items()}
+        _, outputs = tf.while_loop(
+            lambda start, done: start < rows,
+            more,
+            (tf.constant(largest), first),
+            shape_invariants=(tf.TensorShape([]), open_shapes),
+        )
+        return outputs
+
+    return core._replace(run=run)
+
+
+def gather(core: Core, batching: Batching, most_rows: int, name: str) -> Core:
+    """Lets requests that come at the same time share one call of a core.
+
+    Args:
+        core: What to run; inputs of rank 2 must have as many columns in all requests.
+        batching: How long to wait, and how many batches run and wait.
+        most_rows: Rows of the largest batch.
+        name: Name of the queue. One process may hold several models, and queues of one name are
+            one queue, so a random part is added.
+    """
+    function = tf.function(
+        lambda *inputs: core.run(_named(core, inputs)), input_signature=core.inputs, autograph=False
+    ).get_concrete_function()
+    queue = f"{name}-{uuid.uuid4().hex}"
+    names = list(function.structured_outputs)  # TensorFlow sorts them, as `outputs` is
+    order = sorted(names)
+
+    def run(inputs: Tensors) -> Tensors:
+        rows = _rows(core, inputs)
+        filled = _fill(core, inputs, tf.maximum(rows, 1))
+        found = tf.raw_ops.BatchFunction(
+            in_tensors=[filled[spec.name] for spec in core.inputs],
+            captured_tensors=function.captured_inputs,
+            f=function,
+            num_batch_threads=batching.threads,
+            max_batch_size=most_rows,
+            batch_timeout_micros=batching.timeout_micros,
+            max_enqueued_batches=batching.waiting,
+            enable_large_batch_splitting=True,
+            shared_name=queue,
+            Tout=[output.dtype for output in function.outputs],
+        )
+        outputs = dict(zip(order, found, strict=True))
+        for output, traced in zip(outputs.values(), function.outputs, strict=True):
+            output.set_shape(traced.shape)
+        # The batch was as wide as its longest row, which may be somebody else's.
+        width = tf.reduce_max(core.columns(outputs))
+        return {
+            key: value[:rows, :width] if key in core.wide else value[:rows]
+            for key, value in outputs.items()
+        }
+
+    return core._replace(run=run)
+
+
+def server_parameters(batching: Batching, sizes: Sequence[int]) -> str:
+    """The text of `batching_params.pbtxt`, for a server with per-model batching.
+
+    Args:
+        batching: How long to wait, and how many batches run and wait.
+        sizes: Allowed batch sizes, in ascending order.
+
+    Source: tensorflow_serving/servables/tensorflow/session_bundle_config.proto, BatchingParameters.
+
+    Example:
+        >>> print(server_parameters(Batching("server"), (1, 8)).splitlines()[0])
+        max_batch_size { value: 8 }
+    """
+    lines = [
+        f"max_batch_size {{ value: {sizes[-1]} }}",
+        f"batch_timeout_micros {{ value: {batching.timeout_micros} }}",
+        f"max_enqueued_batches {{ value: {batching.waiting} }}",
+        f"num_batch_threads {{ value: {batching.threads} }}",
+        *(f"allowed_batch_sizes: {size}" for size in sizes),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _named(core: Core, inputs: Sequence[tf.Tensor]) -> Tensors:
+    return dict(zip((spec.name for spec in core.inputs), inputs, strict=True))
+
+
+def _rows(core: Core, inputs: Tensors) -> tf.Tensor:
+    return tf.shape(inputs[core.inputs[0].name])[0]
+
+
+def _fill(core: Core, inputs: Tensors, rows: tf.Tensor) -> Tensors:
+    """Adds idle rows: `[B, ...]` -> `[rows, ...]`."""
+    filled = {}
+    for name, value in inputs.items():
+        shape = tf.shape(value)
+        missing = tf.concat([tf.maximum(rows - shape[:1], 0), shape[1:]], axis=0)
+        idle = tf.fill(missing, tf.constant(core.idle[name], value.dtype))
+        filled[name] = tf.concat([value, idle], axis=0)
+    return filled
+
+
+def _open(value: tf.Tensor, wide: bool) -> tf.TensorShape:
+    """The shape of a value whose rows, and columns where it is wide, may grow."""
+    return tf.TensorShape([None] * (1 + wide)).concatenate(value.shape[1 + wide :])
+
+
+def _stack(above: tf.Tensor, below: tf.Tensor, wide: bool) -> tf.Tensor:
+    """Joins rows; wide ones, `[B, T, ...]` and `[C, U, ...]`, are filled up to the wider."""
+    if wide:
+        width = tf.maximum(tf.shape(above)[1], tf.shape(below)[1])
+        above, below = _widen(above, width), _widen(below, width)
+    return tf.concat([above, below], axis=0)
+
+
+def _widen(value: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
+    shape = tf.shape(value)
+    missing = tf.concat([shape[:1], [width - shape[1]], shape[2:]], axis=0)
+    return tf.concat([value, tf.zeros(missing, value.dtype)], axis=1)
