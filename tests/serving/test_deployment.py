@@ -1,0 +1,328 @@
+"""The files of serving/: they parse, hold to their schemas, and agree with the export."""
+
+import http.server
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import yaml
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
+
+from tfgpt2.serving import Client
+
+HERE = Path(__file__).parents[2]
+SERVING = HERE / "serving"
+KUBERNETES = SERVING / "kubernetes"
+MODEL = "shakespeare-tiny"
+# Flags of main.cc in tensorflow/serving that are used here, all since 2.8 but the last (2.18).
+FLAGS = {
+    "model_config_file", "model_config_file_poll_wait_seconds", "file_system_poll_wait_seconds",
+    "monitoring_config_file", "rest_api_timeout_in_ms", "enable_batching",
+    "batching_parameters_file", "enable_per_model_batching_parameters",
+    "xla_cpu_compilation_enabled", "xla_gpu_compilation_enabled",
+}  # fmt: skip
+FIELD = descriptor_pb2.FieldDescriptorProto
+
+
+def message(name, **fields):
+    """A message type that no Python package has: `name=(number, type, repeated)` for each field."""
+    file = descriptor_pb2.FileDescriptorProto(name=f"{name}.proto", package=name.lower())
+    file.syntax = "proto3"
+    made = file.message_type.add(name=name)
+    for field, (number, kind, repeated) in fields.items():
+        entry = made.field.add(name=field, number=number)
+        entry.label = FIELD.LABEL_REPEATED if repeated else FIELD.LABEL_OPTIONAL
+        if kind == "wrapped":
+            entry.type, entry.type_name = FIELD.TYPE_MESSAGE, f".{name.lower()}.Int64Value"
+        elif kind == "prometheus":
+            entry.type, entry.type_name = FIELD.TYPE_MESSAGE, f".{name.lower()}.PrometheusConfig"
+        else:
+            entry.type = getattr(FIELD, f"TYPE_{kind}")
+    wrapped = file.message_type.add(name="Int64Value")
+    wrapped.field.add(name="value", number=1, type=FIELD.TYPE_INT64, label=FIELD.LABEL_OPTIONAL)
+    prometheus = file.message_type.add(name="PrometheusConfig")
+    prometheus.field.add(name="enable", number=1, type=FIELD.TYPE_BOOL, label=FIELD.LABEL_OPTIONAL)
+    prometheus.field.add(name="path", number=2, type=FIELD.TYPE_STRING, label=FIELD.LABEL_OPTIONAL)
+    pool = descriptor_pool.DescriptorPool()
+    pool.AddSerializedFile(file.SerializeToString())
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{name.lower()}.{name}"))
+
+
+# session_bundle_config.proto and monitoring_config.proto of tensorflow/serving: the released
+# Python package leaves both out.
+BatchingParameters = message(
+    "BatchingParameters", max_batch_size=(1, "wrapped", False),
+    batch_timeout_micros=(2, "wrapped", False), max_enqueued_batches=(3, "wrapped", False),
+    num_batch_threads=(4, "wrapped", False), allowed_batch_sizes=(6, "INT64", True),
+    pad_variable_length_inputs=(7, "BOOL", False),
+)  # fmt: skip
+MonitoringConfig = message("MonitoringConfig", prometheus_config=(1, "prometheus", False))
+
+
+def read(path):
+    return list(yaml.safe_load_all((SERVING / path).read_text()))
+
+
+@pytest.fixture(scope="module")
+def compose():
+    return read("docker-compose.yml")[0]
+
+
+def models_config(text):
+    server_config = pytest.importorskip("tensorflow_serving.config.model_server_config_pb2")
+    return text_format.Parse(text, server_config.ModelServerConfig())
+
+
+def flags(arguments):
+    pairs = dict(argument.removeprefix("--").split("=", 1) for argument in arguments)
+    assert len(pairs) == len(arguments) and pairs.keys() <= FLAGS
+    return pairs
+
+
+# The server's own files --------------------------------------------------------------------------
+
+
+def test_models():
+    (config,) = models_config((SERVING / "models.config").read_text()).model_config_list.config
+    assert config.name == MODEL and config.model_platform == "tensorflow"
+    assert config.base_path == f"/models/{MODEL}"
+    assert config.model_version_policy.WhichOneof("policy_choice") == "latest"
+
+
+def test_the_name_is_the_one_everybody_uses():
+    assert f"MODEL := saved_models/{MODEL}/1" in (HERE / "Makefile").read_text()
+    assert Client("http://localhost")._place.model == MODEL
+    assert (HERE / "tfgpt2" / "assets" / MODEL).is_dir()
+
+
+def test_batching_is_what_an_export_carries():
+    from tfgpt2.serving import batching
+
+    found = text_format.Parse(
+        (SERVING / "batching_parameters.pbtxt").read_text(), BatchingParameters()
+    )
+    sizes = list(found.allowed_batch_sizes)
+    assert sizes == sorted(set(sizes)) and sizes[-1] == found.max_batch_size.value
+    assert tuple(sizes) == batching.DEFAULT_SIZES
+    carried = batching.server_parameters(batching.Batching("server"), batching.DEFAULT_SIZES)
+    assert text_format.Parse(carried, BatchingParameters()) == found
+    assert batching.PARAMETERS_FILE in (SERVING / "README.md").read_text()
+
+
+def test_a_wrong_file_would_be_found():
+    with pytest.raises(text_format.ParseError):
+        text_format.Parse("max_batch_sizes { value: 1 }", BatchingParameters())
+    with pytest.raises(AssertionError):
+        flags(["--xla_cpu_compilation=true"])
+
+
+def test_monitoring(compose):
+    config = text_format.Parse((SERVING / "monitoring.config").read_text(), MonitoringConfig())
+    assert config.prometheus_config.enable
+    (job,) = read("prometheus.yml")[0]["scrape_configs"]
+    assert job["metrics_path"] == config.prometheus_config.path
+    (target,) = job["static_configs"][0]["targets"]
+    host, port = target.split(":")
+    for name in ("serving-cpu", "serving-gpu"):
+        service = compose["services"][name]
+        assert host in service["networks"]["default"]["aliases"]
+        assert any(published.endswith(f":{port}") for published in service["ports"])
+
+
+@pytest.mark.skipif(not shutil.which("promtool"), reason="promtool is not installed")
+def test_prometheus_reads_its_file():
+    subprocess.run(["promtool", "check", "config", SERVING / "prometheus.yml"], check=True)
+
+
+# Compose -----------------------------------------------------------------------------------------
+
+
+def test_compose_files_hold_to_the_specification():
+    pytest.importorskip("check_jsonschema")
+    files = [SERVING / "docker-compose.yml", SERVING / "docker-compose.batching.yml"]
+    done = subprocess.run(
+        [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec",
+         *files], capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+
+
+def test_compose_flags(compose):
+    cpu, gpu = (compose["services"][f"serving-{kind}"] for kind in ("cpu", "gpu"))
+    on_cpu, on_gpu = flags(cpu["command"]), flags(gpu["command"])
+    assert on_cpu["xla_cpu_compilation_enabled"] == "true"
+    assert on_gpu == on_cpu | {"xla_gpu_compilation_enabled": "true"}
+    assert gpu["image"] == cpu["image"] + "-gpu"
+    version = tuple(map(int, cpu["image"].split(":")[1].split(".")))
+    assert version >= (2, 18), "XLA on GPUs begins there"
+    batched = flags(read("docker-compose.batching.yml")[0]["services"]["serving-cpu"]["command"])
+    assert batched == on_cpu | {
+        "enable_batching": "true", "enable_per_model_batching_parameters": "true",
+        "batching_parameters_file": "/config/batching_parameters.pbtxt"}  # fmt: skip
+
+
+def test_compose_mounts_what_the_flags_name(compose):
+    for kind in ("cpu", "gpu"):
+        service = compose["services"][f"serving-{kind}"]
+        mounts = dict(volume.split(":")[:2] for volume in service["volumes"])
+        inside = {target: source for source, target in mounts.items()}
+        assert inside["/models"] == "../saved_models"  # where exports go
+        assert all((SERVING / source).exists() for source in mounts)
+        batched = read("docker-compose.batching.yml")[0]["services"]["serving-cpu"]["command"]
+        for value in flags(batched).values():
+            assert not value.startswith("/") or value in inside
+        assert all(port.startswith("127.0.0.1:") for port in service["ports"])
+        assert service["profiles"] == [kind]
+
+
+class Status(http.server.BaseHTTPRequestHandler):
+    state = "AVAILABLE"
+
+    def do_GET(self):
+        body = f'{{"model_version_status": [{{"version": "1", "state": "{self.state}"}}]}}'
+        self.send_response(200 if self.path == f"/v1/models/{MODEL}" else 404)
+        self.end_headers()
+        self.wfile.write(body.encode() if self.path == f"/v1/models/{MODEL}" else b"{}")
+
+    def log_message(self, *unused):
+        pass
+
+
+@pytest.mark.skipif(not shutil.which("bash"), reason="bash is not installed")
+@pytest.mark.parametrize(("state", "healthy"), [("AVAILABLE", True), ("LOADING", False)])
+def test_the_health_check_works(compose, monkeypatch, state, healthy):
+    monkeypatch.setattr(Status, "state", state)
+    kind, *command = compose["services"]["serving-cpu"]["healthcheck"]["test"]
+    assert kind == "CMD" and command[:2] == ["bash", "-c"]
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Status)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        script = command[2].replace("8501", str(server.server_port))
+        done = subprocess.run(["bash", "-c", script], timeout=10)
+        assert (done.returncode == 0) is healthy
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert subprocess.run(["bash", "-c", script], stderr=subprocess.DEVNULL).returncode != 0
+
+
+# Kubernetes --------------------------------------------------------------------------------------
+
+FOLDERS = ("base", "object-store")
+
+
+def built(folder):
+    """The objects of a folder: built by kubectl where it is there, else as they are written."""
+    if shutil.which("kubectl"):
+        done = subprocess.run(
+            ["kubectl", "kustomize", KUBERNETES / folder], capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        documents = yaml.safe_load_all(done.stdout)
+    elif folder == "base":
+        kustomization = read(f"kubernetes/{folder}/kustomization.yaml")[0]
+        documents = [one for name in kustomization["resources"]
+                     for one in read(f"kubernetes/{folder}/{name}")]  # fmt: skip
+    else:
+        pytest.skip("no kubectl to apply the patches")
+    return {(one["kind"], one["metadata"]["name"]): one for one in documents}
+
+
+@pytest.fixture(scope="module", params=FOLDERS)
+def objects(request):
+    return request.param, built(request.param)
+
+
+def test_manifests_hold_to_the_schemas(objects):
+    validator = pytest.importorskip("kubernetes_validate")
+    _, found = objects
+    for one in found.values():
+        validator.validate(one, "1.31", strict=True)
+    broken = dict(found["Deployment", "tfgpt2-serving"], spec={"replica": 1})
+    with pytest.raises(validator.ValidationError):
+        validator.validate(broken, "1.31", strict=True)
+
+
+def test_every_file_is_used():
+    for folder in FOLDERS:
+        kustomization = read(f"kubernetes/{folder}/kustomization.yaml")[0]
+        named = {*kustomization["resources"],
+                 *(patch["path"] for patch in kustomization.get("patches", []))}  # fmt: skip
+        there = {path.name for path in (KUBERNETES / folder).iterdir()} - {"kustomization.yaml"}
+        assert named - {"../base"} == there
+
+
+def test_manifests_agree_with_one_another(objects):
+    folder, found = objects
+    deployment = found["Deployment", "tfgpt2-serving"]
+    pod = deployment["spec"]["template"]
+    labels = pod["metadata"]["labels"].items()
+    assert labels >= deployment["spec"]["selector"]["matchLabels"].items()
+    (container,) = pod["spec"]["containers"]
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert ports == {"grpc": 8500, "http": 8501}
+    for (kind, _), one in found.items():
+        if kind == "Service":
+            assert labels >= one["spec"]["selector"].items()
+            for port in one["spec"]["ports"]:
+                assert ports[port["targetPort"]] == port["port"]
+    assert labels >= found["PodDisruptionBudget", "tfgpt2-serving"]["spec"]["selector"][
+        "matchLabels"].items()  # fmt: skip
+    target = found["HorizontalPodAutoscaler", "tfgpt2-serving"]["spec"]["scaleTargetRef"]
+    assert (target["kind"], target["name"]) in found and "replicas" not in deployment["spec"]
+    for probe in ("startupProbe", "readinessProbe"):
+        assert container[probe]["httpGet"] == {"path": f"/v1/models/{MODEL}", "port": "http"}
+    volumes = {volume["name"]: volume for volume in pod["spec"]["volumes"]}
+    mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    assert volumes.keys() == mounts.keys()
+    claims = [v["persistentVolumeClaim"]["claimName"] for v in volumes.values()
+              if "persistentVolumeClaim" in v]  # fmt: skip
+    assert all(("PersistentVolumeClaim", claim) in found for claim in claims)
+    assert bool(claims) is (folder == "base")
+    assert not claims or mounts["models"] == "/models"
+    if "serviceAccountName" in pod["spec"]:
+        assert ("ServiceAccount", pod["spec"]["serviceAccountName"]) in found
+    metrics = pod["metadata"]["annotations"]["prometheus.io/path"]
+    assert metrics == read("prometheus.yml")[0]["scrape_configs"][0]["metrics_path"]
+
+
+def test_manifests_agree_with_compose(objects, compose):
+    folder, found = objects
+    (container,) = found["Deployment", "tfgpt2-serving"]["spec"]["template"]["spec"]["containers"]
+    service = compose["services"]["serving-cpu"]
+    assert container["image"] == service["image"]
+    here, there = flags(container["args"]), flags(service["command"])
+    if folder == "object-store":  # looks at a bucket less often
+        here.pop("file_system_poll_wait_seconds"), there.pop("file_system_poll_wait_seconds")
+    assert here == there
+    files = found["ConfigMap", "tfgpt2-serving"]["data"]
+    mounted = next(m for m in container["volumeMounts"] if m["name"] == "config")["mountPath"]
+    for value in here.values():
+        assert not value.startswith("/") or value in {f"{mounted}/{name}" for name in files}
+    assert files["monitoring.config"] == (SERVING / "monitoring.config").read_text()
+    (config,) = models_config(files["models.config"]).model_config_list.config
+    assert config.name == MODEL and config.base_path.endswith(f"/models/{MODEL}")
+    if folder == "base":
+        assert files["models.config"] == (SERVING / "models.config").read_text()
+
+
+# The how-to --------------------------------------------------------------------------------------
+
+
+def test_the_page_names_what_is_there(compose):
+    page = (SERVING / "README.md").read_text()
+    for name in re.findall(r"^\| `([\w./-]+)`(?:, `([\w./-]+)`)?", page, re.M):
+        for path in filter(None, name):
+            assert (SERVING / path).exists() or path.startswith("batching="), path
+    assert set(re.findall(r"--profile (\w+)", page)) <= {
+        profile for service in compose["services"].values() for profile in service["profiles"]
+    }
+    for flag in re.findall(r"--([a-z_]{8,})(?:=|`)", page):
+        known = FLAGS | {"platform_config_file", "load_retry_interval_micros",
+                         "tf_xla_persistent_cache_directory"}  # fmt: skip
+        assert flag in known, flag
+    assert compose["services"]["serving-gpu"]["image"] in page
