@@ -81,11 +81,10 @@ def serve(
         stream_tokens=stream_tokens,
         api_key=api_key,
     )
-    if not run(settings, lambda where: print(where, flush=True)):
-        # A thread still runs a model, and Python would wait for it.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(1)
+    finished = run(settings, lambda where: print(where, flush=True))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0 if finished else 1)  # Python would wait for threads that load or run a model
 
 
 def _models(directory: Path | None, named: list[str]) -> dict[str, Path]:

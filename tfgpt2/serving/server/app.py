@@ -7,6 +7,7 @@ from importlib import resources
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
@@ -54,9 +55,9 @@ def make_app(service: Service) -> ASGIApp:
             Route("/v1/models", openai.models),
             Route("/v1/completions", openai.complete, methods=["POST"]),
             # Anything else there is for the real server's rules, wrong methods included.
-            Route("/v1/{rest:path}", tensorflow.handle, methods=every),
+            Route("/{rest:path}", tensorflow.handle, methods=every),
         ],
-        exception_handlers={404: _not_found, 405: _not_found, Exception: _broken},
+        exception_handlers={HTTPException: _refused, Exception: _broken},
     )
     return _Guard(app, service.settings.api_key, service.settings.max_body_bytes)
 
@@ -69,8 +70,8 @@ async def _page(request: Request) -> Response:
     return Response(file.read_bytes(), media_type="text/html; charset=utf-8", headers=_PAGE_HEADERS)
 
 
-async def _not_found(request: Request, error: Any) -> Response:
-    return JSONResponse({"error": error.detail}, error.status_code)
+async def _refused(request: Request, error: Any) -> Response:
+    return JSONResponse({"error": error.detail}, error.status_code, headers=error.headers)
 
 
 async def _broken(request: Request, error: Exception) -> Response:

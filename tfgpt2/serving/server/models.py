@@ -243,11 +243,10 @@ class Models:
         self._watchers = [asyncio.create_task(self._watch(model)) for model in self]
 
     async def close(self) -> None:
-        """Stops watching and unloads everything."""
+        """Stops watching; what is loaded goes with the process."""
         for watcher in self._watchers:
             watcher.cancel()
         await asyncio.gather(*self._watchers, return_exceptions=True)
-        await asyncio.gather(*(model.close() for model in self))
 
     async def _watch(self, model: Model) -> None:
         while True:

@@ -40,7 +40,7 @@ class Rest:
         self._service = service
 
     async def handle(self, request: Request) -> Response:
-        """Answers any request under `/v1/models/`; errors are `{"error": "..."}`."""
+        """Answers requests under `/v1/`, in any case; errors are `{"error": "..."}`."""
         try:
             return await self._route(request)
         except ServingError as error:
@@ -49,6 +49,8 @@ class Rest:
     async def _route(self, request: Request) -> Response:
         path = request.scope.get("raw_path", b"").split(b"?")[0].decode("latin-1")
         path = path or request.url.path
+        if not path.lower().startswith("/v1/"):
+            raise ServingError("NOT_FOUND", "Not Found")
         if request.method == "POST" and (match := _PREDICT.fullmatch(path)):
             target = _target(*match.groups()[:3])
             with self._service.counted("rest", target.name):

@@ -79,6 +79,7 @@ async def _serve(settings: ServerSettings, announce: Callable[[str], None]) -> b
             access_log=False,
             timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
             server_header=False,
+            lifespan="off",
         )
     )
     stopping = asyncio.Event()

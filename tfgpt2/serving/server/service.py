@@ -134,7 +134,7 @@ class Service:
             self.metrics.latency.labels(api, model).observe(time.perf_counter() - begin)
 
     async def close(self) -> None:
-        """Finishes what runs and unloads the models."""
+        """Finishes what runs, and watches no longer."""
         await self.batcher.close()
         await self.models.close()
 

@@ -1,0 +1,212 @@
+"""`/v1/completions` with OpenAI's own Python package as client, and what it must refuse."""
+
+import concurrent.futures
+import json
+import time
+
+import httpx
+import openai
+import pytest
+from requests_made import MODEL, columns, predict
+
+
+@pytest.fixture(scope="module")
+def client(served):
+    with openai.OpenAI(base_url=f"{served.url}/v1", api_key="any", max_retries=0) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def http(served):
+    with httpx.Client(base_url=served.url, timeout=60) as client:
+        yield client
+
+
+def ask(client, prompt="ROMEO:\n", **options):
+    options = {"max_tokens": 20, "temperature": 0} | options
+    return client.completions.create(model=MODEL, prompt=prompt, **options)
+
+
+def test_a_completion_is_a_call_of_generate(client, http):
+    found = ask(client)
+    outputs = predict(http, columns("ROMEO:\n", max_new_tokens=20))
+    assert found.choices[0].text == outputs["text"][0]
+    assert found.choices[0].finish_reason == "length"
+    assert found.object == "text_completion" and found.model == MODEL
+    usage = found.usage
+    assert (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) == (3, 20, 23)
+
+
+def test_several_prompts_and_choices(client):
+    found = ask(client, ["ROMEO:\n", "JULIET:\n"], n=2, temperature=1, seed=7).choices
+    assert [one.index for one in found] == [0, 1, 2, 3]
+    assert len({one.text for one in found}) == 4
+    again = ask(client, ["ROMEO:\n", "JULIET:\n"], n=2, temperature=1, seed=7).choices
+    assert [one.text for one in found] == [one.text for one in again]
+    assert ask(client, temperature=1).choices[0].text != ask(client, temperature=1).choices[0].text
+
+
+def test_best_of_gives_the_likeliest(client):
+    best = ask(client, n=1, temperature=1.2, seed=3, logprobs=0, extra_body={"best_of": 4})
+    every = ask(client, n=4, temperature=1.2, seed=3, logprobs=0).choices
+    mean = lambda one: sum(one.logprobs.token_logprobs) / len(one.logprobs.tokens)  # noqa: E731
+    assert best.choices[0].text == max(every, key=mean).text
+    assert best.usage.completion_tokens == 80
+
+
+def test_stop_and_echo(client):
+    whole = ask(client, max_tokens=30).choices[0].text
+    stop = whole[10:14]
+    found = ask(client, max_tokens=30, stop=stop).choices[0]
+    assert found.text == whole[: whole.index(stop)] and found.finish_reason == "stop"
+    assert ask(client, echo=True).choices[0].text.startswith("ROMEO:\n")
+
+
+def test_logprobs_belong_to_the_tokens(client, http):
+    found = ask(client, logprobs=0).choices[0]
+    outputs = predict(http, columns("ROMEO:\n", max_new_tokens=20))
+    assert "".join(found.logprobs.tokens) == found.text
+    assert found.logprobs.token_logprobs == pytest.approx(outputs["token_logprobs"][0], abs=1e-4)
+    offsets = found.logprobs.text_offset
+    assert [found.text[o:][:1] for o in offsets] == [t[:1] for t in found.logprobs.tokens]
+    assert found.logprobs.top_logprobs is None
+
+
+def test_alternatives_and_the_prompts_own_values(client, http):
+    signatures = http.get(f"/v1/models/{MODEL}/metadata").json()["metadata"]["signature_def"]
+    assert "inspect" in signatures["signature_def"]
+    found = ask(client, "ROMEO:\nI am", logprobs=3, echo=True).choices[0].logprobs
+    assert "".join(found.tokens[:8]).startswith("ROMEO:\nI am")
+    assert found.token_logprobs[0] is None and found.top_logprobs[0] is None
+    for token, value, top in list(
+        zip(found.tokens, found.token_logprobs, found.top_logprobs, strict=True)
+    )[-20:]:
+        # Greedy: each token was the likeliest, and its value is that of the alternative.
+        assert len(top) == 3 and max(top, key=top.get) == token
+        assert top[token] == pytest.approx(value, abs=1e-3)
+    with pytest.raises(openai.BadRequestError, match="`logprobs` must be at most 5"):
+        ask(client, logprobs=6)
+    scored = ask(client, "To be, or not", max_tokens=0, logprobs=1, echo=True).choices[0]
+    assert scored.text == "To be, or not" and len(scored.logprobs.tokens) == 5
+
+
+def test_token_ids_as_prompt(client, http):
+    ids = predict(http, {"signature_name": "tokenize", "inputs": ["ROMEO:\n"]})["ids"][0]
+    assert ask(client, ids).choices[0].text == ask(client).choices[0].text
+    assert len(ask(client, [ids, ids]).choices) == 2
+
+
+def test_a_stream_is_the_text_in_pieces(client):
+    whole = ask(client, max_tokens=60).choices[0]
+    events = list(ask(client, max_tokens=60, stream=True, stream_options={"include_usage": True}))
+    texts = [event.choices[0].text for event in events if event.choices]
+    assert "".join(texts) == whole.text and len(texts) > 3
+    reasons = [event.choices[0].finish_reason for event in events if event.choices]
+    assert reasons == [None] * (len(reasons) - 1) + ["length"]
+    assert events[-1].choices == [] and events[-1].usage.completion_tokens == 60
+    assert len({event.id for event in events}) == 1
+
+
+@pytest.mark.parametrize("stop", ["t n", [".\n", "thee"], "e"])
+def test_a_stream_ends_before_a_stop_string(client, stop):
+    whole = ask(client, max_tokens=40, stop=stop).choices[0]
+    pieces = [event.choices[0] for event in ask(client, max_tokens=40, stop=stop, stream=True)]
+    assert "".join(piece.text for piece in pieces) == whole.text
+    assert pieces[-1].finish_reason == whole.finish_reason
+
+
+def test_streams_with_several_choices(client):
+    texts = {}
+    for event in ask(client, ["ROMEO:\n", "JULIET:\n"], n=2, temperature=1, seed=1, stream=True):
+        choice = event.choices[0]
+        texts[choice.index] = texts.get(choice.index, "") + choice.text
+    assert sorted(texts) == [0, 1, 2, 3] and len(set(texts.values())) == 4
+
+
+def test_concurrent_streams_are_not_mixed_up(client):
+    prompts = ["ROMEO:\n", "JULIET:\n", "To be", "Now is the winter", "KING:\n", "What"]
+    alone = [ask(client, prompt, max_tokens=30).choices[0].text for prompt in prompts]
+
+    def read(prompt):
+        events = ask(client, prompt, max_tokens=30, stream=True)
+        return "".join(event.choices[0].text for event in events)
+
+    with concurrent.futures.ThreadPoolExecutor(6) as pool:
+        assert list(pool.map(read, prompts)) == alone
+
+
+def test_a_client_that_leaves_ends_the_stream(http):
+    def tokens():
+        page = http.get("/metrics").text
+        name = "tfgpt2_generated_tokens_total"
+        return float(next(li for li in page.splitlines() if li.startswith(name)).split()[-1])
+
+    body = {"model": MODEL, "prompt": "ROMEO:\n", "max_tokens": 4000, "stream": True}
+    with http.stream("POST", "/v1/completions", json=body) as answer:
+        next(answer.iter_lines())
+    time.sleep(1.0)  # what was asked before it left may end
+    before = tokens()
+    time.sleep(1.0)
+    assert tokens() == before
+
+
+@pytest.mark.parametrize(
+    ("changed", "param", "words"),
+    [
+        ({"prompt": None}, "prompt", "must provide a prompt"),
+        ({"model": None}, "model", "must provide a model"),
+        ({"prompt": []}, "prompt", "must be a string"),
+        ({"prompt": ["a", 1]}, "prompt", "must be a string"),
+        ({"prompt": [-1]}, "prompt", "must be a string"),
+        ({"prompt": "\ud800"}, "prompt", "valid Unicode"),
+        ({"max_tokens": -1}, "max_tokens", "must be an integer in [0"),
+        ({"max_tokens": "5"}, "max_tokens", "must be an integer"),
+        ({"max_tokens": 5000}, "max_new_tokens", "at most 4096 on this server"),
+        ({"temperature": -1}, "temperature", "must be a number in [0"),
+        ({"temperature": float("nan")}, "temperature", "must be a number"),
+        ({"top_p": 1.5}, "top_p", "must be a number in [0, 1]"),
+        ({"n": 0}, "n", "must be an integer in [1, 128]"),
+        ({"n": 3, "best_of": 2}, "best_of", "at least `n`"),
+        ({"stop": [""]}, "stop", "strings of 1 to 256 bytes"),
+        ({"stop": 5}, "stop", "a string or a list"),
+        ({"logprobs": True}, "logprobs", "must be an integer"),
+        ({"stream": 1}, "stream", "true or false"),
+        ({"stream": True, "echo": True}, "echo", "cannot be streamed"),
+        ({"stream_options": {"include_usage": True}}, "stream_options", "needs `stream`"),
+        ({"suffix": "x"}, "suffix", "not offered"),
+        ({"logit_bias": {"5": 1}}, "logit_bias", "not offered"),
+        ({"temprature": 1}, "temprature", "Did you mean 'temperature'?"),
+    ],
+)
+def test_mistakes_are_told_in_openais_form(http, changed, param, words):
+    body = {"model": MODEL, "prompt": "a", "max_tokens": 2} | changed
+    answer = http.post("/v1/completions", content=json.dumps(body))
+    error = answer.json()["error"]
+    assert answer.status_code == 400 and error["type"] == "invalid_request_error"
+    assert error["param"] == param and words in error["message"]
+
+
+def test_penalties_need_an_export_that_takes_them(client, http):
+    signatures = http.get(f"/v1/models/{MODEL}/metadata").json()["metadata"]["signature_def"]
+    inputs = signatures["signature_def"]["generate"]["inputs"]
+    for name in ("presence_penalty", "frequency_penalty"):
+        assert ask(client, **{name: 0.0}).choices
+        if name in inputs:
+            assert ask(client, **{name: 1.0}).choices
+        else:
+            with pytest.raises(openai.BadRequestError, match="is no input of this model's export"):
+                ask(client, **{name: 1.0})
+
+
+def test_an_unknown_model_and_the_list(client):
+    with pytest.raises(openai.NotFoundError, match="The model `x` does not exist") as caught:
+        client.completions.create(model="x", prompt="a")
+    assert caught.value.code == "model_not_found"
+    assert [model.id for model in client.models.list()] == [MODEL]
+    assert client.models.retrieve(MODEL).id == MODEL
+
+
+def test_a_body_that_is_no_json(http):
+    for content in (b"", b"{", b"[]", b"\xff"):
+        answer = http.post("/v1/completions", content=content)
+        assert answer.status_code == 400 and "JSON" in answer.json()["error"]["message"]

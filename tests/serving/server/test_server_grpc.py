@@ -1,0 +1,143 @@
+"""gRPC against a running server, with the official stubs as client."""
+
+import grpc
+import numpy as np
+import pytest
+import tensorflow as tf
+from requests_made import MODEL, OFF
+from tensorflow_serving.apis import (
+    classification_pb2,
+    get_model_metadata_pb2,
+    get_model_status_pb2,
+    model_service_pb2_grpc,
+    predict_pb2,
+    prediction_service_pb2_grpc,
+)
+
+DTYPES = {"temperature": tf.float32, "top_p": tf.float32, "min_p": tf.float32,
+          "repetition_penalty": tf.float32, "seed": tf.int64}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def channel(served):
+    with grpc.insecure_channel(served.grpc) as channel:
+        yield channel
+
+
+@pytest.fixture(scope="module")
+def prediction(channel):
+    return prediction_service_pb2_grpc.PredictionServiceStub(channel)
+
+
+def request(signature="generate", model=MODEL, **inputs):
+    message = predict_pb2.PredictRequest()
+    message.model_spec.name, message.model_spec.signature_name = model, signature
+    for name, value in inputs.items():
+        message.inputs[name].CopyFrom(tf.make_tensor_proto(value, DTYPES.get(name)))
+    return message
+
+
+def refused(call, *arguments, **options):
+    with pytest.raises(grpc.RpcError) as caught:
+        call(*arguments, timeout=60, **options)
+    return caught.value.code().name, caught.value.details()
+
+
+def test_predict_fills_in_the_defaults_of_the_export(prediction):
+    only_text = prediction.Predict(
+        request(text=["To be"], max_new_tokens=[8], seed=[3]), timeout=60
+    )
+    assert only_text.model_spec.version.value == 1
+    assert only_text.model_spec.signature_name == "generate"
+    outputs = {name: tf.make_ndarray(proto) for name, proto in only_text.outputs.items()}
+    assert outputs["num_tokens"].tolist() == [8] and outputs["token_ids"].dtype == np.int32
+    assert outputs["text_bytes"][0].decode() == outputs["text"][0].decode()
+
+
+def test_predict_gives_what_rest_gives(prediction, served):
+    import httpx
+    from requests_made import columns, predict
+
+    settings = {name: [value] for name, value in OFF.items()}
+    answer = prediction.Predict(request(text=["To be", "So"], stop=[[""]], **settings), timeout=60)
+    with httpx.Client(base_url=served.url, timeout=60) as client:
+        rest = predict(client, columns(["To be", "So"]))
+    texts = tf.make_ndarray(answer.outputs["text"])
+    assert [text.decode() for text in texts] == rest["text"]
+
+
+def test_outputs_can_be_chosen(prediction):
+    message = request("tokenize", text=["To be"])
+    message.output_filter.append("ids")
+    assert list(prediction.Predict(message, timeout=60).outputs) == ["ids"]
+    message.output_filter.append("ids")
+    assert refused(prediction.Predict, message) == (
+        "INVALID_ARGUMENT", "duplicate output tensor alias: ids"
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("message", "code", "words"),
+    [
+        (request(model="x", text=["a"]), "NOT_FOUND", "Latest(x)"),
+        (request("x", text=["a"]), "FAILED_PRECONDITION", 'Serving signature key "x" not found.'),
+        (request(), "INVALID_ARGUMENT", "Missing but required: {text}"),
+        (request(text=["a"], x=[1]), "INVALID_ARGUMENT", "Sent extra: {x}"),
+        (request(text=[1]), "INVALID_ARGUMENT", "Input 'text' must be string. Received: int32"),
+        (request(text=["a"], top_k=[1.5]), "INVALID_ARGUMENT", "Input 'top_k' must be int32"),
+        (request(text="a"), "INVALID_ARGUMENT", "must have the shape [any]"),
+        (request(text=["a", "b"], seed=[1, 2, 3]), "INVALID_ARGUMENT", "same number of rows"),
+        (request(text=["a"], max_new_tokens=[5000]), "INVALID_ARGUMENT", "at most 4096"),
+        (request(text=["a" * 5_000_000]), "RESOURCE_EXHAUSTED", "larger than max"),
+    ],
+)
+def test_mistakes_have_the_right_code_and_words(prediction, message, code, words):
+    found = refused(prediction.Predict, message)
+    assert found[0] == code and words in found[1]
+
+
+def test_a_tensor_that_claims_to_be_huge_is_refused(prediction):
+    message = request(text=["a"])
+    proto = message.inputs["top_k"]
+    proto.dtype, proto.int_val[:] = tf.int32.as_datatype_enum, [1]
+    proto.tensor_shape.dim.add().size = 10**12
+    assert refused(prediction.Predict, message) == (
+        "INVALID_ARGUMENT", "tensor parsing error: top_k"
+    )  # fmt: skip
+
+
+def test_a_deadline_is_kept(prediction):
+    with pytest.raises(grpc.RpcError) as caught:
+        prediction.Predict(request(text=["a"], max_new_tokens=[200]), timeout=0.001)
+    assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+def test_metadata(prediction):
+    message = get_model_metadata_pb2.GetModelMetadataRequest()
+    message.model_spec.name = MODEL
+    words = "GetModelMetadataRequest must specify at least one metadata_field"
+    assert refused(prediction.GetModelMetadata, message) == ("INVALID_ARGUMENT", words)
+    message.metadata_field.append("signature_def")
+    answer = prediction.GetModelMetadata(message, timeout=60)
+    signatures = get_model_metadata_pb2.SignatureDefMap()
+    assert answer.metadata["signature_def"].Unpack(signatures)
+    assert set(signatures.signature_def["generate"].defaults) == {*OFF, "stop"}
+    message.metadata_field.append("x")
+    assert "x is not supported" in refused(prediction.GetModelMetadata, message)[1]
+
+
+def test_status(channel):
+    stub = model_service_pb2_grpc.ModelServiceStub(channel)
+    message = get_model_status_pb2.GetModelStatusRequest()
+    assert refused(stub.GetModelStatus, message) == ("INVALID_ARGUMENT", "Missing ModelSpec")
+    message.model_spec.name = MODEL
+    found = stub.GetModelStatus(message, timeout=60).model_version_status
+    assert [(one.version, one.state, one.status.error_code) for one in found] == [(1, 30, 0)]
+    message.model_spec.version.value = 4
+    assert refused(stub.GetModelStatus, message)[0] == "NOT_FOUND"
+
+
+def test_what_is_not_offered_says_so(prediction):
+    assert refused(prediction.Classify, classification_pb2.ClassificationRequest()) == (
+        "UNIMPLEMENTED", "Classify is for models of tf.Example. Use Predict instead."
+    )  # fmt: skip

@@ -1,0 +1,149 @@
+"""Streams against a small language model in plain Python, whose one-shot text is the truth."""
+
+import asyncio
+import hashlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tfgpt2.serving.server.streaming import stream
+
+# Pieces of characters, and tokens that are two others in one: a text read anew often has other
+# tokens than those it was written with.
+VOCABULARY = [b"", b"a", b"b", b"ab", b"ba", b" ", b"abab", *(bytes([c]) for c in "é你😀".encode()),
+              "é".encode(), b"\xff"]  # fmt: skip
+END = 0
+
+
+def tokenize(text):
+    """The longest token first; bytes that are not UTF-8 are read as U+FFFD, which is 'ab' here."""
+    text = text.decode("utf-8", "replace").replace("\ufffd", "ab").encode()
+    ids = []
+    while text:
+        best = max((t for t in VOCABULARY if t and text.startswith(t)), key=len, default=None)
+        assert best is not None, text
+        ids.append(VOCABULARY.index(best))
+        text = text[len(best) :]
+    return ids
+
+
+class Toy:
+    """Answers as an export does; the next token is a hash of all tokens (and of seed and step)."""
+
+    rows = 4
+
+    def __init__(self, ends):
+        self.ends, self.calls = ends, 0
+
+    def next(self, ids, seed, step, sampled):
+        key = bytes(ids) + (b"%d %d" % (seed, step) if sampled else b"")
+        draw = hashlib.sha256(key).digest()[0]
+        if draw < self.ends:
+            return END
+        return 1 + draw % (len(VOCABULARY) - 1)
+
+    def write(self, prompt, limit, stops=(), seed=0, sampled=False):
+        """Tokens, text before a stop string, and why it ended: one request."""
+        ids, new, text = tokenize(prompt), [], b""
+        for step in range(limit):
+            token = self.next(ids + new, seed, step, sampled)
+            new.append(token)
+            before, text = len(text), text + VOCABULARY[token]
+            if token == END:
+                return new, text, "eos"
+            # As the compiled loop: of the strings that this token completes, the first to begin.
+            longest = max([1, *map(len, stops)])
+            found = [text.find(stop, max(0, before - longest + 1)) for stop in stops]
+            found = [place for place in found if place >= 0]
+            if found:
+                return new, text[: min(found)], "stop"
+        return new, text, "length"
+
+    async def __call__(self, signature, inputs):
+        self.calls += 1
+        if signature == "tokenize":
+            ids = tokenize(inputs["text"][0])
+            return {"ids": np.array([ids + [0]]), "num_tokens": np.array([len(ids)])}
+        if signature == "detokenize":
+            assert inputs["ids"].shape[0] <= self.rows
+            return {"text_bytes": np.array([VOCABULARY[i] for i in inputs["ids"][:, 0]], object)}
+        stops = [stop for stop in inputs["stop"][0] if stop]
+        sampled = inputs["temperature"][0] > 0
+        new, text, reason = self.write(
+            inputs["text"][0], int(inputs["max_new_tokens"][0]), stops, inputs["seed"][0], sampled
+        )
+        return {
+            "token_ids": np.array([new + [0] * 3]),
+            "num_tokens": np.array([len(new)]),
+            "prompt_tokens": np.array([len(tokenize(inputs["text"][0]))]),
+            "finish_reason": np.array([reason.encode()], object),
+        }
+
+
+def settings_of(prompt, limit, temperature=0.0, seed=5):
+    return {
+        "text": np.array([prompt], object),
+        "max_new_tokens": np.array([limit], np.int32),
+        "temperature": np.array([temperature], np.float32),
+        "seed": np.array([seed], np.int64),
+        "stop": np.array([[b"unused"]], object),
+    }
+
+
+def pieces(toy, inputs, stops=(), **options):
+    async def collect():
+        return [piece async for piece in stream(toy, inputs, list(stops), **options)]
+
+    return asyncio.run(collect())
+
+
+PROMPTS = st.sampled_from([b"a", b"ab ba", "é你".encode(), b"b\xff", b" ", "ab 😀".encode()])
+STOPS = st.lists(st.sampled_from([b"ab", b"ba ", b"abab", b"b", "你".encode(), b"aba", b"\xbd"]), max_size=3)  # fmt: skip
+
+
+@settings(max_examples=300, deadline=None)
+@given(PROMPTS, STOPS, st.integers(1, 60), st.integers(1, 9), st.sampled_from([0, 8, 40]))
+def test_a_greedy_stream_is_the_text_of_one_request(prompt, stops, limit, size, ends):
+    toy = Toy(ends)
+    ids, text, reason = toy.write(prompt, limit, stops)
+    found = pieces(toy, settings_of(prompt, limit), stops, size=size)
+    assert "".join(piece.text for piece in found) == text.decode("utf-8", "replace")
+    assert [piece.finish_reason for piece in found] == [None] * (len(found) - 1) + [reason]
+    assert all(piece.text for piece in found[:-1])
+    if reason != "stop":  # else the tokens after it in the same request count
+        assert found[-1].num_tokens == len(ids)
+
+
+@settings(max_examples=100, deadline=None)
+@given(PROMPTS, st.integers(1, 60), st.integers(1, 9))
+def test_a_sampled_stream_repeats_and_without_moving_is_that_of_one_request(prompt, limit, size):
+    toy, inputs = Toy(8), settings_of(prompt, limit, temperature=1.0)
+    assert pieces(toy, inputs, size=size) == pieces(toy, inputs, size=size)
+    _, text, _ = toy.write(prompt, limit, seed=5, sampled=True)
+    found = pieces(toy, inputs, size=size, can_move=False)
+    assert "".join(piece.text for piece in found) == text.decode("utf-8", "replace")
+
+
+def test_pieces_come_as_they_are_written():
+    class Letters(Toy):
+        def next(self, ids, seed, step, sampled):
+            return 1 + len(ids) % 2  # a and b in turn, which are read as one token: never in step
+
+    found = pieces(Letters(0), settings_of(b" ", 50), size=4)
+    assert len(found) > 3 and "".join(piece.text for piece in found) == "ba" * 25
+    in_step = Toy(0)
+    in_step.next = lambda ids, seed, step, sampled: VOCABULARY.index(b" ")
+    found = pieces(in_step, settings_of(b"a", 40), size=4)
+    assert [piece.text for piece in found] == ["    "] * 10
+
+
+@pytest.mark.parametrize("stop", [b"      ", b"  a"])
+def test_what_may_begin_a_stop_string_is_held_back(stop):
+    toy = Toy(0)
+    toy.next = lambda ids, seed, step, sampled: VOCABULARY.index(b" ")
+    found = pieces(toy, settings_of(b"a", 12), [stop], size=2)
+    text = "".join(piece.text for piece in found)
+    assert text == ("" if stop == b"      " else " " * 12)
+    assert found[-1].finish_reason == ("stop" if stop == b"      " else "length")
