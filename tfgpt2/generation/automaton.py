@@ -20,7 +20,7 @@ from tfgpt2.generation.sampling import NEVER
 MOST_CELLS = 2**24  # entries of a token table, 64 MiB
 FREE = 0  # the state of a row without a constraint
 _DEAD = 255  # the kind of bytes that lead nowhere
-_CHUNK = 64  # states that are walked at once
+_CHUNK, _SLICE = 64, 256  # states that are walked at once, and whose columns are compared at once
 _FAR = 2**30  # steps from a state that only fills a table up
 # Sizes to which tables are padded: a program is compiled for each that occurs.
 _SIZES = tuple(4**power for power in range(3, 14))
@@ -177,10 +177,12 @@ def _walk(table: np.ndarray, trie: _Trie) -> tuple[np.ndarray, np.ndarray]:
         `next` `[S, classes]` and the class of each text.
     """
     parts, classes = [], np.zeros(trie.size, np.int64)
-    for low in range(0, len(table), _CHUNK):
-        high = min(low + _CHUNK, len(table))
-        columns = np.ascontiguousarray(trie.read(table, low, high).T)  # [texts, states]
-        different, index = _distinct(columns)
+    for first in range(0, len(table), _SLICE):
+        past = min(first + _SLICE, len(table))
+        chunks = [
+            trie.read(table, low, min(low + _CHUNK, past)) for low in range(first, past, _CHUNK)
+        ]
+        different, index = _distinct(np.vstack(chunks).T)  # of [texts, states]
         parts.append((different, index))
         classes = np.unique(classes * len(different) + index, return_inverse=True)[1].reshape(-1)
         _fits(len(table), classes.max() + 1)
@@ -225,7 +227,7 @@ def _trim(next_state: np.ndarray, token_class: np.ndarray, final: np.ndarray) ->
     number = np.where(reached, np.cumsum(reached) - 1, -1).astype(np.int32)
     next_state = next_state[reached]
     next_state = np.where(next_state >= 0, number[next_state], -1).astype(np.int32)
-    columns, index = _distinct(np.ascontiguousarray(next_state.T))  # column 0 is forbidden
+    columns, index = _distinct(next_state.T)  # column 0 is forbidden
     _fits(*columns.T.shape)
     found = TokenAutomaton(
         next=np.ascontiguousarray(columns.T),

@@ -82,6 +82,9 @@ def smallest(next_state: np.ndarray, final: np.ndarray) -> ByteAutomaton:
         next_state: int32 `[S, 256]`, -1 for no state; the start is state 0.
         final: bool `[S]`.
 
+    Returns:
+        The automaton; equal languages give equal arrays.
+
     Raises:
         ValueError: More states remain than an automaton may have.
     """
@@ -193,9 +196,9 @@ def _renumber(
     while len(rows) < len(order):
         row = next_state[first[block[order[len(rows)]]]]
         row = np.where((row >= 0) & np.append(useful, False)[row], block[row], -1)
-        kinds, inverse = np.unique(row, return_inverse=True)
-        for kind in kinds[kinds >= 0].tolist():
-            if kind not in numbers:
+        kinds, at, inverse = np.unique(row, return_index=True, return_inverse=True)
+        for kind in kinds[np.argsort(at)].tolist():  # by first byte: one numbering per language
+            if kind >= 0 and kind not in numbers:
                 numbers[kind] = len(order)
                 order.append(int(first[kind]))
         found = np.array([numbers.get(kind, -1) for kind in kinds.tolist()], np.int32)
