@@ -1,4 +1,4 @@
-"""The command line: `tfgpt2 generate`, `tokenize`, `export`, `convert`, `info`.
+"""The command line: `tfgpt2 generate`, `tokenize`, `export`, `convert`, `eval`, `info`, ...
 
 Texts and results go to standard output, progress and errors to standard error, so commands can be
 piped. TensorFlow is imported inside the commands: `tfgpt2 --help` answers at once.
@@ -28,11 +28,16 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+evaluate = typer.Typer(help="Measure a model on text.", no_args_is_help=True)
+app.add_typer(evaluate, name="eval")
 # A descriptor of its own, so that `_quiet` can silence the usual one without silencing this.
 _notes = Console(file=os.fdopen(os.dup(2), "w", encoding="utf-8", errors="replace"))
 
 Model = Annotated[str, typer.Option("--model", "-m", help="Bundled name, directory or hub name.")]
 Prompt = Annotated[str | None, typer.Argument(help="The text; '-' or nothing reads stdin.")]
+Batch = Annotated[int, typer.Option("--batch-size", "-b", help="Texts read at once.")]
+Limit = Annotated[int | None, typer.Option(help="Only the first so many.", min=1)]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 @app.command()
@@ -130,6 +135,100 @@ def convert(
     )
     for note in report.notes:
         _notes.print(escape(note), style="yellow")
+
+
+@evaluate.command("perplexity")
+def eval_perplexity(
+    file: Annotated[Path, typer.Argument(help="UTF-8 text.")],
+    model: Model = DEFAULT_MODEL,
+    max_length: Annotated[int | None, typer.Option(help="Window; the context.")] = None,
+    stride: Annotated[int | None, typer.Option(help="Window to window; half of it.")] = None,
+    start_token: Annotated[bool, typer.Option(help="Score the first token, too.")] = False,
+    batch_size: Batch = 8,
+    json: Json = False,
+) -> None:
+    """Perplexity of a text by sliding windows, per token, word and byte."""
+    options = {"max_length": max_length, "stride": stride, "start_token": start_token}
+    _evaluate("perplexity.perplexity", model, file, json, batch_size=batch_size, **options)
+
+
+@evaluate.command("lambada")
+def eval_lambada(
+    file: Annotated[Path, typer.Argument(help='JSONL with {"text": ...}.')],
+    model: Model = DEFAULT_MODEL,
+    limit: Limit = None,
+    batch_size: Batch = 8,
+    json: Json = False,
+) -> None:
+    """Accuracy on the last word, in OpenAI's variant of LAMBADA."""
+    _evaluate("cloze.lambada", model, file, json, batch_size=batch_size, limit=limit)
+
+
+@evaluate.command("choices")
+def eval_choices(
+    file: Annotated[
+        Path, typer.Argument(help='JSONL with {"context": ..., "choices": [...], "answer": 0}.')
+    ],
+    model: Model = DEFAULT_MODEL,
+    delimiter: Annotated[str, typer.Option(help="Between context and choice.")] = " ",
+    limit: Limit = None,
+    batch_size: Batch = 8,
+    json: Json = False,
+) -> None:
+    """Multiple choice by log-likelihood, raw and divided by length."""
+    options = {"delimiter": delimiter, "limit": limit}
+    _evaluate("cloze.choices", model, file, json, batch_size=batch_size, **options)
+
+
+def _evaluate(what: str, model: str, file: Path, json: bool, **options: Any) -> None:
+    """Runs a function of `tfgpt2.evaluation` and prints its record."""
+    import dataclasses
+    import importlib
+    from json import dumps
+
+    with _working(f"Loading {model}"):
+        from tfgpt2.modeling.heads import TFGPT2LMHeadModel
+        from tfgpt2.tokenizer.layer import TFGPT2Tokenizer
+
+        module, name = what.split(".")
+        function = getattr(importlib.import_module(f"tfgpt2.evaluation.{module}"), name)
+        parts = TFGPT2LMHeadModel.from_pretrained(model), TFGPT2Tokenizer.from_pretrained(model)
+    with _quiet():
+        found = dataclasses.asdict(function(*parts, file, progress=_notes, **options))
+    if json:
+        print(dumps({"model": model, "file": str(file)} | found))
+        return
+    table = Table(show_header=False, box=None)
+    for key, value in found.items():
+        shown = f"{value:,.5g}" if isinstance(value, float) else f"{value:,}" if value else "-"
+        table.add_row(key.replace("_", " "), shown)
+    Console().print(table)
+
+
+@app.command("train-tokenizer")
+def train_tokenizer(
+    files: Annotated[list[Path], typer.Argument(help="UTF-8 texts.")],
+    output: Annotated[Path, typer.Argument(help="Directory to write to.")],
+    vocab_size: Annotated[int, typer.Option(help="Tokens, special ones included.")],
+    min_frequency: Annotated[int, typer.Option(help="Occurrences of a pair to merge it.")] = 2,
+    special_token: Annotated[
+        list[str] | None, typer.Option(help="May be given several times; <|endoftext|>.")
+    ] = None,
+) -> None:
+    """Learn a byte-level BPE vocabulary from texts."""
+    from tfgpt2.tokenizer.train import END_OF_TEXT
+    from tfgpt2.tokenizer.train import train_tokenizer as train
+
+    trained = train(
+        files,
+        vocab_size,
+        min_frequency=min_frequency,
+        special_tokens=special_token or [END_OF_TEXT],
+        show_progress=_notes.is_terminal,
+    )
+    for path in trained.save_pretrained(output):
+        print(path)
+    _notes.print(f"{trained.vocab_size:,} tokens", style="dim")
 
 
 @app.command()

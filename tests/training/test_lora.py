@@ -23,7 +23,7 @@ def make(kind="TFGPT2LMHeadModel", dtype=None, **changes):
     return model
 
 
-def train(model, epochs=3, data=DATA, **options):
+def train(model, epochs=2, data=DATA, **options):
     # Eager, since tracing costs more than the few steps; one test below runs both other modes.
     model.compile(keras.optimizers.Adam(0.05), **({"run_eagerly": True} | options))
     return model.fit(data, epochs=epochs, verbose=0).history["loss"]
@@ -146,7 +146,11 @@ def test_unloading_leaves_a_plain_model(merge, merged_before):
     lora.unload_adapters(model, merge=merge)
     assert len(model.weights) == len(model.trainable_weights) == weights
     np.testing.assert_allclose(model(IDS).logits, adapted if merge else before, atol=1e-5)
-    assert train(model)[-1] < 5
+    if merge and merged_before:
+        kernel = model.transformer.h[1].attn.c_attn.weight
+        old = kernel.numpy()
+        train(model, epochs=1)
+        assert np.abs(kernel - old).max() > 0
 
 
 def test_several_adapters_switch_and_keep_what_they_learn():

@@ -1,0 +1,1 @@
+"""Evaluation: perplexity, LAMBADA, multiple choice, and the adapter for lm-evaluation-harness."""
