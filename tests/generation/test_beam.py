@@ -80,7 +80,7 @@ def right_aligned(prompts, columns=4):
 def rows_of(found):
     """For each row the texts, best first, as (tokens, score, reason)."""
     found = [x.numpy() for x in found]
-    score, tokens, _, count, reason = found
+    score, tokens, _, count, reason, *_ = found
     return [
         [
             (tokens[row, k, : count[row, k]].tolist(), score[row, k].item(),
