@@ -1,0 +1,301 @@
+"""Where text comes from: files, patterns of file names, datasets, lists; read as rows.
+
+A *row* is a dict of columns. A text file gives rows with the one column `text`.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfgpt2.errors import explain, nearest
+
+TEXT = "text"
+_RECORDS = (".tfrecord", ".tfrecords")
+_JSON_LINES = (".jsonl", ".ndjson")
+
+
+def rows(source: Any, *, separator: str | None = None) -> Iterator[Mapping[str, Any]]:
+    """Reads a source row by row.
+
+    Args:
+        source: One of
+            - a path or a pattern (`"corpus/*.txt"`, `**` for folders below) or a list of `Path`s:
+              `.jsonl` and `.ndjson` hold one object per line, `.tfrecord` holds
+              `tf.train.Example`s, anything else is UTF-8 text;
+            - a list of strings, each one a text;
+            - rows: a Hugging Face dataset, a `tf.data.Dataset`, a list of dicts, or whatever is
+              iterated over or has `__len__` and `__getitem__`;
+            - a dict of columns of one length.
+        separator: What ends a row of a text file, and is dropped; None takes a file as one row.
+
+    Raises:
+        FileNotFoundError: No file has such a name.
+        ValueError: A file is empty, cannot be read or is not what its name says.
+        TypeError: The source is none of these.
+    """
+    found = files(source)
+    if found is not None:
+        for path in found:
+            yield from _file_rows(path, separator)
+    elif isinstance(source, Mapping):
+        yield from _column_rows(source)
+    elif isinstance(source, tf.data.Dataset):
+        for item in source.as_numpy_iterator():
+            yield item if isinstance(item, Mapping) else {TEXT: item}
+    else:
+        for item in _items(source):
+            yield item if isinstance(item, Mapping) else {TEXT: item}
+
+
+def files(source: Any) -> list[Path] | None:
+    """The files that a source names, in a fixed order; None where it does not name files.
+
+    Raises:
+        FileNotFoundError: No file has such a name.
+    """
+    if isinstance(source, (list, tuple)) and source:
+        if all(isinstance(part, Path) for part in source):
+            return [path for part in source for path in files(part)]
+        return None
+    if not isinstance(source, (str, os.PathLike)):
+        return None
+    name = os.fspath(source)
+    path = Path(name)
+    if path.is_file():
+        return [path]
+    matches = sorted(p for p in map(Path, glob.glob(name, recursive=True)) if p.is_file())
+    if not matches:
+        raise FileNotFoundError(
+            explain(
+                "No file has this name or matches this pattern.",
+                fix="Name a folder's files with a pattern such as 'folder/*.txt'."
+                if path.is_dir()
+                else "Check the name; a text itself is given in a list: [text].",
+                source=name,
+            )
+        )
+    return matches
+
+
+def column(row: Mapping[str, Any], name: str, number: int) -> Any:
+    """One column of a row.
+
+    Args:
+        row: The row.
+        name: Name of the column.
+        number: Number of the row, for the message.
+
+    Raises:
+        ValueError: The row has no such column, or nothing in it.
+    """
+    if name not in row:
+        raise ValueError(
+            explain(
+                f"Row {number} has no column {name!r}.",
+                fix=nearest(name, map(str, row)) + " Name the columns of the data in the call.",
+                columns=sorted(map(str, row)),
+            )
+        )
+    if row[name] is None:
+        raise ValueError(
+            explain(
+                f"Column {name!r} of row {number} is empty.",
+                fix="Leave such rows out.",
+                **{name: None},
+            )
+        )
+    return row[name]
+
+
+def text(value: Any, name: str, number: int) -> bytes:
+    """A text in UTF-8.
+
+    Raises:
+        TypeError: The value is not a text.
+    """
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace")
+    if isinstance(value, bytes):
+        return value
+    raise TypeError(
+        explain(
+            f"Column {name!r} of row {number} must hold a text.",
+            fix="Name the columns that hold the texts in the call.",
+            **{name: value},
+        )
+    )
+
+
+def _file_rows(path: Path, separator: str | None) -> Iterator[Mapping[str, Any]]:
+    if path.suffix in _RECORDS:
+        yield from _record_rows(path)
+        return
+    try:
+        content = path.read_bytes().decode("utf-8")
+    except OSError as error:
+        raise ValueError(
+            explain("A file cannot be read.", fix=f"The system says: {error}.", file=str(path))
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            explain(
+                f"A text file is not UTF-8: its byte {error.start} begins no character.",
+                fix="Convert it first, for example with iconv -f latin1 -t utf-8.",
+                file=str(path),
+            )
+        ) from error
+    if not content.strip():
+        raise ValueError(
+            explain("A file is empty.", fix="Leave it out of the source.", file=str(path))
+        )
+    if path.suffix in _JSON_LINES:
+        yield from _json_rows(content, path)
+    elif separator is None:
+        yield {TEXT: content}
+    else:
+        yield from ({TEXT: part} for part in content.split(separator) if part)
+
+
+def _json_rows(content: str, path: Path) -> Iterator[Mapping[str, Any]]:
+    for number, line in enumerate(content.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            row = error
+        if not isinstance(row, Mapping):
+            raise ValueError(
+                explain(
+                    f"Line {number} of a JSON file is not an object.",
+                    fix='Write one object per line: {"text": "..."}.',
+                    file=str(path),
+                    line=line,
+                )
+            )
+        yield row
+
+
+def _record_rows(path: Path) -> Iterator[Mapping[str, Any]]:
+    empty = True
+    try:
+        for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
+            features = tf.train.Example.FromString(record).features.feature
+            empty = False
+            yield {name: _feature(value) for name, value in features.items()}
+    except (tf.errors.OpError, ValueError) as error:
+        raise ValueError(
+            explain(
+                "A file does not hold whole TFRecords of tf.train.Example.",
+                fix="Write it again, without compression.",
+                file=str(path),
+                error=str(error).split("\n")[0],
+            )
+        ) from error
+    except Exception as error:
+        if type(error).__name__ != "DecodeError":  # protobuf's, whose module has moved
+            raise
+        raise ValueError(
+            explain(
+                "A record is not a tf.train.Example.",
+                fix="Write records as tf.train.Example(...).SerializeToString().",
+                file=str(path),
+            )
+        ) from error
+    if empty:
+        raise ValueError(
+            explain("A file is empty.", fix="Leave it out of the source.", file=str(path))
+        )
+
+
+def _feature(value: Any) -> Any:
+    kind = value.WhichOneof("kind")
+    values = list(getattr(value, kind).value) if kind else []
+    return values[0] if len(values) == 1 else values
+
+
+def _column_rows(columns: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    lengths = {name: len(values) for name, values in columns.items()}
+    if len(set(lengths.values())) != 1:
+        raise ValueError(
+            explain(
+                "Columns must have one length.",
+                fix="Give every column a value for every row.",
+                lengths=lengths,
+            )
+        )
+    for values in zip(*columns.values(), strict=True):
+        yield dict(zip(columns, values, strict=True))
+
+
+def _items(source: Any) -> Iterable[Any]:
+    if isinstance(source, (bytes, int, float)) or source is None:
+        raise TypeError(_not_a_source(source))
+    if hasattr(source, "__iter__"):
+        return source
+    if hasattr(source, "__len__") and hasattr(source, "__getitem__"):
+        return (source[i] for i in range(len(source)))
+    raise TypeError(_not_a_source(source))
+
+
+def _not_a_source(source: Any) -> str:
+    return explain(
+        "This is nothing that texts can be read from.",
+        fix="Pass a path, a pattern, a list of texts, or rows such as a Hugging Face dataset.",
+        source=source,
+    )
+
+
+# A line break between two letters is a border of GPT-2's pre-tokens on both sides, and no special
+# token that holds one is to be expected: a text cut there has the tokens of its pieces.
+_CUT = re.compile(rb"[0-9A-Za-z.,;]\n(?=[0-9A-Za-z])")
+
+
+def pieces(document: bytes, size: int) -> Iterator[bytes]:
+    """Cuts a long text where its tokens are sure to end.
+
+    Args:
+        document: UTF-8.
+        size: Least bytes of a piece; there may be no place to cut.
+
+    Returns:
+        Pieces whose tokens, joined, are the tokens of the text.
+    """
+    start = 0
+    while len(document) - start > size:
+        place = _CUT.search(document, start + size - 1)
+        if place is None:
+            break
+        yield document[start : place.end()]
+        start = place.end()
+    yield document[start:]
+
+
+def numbers(values: Any, name: str, number: int) -> np.ndarray:
+    """A column's numbers as an array of rank 0 or 1.
+
+    Raises:
+        TypeError: There is something else in it.
+    """
+    try:
+        array = np.asarray(values)
+    except ValueError:
+        array = np.asarray(None)
+    if array.dtype.kind not in "biuf" or array.ndim > 1:
+        raise TypeError(
+            explain(
+                f"Column {name!r} of row {number} must hold a number or a list of numbers.",
+                fix="Turn names into numbers first, or pass `label_names`.",
+                **{name: values},
+            )
+        )
+    return array
