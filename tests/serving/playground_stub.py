@@ -62,6 +62,7 @@ class Stub:
 
     def __init__(self, port=0, signatures=("generate", "inspect")):
         self.requests, self.signatures, self.answer = [], signatures, None
+        self.loading = False
         page = PAGE.read_text()
 
         async def index(request):
@@ -72,6 +73,8 @@ class Stub:
             return JSONResponse({"object": "list", "data": [{"id": MODEL}, {"id": "other"}]})
 
         async def metadata(request):
+            if self.loading:
+                return JSONResponse({"error": "Servable not found"}, 404)
             names = {name: {} for name in self.signatures}
             return JSONResponse({"metadata": {"signature_def": {"signature_def": names}}})
 

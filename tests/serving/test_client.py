@@ -379,6 +379,22 @@ def test_nobody_there():
             client.status()
 
 
+def test_waiting_for_a_server(rest):
+    def state(name):
+        version = {"version": "1", "state": name, "status": {"error_code": "OK"}}
+        return httpx.Response(200, json={"model_version_status": [version]})
+
+    rest.first = [httpx.ConnectError("refused"), refusal(404), state("LOADING"), state("AVAILABLE")]
+    make(rest).wait_until_ready()
+    assert len(rest.requests) == 4
+    rest.first = [state("LOADING")] * 99
+    with pytest.raises(failures.DeadlineExceeded, match=r"within 0.3 s \(version 1 is LOADING\)"):
+        make(rest).wait_until_ready(0.3)
+    rest.first = [refusal(401)]
+    with pytest.raises(failures.Unauthorized):
+        make(rest).wait_until_ready()
+
+
 # Streams ----------------------------------------------------------------------------------------
 
 

@@ -220,6 +220,16 @@ def test_a_model_that_cannot_be_inspected(chrome, stub):
     assert not page["tint"].is_enabled() and "inspect" in page["tint"].get_attribute("title")
 
 
+def test_a_model_that_is_still_loading(chrome, stub):
+    stub.loading = True
+    page = Page(chrome, stub.url)
+    page.until(lambda: "The model is not ready yet." in page["banner"].text)
+    assert not page["suggest"].is_enabled()
+    stub.loading = False
+    page.until(lambda: not page["banner"].is_displayed(), "the page never looked again")
+    assert page["suggest"].is_enabled()
+
+
 def test_the_server_stops_and_comes_back(page, stub):
     page.type("My text")
     stub.stop()

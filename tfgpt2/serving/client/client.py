@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import concurrent.futures
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from tfgpt2.errors import explain
 from tfgpt2.serving.client import records, settings
-from tfgpt2.serving.client.failures import BadAnswer, ClientError, InvalidRequest, Place
+from tfgpt2.serving.client.failures import (
+    BadAnswer,
+    ClientError,
+    DeadlineExceeded,
+    InvalidRequest,
+    ModelNotFound,
+    Place,
+    ServerBusy,
+    Unreachable,
+)
 from tfgpt2.serving.client.records import Generation, ServedModel, Tokens, VersionStatus
 from tfgpt2.serving.client.retrying import attempt_within
 from tfgpt2.serving.client.streaming import TextStream
 
 _SCHEMES = ("http", "https", "grpc", "grpcs")
+_LOOK_AGAIN = 0.2  # seconds between two looks at a server that is not ready
 T = TypeVar("T")
 
 
@@ -238,6 +249,29 @@ class Client:
     def status(self) -> list[VersionStatus]:
         """Asks in which state the model's versions are."""
         return self._ask(self._transport.status)
+
+    def wait_until_ready(self, timeout: float = 120.0) -> None:
+        """Waits until the server can answer for this model: it starts, loads and compiles first.
+
+        Args:
+            timeout: Seconds to wait.
+
+        Raises:
+            DeadlineExceeded: It was not ready in time; the message says how far it was.
+            ClientError: What waiting does not mend, such as a wrong key.
+        """
+        deadline, last = time.monotonic() + timeout, "no answer"
+        while (left := deadline - time.monotonic()) > 0:
+            try:
+                found = self._transport.status(min(left, self._timeout))
+            except (Unreachable, ServerBusy, ModelNotFound, DeadlineExceeded) as error:
+                last = error.problem
+            else:
+                last = ", ".join(f"version {one.version} is {one.state}" for one in found)
+                if any(one.state == "AVAILABLE" for one in found):
+                    return
+            time.sleep(min(_LOOK_AGAIN, max(0.0, deadline - time.monotonic())))
+        raise DeadlineExceeded(self._place, f"was not ready within {timeout:.3g} s ({last})")
 
     def metadata(self) -> ServedModel:
         """Asks for the model's signatures."""
