@@ -48,3 +48,21 @@ def test_a_saved_model_runs_without_this_package(tmp_path):
     generator.export(tmp_path / "1", jit_compile=False, check=False)
     output = run("02_run_saved_model.py", tmp_path / "1", "ROMEO:\nI ")
     assert output.startswith("ROMEO:\nI ") and "150 tokens, finish_reason length" in output
+
+
+def test_an_adapter_is_trained_switched_and_merged(tmp_path):
+    names = ("ANNA", "BERT", "CARL")
+    text = "".join(SPEECH.format(name=n, thing=t) for n in names for t in ("horse", "crown") * 4)
+    (tmp_path / "text.txt").write_text(text)
+    output = run(
+        *("08_lora.py", "--text", tmp_path / "text.txt", "--output", tmp_path / "style"),
+        *("--rank", 4, "--targets", "c_attn,c_fc", "--batch", 4, "--epochs", 2),
+    )
+    first, last = output[output.index("\nloss ") + 6 :].split("\n")[0].split(" -> ")
+    assert float(last) < float(first)
+    assert "trainable parameters: 48,384 of 3,9" in output
+    base, style = (output.split(f"--- {name}\n")[1].split("---")[0] for name in ("base", "style"))
+    assert base != style
+    assert (tmp_path / "style" / "adapter_model.safetensors").stat().st_size < 250_000
+    merged = tfgpt2.TextGenerator.from_pretrained(tmp_path / "style" / "merged")
+    assert merged.generate("ROMEO:\n", temperature=0, max_new_tokens=40) in style
