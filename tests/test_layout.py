@@ -68,6 +68,12 @@ ALLOWED = {
     "tfgpt2.generation.processors": ("tfgpt2.generation.",),
     "tfgpt2.generation.stopping": ("tfgpt2.generation.",),
     "tfgpt2.generation.loop": ("tfgpt2.generation.",),
+    "tfgpt2.generation.byte_automaton": (),
+    "tfgpt2.generation.byte_nodes": ("tfgpt2.generation.byte_automaton",),
+    "tfgpt2.generation.automaton": (
+        "tfgpt2.generation.byte_automaton", "tfgpt2.generation.sampling",
+    ),
+    "tfgpt2.generation.json_values": (),
     # Knows nothing of models: it must run where TensorFlow is not.
     "tfgpt2.serving.client.": ("tfgpt2.serving.client.",),
     # The server runs SavedModels; it must not know the model.

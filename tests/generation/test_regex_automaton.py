@@ -39,13 +39,24 @@ PATTERNS = st.recursive(st.sampled_from(ATOMS), grow, max_leaves=6).filter(
 )
 FLAGS = st.sampled_from(["(?u)", "(?a)", "(?ui)", "(?ai)", "(?us)"])
 TEXTS = st.lists(st.text(alphabet=LETTERS, max_size=5), min_size=6, max_size=6)
-QUICK = settings(max_examples=250, deadline=None, suppress_health_check=list(HealthCheck))
+QUICK = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @QUICK
 @given(PATTERNS, FLAGS, TEXTS, st.integers(0, 2**31))
 @example(r"(?i:K)[^k]", "(?u)", ["kK", "K"], 0)
 def test_the_same_texts_as_re(pattern, flags, texts, seed):
+    check_against_re(pattern, flags, texts, seed)
+
+
+@pytest.mark.long
+@settings(QUICK, max_examples=3000)
+@given(PATTERNS, FLAGS, TEXTS, st.integers(0, 2**31))
+def test_many_patterns_against_re(pattern, flags, texts, seed):
+    check_against_re(pattern, flags, texts, seed)
+
+
+def check_against_re(pattern, flags, texts, seed):
     pattern = flags + pattern
     expected, automaton = re.compile(pattern), regex_automaton(pattern)
     for text in texts:
@@ -178,7 +189,7 @@ def test_known_sizes():
     assert not regex_automaton("[^\\s\\S]").final.any()
 
 
-@settings(QUICK, max_examples=40)
+@settings(QUICK, max_examples=20)
 @given(PATTERNS, PATTERNS, TEXTS)
 def test_products(first, second, texts):
     one, two = regex_automaton(first), regex_automaton(second)
@@ -188,7 +199,7 @@ def test_products(first, second, texts):
         assert rest.matches(text) == (one.matches(text) and not two.matches(text))
 
 
-@settings(QUICK, max_examples=100)
+@settings(QUICK, max_examples=40)
 @given(PATTERNS, st.sampled_from([("", ""), ("^", ""), ("", "$"), ("^", "$")]), TEXTS)
 def test_searching_reads_as_re_search_does(pattern, ends, texts):
     pattern = f"{ends[0]}(?:{pattern}){ends[1]}"

@@ -16,7 +16,7 @@ import numpy as np
 from tfgpt2.generation.byte_automaton import MOST_STATES, ByteAutomaton, bounded, smallest
 
 _MOST_PARTS = 150_000  # states before determinisation
-_MOST_WORK = 2_000_000  # arcs and places looked at, so that a hostile pattern fails within seconds
+_MOST_WORK = 4_000_000  # arcs and places looked at, so that a hostile pattern fails within seconds
 _SURROGATES = (0xD800, 0xDFFF)  # code points that UTF-8 cannot write
 LAST_POINT = 0x10FFFF
 Ranges = tuple[tuple[int, int], ...]
@@ -261,7 +261,7 @@ class _Moves:
             for target in targets:
                 if target not in alone:
                     found = self._closure(target)
-                    spend(len(found))
+                    spend(3 * len(found))
                     alone[target] = tuple(sorted(filter(keep.__getitem__, found)))
             if len(targets) == 1:
                 return alone[targets[0]]

@@ -104,7 +104,7 @@ def check_choices(choices: Any) -> tuple[bytes, ...]:
 
     Raises:
         TypeError: They are no list of strings.
-        ValueError: There are none.
+        ValueError: There are none, or one cannot be written in UTF-8.
     """
     listed = isinstance(choices, (list, tuple))
     if not listed or not all(isinstance(one, (str, bytes)) for one in choices):
@@ -117,7 +117,16 @@ def check_choices(choices: Any) -> tuple[bytes, ...]:
         )
     if not choices:
         raise ValueError(explain("`choices` is empty.", fix="Pass one string at least."))
-    return tuple(one.encode() if isinstance(one, str) else one for one in choices)
+    try:
+        return tuple(one.encode() if isinstance(one, str) else one for one in choices)
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            explain(
+                "`choices` holds half a surrogate pair, which is no character.",
+                fix="Pass text, or bytes as they are.",
+                choices=choices,
+            )
+        ) from error
 
 
 def choices_automaton(choices: Sequence[bytes]) -> ByteAutomaton:
