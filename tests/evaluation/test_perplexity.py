@@ -27,7 +27,9 @@ def compare(folder, load, text, max_length, stride, figure, label, batch_size=4,
     model, tokenizer = load(folder)
     found = perplexity(
         *(model, tokenizer, text),
-        **{"max_length": max_length, "stride": stride, "batch_size": batch_size, **options},
+        **{"max_length": max_length, "stride": stride, "batch_size": batch_size},
+        # XLA takes seconds for each shape: the test of slm4096 and the long one compile.
+        **({"jit_compile": False} | options),
     )
     expected = recipes().perplexity(folder, text, max_length, stride)
     assert found.scored == expected["scored"]
@@ -71,17 +73,18 @@ def test_a_random_124m_shape_by_the_recipe(shared_data, tmp_path, figure):
             tfgpt2.TFGPT2Tokenizer.from_pretrained(folder),
         )
 
-    compare(tmp_path, load, text, 1024, 512, figure, "random 124M", batch_size=1)
+    compare(tmp_path, load, text, 1024, 512, figure, "random 124M", batch_size=1,
+            jit_compile=True)  # fmt: skip
 
 
 def test_words_bytes_and_a_start_token(bundled, load):
     model, tokenizer = load(bundled)
-    found = perplexity(model, tokenizer, TEXT)
+    found = perplexity(model, tokenizer, TEXT, jit_compile=False)
     assert found.words == len(TEXT.split()) + 1  # the white space at the end ends one more piece
     assert found.bytes == len(TEXT.encode()) > len(TEXT)
     assert found.word_perplexity == pytest.approx(math.exp(found.nll / found.words))
     assert found.bits_per_byte == pytest.approx(math.log2(found.byte_perplexity))
-    started = perplexity(model, tokenizer, TEXT, start_token=True)
+    started = perplexity(model, tokenizer, TEXT, start_token=True, jit_compile=False)
     assert started.scored == started.tokens == found.tokens == found.scored + 1
     assert started.nll != found.nll
 
@@ -89,7 +92,11 @@ def test_words_bytes_and_a_start_token(bundled, load):
 def test_a_file_is_the_text_it_holds(bundled, load, tmp_path):
     (tmp_path / "text.txt").write_bytes(TEXT.encode())
     model, tokenizer = load(bundled)
-    assert perplexity(model, tokenizer, tmp_path / "text.txt") == perplexity(model, tokenizer, TEXT)
+    one, two = (
+        perplexity(model, tokenizer, source, batch_size=1, jit_compile=False)
+        for source in (tmp_path / "text.txt", TEXT)
+    )
+    assert one == two
 
 
 def test_windows_score_every_token_once():

@@ -5,6 +5,8 @@ import functools
 import torch
 import transformers
 
+torch.set_num_threads(1)  # its threads wait busily for one another beside TensorFlow's
+
 
 @functools.cache
 def load(folder):

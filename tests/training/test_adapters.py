@@ -30,8 +30,9 @@ CASES = {
 
 @pytest.fixture(scope="module")
 def peft():
-    pytest.importorskip("torch")
+    torch = pytest.importorskip("torch")
     pytest.importorskip("transformers")
+    torch.set_num_threads(1)  # its threads wait busily for one another beside TensorFlow's
     return pytest.importorskip("peft")
 
 
@@ -92,7 +93,7 @@ def test_pefts_adapters_load_and_go_back(peft, base, case, tmp_path, figure):
     found = model(IDS).logits.numpy()
     figure("difference of logits from PEFT", np.abs(found - expected).max())
     np.testing.assert_allclose(found, expected, atol=2e-5)
-    assert np.abs(expected - plain).max() > 0.05
+    assert np.abs(expected - plain).max() > 1e-3
     # What we write of it says the same to PEFT, and to us.
     lora.save_adapter(model, tmp_path / "ours")
     again = peft.PeftModel.from_pretrained(theirs(base), tmp_path / "ours").eval()

@@ -298,7 +298,8 @@ def _short_targets(used: Iterable[str], keys: list[str]) -> list[str]:
     used, names = set(used), set()
     for key in used:
         parts = key.split(".")
-        endings = [".".join(parts[-length:]) for length in range(1, len(parts) + 1)]
+        starts = [i for i in reversed(range(len(parts))) if not parts[i].isdigit()]
+        endings = [".".join(parts[start:]) for start in starts]
         names.add(next(end for end in endings if used.issuperset(chosen([end], keys)[end])))
     return sorted(names)
 
