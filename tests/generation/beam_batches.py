@@ -40,13 +40,14 @@ def right_aligned(prompts, columns=0):
 
 def row_request(options):
     """transformers' options of each row as a `Request`; sampling is off."""
+    options = [{name: x for name, x in row.items() if x is not None} for row in options]
     values = {
-        name: tf.constant([row.get(name) or one.off for row in options], one.dtype)
+        name: tf.constant([row.get(name, one.off) for row in options], one.dtype)
         for name, one in ROW_OPTIONS.items()
     }
-    ends = [row["eos_token_id"] for row in options]
+    ends = [row.get("eos_token_id") for row in options]
     ends = [[] if eos is None else [eos] if isinstance(eos, int) else eos for eos in ends]
-    most = max(1, *map(len, ends)) if len(ends) > 1 else max(1, len(ends[0]))
+    most = max([1, *map(len, ends)])
     ends = [[*eos, *[-1] * (most - len(eos))] for eos in ends]
     return Request(**values, eos=tf.constant(ends, tf.int32))
 

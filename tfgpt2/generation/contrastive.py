@@ -223,7 +223,8 @@ def _choose(
     """
     rows, column = tf.shape(scores)[0], tf.shape(state.valid)[1] - tf.shape(state.tokens)[1]
     column += state.step  # where the candidates are written
-    chance, ids = tf.math.top_k(tf.nn.softmax(scores), count)  # [B, K]
+    scores = tf.nn.log_softmax(scores)
+    scores, ids = tf.math.top_k(scores, count)  # [B, K]
     flat = tf.reshape(ids, [-1, 1])  # [B * K, 1]
     hidden, cache = model.extend(flat, tf.ones_like(flat, tf.bool), state.cache, in_place=in_place)
     hidden = tf.reshape(hidden, [rows, count, hidden.shape[-1]])  # [B, K, D]
@@ -231,9 +232,11 @@ def _choose(
     likeness = tf.matmul(state.said[:, 0], unit, transpose_b=True)  # [B, S, K]
     likeness = tf.where(state.valid[..., None], likeness, NEVER)
     alpha = request.penalty_alpha[:, None]
-    worth = (1.0 - alpha) * chance - alpha * tf.reduce_max(likeness, axis=1)  # [B, K]
-    asked = tf.maximum(request.row.top_k, 1)[:, None]
-    best = argmax(tf.where(tf.range(count)[None] < asked, worth, NEVER))  # [B]
+    worth = (1.0 - alpha) * tf.exp(scores) - alpha * tf.reduce_max(likeness, axis=1)  # [B, K]
+    # What was ruled out is no candidate, even where fewer than `top_k` tokens are left.
+    rank, asked = tf.range(count)[None], tf.maximum(request.row.top_k, 1)[:, None]
+    real = (rank < asked) & ((scores > NEVER / 2) | (rank == 0))  # [B, K]
+    best = argmax(tf.where(real, worth, NEVER))  # [B]
     source = tf.repeat(tf.range(rows) * count + best, count)  # [B * K]
     chosen = tf.gather(unit, best, batch_dims=1)[:, None, None]  # [B, 1, 1, D]
     here = tf.range(tf.shape(state.valid)[1])[None] == column  # [1, S]
