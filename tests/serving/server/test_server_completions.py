@@ -161,7 +161,7 @@ def test_a_client_that_leaves_ends_the_stream(http):
         ({"prompt": "\ud800"}, "prompt", "valid Unicode"),
         ({"max_tokens": -1}, "max_tokens", "must be an integer in [0"),
         ({"max_tokens": "5"}, "max_tokens", "must be an integer"),
-        ({"max_tokens": 5000}, "max_new_tokens", "at most 4096 on this server"),
+        ({"max_tokens": 5000}, "max_tokens", "at most 4096 on this server"),
         ({"temperature": -1}, "temperature", "must be a number in [0"),
         ({"temperature": float("nan")}, "temperature", "must be a number"),
         ({"top_p": 1.5}, "top_p", "must be a number in [0, 1]"),

@@ -100,7 +100,8 @@ def pieces(toy, inputs, stops=(), **options):
 
 
 PROMPTS = st.sampled_from([b"a", b"ab ba", "é你".encode(), b"b\xff", b" ", "ab 😀".encode()])
-STOPS = st.lists(st.sampled_from([b"ab", b"ba ", b"abab", b"b", "你".encode(), b"aba", b"\xbd"]), max_size=3)  # fmt: skip
+STOP = st.sampled_from([b"ab", b"ba ", b"abab", b"b", "你".encode(), b"aba", b"\xbd"])
+STOPS = st.lists(STOP, max_size=3)
 
 
 @settings(max_examples=300, deadline=None)

@@ -97,6 +97,13 @@ class Completions:
             body = await request.body()
             document = await in_thread_if_large(body, json_tensors.parse_json)
             asked = completion_request.parse(document)
+            most = self._service.settings.max_new_tokens
+            if asked.max_tokens > most:
+                raise invalid(
+                    f"`max_tokens` must be at most {most} on this server."
+                    f" Received: {asked.max_tokens}.",
+                    param="max_tokens",
+                )
             if asked.stream:
                 return await self._stream(request, asked)
             with self._service.counted("completions", asked.model):
@@ -177,7 +184,6 @@ class Completions:
                 prompts = await _prompt_bytes(ask, asked)
                 rows = [prompt for prompt in prompts for _ in range(asked.n)]
                 inputs = _inputs(servable.signatures["generate"], asked, rows)
-                self._service.check_limits(inputs)  # of the whole text: pieces ask for less
                 async for number, piece in _pieces(ask, asked, inputs):
                     read[number], wrote[number] = piece.prompt_tokens, piece.num_tokens
                     choice = {"index": number, "text": piece.text, "logprobs": None,

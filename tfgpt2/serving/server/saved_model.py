@@ -5,6 +5,7 @@ Imports tensorflow and tensorflow_text, and nothing that knows what the model is
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from tensorflow_serving.apis import prediction_log_pb2
 
 from tfgpt2.serving.server.status import invalid
 
+_log = logging.getLogger(__name__)
 Arrays = dict[str, np.ndarray]  # strings are object arrays of bytes
 
 WARM_UP = Path("assets.extra", "tf_serving_warmup_requests")
@@ -131,10 +133,16 @@ class Servable:
     def warm_up(self) -> int:
         """Runs the requests that came with the export; returns how many.
 
+        Without such a file each signature runs once with a made-up row. The real server does
+        not do that, and its first requests wait for TensorFlow to prepare the graph: seconds, in
+        which a switch to a new version would fail requests by their deadline.
+
         Raises:
-            Exception: Whatever the first failing request raises; the real server refuses to load
-                such a version, too.
+            Exception: Whatever the first failing request of the file raises; the real server
+                refuses to load such a version, too.
         """
+        if not (self.path / WARM_UP).is_file():
+            return self._run_each_once()
         count = 0
         for request in _warm_up_requests(self.path / WARM_UP):
             signature = find(self.signatures, request.model_spec.signature_name)
@@ -142,6 +150,32 @@ class Servable:
             self.run(signature.name, inputs)
             count += 1
         return count
+
+    def _run_each_once(self) -> int:
+        for name, signature in self.signatures.items():
+            try:
+                self.run(name, made_up(signature))
+            except (
+                Exception
+            ) as error:  # the row may mean nothing to this model: no fault of its own
+                _log.info("%s: no warm-up of %s: %s", self.name, name, type(error).__name__)
+        return len(self.signatures)
+
+
+def made_up(signature: Signature) -> Arrays:
+    """A row that any signature takes: defaults where there are some, else empty texts and ones.
+
+    Args:
+        signature: What to ask.
+    """
+    inputs = {}
+    for name, spec in signature.inputs.items():
+        shape = [max(size, 1) for size in spec.shape or (1,)]
+        value = b"" if spec.is_string else 1
+        inputs[name] = np.full(shape, value, spec.dtype.as_numpy_dtype)
+        if name in signature.defaults and name != "max_new_tokens":  # one token will do
+            inputs[name] = signature.defaults[name]
+    return inputs
 
 
 def find(signatures: Mapping[str, Signature], name: str) -> Signature:

@@ -1,0 +1,137 @@
+"""A server's life: new versions under load, broken ones, SIGTERM, kill -9, what it imports."""
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import httpx
+import pytest
+from requests_made import MODEL, columns, predict, same
+
+
+def add_version(base, number, source, broken=False):
+    """Puts a version in place at once, as an export does."""
+    beside = base / f".{number}.part"
+    shutil.copytree(source, beside)
+    if broken:
+        (beside / "variables" / "variables.index").write_bytes(b"no table")
+    os.rename(beside, base / str(number))
+
+
+def states(client):
+    with contextlib.suppress(httpx.TransportError):
+        answer = client.get(f"/v1/models/{MODEL}").json()
+        return {int(v["version"]): v["state"] for v in answer["model_version_status"]}
+
+
+def wait_for(condition, seconds=90):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.05)
+
+
+class Traffic:
+    """Clients that ask all the time and note what went wrong."""
+
+    def __init__(self, url, expected, clients=4):
+        self.url, self.expected = url, expected
+        self.answers, self.troubles, self._stop = 0, [], threading.Event()
+        self._threads = [threading.Thread(target=self._ask) for _ in range(clients)]
+
+    def _ask(self):
+        with httpx.Client(base_url=self.url, timeout=60) as client:
+            while not self._stop.is_set():
+                try:
+                    if same(predict(client, columns("ROMEO:\n")), self.expected):
+                        self.answers += 1
+                    else:
+                        self.troubles.append("another answer")
+                except Exception as error:
+                    self.troubles.append(repr(error))
+
+    def __enter__(self):
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *error):
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(60)
+
+
+def test_versions_come_under_load_and_a_stop_lets_requests_finish(exported, tmp_path, start_server):
+    base = tmp_path / MODEL
+    base.mkdir()
+    add_version(base, 1, exported / "1")
+    server = start_server(base, "--poll-seconds", "0.2")
+    with httpx.Client(base_url=server.url, timeout=60) as client:
+        expected = predict(client, columns("ROMEO:\n"))
+        with Traffic(server.url, expected) as traffic:
+            add_version(base, 2, exported / "1")
+            wait_for(lambda: states(client) == {2: "AVAILABLE", 1: "END"})
+            add_version(base, 3, exported / "1", broken=True)
+            wait_for(lambda: states(client).get(3) == "END")
+            answered = traffic.answers
+            wait_for(lambda: traffic.answers > answered + 4)
+        assert traffic.troubles == [] and traffic.answers > 10
+        found = client.get(f"/v1/models/{MODEL}").json()["model_version_status"]
+        assert [(v["version"], v["state"]) for v in found] == [
+            ("3", "END"), ("2", "AVAILABLE"), ("1", "END")
+        ]  # fmt: skip
+        assert found[0]["status"]["error_code"] not in ("", "OK")
+        assert "variables" in found[0]["status"]["error_message"]
+
+        answers = []
+        long = columns(["To be"] * 8, max_new_tokens=200, temperature=1.0)
+        thread = threading.Thread(target=lambda: answers.append(predict(client, long)))
+        thread.start()
+        time.sleep(0.3)
+        server.terminate()
+        thread.join(60)
+        assert len(answers) == 1 and len(answers[0]["text"]) == 8
+    assert server.process.wait(30) == 0
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", server.port), 5)
+    assert "Traceback" not in "".join(server.notes)
+
+
+@pytest.mark.long
+def test_killed_and_started_again_clients_go_on(exported, start_server):
+    server = start_server(exported)
+    with httpx.Client(base_url=server.url, timeout=60) as client:
+        expected = predict(client, columns("ROMEO:\n"))
+    server.kill()
+    with httpx.Client(base_url=server.url, timeout=60) as client, pytest.raises(httpx.ConnectError):
+        predict(client, columns("ROMEO:\n"))
+    again = start_server(exported, port=server.port, grpc_port=server.grpc_port)
+    with httpx.Client(base_url=again.url, timeout=60) as client:
+        assert same(predict(client, columns("ROMEO:\n")), expected)
+
+
+@pytest.mark.long
+def test_a_second_server_on_the_same_port_says_so(exported, served):
+    command = [sys.executable, "-m", "tfgpt2.cli", "serve", str(exported)]
+    done = subprocess.run(
+        [*command, "--port", str(served.port), "--grpc-port", "-1"],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 1 and "Cannot listen there" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_server_knows_nothing_of_the_model():
+    program = (
+        "import sys, tfgpt2.serving.server.run\n"
+        "known = {n for n in sys.modules if n.split('.')[0] in ('tfgpt2', 'keras_hub')}\n"
+        "print(sorted(n for n in known if not n.startswith('tfgpt2.serving')))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "['tfgpt2', 'tfgpt2.errors', 'tfgpt2.version']"
