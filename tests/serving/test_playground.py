@@ -1,5 +1,6 @@
 """The playground in a real browser: write, ask, choose, tint, and when the server is gone."""
 
+import contextlib
 import re
 import shutil
 
@@ -26,19 +27,27 @@ FLAGS = (
 )
 
 
-@pytest.fixture(scope="module")
-def chrome(tmp_path_factory):
-    chromium, chromedriver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not chromium or not chromedriver:
+@contextlib.contextmanager
+def chromium(profile):
+    program, chromedriver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not program or not chromedriver:
         pytest.skip("no chromium: apt-get install chromium chromium-driver")
     options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
+    options.binary_location = program
+    for flag in (*FLAGS, f"--user-data-dir={profile}"):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     driver = webdriver.Chrome(options, webdriver.ChromeService(chromedriver))
-    yield driver
-    driver.quit()
+    try:
+        yield driver
+    finally:
+        driver.quit()
+
+
+@pytest.fixture(scope="module")
+def chrome(tmp_path_factory):
+    with chromium(tmp_path_factory.mktemp("chromium")) as driver:
+        yield driver
 
 
 @pytest.fixture
