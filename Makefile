@@ -6,13 +6,14 @@ MODEL := saved_models/shakespeare-tiny/1
 
 export KERAS_BACKEND = tensorflow
 
-.PHONY: demo test test-long lint bench-tokenizer clean help
+.PHONY: demo test test-long lint load bench-tokenizer clean help
 
 help:
 	@echo "make demo             export the bundled model and continue a prompt with it"
 	@echo "make test             run the test suite"
 	@echo "make test-long        run the longer proofs too"
 	@echo "make lint             check style"
+	@echo "make load             64 clients on the local server, for a few minutes"
 	@echo "make bench-tokenizer  measure the tokenizer against its peers"
 
 demo: $(MODEL)
@@ -33,6 +34,9 @@ test-long: $(VENV)/installed-test
 lint: $(VENV)/installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+
+load: $(VENV)/installed-test
+	$(BIN)/python benchmarks/load.py
 
 bench-tokenizer: $(VENV)/installed-test
 	$(BIN)/python benchmarks/tokenizer.py

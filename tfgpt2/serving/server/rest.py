@@ -15,6 +15,7 @@ from urllib.parse import unquote
 from google.protobuf import json_format
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from tensorflow_serving.apis import get_model_metadata_pb2
 
 from tfgpt2.serving.server import json_tensors
 from tfgpt2.serving.server.grpc_api import metadata_response, status_response
@@ -156,8 +157,6 @@ def _target(name: str, version: str | None, label: str | None) -> Target:
 def _metadata(response: Any) -> dict[str, Any]:
     """The message as the real server prints it: the packed map is unpacked."""
     packed = response.metadata["signature_def"]
-    from tensorflow_serving.apis import get_model_metadata_pb2
-
     signatures = get_model_metadata_pb2.SignatureDefMap()
     packed.Unpack(signatures)
     return {
