@@ -289,7 +289,10 @@ def test_an_end_token_ends_only_a_match_and_text_that_ends_is_not_used():
         compile_constraint(tokens, regex="a\n", end_ids=[3])
     # Where the host did not ask, the only way on stays open.
     found = compile_constraint(tokens, regex="\n")
-    assert kept_tokens(found, found.start, 9, eos=(3,)) == {3}
+    assert kept_tokens(found, found.start, 9, eos=(3, 3, 99)) == {3}
+    found = compile_constraint(tokens, regex="[a\n]")
+    assert kept_tokens(found, found.start, 9, eos=(3, -1)) == {1}
+    assert kept_tokens(found, found.start, 9, eos=(1, 3, 1)) == {1, 3}
 
 
 def test_a_limit_that_is_too_tight_is_known_beforehand():

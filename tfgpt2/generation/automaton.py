@@ -54,6 +54,7 @@ class Constraint(NamedTuple):
     Attributes:
         next: int32 `[A, C]`, the state after a token of a class; -1 is forbidden.
         token_class: int32 `[G, V]`, the classes of each automaton's tokens.
+        class_size: int32 `[G, C]`, how many tokens are of a class.
         group: int32 `[A]`, the automaton that a state belongs to.
         final: bool `[A]`, an end token is allowed here.
         steps: int32 `[A]`, the fewest tokens from here to a final state.
@@ -63,6 +64,7 @@ class Constraint(NamedTuple):
 
     next: tf.Tensor
     token_class: tf.Tensor
+    class_size: tf.Tensor
     group: tf.Tensor
     final: tf.Tensor
     steps: tf.Tensor
@@ -290,6 +292,7 @@ def join(automata: Sequence[TokenAutomaton | None], vocab_size: int) -> Constrai
     next_state = np.full([states, classes], -1, np.int32)
     next_state[FREE] = FREE
     token_class = np.zeros([_padded(max(1, len(groups)), _GROUPS), vocab_size], np.int32)
+    class_size = np.zeros([len(token_class), classes], np.int32)
     group_of, steps = np.zeros(states, np.int32), np.full(states, _FAR, np.int32)
     final, onward = np.zeros(states, bool), np.full(states, _FAR, np.int32)
     steps[FREE] = onward[FREE] = 0
@@ -297,12 +300,13 @@ def join(automata: Sequence[TokenAutomaton | None], vocab_size: int) -> Constrai
         span = slice(offset, offset + sizes[number])
         next_state[span, : group.next.shape[1]] = np.where(group.next < 0, -1, group.next + offset)
         token_class[number, : len(group.token_class)] = group.token_class
+        class_size[number] = np.bincount(token_class[number], minlength=classes)
         group_of[span], final[span], steps[span] = number, group.final, group.steps
         after = np.where(group.next < 0, _FAR - 1, group.steps[group.next])
         onward[span] = 1 + after.min(1)
     start = [FREE if row < 0 else offsets[row] + groups[row].start for row in rows]
     return Constraint(
-        *map(tf.constant, (next_state, token_class, group_of, final, steps, onward)),
+        *map(tf.constant, (next_state, token_class, class_size, group_of, final, steps, onward)),
         start=tf.constant(np.array(start, np.int32)),
     )
 
@@ -351,15 +355,41 @@ def allow(
     final = tf.gather(constraint.final, state)  # [B]
     late = tf.where(final, 0, tf.gather(constraint.onward, state))
     budget = tf.minimum(tf.maximum(remaining, late), _FAR) - 1  # [B]
-    classes = tf.gather(constraint.token_class, tf.gather(constraint.group, state))  # [B, V]
-    kept = tf.gather(steps <= budget[:, None], classes, batch_dims=1)  # [B, V]
-    token = tf.range(tf.shape(logits)[1])[None]  # [1, V]
-    ends = tf.reduce_any(token[:, None] == eos[:, :, None], axis=1)  # [B, V]
-    wanted = tf.where(ends, final[:, None], kept)
+    open_classes = steps <= budget[:, None]  # [B, C]
     # An end token that is also text may be the only way on; then it is read as text.
-    wanted = tf.where(tf.reduce_any(wanted, axis=1, keepdims=True), wanted, kept)
-    free = (state == FREE) | ~tf.reduce_any(wanted, axis=1)  # [B]
-    return tf.where(wanted | free[:, None], logits, NEVER)
+    can_end = final & tf.reduce_any((eos >= 0) & (eos < tf.shape(logits)[1]), axis=1)  # [B]
+    obey = can_end | _goes_on_without(constraint, state, open_classes, eos)
+    free = (state == FREE) | ~(can_end | tf.reduce_any(open_classes, axis=1))
+    # What needs the whole vocabulary: one gather, one comparison with each end token.
+    classes = tf.gather(constraint.token_class, tf.gather(constraint.group, state))  # [B, V]
+    kept = tf.gather(open_classes | free[:, None], classes, batch_dims=1)  # [B, V]
+    token = tf.range(tf.shape(logits)[1])[None, None]  # [1, 1, V]
+    ends = tf.reduce_any(token == eos[:, :, None], axis=1)  # [B, V]
+    kept = tf.where(ends & (obey & ~free)[:, None], final[:, None], kept)
+    return tf.where(kept, logits, NEVER)
+
+
+def _goes_on_without(
+    constraint: Constraint, state: tf.Tensor, open_classes: tf.Tensor, eos: tf.Tensor
+) -> tf.Tensor:
+    """Says which rows have a token to draw that is no end token; bool `[B]`.
+
+    It counts, since a reduction over the vocabulary would cost as much as the mask itself.
+    """
+    group = tf.gather(constraint.group, state)  # [B]
+    sizes = tf.gather(constraint.class_size, group)  # [B, C]
+    tokens = tf.reduce_sum(tf.where(open_classes, sizes, 0), axis=1)  # [B]
+    limit = tf.shape(constraint.token_class)[1]
+    known = (eos >= 0) & (eos < limit)  # [B, E]
+    place = tf.stack([tf.broadcast_to(group[:, None], tf.shape(eos)),
+                      tf.where(known, eos, 0)], axis=-1)  # [B, E, 2]  # fmt: skip
+    classes = tf.gather_nd(constraint.token_class, place)  # [B, E]
+    found = known & tf.gather(open_classes, classes, batch_dims=1)
+    # An id that is listed twice counts once.
+    order = tf.range(tf.shape(eos)[1])
+    again = (eos[:, :, None] == eos[:, None]) & (order[:, None] > order)  # [B, E, E]
+    found &= ~tf.reduce_any(again, axis=2)
+    return tokens > tf.reduce_sum(tf.cast(found, tf.int32), axis=1)
 
 
 def advance(constraint: Constraint, state: tf.Tensor, token: tf.Tensor) -> tf.Tensor:
