@@ -144,8 +144,8 @@ def forbid_repeated_ngrams(
         # Column j of `moved` holds the token `back` columns before j.
         moved = tf.concat([tf.fill([tf.shape(tokens)[0], 1], _OUTSIDE), moved[:, :-1]], axis=1)
         last = tf.gather(held, tf.maximum(end - back, 0), batch_dims=1)[:, None]  # [B, 1]
-        equal = (moved == last) & (last != _OUTSIDE)
-        return back + 1, moved, same & (equal | (back >= size)[:, None])
+        # An earlier run leaves the history before its end does, so no two outsides meet.
+        return back + 1, moved, same & ((moved == last) | (back >= size)[:, None])
 
     longest = tf.minimum(tf.reduce_max(size), columns + 1)
     _, _, same = tf.while_loop(
