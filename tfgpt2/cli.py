@@ -101,20 +101,75 @@ def tokenize(prompt: Prompt = None, model: Model = DEFAULT_MODEL) -> None:
 def export(
     path: Annotated[Path, typer.Argument(help="Version directory, such as saved_models/gpt2/1.")],
     model: Model = DEFAULT_MODEL,
+    next_version: Annotated[
+        bool, typer.Option("--next", help="PATH is the model's directory; make its next version.")
+    ] = False,
+    signature: Annotated[
+        list[str] | None, typer.Option(help="May be given several times; all of them otherwise.")
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="float32, bfloat16 or float16; the model's own otherwise.")
+    ] = None,
+    batch_sizes: Annotated[
+        str, typer.Option(help="Such as 1,4,16; 'auto', or 'any' for no padding.")
+    ] = "auto",
+    prompt_buckets: Annotated[str | None, typer.Option(help="Such as 64,256.")] = None,
+    output_buckets: Annotated[str | None, typer.Option(help="Such as 32,128.")] = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(help="The most tokens a request gets.")
+    ] = None,
+    batching: Annotated[
+        str | None, typer.Option(help="graph or server: put concurrent requests together.")
+    ] = None,
+    warmup: Annotated[
+        bool, typer.Option(help="Write a request for every shape, run when a server starts.")
+    ] = False,
+    on_long_prompt: Annotated[str, typer.Option(help="truncate_left or error.")] = "truncate_left",
     jit_compile: Annotated[
         bool, typer.Option(help="Compile with XLA; the server then needs its XLA flag.")
     ] = True,
     check: Annotated[bool, typer.Option(help="Compare with a clean process.")] = True,
 ) -> None:
     """Write a string-to-string SavedModel for TensorFlow Serving."""
+    sizes = {"auto": "auto", "any": None}
+    options = {
+        "version": "next" if next_version else None,
+        "signatures": signature or None,
+        "weights": weights,
+        "batch_sizes": sizes[batch_sizes] if batch_sizes in sizes
+        else _numbers("--batch-sizes", batch_sizes),
+        "prompt_buckets": _numbers("--prompt-buckets", prompt_buckets),
+        "output_buckets": _numbers("--output-buckets", output_buckets),
+        "max_new_tokens": max_new_tokens,
+        "batching": batching,
+        "warmup": warmup,
+        "on_long_prompt": on_long_prompt,
+        "jit_compile": jit_compile,
+        "check": check,
+    }  # fmt: skip
     with _working(f"Loading {model}"):
         from tfgpt2.serving.export import export as write
         from tfgpt2.text import TextGenerator
 
         generator = TextGenerator.from_pretrained(model)
     with _working(f"Exporting to {path}" + (" and checking it" if check else "")):
-        report = write(generator, path, jit_compile=jit_compile, check=check)
-    print(f"{report.path}  {report.megabytes:.1f} MB  {', '.join(report.signatures)}")
+        report = write(generator, path, **options)
+    Console().print(report)
+
+
+def _numbers(option: str, text: str | None) -> list[int] | None:
+    """Whole numbers between commas."""
+    if text is None:
+        return None
+    try:
+        return [int(one) for one in text.split(",")]
+    except ValueError:
+        from tfgpt2.errors import explain
+
+        raise ValueError(
+            explain(f"`{option}` must be whole numbers between commas.", fix="For example 1,4,16.",
+                    **{option.strip("-").replace("-", "_"): text})
+        ) from None  # fmt: skip
 
 
 @app.command()

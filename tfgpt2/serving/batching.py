@@ -49,6 +49,7 @@ class Core(NamedTuple):
         idle: By input, the value that lets a row ask for nothing.
         wide: Outputs `[B, T, ...]`, filled up to the longest row of the batch.
         columns: From the outputs to int32 `[B]`, how many columns of those each row needs.
+        most_columns: The most columns they can have.
     """
 
     run: Callable[[Tensors], Tensors]
@@ -56,6 +57,7 @@ class Core(NamedTuple):
     idle: Mapping[str, Any]
     wide: tuple[str, ...]
     columns: Callable[[Tensors], tf.Tensor]
+    most_columns: int = 0
 
 
 def check_sizes(sizes: Sequence[int] | None) -> tuple[int, ...] | None:
@@ -191,12 +193,19 @@ def gather(core: Core, batching: Batching, most_rows: int, name: str) -> Core:
         name: Name of the queue. One process may hold several models, and queues of one name are
             one queue, so a random part is added.
     """
+
+    def batch(*inputs: tf.Tensor) -> Tensors:
+        # As wide as can be: the rows of one request may fall into two batches, whose results the
+        # operation joins.
+        outputs = core.run(_named(core, inputs))
+        wide = {name: _widen(outputs[name], tf.constant(core.most_columns)) for name in core.wide}
+        return outputs | wide
+
     function = tf.function(
-        lambda *inputs: core.run(_named(core, inputs)), input_signature=core.inputs, autograph=False
+        batch, input_signature=core.inputs, autograph=False
     ).get_concrete_function()
     queue = f"{name}-{uuid.uuid4().hex}"
-    names = list(function.structured_outputs)  # TensorFlow sorts them, as `outputs` is
-    order = sorted(names)
+    order = sorted(function.structured_outputs)  # as TensorFlow flattens them
 
     def run(inputs: Tensors) -> Tensors:
         rows = _rows(core, inputs)
@@ -216,7 +225,6 @@ def gather(core: Core, batching: Batching, most_rows: int, name: str) -> Core:
         outputs = dict(zip(order, found, strict=True))
         for output, traced in zip(outputs.values(), function.outputs, strict=True):
             output.set_shape(traced.shape)
-        # The batch was as wide as its longest row, which may be somebody else's.
         width = tf.reduce_max(core.columns(outputs))
         return {
             key: value[:rows, :width] if key in core.wide else value[:rows]

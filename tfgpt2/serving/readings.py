@@ -92,16 +92,13 @@ def inspect(generator: TextGenerator, top: int) -> Core:
         }
 
     wide = ("token_bytes", "token_logprobs", "ranks", "top_bytes", "top_probabilities")
-    return _core(run, wide=wide, columns=lambda outputs: outputs["num_tokens"])
+    most = generator.prompt_buckets[-1]
+    return Core(run, (TEXT,), {"text": ""}, wide, lambda outputs: outputs["num_tokens"], most)
 
 
-def _core(
-    run: Callable[[Tensors], Tensors],
-    *,
-    wide: tuple[str, ...] = (),
-    columns: Callable[[Tensors], tf.Tensor] = lambda outputs: outputs["truncated"],
-) -> Core:
-    return Core(run, (TEXT,), {"text": ""}, wide, columns)
+def _core(run: Callable[[Tensors], Tensors]) -> Core:
+    """A core without outputs that grow with the text."""
+    return Core(run, (TEXT,), {"text": ""}, (), lambda outputs: outputs["truncated"])
 
 
 def _program(generator: TextGenerator, function: Callable[..., Any], **static: int) -> Any:

@@ -158,7 +158,8 @@ def _continue(generator: TextGenerator, options: Options) -> Core:
 
     inputs = (TEXT, *settings, tf.TensorSpec([None, most], tf.string, "stop"))
     idle = {name: one.off for name, one in ROW_OPTIONS.items()} | _IDLE | {"text": "", "stop": ""}
-    return Core(run, inputs, idle, _WIDE, lambda outputs: outputs["num_tokens"])
+    columns = generator.output_buckets[-1]
+    return Core(run, inputs, idle, _WIDE, lambda outputs: outputs["num_tokens"], columns)
 
 
 def _serving_default(generator: TextGenerator, core: Core, options: Options) -> Signature:
@@ -199,6 +200,7 @@ def _score(generator: TextGenerator) -> Core:
         {"text": ""},
         ("token_logprobs",),
         lambda outputs: outputs["num_tokens"] + 1,  # the first token is not counted
+        generator.prompt_buckets[-1],
     )
 
 
