@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import stat
 import tempfile
 
@@ -14,8 +15,9 @@ import toy_text
 
 from tfgpt2 import GenerationConfig, TextGenerator
 from tfgpt2.generation.options import ROW_OPTIONS
+from tfgpt2.serving import Batching, next_version, operations, signatures, storage
 from tfgpt2.serving import export as exporting
-from tfgpt2.serving import signatures
+from tfgpt2.serving.batching import PARAMETERS_FILE
 
 DEFAULTS = GenerationConfig(max_new_tokens=6, do_sample=True, temperature=0.5, top_k=7, seed=3,
                             stop_strings=["zz", "é"])  # fmt: skip
@@ -29,6 +31,20 @@ OUTPUTS = {
     "score": {
         "logprob": (tf.float32, 1), "num_tokens": (tf.int32, 1), "perplexity": (tf.float32, 1),
         "token_logprobs": (tf.float32, 2), "truncated": (tf.int32, 1),
+    },
+    "next_token": {
+        "token_ids": (tf.int32, 2), "tokens": (tf.string, 2), "token_bytes": (tf.string, 2),
+        "probabilities": (tf.float32, 2), "logprobs": (tf.float32, 2),
+        "prompt_tokens": (tf.int32, 1), "truncated": (tf.int32, 1),
+    },
+    "embed": {
+        "last": (tf.float32, 2), "mean": (tf.float32, 2), "num_tokens": (tf.int32, 1),
+        "truncated": (tf.int32, 1),
+    },
+    "inspect": {
+        "token_bytes": (tf.string, 2), "token_logprobs": (tf.float32, 2), "ranks": (tf.int32, 2),
+        "top_bytes": (tf.string, 3), "top_probabilities": (tf.float32, 3),
+        "num_tokens": (tf.int32, 1), "truncated": (tf.int32, 1),
     },
     "tokenize": {"ids": (tf.int32, 2), "num_tokens": (tf.int32, 1)},
     "detokenize": {"text": (tf.string, 1), "text_bytes": (tf.string, 1)},
@@ -67,10 +83,11 @@ def served(exported):
 
 
 def settings(rows=1, **values):
-    options = {
-        name: tf.constant(np.broadcast_to(values.get(name, one.off), [rows]), one.dtype)
-        for name, one in ROW_OPTIONS.items()
-    }
+    options = {}
+    for name in signatures.INPUTS:
+        one = ROW_OPTIONS[name]
+        value = np.broadcast_to(values.get(name, one.off), [rows])
+        options[name] = tf.constant(value, one.dtype)
     return options | {"stop": tf.constant(values.get("stop", [[""]]), tf.string)}
 
 
@@ -80,6 +97,8 @@ def as_lists(outputs):
 
 def test_report(exported):
     assert exported.checked and exported.signatures == signatures.SIGNATURES
+    assert (exported.weights, exported.programs, exported.batch_sizes) == ("float32", {}, None)
+    assert set(exported.operations) == files.operations(exported.path)
     found = sum(file.stat().st_size for file in exported.path.rglob("*") if file.is_file())
     assert exported.megabytes == pytest.approx(found / 1e6)
     assert {entry.name for entry in exported.path.parent.iterdir()} == {"1"}  # nothing beside it
@@ -100,7 +119,7 @@ def test_types_and_shapes(exported):
             assert [dim.size for dim in info.tensor_shape.dim] == [-1] * rank
     inputs = {key: tf.dtypes.as_dtype(info.dtype)
               for key, info in meta.signature_def["generate"].inputs.items()}  # fmt: skip
-    types = {name: tf.dtypes.as_dtype(one.dtype) for name, one in ROW_OPTIONS.items()}
+    types = {name: tf.dtypes.as_dtype(ROW_OPTIONS[name].dtype) for name in signatures.INPUTS}
     assert inputs == types | {"text": tf.string, "stop": tf.string}
     assert list(meta.signature_def["serving_default"].inputs) == ["text"]
 
@@ -132,6 +151,7 @@ def test_weights_are_stored_once(exported, gen):
     assert size <= stored <= size * 1.05 + 20_000
 
 
+@pytest.mark.long
 def test_a_process_without_the_package_gives_the_same(exported, live):
     text = ["abc", "é the", ""]
     options = {"max_new_tokens": [3, 9, 5], "temperature": [0.0, 1.0, 0.7], "seed": [1, 2, 3]}
@@ -241,7 +261,8 @@ def test_a_graph_reports_what_python_refuses(gen, tmp_path):
     model.config.bos_token_id = model.config.eos_token_id = None
     bare = TextGenerator(model, tokens, GenerationConfig(max_new_tokens=4), jit_compile=False)
     path = tmp_path / "new" / "7"
-    bare.export(path, on_long_prompt="error", jit_compile=False, check=False)
+    bare.export(path, on_long_prompt="error", jit_compile=False, check=False,
+                signatures=["serving_default"])  # fmt: skip
     out = as_lists(tf.saved_model.load(path).signatures["serving_default"](
         tf.constant(["a", "", "b" * 64, "c" * 63])))  # fmt: skip
     assert out["finish_reason"] == [b"length", b"empty_prompt", b"prompt_too_long", b"length"]
@@ -256,10 +277,23 @@ def test_python_can_call_it_with_defaults(exported):
     assert loaded.generate(text, max_new_tokens=tf.constant([2]))["num_tokens"].numpy() == [2]
 
 
+@pytest.mark.long
 def test_compiled_export(gen, tmp_path):
     """With XLA: the marked functions are there, and the check has compared the answers."""
-    report = gen.export(tmp_path / "1", jit_compile=True)
-    assert report.checked and files.compiled(report.path)
+    report = gen.export(
+        tmp_path, version="next", jit_compile=True, weights="float16", max_new_tokens=20,
+        signatures=["generate", "score"], stop_limits=(4, 16),
+    )  # fmt: skip
+    assert report.checked and files.compiled(report.path) and report.path == tmp_path / "1"
+    assert report.batch_sizes == (1, 2, 4, 8, 16, 32) and report.output_buckets == (16, 20)
+    counts = {name: programs.most for name, programs in report.programs.items()}
+    # Batch sizes, buckets 16, 32 and 64 of the prompt, those of the output, 1 or 4 stop strings.
+    assert counts == {"generate": 6 * 3 * 2 * 2, "score": 6 * 3}
+    assert report.most_programs == 90
+    # Half the bytes, and the names that come with each variable.
+    size = sum(np.prod(weight.shape) * 2 for weight in gen.model.weights)
+    stored = sum(file.stat().st_size for file in (report.path / "variables").iterdir())
+    assert report.weights == "float16" and size <= stored <= size * 1.05 + 20_000
     found = files.operations(report.path)
     core = {name for name in found if hasattr(tf.raw_ops, name)}
     allowed = {"SentencepieceOp", "SentencepieceTokenizeOp", "PartitionedCall",
@@ -287,13 +321,13 @@ def test_an_existing_path_is_refused(gen, tmp_path, what):
 @pytest.fixture
 def quick(exported, live, monkeypatch):
     """Makes `export` copy what was exported before; returns the functions it then checks."""
-    functions = dict(live)
+    functions = {name: live[name] for name in ("score", "tokenize")}
 
-    def write(functions, parts, directory):
+    def write(functions, resources, directory):
         shutil.copytree(exported.path, directory, dirs_exist_ok=True)
 
     monkeypatch.setattr(exporting, "_write", write)
-    monkeypatch.setattr(signatures, "build", lambda generator: functions)
+    monkeypatch.setattr(signatures, "build", lambda generator, options: functions)
     return functions
 
 
@@ -303,12 +337,12 @@ def test_a_difference_is_found_and_nothing_stays(gen, quick, tmp_path, monkeypat
         outputs["token_logprobs"] += 0.01
         return outputs
 
-    right, scratch = quick["generate"], tmp_path / "scratch"
+    right, scratch = quick["score"], tmp_path / "scratch"
     scratch.mkdir()
     monkeypatch.setenv("TMPDIR", str(scratch))
     monkeypatch.setattr(tempfile, "tempdir", str(scratch))
-    quick["generate"] = other
-    with pytest.raises(RuntimeError, match="(?s)'generate' does not answer like.*token_logprobs"):
+    quick["score"] = other
+    with pytest.raises(RuntimeError, match="(?s)'score' does not answer like.*token_logprobs"):
         gen.export(tmp_path / "1", jit_compile=False)
     assert list(tmp_path.iterdir()) == [scratch] and not list(scratch.iterdir())
 
@@ -320,7 +354,9 @@ def test_a_process_that_dies_is_reported(gen, quick, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_scores_that_are_no_numbers_are_refused(gen, quick, tmp_path):
+def test_scores_that_are_no_numbers_are_refused(gen, quick, tmp_path, monkeypatch):
+    monkeypatch.setattr(exporting, "_answers", lambda probe: [{}, {}])
+    monkeypatch.setattr(exporting, "_PROGRAM", "-V")  # a process that ends at once
     right = quick["score"]
     quick["score"] = lambda **inputs: {n: v * np.nan if n == "token_logprobs" else v
                                        for n, v in right(**inputs).items()}  # fmt: skip
@@ -329,12 +365,94 @@ def test_scores_that_are_no_numbers_are_refused(gen, quick, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_kill_in_the_middle_leaves_nothing_that_a_server_loads(quick, tmp_path, monkeypatch):
+    """A server takes the directories whose names are numbers."""
+
+    def die(directory):
+        assert (directory / "saved_model.pb").is_file()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    child = os.fork()
+    if child == 0:  # only copies files and dies: TensorFlow's threads do not survive a fork
+        try:
+            exporting._publish(tmp_path / "1", {}, [], None, compiled=False, add_files=die)
+        finally:
+            os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    left = [entry.name for entry in tmp_path.iterdir()]
+    assert len(left) == 1 and not left[0].isdecimal() and left[0].startswith(".1.")
+    assert next_version(tmp_path) == 1
+
+
+def test_an_operation_that_servers_lack_is_refused(gen, quick, tmp_path, monkeypatch):
+    strange = ("MatMul", "SentencepieceOp", "TFText>RoundRobinTrim", "MyOwnOp")
+    monkeypatch.setattr(exporting, "read_operations", lambda directory: strange)
+    with pytest.raises(
+        RuntimeError, match=r"(?s)does not know.*\['TFText>RoundRobinTrim', 'MyOwnOp'\]"
+    ):
+        gen.export(tmp_path / "1", jit_compile=False, check=False)
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(RuntimeError, match="XlaDynamicUpdateSlice"):
+        operations.check_operations(("XlaDynamicUpdateSlice",), compiled=False)
+    operations.check_operations(("XlaDynamicUpdateSlice",), compiled=True)
+    # TF Text is loaded here, and is still no part of TensorFlow itself.
+    with pytest.raises(RuntimeError, match="Utf8Binarize"):
+        operations.check_operations(("TFText>Utf8Binarize",), compiled=True)
+
+
+def test_versions_are_numbered(gen, quick, tmp_path):
+    for version, expected in (("next", "1"), (7, "7"), ("next", "8")):
+        (tmp_path / ".9.x").mkdir(exist_ok=True)  # what a killed export left
+        report = gen.export(tmp_path, version=version, jit_compile=False, check=False)
+        assert report.path == tmp_path / expected and report.path.is_dir()
+    for wrong in (0, "last", 1.5):
+        with pytest.raises(ValueError, match="`version` must be a number of 1 or more"):
+            gen.export(tmp_path, version=wrong)
+
+
+def test_the_servers_batching_file(gen, quick, tmp_path):
+    gathering = Batching("server", timeout_micros=7, threads=3, waiting=9)
+    report = gen.export(tmp_path / "1", jit_compile=False, check=False, batch_sizes=[4, 1],
+                        batching=gathering)  # fmt: skip
+    assert report.batching == "server" and report.batch_sizes == (1, 4)
+    lines = (tmp_path / "1" / PARAMETERS_FILE).read_text().splitlines()
+    assert lines == [
+        "max_batch_size { value: 4 }", "batch_timeout_micros { value: 7 }",
+        "max_enqueued_batches { value: 9 }", "num_batch_threads { value: 3 }",
+        "allowed_batch_sizes: 1", "allowed_batch_sizes: 4",
+    ]  # fmt: skip
+
+
+def test_weights_too_large_for_the_type(gen):
+    model = toy_text.model(gen.tokenizer)
+    model.weights[0].assign(model.weights[0] * 1e6)
+    with pytest.raises(ValueError, match="too large for float16.*wte"):
+        storage.convert(model, "float16")
+    copy, _ = storage.convert(model, "bfloat16")
+    rounded = tf.cast(tf.cast(model.weights[0].value, tf.bfloat16), tf.float32)
+    np.testing.assert_array_equal(copy.weights[0], rounded)
+    assert storage.convert(model, "float32")[0] is model  # as it is
+
+
 def test_wrong_settings_are_refused(gen, tmp_path):
     for options, error, message in (
         ({"on_long_prompt": "cut"}, ValueError, "`on_long_prompt` must be one of"),
         ({"prompt_buckets": [0]}, ValueError, "`prompt_buckets` must be"),
         ({"output_buckets": []}, ValueError, "`output_buckets` must be"),
         ({"generation_config": {"top_k": 1}}, TypeError, "must be a tfgpt2.GenerationConfig"),
+        ({"signatures": ["generat"]}, ValueError, "`signatures` must be.*Did you mean 'generate'"),
+        ({"signatures": []}, ValueError, "`signatures` must hold at least one"),
+        ({"inputs": ["top_k", "top_k"]}, ValueError, "`inputs` must be distinct"),
+        ({"weights": "int8"}, ValueError, "int8 is not supported by exports yet"),
+        ({"weights": "float61"}, ValueError, "`weights` must be.*Did you mean 'float16'"),
+        ({"batch_sizes": [0]}, ValueError, "`batch_sizes` must be distinct integers"),
+        ({"batch_sizes": "some"}, ValueError, "`batch_sizes` must be numbers of rows"),
+        ({"batching": "grap"}, ValueError, "`batching` must be.*Did you mean 'graph'"),
+        ({"batching": 3}, TypeError, "`batching` must be"),
+        ({"batching": Batching(threads=0)}, ValueError, "`threads` of batching must be"),
+        ({"stop_limits": (65, 16)}, ValueError, r"`stop_limits\[0\]` must be"),
+        ({"top": 0}, ValueError, "`top` must be an integer in"),
+        ({"max_new_tokens": 65}, ValueError, r"`max_new_tokens` of an export.*\[1, 64\]"),
     ):
         with pytest.raises(error, match=message):
             gen.export(tmp_path / "1", **options)
