@@ -43,7 +43,7 @@ def compare(folder, load, text, max_length, stride, figure, label, batch_size=4,
     return found
 
 
-@pytest.mark.parametrize(("max_length", "stride"), [(256, 100), (64, 64), (50, 7)])
+@pytest.mark.parametrize(("max_length", "stride"), [(256, 100), (64, 64), (50, 13)])
 def test_the_bundled_model_by_the_recipe(bundled, load, max_length, stride, figure):
     compare(bundled, load, TEXT * 3, max_length, stride, figure, "bundled")
 

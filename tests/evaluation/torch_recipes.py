@@ -10,8 +10,9 @@ torch.set_num_threads(1)  # its threads wait busily for one another beside Tenso
 
 @functools.cache
 def load(folder):
-    model = transformers.GPT2LMHeadModel.from_pretrained(folder, attn_implementation="eager")
-    return model.eval()
+    # By itself, transformers 5 computes in the type that the file stores.
+    options = {"attn_implementation": "eager", "dtype": torch.float32}
+    return transformers.GPT2LMHeadModel.from_pretrained(folder, **options).eval()
 
 
 @functools.cache
