@@ -6,12 +6,13 @@ MODEL := saved_models/shakespeare-tiny/1
 
 export KERAS_BACKEND = tensorflow
 
-.PHONY: demo test test-long lint load bench-tokenizer clean help
+.PHONY: demo test test-long test-cpp-old lint load bench-tokenizer clean help
 
 help:
 	@echo "make demo             export the bundled model and continue a prompt with it"
 	@echo "make test             run the test suite"
 	@echo "make test-long        run the longer proofs too"
+	@echo "make test-cpp-old     run exports in C++, with TensorFlow 2.18 too (fetches its wheel)"
 	@echo "make lint             check style"
 	@echo "make load             64 clients on the local server, for a few minutes"
 	@echo "make bench-tokenizer  measure the tokenizer against its peers"
@@ -30,6 +31,9 @@ test: $(VENV)/installed-test
 
 test-long: $(VENV)/installed-test
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-cpp-old: $(VENV)/installed-test
+	$(BIN)/python -m pytest tests/serving/test_cpp.py
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff format --check .
