@@ -70,8 +70,9 @@ ALLOWED = {
     "tfgpt2.generation.loop": ("tfgpt2.generation.",),
     "tfgpt2.generation.byte_automaton": (),
     "tfgpt2.generation.byte_nodes": ("tfgpt2.generation.byte_automaton",),
+    "tfgpt2.generation.token_table": ("tfgpt2.generation.byte_automaton",),
     "tfgpt2.generation.automaton": (
-        "tfgpt2.generation.byte_automaton", "tfgpt2.generation.sampling",
+        "tfgpt2.generation.token_table", "tfgpt2.generation.sampling",
     ),
     "tfgpt2.generation.json_values": (),
     # Knows nothing of models: it must run where TensorFlow is not.

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfgpt2.generation import automaton as tokens_of
+from tfgpt2.generation import token_table as tokens_of
 from tfgpt2.generation.automaton import FREE, Constraint, advance, allow, complete, join
 from tfgpt2.generation.constraints import choices_automaton, compile_constraint
 from tfgpt2.generation.regex import regex_automaton
@@ -273,6 +273,8 @@ def test_known_masks():
     assert kept_tokens(found, found.start, 0) == {1, 4}  # too tight: the shortest way
     constraint = join([found, None], 5)
     for state, remaining, expected in [
+        (found.next[middle, found.token_class[2]], 9, False),
+        (found.next[found.start, found.token_class[4]], 2**31 - 1, True),
         (found.start, 9, False), (middle, 9, False), (middle, 2, False), (middle, 1, True),
         (middle, 0, True),
     ]:  # fmt: skip

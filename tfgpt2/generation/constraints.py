@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 
 from tfgpt2.errors import explain
-from tfgpt2.generation.automaton import TokenAutomaton, read_tokens
 from tfgpt2.generation.byte_automaton import ByteAutomaton
 from tfgpt2.generation.byte_nodes import Either, Literal, compile_node
 from tfgpt2.generation.json_schema import read_schema, schema_automaton
 from tfgpt2.generation.regex import regex_automaton
+from tfgpt2.generation.token_table import TokenAutomaton, read_tokens
 
 KEPT = 32  # automata that are remembered
 _kept: OrderedDict[Any, TokenAutomaton] = OrderedDict()
@@ -57,7 +57,7 @@ def compile_constraint(
             cannot write it.
 
     Example:
-        >>> from tfgpt2.generation.automaton import fewest_tokens
+        >>> from tfgpt2.generation.token_table import fewest_tokens
         >>> fewest_tokens(compile_constraint([b"a", b"b", b"ab"], choices=["abb", "bbb"]))
         2
     """
