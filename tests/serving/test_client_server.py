@@ -176,8 +176,8 @@ def write_and_tint(browser, server, folder):
     with browser.chromium(folder / "profile") as driver:
         page = browser.Page(driver, server.urls[0]).ready()
         assert page["model"].get_property("value") == "shakespeare-tiny"
-        page["text"].click()
-        page.type("To be, or not to be")
+        driver.set_window_size(1200, 900)
+        page["text"].send_keys("To be, or not to be")
         assert 1 <= len(page.suggestions()) <= 3
         page.type("1")
         written = page.value
