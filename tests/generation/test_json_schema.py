@@ -1,7 +1,9 @@
 """Automata of JSON schemas against `json` and the `jsonschema` package."""
 
+import datetime
 import decimal
 import functools
+import itertools
 import json
 from decimal import Decimal
 
@@ -144,6 +146,27 @@ def test_spellings_that_are_left_out():
         "[1,]", "{'a':1}", "NaN", '"\\x"', '"a', "tru", "nulll", "1e5.0",
     ]:  # fmt: skip
         assert not automaton.matches(text), text
+
+
+def test_every_character_is_escaped_as_json_does():
+    automaton = schema_automaton({"type": "string"})
+    for point in [*range(0x300), 0x2028, 0xFFFF, 0x1F600, 0x10FFFF]:
+        text = json.dumps(chr(point), ensure_ascii=False)
+        assert automaton.matches(text), text
+        assert automaton.matches(f'"{chr(point)}"') == (text == f'"{chr(point)}"')
+
+
+def test_dates_are_those_of_the_calendar():
+    automaton = schema_automaton({"type": "string", "format": "date"})
+    for year in [0, 1, 4, 99, 100, 400, 1900, 1996, *range(1999, 2030), 2096, 2100, 2400, 9999]:
+        for month, day in itertools.product(range(14), (0, 1, 28, 29, 30, 31, 32)):
+            text = f"{year:04}-{month:02}-{day:02}"
+            try:
+                datetime.date.fromisoformat(text)
+                expected = True
+            except ValueError:
+                expected = False
+            assert automaton.matches(f'"{text}"') == expected, text
 
 
 NUMBERS = st.decimals(-2000, 2000, places=3) | st.integers(-2000, 2000).map(Decimal)
