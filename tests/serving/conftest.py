@@ -34,7 +34,7 @@ class ServerProcess:
     """A `tfgpt2 serve` of its own, on free ports of this machine."""
 
     def __init__(self, *arguments, port=0, grpc_port=0, wait=True):
-        options = ["--port", str(port), "--grpc-port", str(grpc_port)]
+        options = ["--port", str(port), "--grpc-port", str(grpc_port), "--timeout-seconds", "120"]
         self.lines, self.notes = [], []
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tfgpt2.cli", "serve", *map(str, arguments), *options],

@@ -18,7 +18,7 @@ def client(served):
 
 @pytest.fixture(scope="module")
 def http(served):
-    with httpx.Client(base_url=served.url, timeout=60) as client:
+    with httpx.Client(base_url=served.url, timeout=120) as client:
         yield client
 
 
@@ -157,6 +157,7 @@ def test_a_client_that_leaves_ends_the_stream(http):
         ({"model": None}, "model", "must provide a model"),
         ({"prompt": []}, "prompt", "must be a string"),
         ({"prompt": ["a", 1]}, "prompt", "must be a string"),
+        ({"prompt": ["a"] * 65, "n": 2}, "prompt", "may ask for 128 texts"),
         ({"prompt": [-1]}, "prompt", "must be a string"),
         ({"prompt": "\ud800"}, "prompt", "valid Unicode"),
         ({"max_tokens": -1}, "max_tokens", "must be an integer in [0"),

@@ -39,13 +39,13 @@ def request(signature="generate", model=MODEL, **inputs):
 
 def refused(call, *arguments, **options):
     with pytest.raises(grpc.RpcError) as caught:
-        call(*arguments, timeout=60, **options)
+        call(*arguments, timeout=120, **options)
     return caught.value.code().name, caught.value.details()
 
 
 def test_predict_fills_in_the_defaults_of_the_export(prediction):
     only_text = prediction.Predict(
-        request(text=["To be"], max_new_tokens=[8], seed=[3]), timeout=60
+        request(text=["To be"], max_new_tokens=[8], seed=[3]), timeout=120
     )
     assert only_text.model_spec.version.value == 1
     assert only_text.model_spec.signature_name == "generate"
@@ -59,8 +59,8 @@ def test_predict_gives_what_rest_gives(prediction, served):
     from requests_made import columns, predict
 
     settings = {name: [value] for name, value in OFF.items()}
-    answer = prediction.Predict(request(text=["To be", "So"], stop=[[""]], **settings), timeout=60)
-    with httpx.Client(base_url=served.url, timeout=60) as client:
+    answer = prediction.Predict(request(text=["To be", "So"], stop=[[""]], **settings), timeout=120)
+    with httpx.Client(base_url=served.url, timeout=120) as client:
         rest = predict(client, columns(["To be", "So"]))
     texts = tf.make_ndarray(answer.outputs["text"])
     assert [text.decode() for text in texts] == rest["text"]
@@ -69,7 +69,7 @@ def test_predict_gives_what_rest_gives(prediction, served):
 def test_outputs_can_be_chosen(prediction):
     message = request("tokenize", text=["To be"])
     message.output_filter.append("ids")
-    assert list(prediction.Predict(message, timeout=60).outputs) == ["ids"]
+    assert list(prediction.Predict(message, timeout=120).outputs) == ["ids"]
     message.output_filter.append("ids")
     assert refused(prediction.Predict, message) == (
         "INVALID_ARGUMENT", "duplicate output tensor alias: ids"
@@ -118,7 +118,7 @@ def test_metadata(prediction):
     words = "GetModelMetadataRequest must specify at least one metadata_field"
     assert refused(prediction.GetModelMetadata, message) == ("INVALID_ARGUMENT", words)
     message.metadata_field.append("signature_def")
-    answer = prediction.GetModelMetadata(message, timeout=60)
+    answer = prediction.GetModelMetadata(message, timeout=120)
     signatures = get_model_metadata_pb2.SignatureDefMap()
     assert answer.metadata["signature_def"].Unpack(signatures)
     assert set(signatures.signature_def["generate"].defaults) == {*OFF, "stop"}
@@ -131,7 +131,7 @@ def test_status(channel):
     message = get_model_status_pb2.GetModelStatusRequest()
     assert refused(stub.GetModelStatus, message) == ("INVALID_ARGUMENT", "Missing ModelSpec")
     message.model_spec.name = MODEL
-    found = stub.GetModelStatus(message, timeout=60).model_version_status
+    found = stub.GetModelStatus(message, timeout=120).model_version_status
     assert [(one.version, one.state, one.status.error_code) for one in found] == [(1, 30, 0)]
     message.model_spec.version.value = 4
     assert refused(stub.GetModelStatus, message)[0] == "NOT_FOUND"

@@ -19,7 +19,7 @@ PREDICT = f"/v1/models/{MODEL}:predict"
 @pytest.fixture(scope="module")
 def client(served):
     limits = httpx.Limits(max_connections=64)
-    with httpx.Client(base_url=served.url, timeout=60, limits=limits) as client:
+    with httpx.Client(base_url=served.url, timeout=120, limits=limits) as client:
         yield client
 
 

@@ -68,7 +68,7 @@ def test_a_new_version_takes_over_and_the_old_one_ends_with_its_last_request(tmp
             assert states(one) == [(2, "AVAILABLE", "OK"), (1, "UNLOADING", "OK")]
             with one.lease() as new:
                 assert (old.version, new.version) == (1, 2)
-            await asyncio.sleep(0.05)
+            assert not (await asyncio.wait(one._unloading, timeout=2.0))[0]
             assert states(one)[1] == (1, "UNLOADING", "OK")
         while states(one)[1] != (1, "END", "OK"):
             await asyncio.sleep(0.01)

@@ -114,6 +114,12 @@ def _combine(values: dict[str, Any]) -> CompletionRequest:
             if values.get(name) not in (None, False):
                 raise invalid(f"`{name}` cannot be streamed on this server.", param=name)
     prompts = values.pop("prompt")
+    if len(prompts) * best_of > _MOST_CHOICES:  # one request must not fill everybody's queue
+        raise invalid(
+            f"A request may ask for {_MOST_CHOICES} texts. Received: {len(prompts)} prompts with"
+            f" {best_of} each. Send several requests.",
+            param="prompt",
+        )
     return CompletionRequest(
         prompts=prompts,
         include_usage=options.get("include_usage", False),
