@@ -185,6 +185,7 @@ class Completions:
                 rows = [prompt for prompt in prompts for _ in range(asked.n)]
                 inputs = _inputs(servable.signatures["generate"], asked, rows)
                 async for number, piece in _pieces(ask, asked, inputs):
+                    _check_reason(piece.finish_reason)
                     read[number], wrote[number] = piece.prompt_tokens, piece.num_tokens
                     choice = {"index": number, "text": piece.text, "logprobs": None,
                               "finish_reason": _reason(piece.finish_reason)}  # fmt: skip
@@ -339,10 +340,7 @@ def _require(servable: Servable, signature: str, field: str) -> None:
 def _choice(outputs: Arrays, prompt: bytes) -> Choice:
     """Reads one row's outputs."""
     reason = outputs["finish_reason"][0].decode()
-    if reason == "prompt_too_long":
-        raise invalid("The prompt leaves no room in the model's context.", param="prompt")
-    if reason == "empty_prompt":
-        raise invalid("The prompt has no token, and the model no start token.", param="prompt")
+    _check_reason(reason)
     count = int(outputs["num_tokens"][0])
     return Choice(
         prompt=prompt,
@@ -354,6 +352,14 @@ def _choice(outputs: Arrays, prompt: bytes) -> Choice:
         truncated=int(outputs["truncated"][0]),
         reason=reason,
     )
+
+
+def _check_reason(reason: str | None) -> None:
+    """Raises where the model wrote nothing because of the prompt."""
+    if reason == "prompt_too_long":
+        raise invalid("The prompt leaves no room in the model's context.", param="prompt")
+    if reason == "empty_prompt":
+        raise invalid("The prompt has no token, and the model no start token.", param="prompt")
 
 
 def _best(choices: list[Choice], n: int) -> list[Choice]:

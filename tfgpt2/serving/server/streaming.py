@@ -123,7 +123,7 @@ async def stream(
         count = int(found["num_tokens"][0])
         ids = [int(token) for token in found["token_ids"][0, :count]]
         text.extend(ids, await _token_bytes(ask, ids))
-        reason = _ending(found, text, before, wanted, total)
+        reason = _ending(found, text, before, total)
         end, stopped = _end(text, before, stops)
         if stopped:
             reason = "stop"
@@ -156,9 +156,11 @@ def _request(settings: Arrays, text: _Text, wanted: int, seed: int) -> Arrays:
     return settings | changed
 
 
-def _ending(found: Arrays, text: _Text, before: int, wanted: int, total: int) -> str | None:
+def _ending(found: Arrays, text: _Text, before: int, total: int) -> str | None:
     """Why there is no next request; None when there is one."""
     reason = found["finish_reason"][0].decode()
+    if reason == "prompt_too_long" and text.anchor:  # what was written fills the context
+        return "length"
     if reason != "length":
         return reason
     if len(text.tokens) >= total or len(text.tokens) == before:
