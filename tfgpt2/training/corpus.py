@@ -172,9 +172,18 @@ def _token_arrays(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yields the tokens of some documents, and the length of each document that ends there."""
 
+    trouble: list[Exception] = []
+
+    def sound() -> Iterator[bytes]:
+        # An error that passes through the pipeline would come out as one of TensorFlow's.
+        try:
+            yield from documents
+        except Exception as error:
+            trouble.append(error)
+
     def batches() -> Iterator[tuple[list[bytes], list[bool]]]:
         texts, ends, size = [], [], 0
-        for document in documents:
+        for document in sound():
             parts = list(sources.pieces(document, _PIECE))
             for i, part in enumerate(parts):
                 texts.append(part)
@@ -205,6 +214,8 @@ def _token_arrays(
         borders = np.concatenate([[-pending], sums[ends]])
         pending = int(sums[-1] - borders[-1])
         yield ids.astype(dtype), np.diff(borders)
+    if trouble:
+        raise trouble[0]
 
 
 def _checked(tokens: np.ndarray, lengths: np.ndarray) -> Corpus:

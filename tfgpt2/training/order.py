@@ -111,8 +111,6 @@ class Order:
 
         Returns:
             Batches of int64 `[B]` in `[0, examples)`; the dataset knows its length.
-
-        Source: `tf.random.experimental.index_shuffle`, a permutation computed place by place.
         """
         batches = self.batches_per_epoch(examples)
         first = self.shard_index * self.batch_size
@@ -123,18 +121,32 @@ class Order:
             start = number * everyone + first
             here = tf.range(start, tf.minimum(start + self.batch_size, examples))  # [B]
             if self.shuffle:
-                seed = tf.random.experimental.stateless_fold_in(
-                    tf.constant([self.seed, 0], tf.int64), epoch
-                )
-                here = tf.random.experimental.index_shuffle(
-                    here, seed, tf.constant(examples - 1, tf.int64)
-                )
+                here = _shuffled(here, examples, tf.stack([tf.cast(self.seed, tf.int64), epoch]))
             if self.drop_remainder or examples % everyone == 0:
                 here = tf.ensure_shape(here, [self.batch_size])
             return here
 
         last = tf.int64.max if self.epochs is None else batches * self.epochs
         return tf.data.Dataset.range(self.skip_batches, last).map(batch)
+
+
+def _shuffled(places: tf.Tensor, examples: int, seed: tf.Tensor) -> tf.Tensor:
+    """Sends places through a permutation of all examples that is computed place by place.
+
+    The operation's own three words of seed are drawn here: `tf.random.experimental.index_shuffle`
+    fills one of them with a constant, and short permutations are then visibly uneven.
+
+    Args:
+        places: int64 `[B]` in `[0, examples)`.
+        examples: How many there are.
+        seed: int64 `[2]`.
+    """
+    words = tf.random.stateless_uniform(
+        [3], seed, minval=None, maxval=None, dtype=tf.uint32, alg="philox"
+    )
+    return tf.raw_ops.RandomIndexShuffle(
+        index=places, seed=words, max_index=tf.constant(examples - 1, tf.int64)
+    )
 
 
 def dataset(examples: int, fetch: Fetch, order: Order) -> tf.data.Dataset:

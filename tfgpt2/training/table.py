@@ -41,14 +41,17 @@ class Width:
 
     def pad(self, rows: tf.RaggedTensor, fill: int | None = None) -> tuple[tf.Tensor, tf.Tensor]:
         """Ragged `[B, (T)]`, of `max_length` columns at most -> values and mask int32 `[B, T]`."""
-        lengths = rows.row_lengths()  # [B]
-        width = self.max_length
-        if self.multiple is not None:
-            longest = tf.reduce_max(tf.concat([lengths, [1]], axis=0))
-            width = tf.minimum(-(-longest // self.multiple) * self.multiple, self.max_length)
         fill = self.pad_token_id if fill is None else fill
-        values = tf.cast(rows.to_tensor(fill, shape=[None, width]), tf.int32)  # [B, T]
-        return values, tf.sequence_mask(lengths, tf.shape(values)[1], tf.int32)
+        if self.multiple is None:
+            values = rows.to_tensor(fill, shape=[None, self.max_length])  # [B, T]
+        else:
+            values = rows.to_tensor(fill)  # [B, longest]
+            longest = tf.maximum(tf.shape(values)[1], 1)
+            width = tf.minimum(-(-longest // self.multiple) * self.multiple, self.max_length)
+            extra = width - tf.shape(values)[1]
+            values = tf.pad(values, [[0, 0], [0, extra]], constant_values=fill)  # [B, T]
+        mask = tf.sequence_mask(rows.row_lengths(), tf.shape(values)[1], tf.int32)
+        return tf.cast(values, tf.int32), mask
 
 
 def read(source: Any) -> list[Mapping[str, Any]]:
