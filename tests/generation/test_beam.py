@@ -277,12 +277,15 @@ def check(found, expected):
     np.testing.assert_allclose(found.sequences_scores, expected["scores"], atol=TOLERANCE)
 
 
-@pytest.mark.parametrize("name", beam_cases.CASES)
+@pytest.mark.parametrize("name", [
+    pytest.param(name, marks=[] if i < 11 or i % 3 == 0 else pytest.mark.long)
+    for i, name in enumerate(beam_cases.CASES)
+])  # fmt: skip
 def test_texts_and_scores_equal_the_golden_file(build, name):
     check(search(build, name, jit_compile=name in COMPILED), GOLDEN[name])
 
 
-@pytest.mark.parametrize("name", list(beam_cases.CASES)[::3])
+@pytest.mark.parametrize("name", list(beam_cases.CASES)[::6])
 def test_pytorch_equals_the_golden_file(name):
     pytest.importorskip("torch")
     import torch_beam
@@ -302,8 +305,11 @@ def trained(shared_data):
 
 
 @pytest.mark.parametrize(("beams", "power", "early", "compiled"), [
-    (2, 1.0, False, False), (4, 1.0, True, True), (4, 0.0, "never", True), (4, 2.0, False, True),
-    (2, 0.7, "never", False), (2, -0.5, True, False),
+    (2, 1.0, False, False), (4, 0.0, "never", True),
+    *(pytest.param(*one, marks=pytest.mark.long) for one in (
+        (4, 1.0, True, True), (4, 2.0, False, True), (2, 0.7, "never", False),
+        (2, -0.5, True, False),
+    )),
 ])  # fmt: skip
 def test_a_trained_model_equals_pytorch(trained, figure, beams, power, early, compiled):
     import torch_beam

@@ -17,6 +17,7 @@ GOLDEN = json.loads(
 )["found"]  # fmt: skip
 TOLERANCE = 1e-4  # of scores, as asked of the package
 SHAPES = sorted({beam_batches.shape_of(case) for case in CASES.values()})
+QUICK = ((4, 2), (6, 3))  # beams and groups of the default run
 
 
 def rows_of(shape):
@@ -53,14 +54,22 @@ def check_golden(found, rows):
         )
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("shape", [
+    pytest.param(
+        shape, id=f"{shape[2]} beams, {shape[3]} groups, model {shape[1]}",
+        marks=[] if shape[1] == 1 and shape[2:] in QUICK else pytest.mark.long,
+    )
+    for shape in SHAPES
+])  # fmt: skip
 def test_texts_and_scores_equal_the_golden_file(build, shape):
     """All settings of a shape are rows of one batch, one of the programs compiled."""
     rows, run_as = rows_of(shape), beam_batches.jit if shape[-2:] == (4, 2) else beam_batches.graph
     check_golden(search(build, rows, run_as), rows)
 
 
-@pytest.mark.parametrize("run_as", [beam_batches.eager, beam_batches.jit])
+@pytest.mark.parametrize(
+    "run_as", [beam_batches.eager, pytest.param(beam_batches.jit, marks=pytest.mark.long)]
+)
 def test_every_mode_and_every_batch_gives_the_same(build, run_as):
     """Few rows, in another order and with other columns; the golden test runs them as a graph."""
     shape = next(shape for shape in SHAPES if shape[-2:] == (6, 3))

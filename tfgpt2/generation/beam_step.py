@@ -210,5 +210,5 @@ def _advance_stops(
     )  # [B * M, ...]
     new = stopping.advance(old, stops, search.vocabulary, tf.reshape(token, [-1]))
     return tf.nest.map_structure(
-        lambda x: tf.reshape(x, tf.concat([shape, tf.shape(x)[1:]], axis=0)), new
+        lambda x, old: tf.reshape(x, tf.concat([shape, tf.shape(old)[2:]], axis=0)), new, state.stop
     )  # [B, M, ...]
