@@ -6,7 +6,7 @@ MODEL := saved_models/shakespeare-tiny/1
 
 export KERAS_BACKEND = tensorflow
 
-.PHONY: demo test test-long test-cpp-old lint load bench-tokenizer clean help
+.PHONY: demo test test-long test-cpp-old lint load bench-tokenizer bench-training clean help
 
 help:
 	@echo "make demo             export the bundled model and continue a prompt with it"
@@ -16,6 +16,7 @@ help:
 	@echo "make lint             check style"
 	@echo "make load             64 clients on the local server, for a few minutes"
 	@echo "make bench-tokenizer  measure the tokenizer against its peers"
+	@echo "make bench-training   measure training against its peers (ARGS=--short for minutes)"
 
 demo: $(MODEL)
 	@# TensorFlow's start-up notes are shown only when something goes wrong.
@@ -44,6 +45,10 @@ load: $(VENV)/installed-test
 
 bench-tokenizer: $(VENV)/installed-test
 	$(BIN)/python benchmarks/tokenizer.py
+
+bench-training: $(VENV)/installed-test
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[parity]'
+	$(BIN)/python benchmarks/training.py $(ARGS)
 
 $(VENV)/installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; ok = (3, 10) <= sys.version_info[:2] <= (3, 13); sys.exit(None if ok else f"tfgpt2 needs Python 3.10 to 3.13. Received: {sys.version.split()[0]}. Try: make PYTHON=python3.12")'

@@ -171,7 +171,6 @@ def _token_arrays(
     documents: Iterator[bytes], tokenizer: Any, eos: int | None, dtype: type
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yields the tokens of some documents, and the length of each document that ends there."""
-
     trouble: list[Exception] = []
 
     def sound() -> Iterator[bytes]:
