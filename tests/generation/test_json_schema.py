@@ -239,7 +239,7 @@ def test_random_schemas(schema, seed):
 
 
 @pytest.mark.long
-@settings(QUICK, max_examples=1000)
+@settings(QUICK, max_examples=200)
 @given(*RANDOM)
 def test_many_random_schemas(schema, seed):
     check_random_schema(schema, seed)

@@ -50,7 +50,7 @@ def test_the_same_texts_as_re(pattern, flags, texts, seed):
 
 
 @pytest.mark.long
-@settings(QUICK, max_examples=3000)
+@settings(QUICK, max_examples=1000)
 @given(PATTERNS, FLAGS, TEXTS, st.integers(0, 2**31))
 def test_many_patterns_against_re(pattern, flags, texts, seed):
     check_against_re(pattern, flags, texts, seed)
