@@ -190,8 +190,8 @@ def gather(core: Core, batching: Batching, most_rows: int, name: str) -> Core:
         core: What to run; inputs of rank 2 must have as many columns in all requests.
         batching: How long to wait, and how many batches run and wait.
         most_rows: Rows of the largest batch.
-        name: Name of the queue. One process may hold several models, and queues of one name are
-            one queue, so a random part is added.
+        name: Name of the queues, for logs. Queues of one name are one queue that runs one function,
+            so each place in a graph gets a name of its own.
     """
 
     def batch(*inputs: tf.Tensor) -> Tensors:
@@ -204,7 +204,6 @@ def gather(core: Core, batching: Batching, most_rows: int, name: str) -> Core:
     function = tf.function(
         batch, input_signature=core.inputs, autograph=False
     ).get_concrete_function()
-    queue = f"{name}-{uuid.uuid4().hex}"
     order = sorted(function.structured_outputs)  # as TensorFlow flattens them
 
     def run(inputs: Tensors) -> Tensors:
@@ -219,7 +218,7 @@ def gather(core: Core, batching: Batching, most_rows: int, name: str) -> Core:
             batch_timeout_micros=batching.timeout_micros,
             max_enqueued_batches=batching.waiting,
             enable_large_batch_splitting=True,
-            shared_name=queue,
+            shared_name=f"{name}-{uuid.uuid4().hex}",
             Tout=[output.dtype for output in function.outputs],
         )
         outputs = dict(zip(order, found, strict=True))
