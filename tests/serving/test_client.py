@@ -177,7 +177,11 @@ def test_inspect_and_status_and_metadata():
 
 
 def test_long_lists_are_cut_and_keep_their_order(rest):
-    client = make(rest, batch_size=3, concurrency=4)
+    def first_comes_last(request):
+        time.sleep(0.2 if json.loads(request.content)["inputs"]["seed"][0] == 9 else 0)
+        return rest(request)
+
+    client = make(first_comes_last, batch_size=3, concurrency=4)
     prompts = [TEXT[:n] for n in range(10)]
     found = client.generate(prompts, max_new_tokens=list(range(10)), top_p=0.5, seed=9)
     assert [one.text for one in found] == [SCRIPT[n : 2 * n].decode() for n in range(10)]
@@ -399,12 +403,14 @@ def test_waiting_for_a_server(rest):
 
 
 @pytest.mark.parametrize("chunk_tokens", [1, 2, 3, 7, 64])
-def test_a_stream_is_the_text(client, chunk_tokens):
+def test_a_stream_is_the_text(client, rest, chunk_tokens):
     stream = client.stream("To", max_new_tokens=500, chunk_tokens=chunk_tokens)
     pieces = list(stream)
     assert "".join(pieces) == stream.text == TEXT[2:] and all(pieces)
     assert stream.finish_reason == "eos" and len(pieces) > 1
     assert not any("\ufffd" in piece for piece in pieces)
+    # No request ends within a character: the tokenizer would read U+FFFD.
+    assert all(isinstance(body["inputs"]["text"][0], str) for body in rest.bodies())
 
 
 @pytest.mark.parametrize("chunk_tokens", [1, 2, 5, 8])
