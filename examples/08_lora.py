@@ -46,7 +46,7 @@ def main(
     lora.print_trainable_parameters(base)
     base.compile(keras.optimizers.AdamW(learning_rate, weight_decay=0.0))
     data = windows(tokenizer.tokenize(text.read_text(encoding="utf-8")), length, batch)
-    history = base.fit(data, epochs=epochs, verbose=2)
+    history = base.fit(data, epochs=epochs, shuffle=False, verbose=2)  # shuffled already
     print(f"loss {history.history['loss'][0]:.3f} -> {history.history['loss'][-1]:.3f}")
     lora.save_adapter(base, output, base=model)
     print(f"adapter: {sum(path.stat().st_size for path in output.iterdir()):,} bytes in {output}")
