@@ -225,7 +225,7 @@ def test_stop_limits(gen, plain):
 def test_concurrent_requests_share_batches_and_keep_their_rows(gen, plain):
     """In-graph batching: 16 requests from 8 threads, each with settings of its own."""
     options = Options(
-        names=("serving_default", "generate", "inspect"), batch_sizes=(1, 2, 4, 8), most_rows=8,
+        names=("generate", "inspect"), batch_sizes=(1, 2, 4, 8),
         batching=Batching("graph", timeout_micros=50_000, threads=1), inspect_top=2,
     )  # fmt: skip
     function = signatures.build(gen, options)
@@ -251,15 +251,17 @@ def test_concurrent_requests_share_batches_and_keep_their_rows(gen, plain):
     same(ask(function, "generate", []), ask(plain, "generate", []))
     # One request larger than a batch is split, and comes back whole.
     many = ["abc", "", "the"] * 7
-    same(ask(function, "serving_default", many), ask(plain, "serving_default", many))
+    same(ask(function, "inspect", many), ask(plain, "inspect", many))
 
 
 def test_requests_really_share_a_batch(gen, sizes):
     gathering = Batching("graph", timeout_micros=2_000_000)
-    options = Options(names=("score",), batch_sizes=(1, 2, 4), most_rows=4, batching=gathering)
+    options = Options(names=("score",), batch_sizes=(1, 2, 4), batching=gathering)
     functions = signatures.build(gen, options)
     functions["score"].get_concrete_function()
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         results = list(pool.map(lambda n: ask(functions, "score", ["a" * n]), (1, 2, 3, 4)))
     assert [int(one["num_tokens"][0]) for one in results] == [1, 2, 3, 4]
     assert sizes == [4]  # four requests, one batch
+    found = ask(functions, "score", ["a" * n for n in range(9)])
+    assert found["num_tokens"].tolist() == list(range(9)) and sizes == [4, 4, 4, 1]

@@ -183,13 +183,14 @@ def pad_rows(core: Core, sizes: Sequence[int] | None) -> Core:
     return core._replace(run=run)
 
 
-def gather(core: Core, batching: Batching, most_rows: int, name: str) -> Core:
+def gather(core: Core, batching: Batching, sizes: Sequence[int], name: str) -> Core:
     """Lets requests that come at the same time share one call of a core.
 
     Args:
         core: What to run; inputs of rank 2 must have as many columns in all requests.
         batching: How long to wait, and how many batches run and wait.
-        most_rows: Rows of the largest batch.
+        sizes: Allowed batch sizes, in ascending order. A request of more rows than the largest, up
+            to 1024, is split and joined again.
         name: Name of the queues, for logs. Queues of one name are one queue that runs one function,
             so each place in a graph gets a name of its own.
     """
@@ -214,7 +215,8 @@ def gather(core: Core, batching: Batching, most_rows: int, name: str) -> Core:
             captured_tensors=function.captured_inputs,
             f=function,
             num_batch_threads=batching.threads,
-            max_batch_size=most_rows,
+            max_batch_size=_MOST_ROWS,  # of a request; the last allowed size is that of a batch
+            allowed_batch_sizes=list(sizes),
             batch_timeout_micros=batching.timeout_micros,
             max_enqueued_batches=batching.waiting,
             enable_large_batch_splitting=True,

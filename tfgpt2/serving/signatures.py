@@ -50,7 +50,7 @@ class Options:
         inspect_top: Tokens that `inspect` returns for each place.
         batch_sizes: Sizes to which batches are padded, in order; None pads none.
         batching: How requests that come at the same time share a batch.
-        most_rows: Rows of the largest batch that requests share.
+        most_rows: Rows of the largest batch that requests share, where `batch_sizes` is None.
         stop_limits: Most stop strings of a row, and the most bytes of one.
     """
 
@@ -137,7 +137,8 @@ def _batched(core: Core, options: Options, name: str) -> Core:
     """A core that sees allowed batch sizes, and gathers requests where that is asked for."""
     core = batching.pad_rows(core, options.batch_sizes)
     if options.batching is not None and options.batching.kind == "graph":
-        core = batching.gather(core, options.batching, options.most_rows, name)
+        sizes = options.batch_sizes or range(1, options.most_rows + 1)
+        core = batching.gather(core, options.batching, sizes, name)
     return core
 
 
