@@ -159,7 +159,7 @@ class Load:
                 self.retries += 1
                 time.sleep(0.5)
             except RuntimeError as error:  # restarted, and still loading its model
-                if not (self.retry and "HTTP 404" in str(error)):
+                if not (self.retry and "HTTP 503" in str(error)):
                     raise
                 self.retries += 1
                 time.sleep(0.5)
@@ -234,7 +234,7 @@ def new_versions(base: Path, seconds: float, alone: list[list[str]]) -> int:
                 shutil.copytree(base / "1", base / ".part")
                 (base / ".part").rename(base / str(version))
             time.sleep(seconds / 3)
-            end = time.monotonic() + 60
+            end = time.monotonic() + 150
             while newest(server) != 3 and time.monotonic() < end:
                 time.sleep(0.2)
             memory = server.megabytes()

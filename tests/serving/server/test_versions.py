@@ -42,6 +42,9 @@ def test_the_newest_number_serves(tmp_path):
         one = model(tmp_path)
         with pytest.raises(ServingError, match="Could not find any versions of model m"):
             one.statuses()
+        with pytest.raises(ServingError, match="is loading") as caught:
+            one.lease().__enter__()
+        assert caught.value.code == "UNAVAILABLE" and caught.value.http == 503
         await one.look(patient=False)
         assert states(one) == [(10, "AVAILABLE", "OK")]
         with one.lease() as servable:
@@ -98,6 +101,17 @@ def test_a_broken_version_is_reported_and_replaces_nothing(tmp_path):
         await again.look(patient=False)
         assert again.available() == [2]  # a restart finds the good one behind the broken one
         await again.close()
+
+    run(main())
+
+
+def test_an_empty_folder_has_nothing_to_wait_for(tmp_path):
+    async def main():
+        one = model(tmp_path)
+        await one.look(patient=False)
+        with pytest.raises(ServingError, match="Latest") as caught:
+            one.lease().__enter__()
+        assert caught.value.code == "NOT_FOUND"
 
     run(main())
 

@@ -75,6 +75,7 @@ class Model:
         self.name, self.path, self._labels, self._keep, self._load = name, path, labels, keep, load
         self.since = int(time.time())
         self._versions: dict[int, _Version] = {}
+        self._looked = False
         self._seen: dict[int, Stamp] = {}  # of the last look, to see whether files still change
         self._loader = ThreadPoolExecutor(1, thread_name_prefix=f"load-{name}")
         self._unloading: set[asyncio.Task[None]] = set()
@@ -112,13 +113,17 @@ class Model:
             label: Or its label.
 
         Raises:
-            ServingError: NOT_FOUND, or INVALID_ARGUMENT for an unknown label.
+            ServingError: NOT_FOUND, UNAVAILABLE while the first version loads, or
+                INVALID_ARGUMENT for an unknown label.
         """
         if label is not None:
             if label not in self._labels:
                 raise invalid(f"Unrecognized servable version label: {label}")
             version = self._labels[label]
         ready = [n for n in self.available() if version in (None, n)]
+        if not ready and not self.available() and self._on_its_way():
+            # The real server does not listen yet at this time, and clients try again.
+            raise ServingError("UNAVAILABLE", f"The model {self.name} is loading. Try again soon.")
         if not ready:
             asked = (
                 f"Latest({self.name})" if version is None else f"Specific({self.name}, {version})"
@@ -151,6 +156,7 @@ class Model:
                 number in settled and await self._try(number, settled[number])
             ):
                 serving.append(number)
+        self._looked = True
         if serving:  # else what serves goes on, whatever happened to its files
             for number in self.available():
                 if number not in serving:
@@ -162,6 +168,11 @@ class Model:
             self._retire(number)
         await asyncio.gather(*self._unloading)
         self._loader.shutdown(wait=False)
+
+    def _on_its_way(self) -> bool:
+        """Whether a version may serve soon: the first look is not over, or one is loading."""
+        loading = any(one.status.state == LOADING for one in self._versions.values())
+        return loading or not self._looked
 
     async def _try(self, number: int, stamp: Stamp) -> bool:
         """Loads a version unless the same files failed before; says whether it serves now."""
