@@ -159,7 +159,7 @@ ANY_JSON = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(ANY_JSON, st.sampled_from(["instances", "inputs"]), st.sampled_from(["", "echo", "numbers"]))
 def test_any_json_is_read_or_refused(value, key, name):
     try:

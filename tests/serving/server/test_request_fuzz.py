@@ -30,7 +30,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.dictionaries(st.sampled_from(FIELDS), VALUES, max_size=6))
 def test_completions(document):
     try:
@@ -52,7 +52,7 @@ def test_bodies(body):
         assert error.http == 400
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     dtype=st.integers(-1, 30),
     shape=st.lists(st.integers(-2, 2**40), max_size=3),

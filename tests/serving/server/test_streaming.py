@@ -104,7 +104,7 @@ STOP = st.sampled_from([b"ab", b"ba ", b"abab", b"b", "你".encode(), b"aba", b"
 STOPS = st.lists(STOP, max_size=3)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(PROMPTS, STOPS, st.integers(1, 60), st.integers(1, 9), st.sampled_from([0, 8, 40]))
 def test_a_greedy_stream_is_the_text_of_one_request(prompt, stops, limit, size, ends):
     toy = Toy(ends)
@@ -117,7 +117,7 @@ def test_a_greedy_stream_is_the_text_of_one_request(prompt, stops, limit, size, 
         assert found[-1].num_tokens == len(ids)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(PROMPTS, st.integers(1, 60), st.integers(1, 9))
 def test_a_sampled_stream_repeats_and_without_moving_is_that_of_one_request(prompt, limit, size):
     toy, inputs = Toy(8), settings_of(prompt, limit, temperature=1.0)

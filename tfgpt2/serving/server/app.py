@@ -18,6 +18,7 @@ from tfgpt2.serving.server.service import Service
 from tfgpt2.serving.server.status import ServingError
 
 _OPEN_PATHS = ("/", "/healthz")  # need no key: a page must load to ask for one
+_DISCARDED = 64 * 2**20  # bytes of a refused body that are read
 _PAGE = ("serving", "playground", "index.html")
 _PAGE_HEADERS = {
     # One file with its own script and style, which talks to this server only.
@@ -127,7 +128,15 @@ class _Guard:
 
 async def _refuse(error: ServingError, scope: Scope, receive: Receive, send: Send) -> None:
     """Answers in the form of the path's contract."""
+    # Read on without keeping it: a client that still sends would see a broken connection, and not
+    # the answer. One that does not end is cut off.
+    left = _DISCARDED
+    while left > 0:
+        message = await receive()
+        left -= len(message.get("body", b""))
+        if not message.get("more_body"):
+            break
     openai = scope["path"] == "/v1/completions"
     answer = (completions if openai else rest).error_response(error)
-    answer.headers["Connection"] = "close"  # the body was not read
+    answer.headers["Connection"] = "close"
     await answer(scope, receive, send)
