@@ -1,91 +1,40 @@
-"""Text in, text out: the tokenizer, the compiled loop and the detokenizer joined.
+"""Text in, text out: `TextGenerator`, the Keras model and what Python calls.
 
-    strings -> ids    `read_prompts`    TF string ops
-    ids -> ids        `loop.decode`     one program, compiled by XLA
-    ids -> strings    `write_texts`     TF string ops
-
-Strings cannot enter XLA, so the borders lie where they do. `TextGenerator.pipeline` is the three
-passes as one graph; Python calls and SavedModel signatures run the same one.
+What happens between the strings is in `tfgpt2.passes`.
 """
 
 from __future__ import annotations
 
 import codecs
-import functools
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tfgpt2.errors import explain, nearest
 from tfgpt2.generation import stopping
-from tfgpt2.generation.buckets import check_buckets, default_buckets, round_up
+from tfgpt2.generation.buckets import check_buckets, default_buckets
 from tfgpt2.generation.config import GenerationConfig
-from tfgpt2.generation.decoder import Decoder
-from tfgpt2.generation.loop import Request, Result
-from tfgpt2.generation.options import ROW_OPTIONS, clamp, spread
-from tfgpt2.generation.prompts import EMPTY, FINISH_REASONS, Prompts, read_prompts
-from tfgpt2.generation.scoring import summarize, token_logprobs
+from tfgpt2.generation.decoder import watched
+from tfgpt2.generation.options import ROW_OPTIONS, check_row_option, spread
+from tfgpt2.generation.prompts import EMPTY
+from tfgpt2.generation.request import Program
 from tfgpt2.generation.texts import Generation, as_bytes, check_numbers, records
 from tfgpt2.modeling.heads import TFGPT2LMHeadModel
-from tfgpt2.text_checks import check_defaults, check_parts
+from tfgpt2.passes import Passes, Plan
+from tfgpt2.text_checks import TEXT_OPTIONS, check_defaults, check_parts
 from tfgpt2.tokenizer.layer import TFGPT2Tokenizer
-from tfgpt2.tokenizer.pretokenize import valid_utf8
 
 __all__ = ["Generation", "TextGenerator"]
 
 _STREAM_STEP = 4  # tokens between two looks at a stream: few calls, and still a steady flow
 
 
-class Plan(NamedTuple):
-    """What the loop is to do.
-
-    Attributes:
-        prompts: What it reads.
-        request: The settings of each row.
-        room: int32 zeros `[B, T]`; the shape is the size of the output.
-    """
-
-    prompts: Prompts
-    request: Request
-    room: tf.Tensor
-
-
-def write_texts(
-    tokenizer: TFGPT2Tokenizer, result: Result, prompts: Prompts
-) -> dict[str, tf.Tensor]:
-    """Turns what the loop made into strings and plain tensors, all with `B` as first axis.
-
-    Returns:
-        `text` (valid UTF-8), `text_bytes` (as the model wrote it) string `[B]`; `token_ids` int32
-        `[B, T]`; `num_tokens`, `prompt_tokens`, `truncated` int32 `[B]`; `logprob` float32 `[B]`
-        and `token_logprobs` `[B, T]` in nats; `finish_reason` string `[B]`.
-    """
-    width = tf.reduce_max(tf.pad(result.count, [[0, 1]]))
-    tokens, logprobs = result.tokens[:, :width], result.logprobs[:, :width]  # [B, T]
-    written = tf.range(width)[None] < result.count[:, None]  # [B, T]
-    # -1 is no token; special tokens, the end token among them, are not text.
-    raw = tokenizer.detokenize_bytes(tf.where(written, tokens, -1), skip_special_tokens=True)
-    size = tf.strings.length(raw)
-    raw = tf.strings.substr(raw, tf.zeros_like(size), tf.where(result.cut >= 0, result.cut, size))
-    reason = tf.where(prompts.refusal > 0, prompts.refusal, result.reason)
-    return {
-        "text": valid_utf8(raw),
-        "text_bytes": raw,
-        "token_ids": tokens,
-        "num_tokens": result.count,
-        "prompt_tokens": prompts.length,
-        "logprob": tf.reduce_sum(logprobs, axis=1),
-        "token_logprobs": logprobs,
-        "finish_reason": tf.gather(tf.constant(FINISH_REASONS), reason),
-        "truncated": prompts.truncated,
-    }
-
-
 @keras.saving.register_keras_serializable("tfgpt2")
-class TextGenerator(keras.Model):
+class TextGenerator(Passes, keras.Model):
     """Continues text: a Keras model from string to string.
 
     Args:
@@ -99,6 +48,10 @@ class TextGenerator(keras.Model):
         output_buckets: Sizes of the output buffer, in tokens; None is powers of two. The last one
             is the most tokens that a prompt gets.
         jit_compile: Whether XLA compiles the decode loop.
+        prefix: A text that comes before every prompt, such as an instruction; it is read once.
+        negative_prompt: What `guidance_scale` leads away from; None is each prompt's last token.
+        assistant: A smaller model of the same vocabulary that guesses `num_assistant_tokens` at a
+            time; the texts stay the same.
         **kwargs: `name`, `trainable`.
 
     Raises:
@@ -121,12 +74,15 @@ class TextGenerator(keras.Model):
         prompt_buckets: Sequence[int] | None = None,
         output_buckets: Sequence[int] | None = None,
         jit_compile: bool = True,
+        prefix: str | None = None,
+        negative_prompt: str | None = None,
+        assistant: TFGPT2LMHeadModel | None = None,
         **kwargs: Any,
     ) -> None:
-        check_parts(model, tokenizer, on_long_prompt)
+        check_parts(model, tokenizer, on_long_prompt, assistant)
         if generation_config is None:
             generation_config = model.generation_config
-        check_defaults(generation_config)
+        check_defaults(generation_config, prefix)
         super().__init__(**kwargs)
         self.model, self.tokenizer = model, tokenizer
         self.generation_config = generation_config
@@ -136,24 +92,9 @@ class TextGenerator(keras.Model):
         for name, sizes in buckets.items():
             sizes = default_buckets(context) if sizes is None else sizes
             setattr(self, name, check_buckets(name, sizes, context))
-        self.jit_compile_loop = jit_compile
-        ids = tf.range(model.config.vocab_size)[:, None]  # [V, 1]
-        # The text of each token; special tokens and ids beyond the vocabulary have none.
-        self._token_text = list(tokenizer.detokenize_bytes(ids, skip_special_tokens=True).numpy())
-        vocabulary = stopping.token_bytes(self._token_text)
-        self.decoder = Decoder(model, jit_compile=jit_compile, vocabulary=vocabulary)
-        self._score = tf.function(
-            functools.partial(token_logprobs, model, in_place=jit_compile),
-            input_signature=[tf.TensorSpec([None, None], tf.int32)] * 2,
-            jit_compile=jit_compile,
-            autograph=False,
-        )
-        options = {name: tf.TensorSpec([None], one.dtype) for name, one in ROW_OPTIONS.items()}
-        texts, stops = tf.TensorSpec([None], tf.string), tf.TensorSpec([None, None], tf.string)
-        self._plan = tf.function(
-            self.plan, input_signature=[texts, options, stops], autograph=False
-        )
-        self._write = tf.function(self.write, autograph=False, reduce_retracing=True)
+        self.jit_compile_loop, self.assistant = jit_compile, assistant
+        self.prefix, self.negative_prompt = prefix, negative_prompt
+        self.set_up(jit_compile=jit_compile, prefix=prefix, negative=negative_prompt)
         self.built = True
 
     @classmethod
@@ -172,7 +113,7 @@ class TextGenerator(keras.Model):
             TypeError: An option is unknown.
         """
         own = ("generation_config", "on_long_prompt", "prompt_buckets", "output_buckets",
-               "jit_compile", "name")  # fmt: skip
+               "jit_compile", "prefix", "negative_prompt", "assistant", "name")  # fmt: skip
         where = ("revision", "token", "cache_dir", "subfolder", "local_files_only",
                  "force_download")  # fmt: skip
         for option in options:
@@ -195,101 +136,6 @@ class TextGenerator(keras.Model):
         self.tokenizer.save_pretrained(directory)
         self.generation_config.save_pretrained(directory)
 
-    # The three passes -------------------------------------------------------------------------
-
-    def plan(self, text: tf.Tensor, options: Mapping[str, tf.Tensor], stop: tf.Tensor) -> Plan:
-        """Pass 1: turns texts and settings into what the loop takes.
-
-        Values out of range are moved into it and prompts that cannot run are marked, because a
-        graph cannot raise; `generate` checks the one before and raises for the other.
-
-        Args:
-            text: string `[B]`.
-            options: One tensor `[B]` for each of `tfgpt2.generation.config.ROW_OPTIONS`.
-            stop: string `[B, Q]`; empty strings are no stops.
-        """
-        context = self.model.config.n_positions
-        options = {name: clamp(name, options[name]) for name in ROW_OPTIONS}
-        prompts = read_prompts(
-            self.tokenizer.tokenize(text),
-            options["max_new_tokens"],
-            context=context,
-            start_id=self._start_id(),
-            truncate=self.on_long_prompt == "truncate_left",
-            buckets=self.prompt_buckets,
-        )
-        fits = tf.where(prompts.refusal > 0, 0, context - prompts.length)
-        limit = tf.minimum(options["max_new_tokens"], tf.minimum(fits, self.output_buckets[-1]))
-        options["seed"] = tf.where(options["seed"] < 0, _fresh_seeds(text), options["seed"])
-        rows = tf.shape(text)[0]
-        eos = tf.constant([self.generation_config.eos_ids or [-1]], tf.int32)  # [1, E]
-        request = Request(
-            **(options | {"max_new_tokens": limit}),
-            eos=tf.tile(eos, [rows, 1]),  # [B, E]
-            stops=stopping.stop_strings(stop),
-        )
-        columns = round_up(tf.reduce_max(tf.pad(limit, [[0, 1]])), self.output_buckets)
-        return Plan(prompts, request, tf.zeros([rows, columns], tf.int32))  # [B, T]
-
-    def decode(self, plan: Plan) -> Result:
-        """Pass 2: runs the compiled loop."""
-        prompts, request, room = plan
-        return self.decoder.decode(prompts.ids, prompts.mask, request, room)
-
-    def write(self, result: Result, prompts: Prompts) -> dict[str, tf.Tensor]:
-        """Pass 3: see `write_texts`."""
-        return write_texts(self.tokenizer, result, prompts)
-
-    def pipeline(
-        self, text: tf.Tensor, options: Mapping[str, tf.Tensor], stop: tf.Tensor
-    ) -> dict[str, tf.Tensor]:
-        """The three passes in one graph, for SavedModels and Keras graphs.
-
-        Args:
-            text: See `plan`, as for the next two.
-            options: One tensor `[B]` for each setting.
-            stop: string `[B, Q]`.
-
-        Returns:
-            See `write_texts`.
-        """
-        rows = tf.shape(text)[0]
-        # XLA compiles no program for zero rows: an empty batch becomes a row that asks nothing.
-        idle = {"max_new_tokens": 0, "seed": 0}
-        options = {
-            name: _at_least_one(value, idle.get(name, ROW_OPTIONS[name].off))
-            for name, value in options.items()
-        }
-        plan = self.plan(_at_least_one(text, ""), options, _at_least_one(stop, ""))
-        outputs = self.write(self.decode(plan), plan.prompts)
-        return {name: value[:rows] for name, value in outputs.items()}
-
-    def scores(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Says how likely the model finds texts, in one graph.
-
-        Args:
-            text: string `[B]`. What exceeds the context is dropped on the left.
-
-        Returns:
-            `logprob` float32 `[B]` (nats, the sum over tokens); `num_tokens` int32 `[B]`, the
-            tokens that are scored: all but the first, which follows nothing; `perplexity` float32
-            `[B]`; `token_logprobs` float32 `[B, T]`, 0 for the first token and after the last;
-            `truncated` int32 `[B]`. An empty text has `num_tokens` 0 and perplexity 1.
-        """
-        context, rows = self.model.config.n_positions, tf.shape(text)[0]
-        text = _at_least_one(text, "")
-        prompts = read_prompts(
-            self.tokenizer.tokenize(text),
-            tf.ones([tf.shape(text)[0]], tf.int32),
-            context=context + 1,  # nothing is generated: the text may fill the context
-            start_id=self._start_id(),
-            truncate=True,
-            buckets=self.prompt_buckets,
-        )
-        outputs = summarize(self._score(prompts.ids, prompts.mask), prompts.length)
-        outputs |= {"truncated": prompts.truncated}
-        return {name: value[:rows] for name, value in outputs.items()}
-
     def call(self, text: tf.Tensor) -> tf.Tensor:
         """Continues texts with the default settings: string `[]` or `[B]` -> the same shape."""
         rows = tf.reshape(text, [-1])  # [B]
@@ -298,19 +144,9 @@ class TextGenerator(keras.Model):
             for name, value in self.default_options().items()
         }
         stop = tf.tile(tf.constant([self.default_stops()], tf.string), [tf.size(rows), 1])
-        return tf.reshape(self.pipeline(rows, options, stop)["text"], tf.shape(text))
-
-    def default_options(self) -> dict[str, Any]:
-        """Settings of the generation configuration, by the names of `ROW_OPTIONS`."""
-        options = self.generation_config.row_options()
-        if self.generation_config.seed is None:
-            options["seed"] = ROW_OPTIONS["seed"].off
-        return options
-
-    def default_stops(self) -> list[str]:
-        """Stop strings of the generation configuration, at least one, which may be empty."""
-        strings = self.generation_config.stop_strings or [""]
-        return [strings] if isinstance(strings, str) else list(strings)
+        found = self.pipeline(rows, options, stop)["text"]
+        found = found if self.program.returns == 1 else found[:, 0]  # the best
+        return tf.reshape(found, tf.shape(text))
 
     # Python's face ----------------------------------------------------------------------------
 
@@ -320,6 +156,9 @@ class TextGenerator(keras.Model):
         *,
         stop: str | Sequence[str] | Sequence[Sequence[str]] | None = None,
         details: bool = False,
+        negative_prompt: str | Sequence[str] | None = None,
+        logits_processor: Any = None,
+        stopping_criteria: Any = None,
         **options: Any,
     ) -> Any:
         """Continues one text or several.
@@ -330,22 +169,40 @@ class TextGenerator(keras.Model):
                 boundaries and cut off. A list per prompt gives each its own. None takes the
                 configuration's.
             details: Return `Generation` records in place of strings.
-            **options: One value, or one per prompt, of: `max_new_tokens`, `min_new_tokens`,
-                `temperature` (0 is greedy), `top_k` (0 is off), `top_p`, `min_p`,
-                `repetition_penalty`, `seed` (prompt `i` uses `seed + i`). Left out, those of the
-                configuration hold.
+            negative_prompt: What `guidance_scale` leads away from; None is the generator's.
+            logits_processor: A function of tensors, or several; see `TFGPT2LMHeadModel.generate`.
+            stopping_criteria: The same for ends.
+            **options: Settings of `GenerationConfig`, one value or one per prompt:
+                `max_new_tokens`, `temperature` (0 is greedy), `top_p`, `seed` (prompt `i` uses
+                `seed + i`), `num_beams`, `regex`, ... Left out, those of the configuration hold.
+                A `temperature` decides by itself whether tokens are drawn.
 
         Returns:
-            The continuation(s), without the prompt: `str` for one prompt, a list for several.
+            The continuation(s), without the prompt: `str` for one prompt, a list for several;
+            with `num_return_sequences` above 1, a list in place of each.
 
         Raises:
             TypeError: `prompts` is no text, or an option is unknown.
-            ValueError: A value is out of range, or a prompt cannot run.
+            ValueError: A value is out of range, contradicts another, or a prompt cannot run.
         """
         texts = as_bytes(prompts)
-        plan = self._checked_plan(texts, options, stop)
-        found = records(self._write(self.decode(plan), plan.prompts) if texts else {})
-        values = found if details else [record.text for record in found]
+        config = self._asked(options)
+        functions = {"processors": logits_processor, "criteria": stopping_criteria}
+        program, plan = self._checked_plan(texts, config, stop, negative_prompt, **functions)
+        if not texts:
+            found = []
+        else:
+            if config.max_time is None:
+                result = self.decode(plan, program)
+            else:
+                run = (program, *plan[1:])
+                result = watched(self.decoder, *run, seconds=config.max_time)
+            found = records(self.write(result, plan.prompts))
+        values: list[Any] = found if details else [record.text for record in found]
+        if program.returns > 1:
+            values = [
+                values[i : i + program.returns] for i in range(0, len(values), program.returns)
+            ]
         return values[0] if isinstance(prompts, (str, bytes)) else values
 
     def stream(
@@ -359,7 +216,7 @@ class TextGenerator(keras.Model):
         Args:
             prompt: A string.
             stop: See `generate`.
-            **options: See `generate`.
+            **options: See `generate`; no beams, no contrastive search and one text only.
 
         Yields:
             Pieces of text.
@@ -376,14 +233,27 @@ class TextGenerator(keras.Model):
                     prompt=prompt,
                 )
             )
-        return self._pieces(self._checked_plan(as_bytes(prompt), options, stop))
+        config = self._asked(options)
+        program, plan = self._checked_plan(as_bytes(prompt), config, stop)
+        if config.strategy not in ("greedy", "sample") or program.texts > 1 or config.max_time:
+            raise ValueError(
+                explain(
+                    "stream() gives one text, as it grows: searches, several texts and max_time"
+                    " are for generate().",
+                    fix="Leave num_beams, penalty_alpha, num_return_sequences, best_of and"
+                    " max_time out.",
+                    **options,
+                )
+            )
+        return self._pieces(program, plan)
 
-    def _pieces(self, plan: Plan) -> Iterator[str]:
+    def _pieces(self, program: Program, plan: Plan) -> Iterator[str]:
         """Decodes a few tokens at a time and yields the text that can no longer change."""
         # The end of the text might be the beginning of a stop string.
         held_back = max(0, int(tf.reduce_max(plan.request.stops.lengths)) - 1)
         utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        state = self.decoder.start(plan.prompts.ids, plan.prompts.mask, plan.request, plan.room)
+        asked = (program, plan.prompt, plan.request)
+        state = self.decoder.start(*asked, plan.room)
         done = 0
         while True:
             running = int(state.reason[0]) == stopping.RUNNING
@@ -398,34 +268,72 @@ class TextGenerator(keras.Model):
             if not running:
                 return
             done = end
-            until = state.step + _STREAM_STEP
-            state = self.decoder.advance(state, plan.request, until)
+            until = state.count[0] + _STREAM_STEP
+            state = self.decoder.advance(*asked, state, until)
 
-    def _checked_plan(self, texts: list[bytes], options: Mapping[str, Any], stop: Any) -> Plan:
-        """Checks what a user asked for and plans it.
+    def _asked(self, options: Mapping[str, Any]) -> GenerationConfig:
+        """Joins the configuration and the options of a call.
 
         Raises:
             TypeError: An option is unknown.
-            ValueError: A value is out of range, or a prompt cannot run.
+            ValueError: A value is out of range, or contradicts another.
         """
+        options = {name: value for name, value in options.items() if value is not None}
         for name in options:
-            if name not in ROW_OPTIONS:
+            if name not in TEXT_OPTIONS:
                 raise TypeError(
                     explain(
                         f"There is no option {name!r}.",
-                        fix=nearest(name, [*ROW_OPTIONS, "stop", "details"]),
+                        fix=nearest(name, [*TEXT_OPTIONS, "stop", "details"]),
                         **{name: options[name]},
                     )
                 )
+        if not options:
+            return self.generation_config
+        if "temperature" in options and "do_sample" not in options:
+            check_row_option("temperature", options["temperature"])
+            options["do_sample"] = bool(np.any(np.asarray(options["temperature"]) > 0))
+            if not options["do_sample"]:
+                options.pop("temperature")
+        return self.generation_config.updated(**options)
+
+    def _checked_plan(
+        self,
+        texts: list[bytes],
+        config: GenerationConfig,
+        stop: Any,
+        negative_prompt: Any = None,
+        **functions: Any,
+    ) -> tuple[Program, Plan]:
+        """Checks what a user asked for and plans it.
+
+        Raises:
+            ValueError: A value is out of range, or a prompt cannot run.
+        """
         rows = len(texts)
-        values = self.default_options() | {k: v for k, v in options.items() if v is not None}
+        values = self.default_options(config)
         settings = {name: spread(name, values[name], rows) for name in ROW_OPTIONS}
-        stops = stopping.stop_rows("stop", self.default_stops() if stop is None else stop, rows)
+        strings = self.default_stops(config) if stop is None else stop
+        stops = stopping.stop_rows("stop", strings, rows)
+        if config.strategy == "contrastive":
+            check_defaults(config, self.prefix)
+        program, fields = self._planned(config, rows, **functions)
         plan = self._plan(tf.constant(texts, tf.string, [rows]), settings, stops)
         for row, refusal in enumerate(plan.prompts.refusal.numpy()):
             if refusal:
                 raise ValueError(self._refusal(refusal, row))
-        return plan
+        negative = None
+        if negative_prompt is not None:
+            if not config.asks("guidance_scale"):
+                raise ValueError(
+                    explain(
+                        "A negative prompt acts with guidance only.",
+                        fix="Add guidance_scale=1.5.",
+                        guidance_scale=config.guidance_scale,
+                    )
+                )
+            negative = self._read_ids(negative_prompt)
+        return program, self.complete(plan, program, fields, negative) if rows else plan
 
     def _refusal(self, code: int, row: int) -> str:
         """Says why a prompt cannot run."""
@@ -441,13 +349,6 @@ class TextGenerator(keras.Model):
             fix="Shorten it, or make the generator with on_long_prompt='truncate_left'.",
             prompt_number=row,
         )
-
-    def _start_id(self) -> int | None:
-        """The token that stands for an empty prompt: the start token, else an end token."""
-        config = self.generation_config
-        ids = (config.bos_token_id, self.model.config.bos_token_id, *config.eos_ids)
-        size = self.model.config.vocab_size
-        return next((one for one in ids if one is not None and one < size), None)
 
     def export(self, path: str | os.PathLike[str], **options: Any) -> Any:
         """Writes a string-to-string SavedModel; see `tfgpt2.serving.export.export`."""
@@ -465,6 +366,9 @@ class TextGenerator(keras.Model):
             "prompt_buckets": list(self.prompt_buckets),
             "output_buckets": list(self.output_buckets),
             "jit_compile": self.jit_compile_loop,
+            "prefix": self.prefix,
+            "negative_prompt": self.negative_prompt,
+            "assistant": keras.saving.serialize_keras_object(self.assistant),
             "name": self.name,
         }
 
@@ -475,22 +379,5 @@ class TextGenerator(keras.Model):
         model = keras.saving.deserialize_keras_object(config.pop("model"))
         tokenizer = keras.saving.deserialize_keras_object(config.pop("tokenizer"))
         generation_config = GenerationConfig.from_dict(config.pop("generation_config"))
+        config["assistant"] = keras.saving.deserialize_keras_object(config.pop("assistant", None))
         return cls(model, tokenizer, generation_config, **config)
-
-
-def _fresh_seeds(text: tf.Tensor) -> tf.Tensor:
-    """Random seeds int64 `[B]` that differ from run to run, whatever `tf.random.set_seed` said."""
-    return tf.raw_ops.RandomUniformInt(
-        shape=tf.shape(text),
-        minval=tf.constant(0, tf.int64),
-        maxval=tf.constant(2**62, tf.int64),
-        seed=0,
-        seed2=0,
-    )
-
-
-def _at_least_one(value: tf.Tensor, filler: Any) -> tf.Tensor:
-    """`[B, ...]` -> `[max(B, 1), ...]`."""
-    shape = tf.shape(value)
-    missing = tf.concat([tf.maximum(1 - shape[:1], 0), shape[1:]], axis=0)
-    return tf.concat([value, tf.fill(missing, tf.constant(filler, value.dtype))], axis=0)

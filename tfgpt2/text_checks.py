@@ -9,13 +9,23 @@ import numpy as np
 from tfgpt2.errors import explain, nearest
 from tfgpt2.generation import stopping
 from tfgpt2.generation.config import GenerationConfig
+from tfgpt2.generation.options import EXTRA_OPTIONS
 from tfgpt2.modeling.heads import TFGPT2LMHeadModel
 from tfgpt2.tokenizer.layer import TFGPT2Tokenizer
+
+# Settings of `GenerationConfig` that say something about texts; the others are for token ids.
+TEXT_OPTIONS = tuple(
+    name
+    for name in GenerationConfig().to_dict()
+    if not name.startswith("output_")
+    and name not in ("max_length", "min_length", "return_dict_in_generate", "bos_token_id",
+                     "pad_token_id", "eos_token_id", "stop_strings")
+)  # fmt: skip
 
 LONG_PROMPT_POLICIES = ("error", "truncate_left")
 
 
-def check_parts(model: Any, tokenizer: Any, on_long_prompt: str) -> None:
+def check_parts(model: Any, tokenizer: Any, on_long_prompt: str, assistant: Any = None) -> None:
     """Checks that model and tokenizer belong together.
 
     Raises:
@@ -34,6 +44,18 @@ def check_parts(model: Any, tokenizer: Any, on_long_prompt: str) -> None:
                     **{name: value},
                 )
             )
+    if assistant is not None and (
+        not isinstance(assistant, TFGPT2LMHeadModel)
+        or assistant.config.vocab_size != model.config.vocab_size
+    ):
+        raise ValueError(
+            explain(
+                "`assistant` must be a TFGPT2LMHeadModel with the model's vocabulary.",
+                fix="Use a smaller model of the same family.",
+                assistant=getattr(getattr(assistant, "config", None), "vocab_size", assistant),
+                model_vocab_size=model.config.vocab_size,
+            )
+        )
     if tokenizer.vocab_size > model.config.vocab_size:
         raise ValueError(
             explain(
@@ -54,7 +76,7 @@ def check_parts(model: Any, tokenizer: Any, on_long_prompt: str) -> None:
         )
 
 
-def check_defaults(config: GenerationConfig) -> None:
+def check_defaults(config: GenerationConfig, prefix: str | None = None) -> None:
     """Checks that a configuration can serve as the defaults of any number of rows.
 
     Raises:
@@ -70,15 +92,19 @@ def check_defaults(config: GenerationConfig) -> None:
             )
         )
     config.validate()
-    if config.beams > 1:
+    if config.strategy == "contrastive" and prefix is not None:
         raise ValueError(
             explain(
-                "The generation option `num_beams` is not supported yet by TextGenerator.",
-                fix="Use model.generate(num_beams=...) on token ids, or num_beams=1 here.",
-                num_beams=config.num_beams,
+                "Contrastive search compares tokens with the hidden states of the whole text, and"
+                " a prefix keeps none.",
+                fix="Put the prefix into the prompts.",
+                penalty_alpha=config.penalty_alpha,
+                prefix=prefix,
             )
         )
-    for name, value in config.row_options().items():
+    options = config.row_options()
+    options |= {name: getattr(config, name) for name in EXTRA_OPTIONS if config.asks(name)}
+    for name, value in options.items():
         if np.ndim(value) > 0:
             raise ValueError(
                 explain(

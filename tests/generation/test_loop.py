@@ -9,8 +9,9 @@ import twins
 
 from tfgpt2.generation import loop, stopping
 from tfgpt2.generation.decoder import Decoder
-from tfgpt2.generation.loop import Request
+from tfgpt2.generation.loop import Task
 from tfgpt2.generation.options import ROW_OPTIONS
+from tfgpt2.generation.request import Program, Prompt, Request
 
 RANDOM = np.random.RandomState(0)
 ROWS, COLUMNS, ROOM = 6, 16, 16
@@ -47,7 +48,7 @@ def request(values, eos=(-1,), rows=ROWS):
 def right_aligned(prompts, columns=COLUMNS):
     ids = np.array([[0] * (columns - len(row)) + list(row) for row in prompts], np.int32)
     mask = np.array([[0] * (columns - len(row)) + [1] * len(row) for row in prompts], np.int32)
-    return tf.constant(ids), tf.constant(mask)
+    return Prompt(tf.constant(ids), tf.constant(mask))
 
 
 def rows_of(result):
@@ -64,7 +65,7 @@ def rows_of(result):
 def decode(decoder, values, eos=(-1,), prompts=PROMPTS, columns=COLUMNS, room=ROOM):
     rows = len(prompts)
     asked, out = request(values, eos, rows), tf.zeros([rows, room], tf.int32)
-    return rows_of(decoder.decode(*right_aligned(prompts, columns), asked, out))
+    return rows_of(decoder.run(Program(), right_aligned(prompts, columns), asked, out))
 
 
 @pytest.fixture(scope="module")
@@ -103,10 +104,8 @@ def test_mixed_rows_equal_the_slow_twin(decoders, slow, mode):
 
 
 def test_eager_equals_the_slow_twin(model, slow):
-    with_eager = loop.decode(
-        model, *right_aligned(PROMPTS), request(MIXED, EOS), tf.zeros([ROWS, ROOM]), in_place=False
-    )
-    check(rows_of(with_eager), slow)
+    task = Task(model, right_aligned(PROMPTS), request(MIXED, EOS))
+    check(rows_of(loop.decode(task, tf.zeros([ROWS, ROOM]))), slow)
 
 
 @pytest.mark.parametrize("mode", ["jit", "graph"])
@@ -178,10 +177,10 @@ def test_end_tokens(decoders, score):
 
 def test_parts_of_a_stream_are_the_whole(decoders, slow):
     decoder = decoders["graph"]
-    asked = request(MIXED, EOS)
-    state = decoder.start(*right_aligned(PROMPTS), asked, tf.zeros([ROWS, ROOM], tf.int32))
+    asked = (Program(), right_aligned(PROMPTS), request(MIXED, EOS))
+    state = decoder.start(*asked, tf.zeros([ROWS, ROOM], tf.int32))
     for until in (1, 2, 5, 9, 100):
-        state = decoder.advance(state, asked, tf.constant(until))
+        state = decoder.advance(*asked, state, tf.constant(until))
     check(rows_of(loop.finish(state)), slow)
 
 
@@ -198,13 +197,14 @@ def test_no_setting_asks_for_another_program(decoders):
         decode(fresh, values, [1])
         again = time.perf_counter() - start
         assert again < 0.2 * first, f"{again:.2f} s after {first:.2f} s"
-    assert fresh.decode.experimental_get_tracing_count() == 1
+    (program,) = fresh._made.values()
+    assert program.experimental_get_tracing_count() == 1
 
 
 def test_weights_that_are_no_numbers_still_end(build):
     broken = build(seed=99)
     broken.transformer.ln_f.bias.assign(np.full(16, np.nan))
-    result = loop.decode(broken, *right_aligned(PROMPTS), request({"max_new_tokens": 3}),
-                         tf.zeros([ROWS, 16]), in_place=False)  # fmt: skip
+    task = Task(broken, right_aligned(PROMPTS), request({"max_new_tokens": 3}))
+    result = loop.decode(task, tf.zeros([ROWS, 16]))
     assert result.count.numpy().tolist() == [3] * ROWS
     assert 0 <= result.tokens.numpy().min() <= result.tokens.numpy().max() < 23

@@ -34,9 +34,9 @@ from tfgpt2.generation.beam_state import (
     no_texts,
 )
 from tfgpt2.generation.beam_step import can_improve, go_on, keep, look
-from tfgpt2.generation.loop import LanguageModel, seen_tokens
+from tfgpt2.generation.loop import LanguageModel
 from tfgpt2.generation.memory import expand, hand_over
-from tfgpt2.generation.process import Process
+from tfgpt2.generation.process import Ends, Process
 from tfgpt2.generation.sampling import NEVER
 from tfgpt2.generation.stopping import TokenBytes
 
@@ -56,6 +56,7 @@ def decode(
     process: Process | None = None,
     vocabulary: TokenBytes | None = None,
     context: Mapping[str, Any] | None = None,
+    ends: Ends | None = None,
 ) -> Beams:
     """Searches until no row can improve.
 
@@ -74,6 +75,7 @@ def decode(
         vocabulary: Bytes of every token, where `request.row.stops` is given. A text that a stop
             string ends is an ended text like any other.
         context: What `model.prefill` is given beside the prompts, such as a prefix.
+        ends: What ends a text beside end tokens, stop strings and its length.
 
     Returns:
         The `K` best texts of each row. A score that is no number says that the model's are none;
@@ -89,7 +91,7 @@ def decode(
         TensorShape([1, 6])
     """
     _check_groups(beams, groups, request)
-    search = Search(ids, mask, request, groups, process, vocabulary)
+    search = Search(ids, mask, request, groups, process, vocabulary, ends)
     choose = beam_groups.choose if groups > 1 else _choose
     state, logits = start(
         model, search, room, beams=beams, in_place=in_place, context=context or {}
@@ -132,7 +134,6 @@ def start(
     rows, own = rows * groups, beams // groups
     absent = tf.tile(tf.constant([[0.0] + [ABSENT] * (own - 1)]), [rows, 1])  # [B, K]
     none = no_texts(rows, own, size, absent)
-    seen = tf.repeat(seen_tokens(ids, mask, logits.shape[-1]), groups, axis=0)  # [B, V]
     stop = stopping.start(row.stops) if row.stops else ()
     state = State(
         step=tf.constant(0),
@@ -142,7 +143,6 @@ def start(
         ended=none._replace(score=tf.fill([rows, own], NEVER)),
         token=none.count,
         parent=none.count,
-        seen=tf.tile(seen[:, None], [1, own, 1]),  # [B, K, V]
         stop=tf.nest.map_structure(
             lambda x: tf.stack([tf.repeat(x, groups, axis=0)] * own, axis=1), stop
         ),  # [B, K, ...]

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from tfgpt2.generation.loop import Request
-from tfgpt2.generation.process import Process
+from tfgpt2.generation.process import Ends, Process
+from tfgpt2.generation.request import Request
 from tfgpt2.generation.stopping import StopState, TokenBytes
 
 # Values of `BeamRequest.early_stopping`.
@@ -76,7 +76,6 @@ class State(NamedTuple):
         ended: The best texts that have ended.
         token: int32 `[B, K]`, the last token of each running text.
         parent: int32 `[B, K]`, the beam whose memory each running text continues.
-        seen: bool `[B, K, V]`, tokens that each running text and its prompt hold.
         stop: What stop strings have matched in each running text, `[B, K, ...]`; an empty tuple
             when the program matches none.
         cache: The model's, with `B * K` rows.
@@ -89,7 +88,6 @@ class State(NamedTuple):
     ended: Beams
     token: tf.Tensor
     parent: tf.Tensor
-    seen: tf.Tensor
     stop: StopState | tuple[()]
     cache: Any
 
@@ -104,6 +102,7 @@ class Search(NamedTuple):
         groups: `G`, groups of beams; 1 is none.
         process: What is done to log-probabilities; None for repetition penalty and least length.
         vocabulary: Bytes of every token, where there are stop strings.
+        ends: What else ends a text; None for nothing.
     """
 
     ids: tf.Tensor
@@ -112,6 +111,7 @@ class Search(NamedTuple):
     groups: int
     process: Process | None
     vocabulary: TokenBytes | None
+    ends: Ends | None = None
 
 
 def no_texts(rows: tf.Tensor, beams: int, size: tf.Tensor, score: tf.Tensor) -> Beams:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from tfgpt2.generation import stopping
+from tfgpt2.generation import rules, stopping
 from tfgpt2.generation.beam_state import (
     ABSENT,
     EXACT,
@@ -20,9 +20,9 @@ from tfgpt2.generation.beam_state import (
     State,
     take,
 )
-from tfgpt2.generation.loop import Request
 from tfgpt2.generation.process import standard, tell
-from tfgpt2.generation.processors import Warping, hamming_diversity, warp
+from tfgpt2.generation.processors import hamming_diversity
+from tfgpt2.generation.request import Request
 from tfgpt2.generation.sampling import NEVER, gumbel
 from tfgpt2.generation.stopping import StopState
 
@@ -62,7 +62,7 @@ def look(
         crowd: int32 `[B, C]`, tokens that cost `diversity_penalty`, -1 for none.
     """
     row = search.request.row
-    beams, size = state.seen.shape[1:]
+    beams, size = state.token.shape[1], logits.shape[-1]
     total = tf.reduce_logsumexp(logits, axis=-1, keepdims=True)  # [B * K, 1]
     broken = tf.reduce_any(tf.reshape(~tf.math.is_finite(total), [-1, beams]), axis=1)  # [B]
     logprobs = logits - total  # [B * K, V]
@@ -94,13 +94,16 @@ def look(
         beam_indices=tf.where(here, (first[:, None] + parent)[..., None], old.beam_indices),
         cut=stop.cut if stop else old.cut,
     )
+    if search.ends is not None:
+        told = tell(search.ids, search.mask, _flat(texts.tokens), state.step + 1)
+        done = tf.reshape(search.ends(told), tf.shape(token)) & (reason == stopping.RUNNING)
+        texts = texts._replace(reason=tf.where(done, stopping.STOP, reason))
     return Found(texts, parent, token, stop, broken)
 
 
 def go_on(state: State, found: Found) -> State:
     """Lets the best texts that have not ended run on; the next step's `step` is not set."""
-    beams, size = state.seen.shape[1:]
-    texts = found.texts
+    beams, texts = state.token.shape[1], found.texts
     # A text that has ended does not go on, not even where there are fewer than `K` that do.
     score = tf.where(texts.reason == stopping.RUNNING, texts.score, NEVER)
     order = tf.math.top_k(score, beams).indices  # [B, K]
@@ -113,7 +116,6 @@ def go_on(state: State, found: Found) -> State:
         running=running._replace(score=score),
         token=token,
         parent=parent,
-        seen=take(state.seen, parent) | tf.one_hot(token, size, True, False),  # [B, K, V]
         stop=stop,
     )
 
@@ -167,19 +169,17 @@ def _flat(texts: tf.Tensor) -> tf.Tensor:
 
 def _process(search: Search, state: State, logprobs: tf.Tensor) -> tf.Tensor:
     """What is done to log-probabilities `[B * K, V]` before scores are added up."""
-    beams = state.seen.shape[1]
-    told = tell(search.ids, search.mask, _flat(state.running.tokens), state.step, _flat(state.seen))
+    beams = state.token.shape[1]
+    told = tell(search.ids, search.mask, _flat(state.running.tokens), state.step)
     row = search.request.row._replace(stops=())
     row = tf.nest.map_structure(lambda x: tf.repeat(x, beams, axis=0), row)  # [B * K, ...]
     if search.process is None:
         scores = standard(logprobs, told, row)
     else:
         scores = search.process(logprobs, told)
-    if search.groups > 1:  # nothing is drawn
-        return scores
     # So many tokens stay that a beam can go on when it may end, too.
     least = tf.maximum(2, 1 + tf.reduce_sum(tf.cast(row.eos >= 0, tf.int32), axis=1))  # [B * K]
-    return warp(scores, Warping(row.temperature, row.top_k, row.top_p, row.min_p), least)
+    return rules.warped(scores, row, least)
 
 
 def _noisy(scores: tf.Tensor, step: tf.Tensor, row: Request) -> tf.Tensor:

@@ -22,9 +22,9 @@ import tensorflow as tf
 
 from tfgpt2.errors import explain
 from tfgpt2.generation import stopping
-from tfgpt2.generation.loop import Request, Result, seen_tokens
 from tfgpt2.generation.memory import expand, hand_over
-from tfgpt2.generation.process import Process, standard, tell
+from tfgpt2.generation.process import Ends, Process, standard, tell
+from tfgpt2.generation.request import Request, Result
 from tfgpt2.generation.sampling import NEVER, argmax
 from tfgpt2.generation.stopping import StopState, TokenBytes
 from tfgpt2.modeling.cache import write
@@ -76,7 +76,6 @@ class State(NamedTuple):
         logprobs: float32 `[B, T]`, nats under the model's own distribution.
         count: int32 `[B]`, tokens of each row.
         reason: int32 `[B]`, a code of `tfgpt2.generation.stopping`.
-        seen: bool `[B, V]`, tokens the row holds.
         stop: What stop strings have matched; an empty tuple when the program matches none.
         cache: The model's, with `B * K` rows.
     """
@@ -89,7 +88,6 @@ class State(NamedTuple):
     logprobs: tf.Tensor
     count: tf.Tensor
     reason: tf.Tensor
-    seen: tf.Tensor
     stop: StopState | tuple[()]
     cache: Any
 
@@ -106,6 +104,7 @@ def decode(
     in_place: bool,
     process: Process | None = None,
     context: Mapping[str, Any] | None = None,
+    ends: Ends | None = None,
 ) -> Result:
     """Generates until every row has ended.
 
@@ -121,6 +120,7 @@ def decode(
         process: What is done to logits `[B, V]` before candidates are chosen; None is the row's
             repetition penalty and least length.
         context: What `model.read` is given beside the prompts.
+        ends: What ends a text beside end tokens, stop strings and its length.
 
     Returns:
         The continuation of each row.
@@ -155,7 +155,7 @@ def decode(
     count = min(candidates, state.logits.shape[-1])  # K
 
     def body(state: State) -> tuple[State]:
-        told = tell(ids, mask, state.tokens, state.step, state.seen)
+        told = tell(ids, mask, state.tokens, state.step)
         if process is None:
             scores = standard(state.logits, told, request.row)
         else:
@@ -164,6 +164,9 @@ def decode(
             model, state, scores, request, count=count, in_place=in_place
         )
         new = _record(chosen, token, request.row, vocabulary)._replace(logits=logits)
+        if ends is not None:
+            done = ends(tell(ids, mask, new.tokens, new.step)) & (state.reason == stopping.RUNNING)
+            new = new._replace(reason=tf.where(done, stopping.STOP, new.reason))
         return (tf.nest.map_structure(lambda x, y: tf.ensure_shape(x, y.shape), new, state),)
 
     def running(state: State) -> tf.Tensor:
@@ -200,7 +203,6 @@ def start(
         logprobs=tf.zeros([rows, size], tf.float32),
         count=tf.zeros([rows], tf.int32),
         reason=tf.where(limit > 0, stopping.RUNNING, stopping.LENGTH),
-        seen=seen_tokens(ids, mask, logits.shape[-1]),
         stop=stopping.start(request.row.stops) if request.row.stops else (),
         cache=expand(cache, min(candidates, logits.shape[-1])),
     )
@@ -267,14 +269,12 @@ def _record(state: State, token: tf.Tensor, row: Request, vocabulary: TokenBytes
     reason = tf.where(tf.reduce_any(row.eos == token[:, None], axis=1), stopping.EOS, reason)
     reason = tf.where(stopped, stopping.STOP, reason)
     here = (tf.range(size)[None] == state.step) & running[:, None]  # [B, T]
-    new = tf.one_hot(token, state.seen.shape[-1], True, False) & running[:, None]  # [B, V]
     return state._replace(
         step=state.step + 1,
         tokens=tf.where(here, token[:, None], state.tokens),
         logprobs=tf.where(here, logprob[:, None], state.logprobs),
         count=count,
         reason=tf.where(running, reason, state.reason),
-        seen=state.seen | new,
         stop=stop,
     )
 

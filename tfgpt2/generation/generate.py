@@ -1,25 +1,25 @@
-"""`model.generate`: transformers' arguments in, token ids out, around the compiled loop."""
+"""`model.generate`: transformers' arguments in, token ids out, around the compiled programs."""
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from tfgpt2.errors import explain, nearest
-from tfgpt2.generation import stopping
-from tfgpt2.generation.beam import BeamRequest
+from tfgpt2.errors import explain
+from tfgpt2.generation import planning, stopping
 from tfgpt2.generation.buckets import default_buckets, round_up
 from tfgpt2.generation.config import GenerationConfig
-from tfgpt2.generation.decoder import Decoder
-from tfgpt2.generation.loop import Request, Result
-from tfgpt2.generation.options import BEAM_OPTIONS, ROW_OPTIONS, spread
+from tfgpt2.generation.decoder import Decoder, watched
+from tfgpt2.generation.inputs import Inputs, lay_out, negative_prompt, read_inputs
+from tfgpt2.generation.options import ROW_OPTIONS, spread
+from tfgpt2.generation.replay import replay
+from tfgpt2.generation.request import Program, Request, Result
 from tfgpt2.generation.stopping import StopStrings
-from tfgpt2.generation.texts import check_numbers
-from tfgpt2.modeling.cache import align_right
+from tfgpt2.generation.texts import check_numbers, token_texts
 from tfgpt2.outputs import ModelOutput
 
 _DEFAULT_NEW_TOKENS = 20  # as in transformers
@@ -28,16 +28,27 @@ _DEFAULT_NEW_TOKENS = 20  # as in transformers
 class TFGenerateOutput(ModelOutput):
     """Results of `model.generate(return_dict_in_generate=True)`.
 
-    Beam search gives `num_return_sequences` rows for each prompt, the best first; `B` counts them.
+    Each prompt has `num_return_sequences` rows, the best first; `R` counts them. Fields that were
+    not asked for are absent.
 
     Attributes:
-        sequences: int32 `[B, P + T]`, prompts and continuations, padded after a row's end.
-        token_logprobs: float32 `[B, T]`, nats of each new token under the model's own
+        sequences: int32 `[R, P + T]`, prompts and continuations, padded after a row's end.
+        token_logprobs: float32 `[R, T]`, nats of each new token under the model's own
             distribution; 0 after a row's end.
-        num_tokens: int32 `[B]`, new tokens of each row, an end token included.
-        finish_reason: `B` strings: `"length"`, `"eos"` or `"stop"`.
-        sequences_scores: float32 `[B]` of beam search, the sum of the (processed)
+        num_tokens: int32 `[R]`, new tokens of each row, an end token included.
+        finish_reason: `R` strings: `"length"`, `"eos"`, `"stop"` or `"time"`.
+        sequences_scores: float32 `[R]` of beam search, the sum of the (processed)
             log-probabilities divided by the number of new tokens to the power `length_penalty`.
+        beam_indices: int32 `[R, T]` of beam search, the running text each token was added to; -1
+            after the end.
+        top_ids: int32 `[R, T, N]`, the likeliest tokens under the model's own distribution.
+        top_logprobs: float32 `[R, T, N]`, their nats.
+        scores: `T` floats `[R, V]`, after processing, warping included.
+        logits: `T` floats `[R, V]`, as the model gave them.
+        attentions: For each new token, `L` floats `[R, N, T, S]`: of the prompt with `T = P` for
+            the first, of the token before with `T = 1` for the others.
+        cross_attentions: The same, `[R, N, T, E]`, over an encoder.
+        hidden_states: For each new token, `L + 1` floats `[R, T, D]`.
     """
 
     sequences: Any
@@ -45,6 +56,14 @@ class TFGenerateOutput(ModelOutput):
     num_tokens: Any
     finish_reason: Any
     sequences_scores: Any
+    beam_indices: Any
+    top_ids: Any
+    top_logprobs: Any
+    scores: Any
+    logits: Any
+    attentions: Any
+    cross_attentions: Any
+    hidden_states: Any
 
 
 def generate(
@@ -52,49 +71,52 @@ def generate(
     inputs: Any = None,
     generation_config: GenerationConfig | None = None,
     *,
-    attention_mask: Any = None,
     tokenizer: Any = None,
     jit_compile: bool = True,
+    negative_prompt_ids: Any = None,
+    negative_prompt_attention_mask: Any = None,
+    assistant_model: Any = None,
+    logits_processor: Any = None,
+    stopping_criteria: Any = None,
+    streamer: Any = None,
     **options: Any,
 ) -> tf.Tensor | TFGenerateOutput:
     """Continues token ids; see `TFGPT2LMHeadModel.generate`."""
+    given = {name: options.pop(name) for name in _INPUTS if name in options}
     config = _config(model, generation_config, options)
-    inputs, attention_mask = _unpack(inputs, options.get("input_ids"), attention_mask)
-    ids, mask = _check_ids(model, config, inputs, attention_mask)
-    rows, columns = ids.shape
-    settings = config.row_options() | _lengths(config, columns)
-    settings = {name: spread(name, settings[name], rows) for name in ROW_OPTIONS}
-    stops, scores = _stops(config, tokenizer, rows), None
-    if not rows:  # XLA compiles no program for zero rows
+    texts = read_inputs(model, config, inputs, **given)
+    program = planning.program_of(
+        config,
+        model.config.vocab_size,
+        assisted=assistant_model is not None,
+        processors=logits_processor,
+        criteria=stopping_criteria,
+    )
+    _check_call(model, config, texts, assistant_model, streamer, negative_prompt_ids)
+    request, room = _request(model, config, program, texts, tokenizer)
+    if len(texts.mask):
+        prompt = lay_out(texts, model.config.n_positions)
+        if not isinstance(request.guidance_scale, tuple):
+            other = negative_prompt(
+                model, config, texts, negative_prompt_ids, negative_prompt_attention_mask
+            )
+            prompt = prompt._replace(negative=other)
+        vocabulary = tokenizer if request.stops else None
+        decoder = _decoder(model, vocabulary, jit_compile, assistant_model)
+        run = (program, prompt, request, room)
+        if config.max_time is None and streamer is None:
+            result = decoder.run(*run)
+        else:
+            result = watched(decoder, *run, seconds=config.max_time, streamer=streamer)
+    else:  # XLA compiles no program for zero rows
         none = tf.zeros([0], tf.int32)
         result = Result(tf.zeros([0, 0], tf.int32), tf.zeros([0, 0]), none, none, none)
-        scores = tf.zeros([0]) if config.beams > 1 else None
-    elif config.beams > 1:
-        decoder = _decoder(model, None, jit_compile)
-        result, scores = _search(model, decoder, ids, mask, settings, config)
-        check_numbers(scores.numpy())
-        ids = ids.repeat(config.num_return_sequences or 1, axis=0)
-    else:
-        decoder = _decoder(model, tokenizer if stops else None, jit_compile)
-        *prompts, request, room = _lay_out(model, ids, mask, settings, config)
-        result = decoder.decode(*prompts, request._replace(stops=stops), room)
-    count = result.count.numpy()
-    width = int(count.max(initial=0))
-    logprobs = result.logprobs[:, :width]
-    check_numbers(logprobs.numpy())
-    ended = np.arange(width)[None] >= count[:, None]  # [B, T]
-    new = np.where(ended, _pad_id(config), result.tokens.numpy()[:, :width])
-    sequences = tf.constant(np.concatenate([ids, new], axis=1), tf.int32)  # [B, P + T]
-    if not config.return_dict_in_generate:
-        return sequences
-    reasons = [stopping.FINISH_REASONS[code] for code in result.reason.numpy()]
-    return TFGenerateOutput(
-        sequences=sequences,
-        token_logprobs=logprobs,
-        num_tokens=result.count,
-        finish_reason=reasons,
-        sequences_scores=scores,
-    )
+        result = result._replace(score=tf.zeros([0]) if config.beams > 1 else ())
+    return _output(model, config, texts, result)
+
+
+_INPUTS = ("input_ids", "attention_mask", "inputs_embeds", "past_key_values", "prefix",
+           "encoder_hidden_states", "encoder_attention_mask")  # fmt: skip
 
 
 def _config(
@@ -110,127 +132,76 @@ def _config(
                 generation_config=generation_config,
             )
         )
-    return config.updated(**{k: v for k, v in options.items() if k != "input_ids"})
+    return config.updated(**options)
 
 
-def _unpack(inputs: Any, input_ids: Any, attention_mask: Any) -> tuple[Any, Any]:
-    """Finds ids and mask among the ways to pass them."""
-    if inputs is not None and input_ids is not None:
-        raise ValueError(
-            explain(
-                "Token ids came twice.", fix="Pass `inputs` or `input_ids`.", input_ids=input_ids
-            )
-        )
-    inputs = input_ids if inputs is None else inputs
-    if not isinstance(inputs, Mapping):
-        return inputs, attention_mask
-    named = dict(inputs)  # what the tokenizer returns
-    inputs, mask = named.pop("input_ids", None), named.pop("attention_mask", None)
-    if named:
-        raise TypeError(
-            explain(
-                f"generate() has no input {min(named)!r}.",
-                fix=nearest(min(named), ["input_ids", "attention_mask"]),
-                inputs=sorted(named),
-            )
-        )
-    return inputs, mask if attention_mask is None else attention_mask
+def _check_call(
+    model: Any,
+    config: GenerationConfig,
+    texts: Inputs,
+    assistant: Any,
+    streamer: Any,
+    negative: Any,
+) -> None:
+    """Checks that what a call brings goes together.
 
-
-def _check_ids(
-    model: Any, config: GenerationConfig, inputs: Any, attention_mask: Any
-) -> tuple[np.ndarray, np.ndarray]:
-    """Checks prompts and mask: int32 arrays `[B, P]`."""
-    if inputs is None:
-        if config.bos_token_id is None:
-            raise ValueError(
-                explain(
-                    "generate() needs token ids to continue, and there is no start token.",
-                    fix="Pass input_ids [B, P], for example model.generate(**tokenizer(text)).",
-                    input_ids=None,
-                    bos_token_id=None,
-                )
-            )
-        inputs = [[config.bos_token_id]]
-    if tf.is_tensor(inputs) and tf.is_symbolic_tensor(inputs):
-        raise TypeError(
-            explain(
-                "generate() runs eagerly and cannot be part of a graph.",
-                fix="In graphs, use a TextGenerator, which is a Keras model from text to text.",
-                input_ids=inputs,
-            )
-        )
-    try:
-        ids = np.asarray(inputs)
-    except ValueError as error:
-        raise ValueError(
-            explain(
-                "`input_ids` must be a rectangle [B, P].",
-                fix="Pad the rows and pass attention_mask, or use the tokenizer.",
-                input_ids=inputs,
-            )
-        ) from error
-    mask = _inferred_mask(config, ids) if attention_mask is None else np.asarray(attention_mask)
-    if ids.ndim != 2 or ids.dtype.kind not in "iu" or mask.shape != ids.shape:
-        raise ValueError(
-            explain(
-                "`input_ids` must be integers [B, P] and `attention_mask` have the same shape.",
-                fix="Pass the tokenizer's output unchanged.",
-                input_ids=f"{ids.dtype} {list(ids.shape)}",
-                attention_mask=f"{mask.dtype} {list(mask.shape)}",
-            )
-        )
-    mask = (mask > 0).astype(np.int32)
-    _check_prompts(model, ids, mask)
-    return ids.astype(np.int32), mask
-
-
-def _check_prompts(model: Any, ids: np.ndarray, mask: np.ndarray) -> None:
-    """Checks that the model can read each row: `[B, P]` both."""
-    inside = ids[mask > 0]
-    vocabulary, limit = model.config.vocab_size, model.config.n_positions
-    if inside.size and not 0 <= inside.min() <= inside.max() < vocabulary:
-        raise ValueError(
-            explain(
-                f"`input_ids` must be in [0, {vocabulary}), the size of the model's vocabulary.",
-                fix="Use the tokenizer that belongs to the model.",
-                input_ids=[int(inside.min()), int(inside.max())],
-            )
-        )
-    lengths = mask.sum(axis=1)
-    if not lengths.all():
-        raise ValueError(
-            explain(
-                "Every prompt needs at least one token.",
-                fix="Start an empty prompt with the model's bos_token_id.",
-                row=int(np.argmin(lengths)),
-            )
-        )
-    if lengths.max(initial=0) >= limit:
-        raise ValueError(
-            explain(
-                f"A prompt leaves no room in the model's context of {limit} tokens.",
-                fix="Truncate it, or use TextGenerator(on_long_prompt='truncate_left').",
-                tokens=int(lengths.max()),
-            )
-        )
-
-
-def _inferred_mask(config: GenerationConfig, ids: np.ndarray) -> np.ndarray:
-    """Where no mask is given, a pad token that cannot be text is padding.
-
-    Source: transformers 4.57, `generation/utils.py::_prepare_attention_mask_for_generation`.
+    Raises:
+        ValueError: It does not.
     """
-    if config.pad_token_id is None or config.pad_token_id in config.eos_ids:
-        return np.ones(ids.shape, np.int32)
-    return np.asarray(ids != config.pad_token_id).astype(np.int32)
+    single, guided = config.strategy in ("greedy", "sample"), config.asks("guidance_scale")
+    size = model.config.vocab_size
+    wrong = [
+        (assistant is not None and not single, "An assistant guesses for greedy decoding and"
+         " sampling.", "Leave assistant_model out.", {"num_beams": config.beams}),
+        (assistant is not None and config.prompt_lookup_num_tokens, "Guesses come from an"
+         " assistant or from the text.", "Leave out assistant_model or prompt_lookup_num_tokens.",
+         {"prompt_lookup_num_tokens": config.prompt_lookup_num_tokens}),
+        (assistant is not None and assistant.config.vocab_size != size,
+         "The assistant must have the model's vocabulary.", "Use a smaller model of the family.",
+         {"vocab_size": getattr(getattr(assistant, "config", None), "vocab_size", None)}),
+        (assistant is not None and not texts.ids.shape[1], "An assistant needs the ids of the"
+         " prompt.", "Pass input_ids, too.", {"inputs_embeds": texts.embeds is not None}),
+        (streamer is not None and (not single or len(texts.mask) != 1), "A streamer gets one text,"
+         " as it grows.", "Pass one prompt, and no beams.",
+         {"rows": len(texts.mask), "num_beams": config.beams}),
+        (streamer is not None and (config.num_return_sequences or 1) * (config.best_of or 1) > 1,
+         "A streamer gets one text.", "Leave num_return_sequences and best_of out.",
+         {"num_return_sequences": config.num_return_sequences}),
+        (config.strategy == "contrastive" and (texts.prefix is not None or not texts.ids.shape[1]),
+         "Contrastive search compares tokens with the hidden states of the whole text.",
+         "Pass all of it as input_ids.", {"penalty_alpha": config.penalty_alpha}),
+        (guided and config.strategy == "contrastive", "Guidance and contrastive search do not go"
+         " together.", "Leave one out.", {"guidance_scale": config.guidance_scale}),
+        (negative is not None and not guided, "A negative prompt acts with guidance only.",
+         "Add guidance_scale=1.5.", {"guidance_scale": config.guidance_scale}),
+    ]  # fmt: skip
+    for contradiction, what, fix, received in wrong:
+        if contradiction:
+            raise ValueError(explain(what, fix=fix, **received))
 
 
-def _pad_id(config: GenerationConfig) -> int:
-    """The id that fills rows after their end: never read back as text, the mask is by count."""
-    if config.pad_token_id is not None:
-        return config.pad_token_id
-    return config.eos_ids[0] if config.eos_ids else 0
+def _request(
+    model: Any, config: GenerationConfig, program: Program, texts: Inputs, tokenizer: Any
+) -> tuple[Request, tf.Tensor]:
+    """Returns the settings of each row, and the room for its tokens."""
+    rows, columns = len(texts.mask), texts.ids.shape[1]
+    context, size = model.config.n_positions, model.config.vocab_size
+    settings = config.row_options() | _lengths(config, columns)
+    tensors = {name: spread(name, settings[name], rows) for name in ROW_OPTIONS}
+    limit = tf.minimum(tensors["max_new_tokens"], context - tf.constant(texts.lengths, tf.int32))
+    known = None if tokenizer is None else token_texts(tokenizer, size)
+    fields = {
+        **tensors,
+        "max_new_tokens": limit,
+        "eos": planning.eos_rows(config),
+        "stops": _stops(config, tokenizer, rows),
+        **planning.extra_fields(config, rows, size, known),
+    }
+    request = planning.spread_rows(Request(**fields), rows, program.texts)
+    request = request._replace(seed=planning.spread_seeds(tensors["seed"], program.texts))
+    longest = tf.reduce_max(tf.pad(limit, [[0, 1]]))
+    most = round_up(longest, default_buckets(context))
+    return request, tf.zeros([rows * program.texts, most], tf.int32)
 
 
 def _lengths(config: GenerationConfig, columns: int) -> dict[str, Any]:
@@ -257,18 +228,20 @@ def _lengths(config: GenerationConfig, columns: int) -> dict[str, Any]:
     }
 
 
-def _decoder(model: Any, tokenizer: Any, jit_compile: bool) -> Decoder:
+def _decoder(model: Any, tokenizer: Any, jit_compile: bool, assistant: Any) -> Decoder:
     """Returns the model's programs, made once for each way to run them."""
     made = model.__dict__.setdefault("_decoders", weakref.WeakKeyDictionary())
     key = model.transformer if tokenizer is None else tokenizer
     programs = made.setdefault(key, {})
-    if jit_compile not in programs:
+    way = (jit_compile, None if assistant is None else id(assistant))
+    if way not in programs:
         vocabulary = None
         if tokenizer is not None:
-            size = model.config.vocab_size
-            vocabulary = stopping.token_bytes(tokenizer.token_bytes[:size], size)
-        programs[jit_compile] = Decoder(model, jit_compile=jit_compile, vocabulary=vocabulary)
-    return programs[jit_compile]
+            vocabulary = stopping.token_bytes(token_texts(tokenizer, model.config.vocab_size))
+        programs[way] = Decoder(
+            model, jit_compile=jit_compile, vocabulary=vocabulary, assistant=assistant
+        )
+    return programs[way]
 
 
 def _stops(config: GenerationConfig, tokenizer: Any, rows: int) -> StopStrings | tuple[()]:
@@ -276,7 +249,7 @@ def _stops(config: GenerationConfig, tokenizer: Any, rows: int) -> StopStrings |
     strings = config.stop_strings
     if strings is None or strings == [] or strings == ():
         return ()
-    if not hasattr(tokenizer, "token_bytes"):
+    if not hasattr(tokenizer, "detokenize_bytes"):
         raise ValueError(
             explain(
                 "`stop_strings` are matched on text, so generate() must know the tokenizer.",
@@ -287,47 +260,47 @@ def _stops(config: GenerationConfig, tokenizer: Any, rows: int) -> StopStrings |
     return stopping.stop_strings(stopping.stop_rows("stop_strings", strings, rows))
 
 
-def _search(
-    model: Any,
-    decoder: Decoder,
-    ids: np.ndarray,
-    mask: np.ndarray,
-    settings: Mapping[str, tf.Tensor],
-    config: GenerationConfig,
-) -> tuple[Result, tf.Tensor]:
-    """Runs beam search: the best texts of each row in turn, and their scores."""
-    rows, best = len(ids), config.num_return_sequences or 1
-    own = config.beam_options()
-    *prompts, request, room = _lay_out(model, ids, mask, settings, config)
-    request = BeamRequest(request, **{name: spread(name, own[name], rows) for name in BEAM_OPTIONS})
-    found = decoder.search(config.beams)(*prompts, request, room)
-    found = tf.nest.map_structure(
-        lambda x: tf.reshape(x[:, :best], [rows * best, *x.shape[2:]]), found
-    )
-    cut = tf.fill([rows * best], -1)
-    return Result(found.tokens, found.logprobs, found.count, found.reason, cut), found.score
+def _output(
+    model: Any, config: GenerationConfig, texts: Inputs, result: Result
+) -> tf.Tensor | TFGenerateOutput:
+    """Makes of a result what the caller asked for."""
+    returns = config.num_return_sequences or 1
+    ids = texts.ids.repeat(returns, axis=0)
+    count = result.count.numpy()
+    width = int(count.max(initial=0))
+    logprobs = result.logprobs[:, :width]
+    check_numbers(logprobs.numpy())
+    if not isinstance(result.score, tuple):
+        check_numbers(result.score.numpy())
+    ended = np.arange(width)[None] >= count[:, None]  # [R, T]
+    new = np.where(ended, _pad_id(config), result.tokens.numpy()[:, :width])
+    sequences = tf.constant(np.concatenate([ids, new], axis=1), tf.int32)  # [R, P + T]
+    if not config.return_dict_in_generate:
+        return sequences
+    reasons = [stopping.FINISH_REASONS[code] for code in result.reason.numpy()]
+    every = {name: getattr(result, name) for name in ("scores", "logits")}
+    return TFGenerateOutput(
+        sequences=sequences,
+        token_logprobs=logprobs,
+        num_tokens=result.count,
+        finish_reason=reasons,
+        sequences_scores=_or_none(result.score),
+        beam_indices=_or_none(result.parents, lambda x: x[:, :width]),
+        top_ids=result.top.ids[:, :width] if result.top else None,
+        top_logprobs=result.top.logprobs[:, :width] if result.top else None,
+        **{n: _or_none(x, lambda x: tuple(tf.unstack(x[:, :width], axis=1)) if width else ())
+           for n, x in every.items()},
+        **(replay(model, config, texts, new, ended) if width else {}),
+    )  # fmt: skip
 
 
-def _lay_out(
-    model: Any,
-    ids: np.ndarray,
-    mask: np.ndarray,
-    settings: Mapping[str, tf.Tensor],
-    config: GenerationConfig,
-) -> tuple[tf.Tensor, tf.Tensor, Request, tf.Tensor]:
-    """Pads to buckets: ids, mask, request and room as the loop takes them."""
-    rows, columns = ids.shape
-    context = model.config.n_positions
-    buckets = default_buckets(context)
-    lengths = mask.sum(axis=1)  # [B]
-    longest = int(lengths.max())
-    extra = int(round_up(tf.constant(longest), buckets)) - longest
-    aligned = align_right(tf.constant(ids, tf.int32), tf.constant(mask, tf.int32))
-    prompts = [tf.pad(part[:, columns - longest :], [[0, 0], [extra, 0]]) for part in aligned]
-    limit = tf.minimum(settings["max_new_tokens"], context - tf.constant(lengths, tf.int32))
-    request = Request(
-        **(settings | {"max_new_tokens": limit}),
-        eos=tf.tile(tf.constant([config.eos_ids or [-1]], tf.int32), [rows, 1]),  # [B, E]
-    )
-    room = tf.zeros([rows, round_up(tf.reduce_max(limit), buckets)], tf.int32)  # [B, T]
-    return *prompts, request, room  # [B, P], [B, P]
+def _or_none(value: Any, change: Callable[[Any], Any] = lambda x: x) -> Any:
+    """A field of a result, or None where the program has none."""
+    return None if isinstance(value, tuple) else change(value)
+
+
+def _pad_id(config: GenerationConfig) -> int:
+    """The id that fills rows after their end: never read back as text, the mask is by count."""
+    if config.pad_token_id is not None:
+        return config.pad_token_id
+    return config.eos_ids[0] if config.eos_ids else 0

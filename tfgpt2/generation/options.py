@@ -42,11 +42,32 @@ ROW_OPTIONS: dict[str, RowOption] = {
         "int64", -1, -1, 2**63 - 1, "an integer of 0 or more; -1 is a fresh one each time"
     ),
 }
+# Those that a program has only when a request asks for them.
+EXTRA_OPTIONS: dict[str, RowOption] = {
+    "typical_p": RowOption("float32", 1.0, 1e-6, 1, "a number in (0, 1]; 1 is off"),
+    "epsilon_cutoff": RowOption("float32", 0.0, 0, 1, "a number in [0, 1]; 0 is off"),
+    "eta_cutoff": RowOption("float32", 0.0, 0, 1, "a number in [0, 1]; 0 is off"),
+    "presence_penalty": RowOption("float32", 0.0, -100, 100, "a number in [-100, 100]"),
+    "frequency_penalty": RowOption("float32", 0.0, -100, 100, "a number in [-100, 100]"),
+    "encoder_repetition_penalty": RowOption(
+        "float32", 1.0, 1e-3, 1e3, "a number in [0.001, 1000]; 1 is off"
+    ),
+    "no_repeat_ngram_size": RowOption("int32", 0, 0, _MOST_TOKENS, "an integer of 0 (off) or more"),
+    "encoder_no_repeat_ngram_size": RowOption(
+        "int32", 0, 0, _MOST_TOKENS, "an integer of 0 (off) or more"
+    ),
+    "guidance_scale": RowOption("float32", 1.0, -100, 100, "a number in [-100, 100]; 1 is off"),
+    "remove_invalid_values": RowOption("bool", 0, 0, 1, "True or False"),
+    "renormalize_logits": RowOption("bool", 0, 0, 1, "True or False"),
+    "penalty_alpha": RowOption("float32", 0.0, 0, 1, "a number in [0, 1]; 0 is off"),
+    "diversity_penalty": RowOption("float32", 0.0, 0, 1e6, "a number of 0 or more"),
+}
 # What beam search asks beside those.
 BEAM_OPTIONS: dict[str, RowOption] = {
     "length_penalty": RowOption("float32", 1.0, -10, 10, "a number in [-10, 10]"),
     "early_stopping": RowOption("int32", 0, 0, 2, "True, False or 'never'"),
 }
+OPTIONS = ROW_OPTIONS | EXTRA_OPTIONS | BEAM_OPTIONS
 _EARLY_STOPPING = {False: 0, True: 1, "never": 2}  # the codes of `tfgpt2.generation.beam`
 
 
@@ -79,7 +100,7 @@ def check_row_option(name: str, value: Any) -> np.ndarray:
     """Checks one setting's value or values.
 
     Args:
-        name: A name of `ROW_OPTIONS` or `BEAM_OPTIONS`.
+        name: A name of `OPTIONS`.
         value: A number, or one number per row.
 
     Returns:
@@ -89,7 +110,7 @@ def check_row_option(name: str, value: Any) -> np.ndarray:
         TypeError: It is no number.
         ValueError: It is out of range, or of rank 2 or more.
     """
-    option = (ROW_OPTIONS | BEAM_OPTIONS)[name]
+    option = OPTIONS[name]
     try:
         array = np.asarray(value)
     except ValueError:  # lists of different lengths
@@ -97,7 +118,7 @@ def check_row_option(name: str, value: Any) -> np.ndarray:
     if array.size == 0:  # an empty list has no type of its own
         array = array.astype(option.dtype)
     wants_integer = option.dtype.startswith("int")
-    kinds = "iu" if wants_integer else "iuf"
+    kinds = "b" if option.dtype == "bool" else "iu" if wants_integer else "iuf"
     if array.dtype.kind not in kinds:
         raise TypeError(
             explain(
@@ -121,7 +142,7 @@ def spread(name: str, value: Any, rows: int) -> tf.Tensor:
     """Checks a setting and gives each row its value.
 
     Args:
-        name: A name of `ROW_OPTIONS` or `BEAM_OPTIONS`.
+        name: A name of `OPTIONS`.
         value: A number, or one number per row.
         rows: How many rows there are.
 
@@ -159,8 +180,10 @@ def _row_seeds(seeds: np.ndarray, rows: int) -> np.ndarray:
 
 def clamp(name: str, value: tf.Tensor) -> tf.Tensor:
     """Moves a setting that only a tensor knows into its range; no number (NaN) means "off"."""
-    option = ROW_OPTIONS[name]
+    option = OPTIONS[name]
     value = tf.cast(value, option.dtype)
+    if value.dtype == tf.bool:
+        return value
     if value.dtype.is_floating:
         value = tf.where(tf.math.is_nan(value), tf.cast(option.off, value.dtype), value)
     return tf.clip_by_value(

@@ -7,8 +7,10 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from tfgpt2.generation.loop import Request, any_of
+from tfgpt2.generation.ids import mark
 from tfgpt2.generation.processors import forbid, penalize_repetition
+from tfgpt2.generation.request import Request
+from tfgpt2.generation.rules import seen
 
 
 class Told(NamedTuple):
@@ -20,23 +22,21 @@ class Told(NamedTuple):
         written: bool `[R, S]`, the columns of the prompt and of what was generated.
         lengths: int32 `[R]`, tokens of the whole text.
         step: int32 `[]`, tokens generated so far.
-        seen: bool `[R, V]`, tokens that the text holds.
     """
 
     tokens: tf.Tensor
     written: tf.Tensor
     lengths: tf.Tensor
     step: tf.Tensor
-    seen: tf.Tensor
 
 
+# From texts to bool `[R]`: those that end.
+Ends = Callable[[Told], tf.Tensor]
 # From scores float32 `[R, V]` and the texts to scores `[R, V]`.
 Process = Callable[[tf.Tensor, Told], tf.Tensor]
 
 
-def tell(
-    ids: tf.Tensor, mask: tf.Tensor, tokens: tf.Tensor, step: tf.Tensor, seen: tf.Tensor
-) -> Told:
+def tell(ids: tf.Tensor, mask: tf.Tensor, tokens: tf.Tensor, step: tf.Tensor) -> Told:
     """Joins prompts and continuations.
 
     Args:
@@ -44,11 +44,10 @@ def tell(
         mask: int32 `[B, P]`.
         tokens: int32 `[R, T]`; `R` is a multiple of `B`, the texts of a prompt side by side.
         step: int32 `[]`, how many of the `T` are written.
-        seen: bool `[R, V]`.
 
     Example:
         >>> ids, new = tf.constant([[0, 7]]), tf.constant([[5, 0], [6, 0]])
-        >>> told = tell(ids, tf.constant([[0, 1]]), new, tf.constant(1), tf.zeros([2, 9]) > 0)
+        >>> told = tell(ids, tf.constant([[0, 1]]), new, tf.constant(1))
         >>> told.tokens.numpy().tolist(), told.lengths.numpy().tolist()
         ([[0, 7, 5, 0], [0, 7, 6, 0]], [2, 2])
     """
@@ -61,7 +60,6 @@ def tell(
         written=tf.concat([read, generated], axis=1),  # [R, S]
         lengths=tf.repeat(tf.reduce_sum(mask, axis=1), copies) + step,  # [R]
         step=step,
-        seen=seen,
     )
 
 
@@ -78,8 +76,10 @@ def standard(scores: tf.Tensor, told: Told, row: Request) -> tf.Tensor:
     """
     scores = tf.cond(
         tf.reduce_any(row.repetition_penalty != 1),
-        lambda: penalize_repetition(scores, told.seen, row.repetition_penalty),
+        lambda: penalize_repetition(
+            scores, seen(told.tokens, told.written, scores.shape[-1]), row.repetition_penalty
+        ),
         lambda: scores,
     )
-    ends = any_of(row.eos, scores.shape[-1])  # [R, V]
+    ends = mark(row.eos, scores.shape[-1])  # [R, V]
     return forbid(scores, ends, told.step < row.min_new_tokens)

@@ -325,22 +325,26 @@ def warp(scores: tf.Tensor, warping: Warping, least: tf.Tensor | int = 1) -> tf.
         np.float32(4.0)
     """
     rows = tf.shape(scores)[0]
-    warping = Warping(*(tf.broadcast_to(setting, [rows]) for setting in warping))
-    sampled = warping.temperature > 0  # [B]
+    temperature = tf.broadcast_to(warping.temperature, [rows])  # [B]
+    sampled = temperature > 0
     filters = (
-        (keep_top_k, warping.top_k, warping.top_k > 0),
-        (keep_top_p, warping.top_p, warping.top_p < 1),
-        (keep_min_p, warping.min_p, warping.min_p > 0),
-        (keep_typical, warping.typical_p, warping.typical_p < 1),
-        (keep_epsilon, warping.epsilon_cutoff, warping.epsilon_cutoff > 0),
-        (keep_eta, warping.eta_cutoff, warping.eta_cutoff > 0),
+        (keep_top_k, warping.top_k, Warping().top_k),
+        (keep_top_p, warping.top_p, Warping().top_p),
+        (keep_min_p, warping.min_p, Warping().min_p),
+        (keep_typical, warping.typical_p, Warping().typical_p),
+        (keep_epsilon, warping.epsilon_cutoff, Warping().epsilon_cutoff),
+        (keep_eta, warping.eta_cutoff, Warping().eta_cutoff),
     )
 
     def warped() -> tf.Tensor:
-        cold = tf.where(sampled, tf.maximum(warping.temperature, _COLDEST), 1.0)  # [B]
+        cold = tf.where(sampled, tf.maximum(temperature, _COLDEST), 1.0)  # [B]
         hot = tf.maximum(scores / cold[:, None], tf.float32.min)
-        for keep, setting, used in filters:
-            hot = _filter(hot, keep, setting, sampled & used, least)
+        for keep, setting, off in filters:
+            # A plain number that is "off" is no part of the program at all.
+            if isinstance(setting, (int, float)) and setting == off:
+                continue
+            setting = tf.broadcast_to(setting, [rows])  # [B]
+            hot = _filter(hot, keep, setting, sampled & (setting != off), least)
         return hot
 
     return tf.cond(tf.reduce_any(sampled), warped, lambda: scores)

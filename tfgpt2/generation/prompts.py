@@ -86,3 +86,24 @@ def read_prompts(
     read = tf.reduce_sum(mask, axis=1)  # [B]
     dropped = tf.where(refusal > 0, 0, length - keep)
     return Prompts(ids, mask, read, dropped, refusal)
+
+
+def after_prefix(prompts: Prompts, last: int) -> Prompts:
+    """Puts a prefix's last token before each prompt, which may then be empty.
+
+    Args:
+        prompts: Prompts without it.
+        last: The token; the model reads it with the prompt, so that there is something to read.
+
+    Returns:
+        Prompts with one column more; `length` counts the token.
+    """
+    ids, mask = (tf.pad(x, [[0, 0], [1, 0]]) for x in (prompts.ids, prompts.mask))
+    column = tf.range(tf.shape(ids)[1])[None]  # [1, P + 1]
+    here = column == tf.shape(prompts.ids)[1] - prompts.length[:, None]  # [B, P + 1]
+    return prompts._replace(
+        ids=tf.where(here, last, ids),
+        mask=tf.where(here, 1, mask),
+        length=prompts.length + 1,
+        refusal=tf.where(prompts.refusal == EMPTY, 0, prompts.refusal),
+    )

@@ -12,8 +12,8 @@ from tfgpt2.errors import explain
 from tfgpt2.generation.buckets import round_up
 
 # Codes of `finish_reason`, and their names at the border.
-RUNNING, LENGTH, EOS, STOP = range(4)
-FINISH_REASONS = ("running", "length", "eos", "stop")
+RUNNING, LENGTH, EOS, STOP, TIME = range(5)
+FINISH_REASONS = ("running", "length", "eos", "stop", "time")
 
 LONGEST_STOP = 256  # bytes of a stop string
 MOST_STOPS = 64  # stop strings of a row

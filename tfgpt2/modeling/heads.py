@@ -204,14 +204,29 @@ class TFGPT2LMHeadModel(TFGPT2PreTrainedModel):
         Args:
             inputs: int `[B, P]`, or the tokenizer's output; also as keyword `input_ids`.
             generation_config: Settings; None is `model.generation_config`.
-            **options: `attention_mask` `[B, P]`, padding on either side; `tokenizer`, needed for
-                `stop_strings`; `jit_compile=False` to run without XLA; and the settings of
-                `GenerationConfig`, one value or one per row, which replace those of the
-                configuration: `max_new_tokens`, `do_sample`, `temperature`, `top_p`, `seed`, ...
+            **options: What to continue: `attention_mask` `[B, P]`, padding on either side;
+                `inputs_embeds` float `[B, P, D]`, in place of ids (then only new tokens come
+                back) or beside them; `past_key_values` of the first columns of the ids; `prefix`,
+                what `model.prefix` returned, before the ids; `encoder_hidden_states` and
+                `encoder_attention_mask` for cross-attention; `negative_prompt_ids` and
+                `negative_prompt_attention_mask` for `guidance_scale`.
+
+                How: `tokenizer`, needed for `stop_strings`, `choices`, `regex` and `json_schema`;
+                `assistant_model`, a smaller model of the same vocabulary that guesses ahead;
+                `logits_processor`, functions `(input_ids [R, S], attention_mask [R, S],
+                scores [R, V]) -> scores`, and `stopping_criteria`, functions `(input_ids,
+                attention_mask) -> bool [R]`, which become part of the compiled program;
+                `streamer` with `put(ids)` and `end()`;
+                `jit_compile=False` to run without XLA.
+
+                And the settings of `GenerationConfig`, one value or one per row, which replace
+                those of the configuration: `max_new_tokens`, `do_sample`, `temperature`, `top_p`,
+                `seed`, `num_beams`, ...
 
         Returns:
-            int32 `[B, P + T]`, prompts and continuations; after a row's end stands
-            `pad_token_id`. With `return_dict_in_generate=True`, a `TFGenerateOutput`.
+            int32 `[R, P + T]`, prompts and continuations, `num_return_sequences` rows for each
+            prompt; after a row's end stands `pad_token_id`. With `return_dict_in_generate=True`,
+            a `TFGenerateOutput`.
 
         Raises:
             TypeError: An option is unknown.
@@ -277,6 +292,30 @@ class TFGPT2LMHeadModel(TFGPT2PreTrainedModel):
         """
         hidden, cache = self.read(ids, mask, columns=columns, in_place=in_place, **context)
         return self.score(hidden[:, -1:])[:, 0], cache  # [B, V]
+
+    def prefix(self, inputs: Any, attention_mask: Any = None) -> Prefix:
+        """Reads a text once, so that any number of others can go on from it.
+
+        Args:
+            inputs: int `[1, S]`, one text for all rows, or `[B, S]`, one for each; also the
+                tokenizer's output.
+            attention_mask: `[B, S]`, padding on either side; None is all ones.
+
+        Returns:
+            What `generate(input_ids, prefix=...)` goes on from.
+
+        Raises:
+            ValueError: The ids do not fit.
+
+        Example:
+            >>> model = TFGPT2LMHeadModel.from_pretrained("shakespeare-tiny")
+            >>> rules = model.prefix([[5, 6, 7]])
+            >>> model.generate([[8]], prefix=rules, max_new_tokens=3, eos_token_id=None).shape
+            TensorShape([1, 4])
+        """
+        from tfgpt2.generation.inputs import read_prefix
+
+        return read_prefix(self, inputs, attention_mask)
 
     def embed(self, ids: tf.Tensor) -> tf.Tensor:
         """Token embeddings: int32 `[B, T]` -> float `[B, T, D]`."""
