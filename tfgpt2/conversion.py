@@ -25,7 +25,7 @@ from tfgpt2.checkpoints.safetensors import Stored
 from tfgpt2.checkpoints.transfer import WeightLoader
 from tfgpt2.config import GPT2Config
 from tfgpt2.errors import explain, nearest
-from tfgpt2.modeling import heads, task_heads
+from tfgpt2.modeling import heads, quantization, task_heads
 from tfgpt2.modeling.layers import initial_weights
 from tfgpt2.modeling.pretrained import TFGPT2PreTrainedModel
 
@@ -119,6 +119,7 @@ def convert(
     with _bar(progress) as step, _beside(dst) as scratch:
         model = _load(kind, config, _Counting(reader, step("Reading")), str(src))
         model.load_settings(files)
+        quantization.refuse(model, "A conversion")
         before = _logits(model)
         notes = _write(model, files, scratch, to, dtype, step("Writing"))
         written, _ = open_checkpoint(Repository(scratch).find, str(dst))

@@ -443,7 +443,7 @@ def test_wrong_settings_are_refused(gen, tmp_path):
         ({"signatures": ["generat"]}, ValueError, "`signatures` must be.*Did you mean 'generate'"),
         ({"signatures": []}, ValueError, "`signatures` must hold at least one"),
         ({"inputs": ["top_k", "top_k"]}, ValueError, "`inputs` must be distinct"),
-        ({"weights": "int8"}, ValueError, "int8 is not supported by exports yet"),
+        ({"weights": "int4"}, ValueError, "must be one of float32, float16, bfloat16, int8"),
         ({"weights": "float61"}, ValueError, "`weights` must be.*Did you mean 'float16'"),
         ({"batch_sizes": [0]}, ValueError, "`batch_sizes` must be distinct integers"),
         ({"batch_sizes": "some"}, ValueError, "`batch_sizes` must be numbers of rows"),

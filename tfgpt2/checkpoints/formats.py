@@ -36,8 +36,8 @@ from tfgpt2.checkpoints.names import with_prefix
 from tfgpt2.config import GPT2Config
 from tfgpt2.errors import explain
 
-_GPT2 = re.compile(r"(?:transformer\.)?h\.\d+\.attn\.c_attn\.weight")
-_TABLE = re.compile(r"(?:transformer\.)?wte\.weight")
+_GPT2 = re.compile(r"(?:transformer\.)?h\.\d+\.attn\.c_attn\.weight(?:_int8)?")
+_TABLE = re.compile(r"(?:transformer\.)?wte\.weight(?:_int8)?")
 _OTHERS = {
     r"bert\.": "BERT",
     r"roberta\.": "RoBERTa",

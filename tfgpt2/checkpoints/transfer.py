@@ -17,7 +17,7 @@ from tfgpt2.errors import explain
 
 _WEIGHT_FILE = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?")
 _STORED_TYPES = ("float64", "float32", "float16", "bfloat16")
-_SHAREABLE = (np.float32, np.float64, np.float16)  # DLPack has no bfloat16 for numpy
+_SHAREABLE = (np.float32, np.float64, np.float16, np.int8)  # DLPack has no bfloat16 for numpy
 _MAX_LISTED = 20  # keys of one kind that an error shows
 
 
@@ -72,7 +72,10 @@ class WeightLoader:
         if found != tuple(shape):
             self._misfits.append(f"{key} is {list(found)} in the file, {list(shape)} in the model")
             return nothing
-        if not tf.as_dtype(kind).is_floating:
+        if dtype == "int8" and kind != np.int8:
+            self._misfits.append(f"{key} holds {kind} in the file, not int8")
+            return nothing
+        if dtype != "int8" and not tf.as_dtype(kind).is_floating:
             self._misfits.append(f"{key} holds {kind} in the file, not floating-point numbers")
             return nothing
         return _as_tensor(self._reader.read(stored), dtype)
@@ -180,7 +183,7 @@ def write_weights(
 def _stored(weight: keras.Variable, dtype: str | None) -> safetensors.Stored:
     """Describes one weight as it will stand in the file."""
     kind = dtype or weight.dtype
-    if kind not in _STORED_TYPES:
+    if dtype is not None and dtype not in _STORED_TYPES:
         raise ValueError(
             explain(
                 "`dtype` must be a floating-point type to store weights in.",

@@ -13,6 +13,7 @@ from tfgpt2.config import GPT2Config
 from tfgpt2.modeling import activations
 from tfgpt2.modeling.attention import attend, merge_heads, split_heads
 from tfgpt2.modeling.blockwise import blockwise_attend
+from tfgpt2.modeling.int8 import Int8Matrix
 
 # What a layer's keys and values go through before the query looks at them: it takes the new
 # keys and values [B, N, T, H] and returns all of them [B, N, S, H].
@@ -78,24 +79,33 @@ class GPT2Layer(keras.layers.Layer):
         initializer: str | keras.Initializer,
         *,
         autocast: bool = True,
+        trainable: bool = True,
+        dtype: str | None = None,
     ) -> keras.Variable:
-        """Creates a trainable weight; see `initial_weights`."""
-        read = _reader.get()
-        value = read(f"{self.path}/{name}", shape, self.variable_dtype) if read else None
+        """Creates a weight, of the policy's type unless told; see `initial_weights`."""
+        read, dtype = _reader.get(), dtype or self.variable_dtype
+        value = read(f"{self.path}/{name}", shape, dtype) if read else None
         if value is not None:
             shape = value.shape.as_list()
 
             def initializer(shape: tuple[int, ...], dtype: str) -> tf.Tensor:
                 return value
 
-        return self.add_weight(name=name, shape=shape, initializer=initializer, autocast=autocast)
+        return self.add_weight(
+            name=name,
+            shape=shape,
+            initializer=initializer,
+            dtype=dtype,
+            autocast=autocast,
+            trainable=trainable,
+        )
 
 
-class Conv1D(GPT2Layer):
+class Conv1D(Int8Matrix, GPT2Layer):
     """An affine map of the last axis, with the kernel stored `[in, out]` as OpenAI had it.
 
-    `project` is the map itself and the one place to exchange, say for int8 kernels; a low-rank
-    adapter (see `tfgpt2.modeling.lora`) adds to whatever it gives.
+    `project` is the map itself, with a float kernel or an int8 one (`tfgpt2.modeling.int8`); a
+    low-rank adapter (see `tfgpt2.modeling.lora`) adds to a float one.
 
     Args:
         inputs: Width of the input.
@@ -112,8 +122,11 @@ class Conv1D(GPT2Layer):
 
     def build(self, input_shape: object = None) -> None:
         """Creates `weight` `[in, out]` and `bias` `[out]`."""
-        normal = keras.initializers.RandomNormal(stddev=self.stddev)
-        self.weight = self.add_parameter("weight", (self.inputs, self.outputs), normal)
+        if self.is_int8:
+            self.add_int8()
+        else:
+            normal = keras.initializers.RandomNormal(stddev=self.stddev)
+            self.weight = self.add_parameter("weight", (self.inputs, self.outputs), normal)
         self.bias = self.add_parameter("bias", (self.outputs,), "zeros")
 
     def call(self, x: tf.Tensor, *, seed: tf.Tensor | None = None) -> tf.Tensor:
@@ -127,7 +140,18 @@ class Conv1D(GPT2Layer):
 
     def project(self, flat: tf.Tensor) -> tf.Tensor:
         """Float `[R, in]` -> `[R, out]`, without an adapter."""
+        if self.is_int8:
+            done = self.multiply(flat) + tf.cast(self.bias, tf.float32)  # [R, out]
+            return tf.cast(done, flat.dtype)
         return tf.nn.bias_add(tf.matmul(flat, self.weight), self.bias)
+
+    def matrix_shape(self) -> tuple[int, int]:
+        """Outputs and inputs."""
+        return self.outputs, self.inputs
+
+    def float_matrix(self) -> tf.Tensor:
+        """The kernel as float32 `[out, in]`."""
+        return tf.transpose(tf.cast(self.weight.value, tf.float32))  # [out, in]
 
     def _adapt(self, flat: tf.Tensor, seed: tf.Tensor | None) -> tf.Tensor:
         """What the adapter adds: float `[R, in]` -> `[R, out]`.
@@ -205,7 +229,7 @@ class LayerNorm(GPT2Layer):
         return tf.cast(normal * weight + bias, x.dtype)
 
 
-class Embedding(GPT2Layer):
+class Embedding(Int8Matrix, GPT2Layer):
     """A table of vectors, which can also score vectors against its rows.
 
     Args:
@@ -221,20 +245,35 @@ class Embedding(GPT2Layer):
 
     def build(self, input_shape: object = None) -> None:
         """Creates `weight` `[count, width]`."""
+        if self.is_int8:
+            self.add_int8()
+            return
         normal = keras.initializers.RandomNormal(stddev=self.stddev)
         # Not cast by Keras: a look-up of a few rows must not first cast the whole table.
         self.weight = self.add_parameter("weight", (self.count, self.width), normal, autocast=False)
 
     def call(self, ids: tf.Tensor) -> tf.Tensor:
         """Int `[...]` in `[0, count)` -> float `[..., width]`."""
-        return tf.cast(tf.gather(self.weight, ids), self.compute_dtype)  # [..., width]
+        rows = self.look_up(ids) if self.is_int8 else tf.gather(self.weight, ids)
+        return tf.cast(rows, self.compute_dtype)  # [..., width]
 
     def score(self, x: tf.Tensor) -> tf.Tensor:
         """Float `[B, T, width]` -> float32 `[B, T, count]`, the product with every row."""
         flat = tf.reshape(x, [-1, self.width])  # [B * T, width]
-        table = tf.cast(self.weight, x.dtype)
-        scores = tf.cast(tf.matmul(flat, table, transpose_b=True), tf.float32)  # [B * T, count]
+        if self.is_int8:
+            scores = self.multiply(flat)  # [B * T, count]
+        else:
+            table = tf.cast(self.weight, x.dtype)
+            scores = tf.cast(tf.matmul(flat, table, transpose_b=True), tf.float32)
         return tf.reshape(scores, tf.concat([tf.shape(x)[:-1], [self.count]], 0))
+
+    def matrix_shape(self) -> tuple[int, int]:
+        """Rows and their width."""
+        return self.count, self.width
+
+    def float_matrix(self) -> tf.Tensor:
+        """The table as float32 `[count, width]`."""
+        return tf.cast(self.weight.value, tf.float32)
 
 
 class GPT2Attention(GPT2Layer):

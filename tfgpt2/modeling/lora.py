@@ -21,6 +21,7 @@ import tensorflow as tf
 from tfgpt2.checkpoints.adapters import Adapter, Factors
 from tfgpt2.checkpoints.names import key_from_path, part
 from tfgpt2.errors import explain, nearest
+from tfgpt2.modeling import quantization
 from tfgpt2.modeling.layers import Conv1D
 from tfgpt2.modeling.surgery import replace_value
 
@@ -99,6 +100,7 @@ def refuse(model: Any, what: str) -> None:
 
 def attach(model: Any, name: str, adapter: Adapter) -> None:
     """Adds an adapter that fits the model, and freezes the base; `activate` makes it act."""
+    quantization.refuse(model, "An adapter")
     if model.adapters is None:
         heads = {key: weight.numpy() for key, weight in head_weights(model).items()}
         model.adapters = Adapters({}, None, False, list(model.trainable_weights), heads)

@@ -11,7 +11,7 @@ import keras
 
 from tfgpt2.config import GPT2Config
 from tfgpt2.errors import explain
-from tfgpt2.modeling import lora
+from tfgpt2.modeling import lora, quantization
 from tfgpt2.modeling.layers import initial_weights
 
 _MAX_SHARD_BYTES = 5_000_000_000
@@ -30,6 +30,7 @@ class StoredModel:
         *,
         config: GPT2Config | None = None,
         dtype: Any = None,
+        quantize: str | None = None,
         revision: str | None = None,
         token: str | bool | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
@@ -49,6 +50,8 @@ class StoredModel:
             config: The configuration to use instead of the checkpoint's own.
             dtype: Keras dtype policy; None is Keras' global one (float32 unless changed),
                 whatever type the file stores.
+            quantize: `"int8"` calls `model.quantize("int8")` after loading; a checkpoint that is
+                quantised stays so without it.
             revision: Branch, tag or commit on the hub.
             token: Access token, or True for the stored one.
             cache_dir: Where downloads are kept.
@@ -59,7 +62,8 @@ class StoredModel:
 
         Raises:
             FileNotFoundError: There is no such model, or it has no weights in a known format.
-            ValueError: A file is broken, or weights and configuration do not fit.
+            ValueError: A file is broken, weights and configuration do not fit, or there is no such
+                quantisation.
             TypeError: An override is no field of the configuration.
 
         Example:
@@ -71,6 +75,8 @@ class StoredModel:
         from tfgpt2.checkpoints.hub import Repository
         from tfgpt2.checkpoints.transfer import WeightLoader
 
+        if quantize is not None:
+            quantization.check_mode(quantize)
         where = (revision, token, cache_dir, subfolder, local_files_only, force_download)
         files = Repository(name, *where)
         shown = f"{name}/{subfolder}" if subfolder else str(name)  # in messages
@@ -90,6 +96,8 @@ class StoredModel:
                 stacklevel=2,
             )
         model.load_settings(files)
+        if quantize is not None and not model.is_quantized:
+            model.quantize(quantize)
         return model
 
     def load_settings(self, files: Any) -> None:
@@ -111,6 +119,9 @@ class StoredModel:
     ) -> None:
         """Writes `config.json` and safetensors weights, which PyTorch transformers loads too.
 
+        A quantised model's file is a quarter of the size and for `from_pretrained` of this package
+        alone; see `tfgpt2.modeling.quantization` for what it holds.
+
         New files are written beside those of an earlier save and take their place at the end, so
         that a save that is interrupted leaves the earlier one whole.
 
@@ -121,8 +132,8 @@ class StoredModel:
 
         Raises:
             NotADirectoryError: `directory` is a file.
-            ValueError: `max_shard_bytes` is not positive, `dtype` is no floating-point type, or an
-                adapter acts that is not merged.
+            ValueError: `max_shard_bytes` is not positive, `dtype` is no floating-point type, an
+                adapter acts that is not merged, or `dtype` is given for a quantised model.
         """
         from tfgpt2.checkpoints.transfer import write_weights
 
@@ -143,6 +154,8 @@ class StoredModel:
                     max_shard_bytes=max_shard_bytes,
                 )
             )
+        if dtype is not None:
+            quantization.refuse(self, "Saving in another `dtype`")
         weights = lora.storable_weights(self)
         write_weights(weights, directory, dtype=dtype, max_shard_bytes=max_shard_bytes)
         config = GPT2Config.from_dict(self.config.to_dict())

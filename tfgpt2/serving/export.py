@@ -87,8 +87,9 @@ def export(
             size of the table and so fewer programs.
         top: Tokens that `next_token` returns.
         inspect_top: Tokens that `inspect` returns for each place.
-        weights: `"float32"`, or `"bfloat16"` or `"float16"`, which store half the bytes and
-            compute in float32; None is the model's own.
+        weights: `"float32"`; `"bfloat16"` or `"float16"`, which store half the bytes and compute
+            in float32; or `"int8"`, a quarter of the bytes, as `model.quantize("int8")` makes them
+            (without XLA it computes in float32 with the same answers). None is the model's own.
         warmup: Write a request for each shape into `assets.extra`, so that a server compiles
             all programs before it is ready.
         jit_compile: Compile the decode loop with XLA. A server must then run with
@@ -129,7 +130,9 @@ def export(
         most_rows=(sizes or rows.DEFAULT_SIZES)[-1],
         stop_limits=tuple(stop_limits),
     )
-    model, kept = storage.convert(generator.model, storage.check_type(weights))
+    model, kept = storage.convert(
+        generator.model, storage.check_type(weights), compiled=jit_compile
+    )
     live = TextGenerator(
         model,
         generator.tokenizer,
@@ -160,7 +163,7 @@ def export(
         add_files=add_files,
     )
     return report._replace(
-        weights=_type_of(model) if weights is None else weights,
+        weights=_type_of(model, weights),
         programs=count_programs(live, options),
         prompt_buckets=tuple(live.prompt_buckets),
         output_buckets=tuple(live.output_buckets),
@@ -213,7 +216,7 @@ def export_task(
     path = _version_path(path, version)
     _check_absent(path)
     tasks.check_head(model)
-    model, kept = storage.convert(model, storage.check_type(weights))
+    model, kept = storage.convert(model, storage.check_type(weights), compiled=False)
     functions = tasks.build(model, tokenizer)
     first = functions["serving_default"]
     specs = first.input_signature
@@ -221,7 +224,7 @@ def export_task(
     inputs = {spec.name: tf.constant(_PROBE) for spec in specs}
     cases = [("serving_default", inputs)] if check else None
     report = _publish(path, functions, [*kept, tokenizer], cases, compiled=False)
-    return report._replace(weights=_type_of(model) if weights is None else weights)
+    return report._replace(weights=_type_of(model, weights))
 
 
 def next_version(base: str | os.PathLike[str]) -> int:
@@ -282,7 +285,10 @@ def _up_to(buckets: Sequence[int], most: int) -> tuple[int, ...]:
     return (*(size for size in buckets if size < most), most)
 
 
-def _type_of(model: Any) -> str:
+def _type_of(model: Any, weights: str | None) -> str:
+    """What the report calls the type of the weights."""
+    if weights is not None or model.is_quantized:
+        return weights or "int8"
     return " and ".join(sorted({tf.as_dtype(weight.dtype).name for weight in model.weights}))
 
 
