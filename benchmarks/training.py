@@ -31,6 +31,7 @@ HERE = Path(__file__).resolve().parent
 SHAPES = {
     "124M": {"layers": 12, "width": 768, "heads": 12, "words": 50257, "length": 1024},
     "short": {"layers": 4, "width": 256, "heads": 4, "words": 8192, "length": 256},
+    "long rows": {"layers": 3, "width": 192, "heads": 6, "words": 50257, "length": 1024},
 }
 OURS = {
     "tfgpt2 plain": (),
@@ -219,7 +220,11 @@ def compare(options: argparse.Namespace) -> list[dict[str, Any]]:
                         found["tokens_per_second"], old.get("tokens_per_second", 0.0)
                     )
                     best[key] = found
-                    print(f"round {round_number + 1}: {name}, B {batch}, {dtype}", file=sys.stderr)
+                    print(
+                        f"round {round_number + 1}: {name}, B {batch}, {dtype}:"
+                        f" {found['tokens_per_second']:.0f} tok/s, {found['peak_mb']:.0f} MB",
+                        file=sys.stderr,
+                    )
     return [
         {"case": name, "batch": batch, "dtype": dtype, **found}
         for (name, batch, dtype), found in best.items()

@@ -115,7 +115,7 @@ def test_unknown_sizes_in_a_graph():
         lambda hidden, labels: chunked_causal_lm_loss(hidden, TABLE, labels, settings),
         input_signature=spec,
     )
-    for rows, length in ((1, 2), (2, 11), (3, 5)):
+    for rows, length in ((1, 2), (2, 11), (3, 5), (0, 4)):
         scores = HIDDEN[:rows, :length] @ TABLE.T
         labels = LABELS[:rows, :length]
         np.testing.assert_allclose(

@@ -48,6 +48,7 @@ def blockwise_attend(
         Float `[B, N, T, H]` in the dtype of `value`.
     """
     length, columns = tf.shape(query)[2], tf.shape(key)[2]
+    block = min(block, query.shape[2] or block)  # a short text is one block without padding
     extra = -length % block
     blocks = (length + extra) // block
     if visible is None:

@@ -50,7 +50,7 @@ def chunked_causal_lm_loss(
         table: Float `[V, D]`, the output matrix; the products run in the dtype of `hidden`, and
             sums over tokens in float32.
         labels: int `[B, T]` in `[0, V)`, shifted here; -100 is left out of the mean.
-        settings: Smoothing, z-loss and the chunk's size; `chunk=None` chooses by `V`.
+        settings: Smoothing, z-loss and the most tokens per chunk; `chunk=None` chooses by `V`.
         training: Compute the gradient together with the loss, which saves a quarter of the work
             when it is asked for and wastes two thirds when it is not.
 
@@ -63,18 +63,23 @@ def chunked_causal_lm_loss(
         1.3862943649291992
     """
     table = tf.convert_to_tensor(table)
-    chunk = settings.chunk or tokens_per_chunk(table.shape[0])
+    limit = settings.chunk or tokens_per_chunk(table.shape[0])
     labels = tf.cast(labels, tf.int32)
     # All T columns stay, so that their number divides well; the last one predicts nothing.
     labels = tf.pad(labels[:, 1:], [[0, 0], [0, 1]], constant_values=IGNORED_LABEL)  # [B, T]
     count = tf.reduce_sum(tf.cast(labels != IGNORED_LABEL, tf.float32))
     rows = tf.reshape(hidden, [-1, table.shape[1]])  # [B * T, D]
     labels = tf.reshape(labels, [-1])  # [B * T]
-    extra = -tf.size(labels) % chunk
+    # As many chunks as the limit asks for, all of one size, so that little is padded.
+    tokens = tf.size(labels) if labels.shape[0] is None else labels.shape[0]
+    larger = max if isinstance(tokens, int) else tf.maximum
+    chunks = larger((tokens + limit - 1) // limit, 1)  # an empty batch has a chunk too
+    chunk = (tokens + chunks - 1) // chunks
+    extra = chunks * chunk - tokens
     rows = tf.pad(rows, [[0, extra], [0, 0]])  # [chunks * chunk, D]
     labels = tf.pad(labels, [[0, extra]], constant_values=IGNORED_LABEL)
-    rows = tf.reshape(rows, [-1, chunk, table.shape[1]])  # [chunks, chunk, D]
-    labels = tf.reshape(labels, [-1, chunk])  # [chunks, chunk]
+    rows = tf.reshape(rows, [chunks, chunk, table.shape[1]])  # [chunks, chunk, D]
+    labels = tf.reshape(labels, [chunks, chunk])  # [chunks, chunk]
     # In float16 the loss scale has to reach the small numbers before they are rounded.
     together = training and hidden.dtype != tf.float16
     total = _summed(rows, table, labels, settings, together=together)

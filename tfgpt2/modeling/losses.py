@@ -18,7 +18,7 @@ class LossSettings:
     Attributes:
         chunked: Never hold the logits of all tokens at once; the model then returns none next to
             a loss.
-        chunk: Tokens per chunk; None chooses by the size of the vocabulary.
+        chunk: Most tokens per chunk; None chooses by the size of the vocabulary.
         label_smoothing: Share of the target that is spread evenly over the vocabulary, in [0, 1).
         z_loss: Factor on the squared logarithm of the softmax's sum, 0 or more; 1e-4 is usual.
 
