@@ -50,7 +50,12 @@ class Adapters:
 
 
 def projections(model: Any) -> dict[str, Conv1D]:
-    """The layers that an adapter can change, by checkpoint key without `.weight`."""
+    """The layers that an adapter can change, by checkpoint key without `.weight`.
+
+    Raises:
+        ValueError: The model is quantised.
+    """
+    quantization.refuse(model, "An adapter")
     layers = [layer for layer in model._flatten_layers() if isinstance(layer, Conv1D)]
     return {key_from_path(one.weight.path).removesuffix(".weight"): one for one in layers}
 
@@ -100,7 +105,6 @@ def refuse(model: Any, what: str) -> None:
 
 def attach(model: Any, name: str, adapter: Adapter) -> None:
     """Adds an adapter that fits the model, and freezes the base; `activate` makes it act."""
-    quantization.refuse(model, "An adapter")
     if model.adapters is None:
         heads = {key: weight.numpy() for key, weight in head_weights(model).items()}
         model.adapters = Adapters({}, None, False, list(model.trainable_weights), heads)
