@@ -19,6 +19,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from tfgpt2.commands_serve import serve
+from tfgpt2.quiet import quiet
 
 DEFAULT_MODEL = "shakespeare-tiny"
 
@@ -30,7 +31,7 @@ app = typer.Typer(
 )
 evaluate = typer.Typer(help="Measure a model on text.", no_args_is_help=True)
 app.add_typer(evaluate, name="eval")
-# A descriptor of its own, so that `_quiet` can silence the usual one without silencing this.
+# A descriptor of its own, so that `quiet` can silence the usual one without silencing this.
 _notes = Console(file=os.fdopen(os.dup(2), "w", encoding="utf-8", errors="replace"))
 
 Model = Annotated[str, typer.Option("--model", "-m", help="Bundled name, directory or hub name.")]
@@ -108,7 +109,8 @@ def export(
         list[str] | None, typer.Option(help="May be given several times; all of them otherwise.")
     ] = None,
     weights: Annotated[
-        str | None, typer.Option(help="float32, bfloat16 or float16; the model's own otherwise.")
+        str | None,
+        typer.Option(help="float32, bfloat16, float16 or int8; the model's own otherwise."),
     ] = None,
     batch_sizes: Annotated[
         str, typer.Option(help="Such as 1,4,16; 'auto', or 'any' for no padding.")
@@ -128,6 +130,13 @@ def export(
     jit_compile: Annotated[
         bool, typer.Option(help="Compile with XLA; the server then needs its XLA flag.")
     ] = True,
+    prefix: Annotated[
+        str | None, typer.Option(help="A text before every prompt, read once.")
+    ] = None,
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option("--input", help="A setting that requests give; may be given several times."),
+    ] = None,
     check: Annotated[bool, typer.Option(help="Compare with a clean process.")] = True,
 ) -> None:
     """Write a string-to-string SavedModel for TensorFlow Serving."""
@@ -135,6 +144,8 @@ def export(
     options = {
         "version": "next" if next_version else None,
         "signatures": signature or None,
+        "inputs": inputs or None,
+        "prefix": prefix,
         "weights": weights,
         "batch_sizes": sizes[batch_sizes] if batch_sizes in sizes
         else _numbers("--batch-sizes", batch_sizes),
@@ -248,7 +259,7 @@ def _evaluate(what: str, model: str, file: Path, json: bool, **options: Any) -> 
         module, name = what.split(".")
         function = getattr(importlib.import_module(f"tfgpt2.evaluation.{module}"), name)
         parts = TFGPT2LMHeadModel.from_pretrained(model), TFGPT2Tokenizer.from_pretrained(model)
-    with _quiet():
+    with quiet():
         found = dataclasses.asdict(function(*parts, file, progress=_notes, **options))
     if json:
         print(dumps({"model": model, "file": str(file)} | found))
@@ -356,25 +367,8 @@ def _write(text: str) -> None:
 @contextlib.contextmanager
 def _working(what: str) -> Iterator[Any]:
     """Shows that something takes a moment, and silences the libraries' notes meanwhile."""
-    with _notes.status(f"{what} ...") as status, _quiet():
+    with _notes.status(f"{what} ...") as status, quiet():
         yield status
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Drops what C++ libraries print to standard error; they know nothing of Python's streams."""
-    if os.environ.get("TFGPT2_TRACEBACK"):
-        yield
-        return
-    sys.stderr.flush()
-    saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 2)
-    try:
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-        os.close(null)
 
 
 if __name__ == "__main__":

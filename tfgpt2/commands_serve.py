@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from tfgpt2.errors import explain
+from tfgpt2.quiet import quiet
 
 
 def serve(
@@ -48,8 +49,9 @@ def serve(
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
     logging.getLogger("absl").setLevel(logging.ERROR)
     try:
-        from tfgpt2.serving.server.run import run
-        from tfgpt2.serving.server.settings import BatchSettings, ServerSettings
+        with quiet():  # TensorFlow is imported here
+            from tfgpt2.serving.server.run import run
+            from tfgpt2.serving.server.settings import BatchSettings, ServerSettings
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("tfgpt2"):
             raise
