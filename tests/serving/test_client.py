@@ -15,7 +15,7 @@ import pytest
 from fake_model import SCRIPT
 
 from tfgpt2.serving import Client, ClientError
-from tfgpt2.serving.client import failures, retrying, settings, streaming
+from tfgpt2.serving.client import failures, records, retrying, settings, streaming
 
 TEXT = SCRIPT.decode()
 
@@ -490,3 +490,16 @@ def test_json_is_what_the_server_reads(client, rest):
     client.generate("a\ud800", seed=2**63 - 1)  # half a surrogate pair is no character
     inputs = json.loads(rest.requests[0].content)["inputs"]
     assert inputs["text"] == [{"b64": "Ye2ggA=="}] and inputs["seed"] == [2**63 - 1]
+
+
+def test_several_texts_of_a_prompt_are_lists():
+    one = fake_model.generate(
+        {"text": [b"", b"To"], "max_new_tokens": [3], "temperature": [0], "stop": [[b""]]}
+    )
+    columns = {name: [value, value] for name, value in one.items()}  # [2, 2, ...]
+    columns["score"] = [[-0.5, -0.7], [-0.1, -0.2]]
+    found = records.generations(columns)
+    assert [[text.text for text in row] for row in found] == [one["text"]] * 2
+    assert found[1][1].score == -0.2 and found[0][0].top_logprobs is None
+    columns = one | {"top_ids": [[[7, 8]] * 3] * 2, "top_logprobs": [[[-0.1, -2.0]] * 3] * 2}
+    assert records.generations(columns)[0].top_logprobs == [{7: -0.1, 8: -2.0}] * 3

@@ -120,7 +120,8 @@ class Client:
                 whatever the export's settings are: REST has no way to leave an input out.
 
         Returns:
-            A `Generation`, or a list of them for a list.
+            A `Generation`, or a list of them for a list. Where the export writes several texts for
+            each prompt, a list of them is in place of each.
 
         Raises:
             ClientError: The request came to nothing.
@@ -183,7 +184,11 @@ class Client:
 
         def ask(text: bytes, values: Mapping[str, Any]) -> Generation:
             columns = {name: [value] for name, value in values.items()} | {"stop": [[""]]}
-            return self._generations("generate", {"text": [text]} | columns, options, 1)[0]
+            found = self._generations("generate", {"text": [text]} | columns, options, 1)[0]
+            if isinstance(found, list) or found.score is not None:
+                what = "searches with beams or writes several texts: such texts do not stream"
+                raise InvalidRequest(self._place, what)
+            return found
 
         return TextStream(ask, settings.as_bytes(prompt), one_each, [s for s in stops if s],
                           chunk_tokens)  # fmt: skip

@@ -22,6 +22,9 @@ class Generation:
         logprob: Log-probability of the continuation in nats, under the model's own distribution.
         token_logprobs: The same per token.
         finish_reason: `"length"`, `"eos"`, `"stop"`, `"prompt_too_long"` or `"empty_prompt"`.
+        score: Of an export with beams: what they compare, see `saved_models/README.md`.
+        top_logprobs: Of an export with `top_logprobs`: for each token, the likeliest ids and
+            their nats.
     """
 
     text: str
@@ -32,6 +35,8 @@ class Generation:
     logprob: float
     token_logprobs: list[float]
     finish_reason: str
+    score: float | None = None
+    top_logprobs: list[dict[int, float]] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,8 +172,14 @@ class ServedModel:
     signatures: dict[str, Signature]
 
 
-def generations(columns: Columns) -> list[Generation]:
-    """Reads the outputs of `generate` or `serving_default`."""
+def generations(columns: Columns) -> list[Generation | list[Generation]]:
+    """Reads the outputs of `generate` or `serving_default`.
+
+    Where the export writes several texts for each prompt, a list of them is in place of each.
+    """
+    if any(isinstance(count, list) for count in columns["num_tokens"]):
+        rows = range(len(columns["num_tokens"]))
+        return [generations({name: value[row] for name, value in columns.items()}) for row in rows]
     return [
         Generation(
             text=columns["text"][row],
@@ -179,6 +190,17 @@ def generations(columns: Columns) -> list[Generation]:
             logprob=columns["logprob"][row],
             token_logprobs=columns["token_logprobs"][row][:count],
             finish_reason=columns["finish_reason"][row],
+            score=columns["score"][row] if "score" in columns else None,
+            top_logprobs=[
+                dict(zip(*pair, strict=True))
+                for pair in zip(
+                    columns["top_ids"][row][:count],
+                    columns["top_logprobs"][row][:count],
+                    strict=True,
+                )
+            ]
+            if "top_ids" in columns
+            else None,
         )
         for row, count in enumerate(columns["num_tokens"])
     ]

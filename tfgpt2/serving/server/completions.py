@@ -180,6 +180,8 @@ class Completions:
             with self._service.counted("completions", asked.model), self._hold(asked) as servable:
                 for name in ("tokenize", "detokenize"):
                     _require(servable, name, "stream")
+                if "score" in servable.signatures["generate"].outputs:
+                    raise invalid("A search with beams does not stream.", param="stream")
                 ask = Caller(self._service, servable)
                 prompts = await _prompt_bytes(ask, asked)
                 rows = [prompt for prompt in prompts for _ in range(asked.n)]
@@ -211,6 +213,13 @@ class Completions:
             raise ServingError("NOT_FOUND", message, param="model") from error
         with self._service.lease(Target(asked.model)) as servable:
             _require(servable, "generate", "model")
+            shape = servable.signatures["generate"].outputs["text"].shape
+            if shape is not None and len(shape) > 1:
+                raise invalid(
+                    "This model was exported with several texts for each prompt, which completions"
+                    " cannot tell apart. Use :predict.",
+                    param="model",
+                )
             yield servable
 
 
