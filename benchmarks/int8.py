@@ -1,0 +1,148 @@
+"""int8 against float32: the decode step's time, and what the rounding costs in quality.
+
+    python benchmarks/int8.py                 # speed at the 124M shape, random weights
+    python benchmarks/int8.py --quality       # perplexity and greedy tokens of trained models
+    python benchmarks/int8.py --quality --data ../shared/data
+
+A step is the difference between decoding many tokens and one, divided by the rest, so reading the
+prompt does not count. Each round times every program once, in turn, so a machine that slows down
+slows all; the table shows medians and the ratio of them. CPU is the processor time of all threads,
+which a busy machine changes less.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import statistics
+import time
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+
+import numpy as np
+import tensorflow as tf
+
+import tfgpt2
+from tfgpt2.evaluation.perplexity import perplexity
+from tfgpt2.modeling.quantization import quantized_copy
+
+PROMPT, STEPS = 32, 32
+PROMPTS, PROMPT_TOKENS, NEW_TOKENS = 50, 16, 32
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def program(model, rows):
+    """A greedy decoder: from the number of steps to how long they took, wall and CPU seconds."""
+    ids = tf.constant(np.random.default_rng(0).integers(0, model.config.vocab_size, (rows, PROMPT)))
+    ids = tf.cast(ids, tf.int32)
+
+    @tf.function(jit_compile=True, autograph=False)
+    def decode(ids, steps):
+        columns = tf.constant(PROMPT + STEPS + 1)
+        logits, cache = model.prefill(ids, tf.ones_like(ids), columns=columns, in_place=True)
+        everywhere = tf.ones([rows, 1], tf.bool)
+
+        def step(count, token, cache):
+            logits, cache = model.decode_step(token, everywhere, cache, in_place=True)
+            return count + 1, tf.argmax(logits, -1, tf.int32), cache  # [B, 1]
+
+        first = tf.argmax(logits, -1, tf.int32)[:, None]  # [B, 1]
+        start = (tf.constant(0), first, cache)
+        return tf.while_loop(lambda count, *_: count < steps, step, start)[1]
+
+    def run(steps):
+        wall, cpu = time.perf_counter(), time.process_time()
+        decode(ids, tf.constant(steps)).numpy()
+        return time.perf_counter() - wall, time.process_time() - cpu
+
+    run(1)
+    return run
+
+
+def speed(rounds: int, batches: list[int]) -> None:
+    """Prints the table of decode steps."""
+    wide = tfgpt2.TFGPT2LMHeadModel(tfgpt2.GPT2Config())
+    models = {"float32": wide, "int8": quantized_copy(wide)}
+    runs = {(rows, name): program(m, rows) for rows in batches for name, m in models.items()}
+    times = {key: [] for key in runs}
+    for _ in range(rounds):
+        for key, run in runs.items():
+            many, one = run(STEPS + 1), run(1)
+            times[key].append([(a - b) / STEPS * 1e3 for a, b in zip(many, one, strict=True)])
+    machine = f"{os.cpu_count()} CPUs ({platform.machine()}), load {os.getloadavg()[0]:.1f}"
+    print(f"TensorFlow {tf.__version__}, {machine}")
+    print(f"124M shape, prompt {PROMPT}, {STEPS} steps, {rounds} rounds; ms/step")
+    print("| rows | float32 | int8 | ratio | float32, CPU | int8, CPU | ratio |")
+    print("|---|---|---|---|---|---|---|")
+    for rows in batches:
+        cells = []
+        for kind in (0, 1):  # wall, CPU
+            a, b = (statistics.median(t[kind] for t in times[rows, name]) for name in models)
+            cells += [f"{a:.1f}", f"{b:.1f}", f"{a / b:.2f}"]
+        print(f"| {rows} | {' | '.join(cells)} |")
+
+
+def quality(data: Path) -> None:
+    """Prints what the rounding changes in trained models."""
+    shakespeare = (data / "text" / "tinyshakespeare.txt").read_text(encoding="utf-8")
+    slm = data / "checkpoints" / "slm4096"
+    corpus = (slm / "corpus.txt").read_text(encoding="utf-8")
+    cases = {
+        "shakespeare-tiny": ("shakespeare-tiny", shakespeare[-len(shakespeare) // 10 :]),
+        "slm4096": (str(slm), corpus[-min(len(corpus), 100_000) :]),
+    }
+    print(
+        f"{PROMPTS} greedy continuations of {NEW_TOKENS} tokens; first difference: after how many"
+    )
+    print("| model | bytes of text | perplexity float32 | int8 | change | same next token |"
+          " same continuations | first difference |")  # fmt: skip
+    print("|---|---|---|---|---|---|---|---|")
+    for title, (name, text) in cases.items():
+        wide = tfgpt2.TFGPT2LMHeadModel.from_pretrained(name)
+        tokenizer = tfgpt2.TFGPT2Tokenizer.from_pretrained(name)
+        small = quantized_copy(wide)
+        small.generation_config = wide.generation_config
+        a, b = (perplexity(model, tokenizer, text).perplexity for model in (wide, small))
+        same, alike, until = agreement(wide, small, tokenizer, text)
+        print(f"| {title} | {len(text.encode())} | {a:.3f} | {b:.3f} | {100 * (b / a - 1):+.2f} % |"
+              f" {100 * same:.1f} % | {alike} of {PROMPTS} | {until:.1f} |")  # fmt: skip
+
+
+def agreement(wide, small, tokenizer, text: str) -> tuple[float, int, float]:
+    """How often two models choose the same token, greedily.
+
+    Returns:
+        The share of places at which both choose alike after the same text (the float model's
+        continuations); how many continuations are the same to the end; and the mean number of
+        tokens before the first difference.
+    """
+    ids = tokenizer([text])["input_ids"].numpy()[0]
+    starts = np.linspace(0, len(ids) - PROMPT_TOKENS, PROMPTS).astype(int)
+    prompts = np.stack([ids[start : start + PROMPT_TOKENS] for start in starts])
+    free = {"do_sample": False, "max_new_tokens": NEW_TOKENS, "min_new_tokens": NEW_TOKENS}
+    a, b = (model.generate(prompts, **free).numpy()[:, PROMPT_TOKENS:] for model in (wide, small))
+    equal = np.cumprod(a == b, axis=1)
+    whole = np.concatenate([prompts, a], axis=1)[:, :-1]
+    choices = [m(whole).logits.numpy()[:, PROMPT_TOKENS - 1 :].argmax(-1) for m in (wide, small)]
+    return float(np.mean(choices[0] == choices[1])), int(equal[:, -1].sum()), equal.sum(1).mean()
+
+
+def main() -> None:
+    """Reads the arguments."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quality", action="store_true", help="quality instead of speed")
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
+    arguments = parser.parse_args()
+    if arguments.quality:
+        quality(arguments.data)
+    else:
+        speed(arguments.rounds, arguments.batches)
+
+
+if __name__ == "__main__":
+    main()
