@@ -65,8 +65,9 @@ def test_records(gen):
         np.testing.assert_allclose(record.token_logprobs, chosen, atol=1e-4)
     assert {field.name for field in dataclasses.fields(records[0])} == {
         "text", "text_bytes", "token_ids", "prompt_tokens", "truncated", "logprob",
-        "token_logprobs", "finish_reason",
+        "token_logprobs", "finish_reason", "score", "top_logprobs",
     }  # fmt: skip
+    assert records[0].score is records[0].top_logprobs is None
 
 
 def test_rows_do_not_know_of_each_other(gen):
@@ -363,10 +364,12 @@ def test_prompts_that_are_no_text(gen, prompts):
 
 @pytest.mark.parametrize(("options", "error", "message"), [
     ({"temprature": 1}, TypeError, r"no option 'temprature'.*temprature=1.*mean 'temperature'"),
-    ({"do_sample": True}, TypeError, r"no option 'do_sample'"),
+    ({"output_scores": True}, TypeError, r"no option 'output_scores'"),
+    ({"max_length": 9}, TypeError, r"no option 'max_length'"),
     ({"temperature": -1}, ValueError, r"`temperature` must be a number.*temperature=-1"),
     ({"top_p": 1.01}, ValueError, r"`top_p` must be"),
-    ({"top_k": [1, 2, 3]}, ValueError, r"`top_k` must be one value or 2 values"),
+    ({"temperature": 1, "top_k": [1, 2, 3]}, ValueError, r"`top_k` must be one value or 2 values"),
+    ({"top_k": 3}, ValueError, r"`top_k` acts on sampling only.*do_sample=True"),
     ({"max_new_tokens": 1.5}, TypeError, r"`max_new_tokens` must be an integer"),
     ({"max_new_tokens": "9"}, TypeError, r"`max_new_tokens` must be an integer"),
     ({"seed": -5}, ValueError, r"`seed` must be"),
@@ -417,8 +420,17 @@ def test_generators_that_are_refused(gen):
         TextGenerator(model, tokens, {"top_k": 5})
     with pytest.raises(ValueError, match="The default of `temperature` must be one value"):
         TextGenerator(model, tokens, GenerationConfig(do_sample=True, temperature=[1.0, 0.5]))
-    with pytest.raises(ValueError, match="`num_beams` is not supported yet"):
-        TextGenerator(model, tokens, GenerationConfig.from_dict({"num_beams": 3}))
+    with pytest.raises(ValueError, match="The default of `no_repeat_ngram_size` must be one"):
+        TextGenerator(model, tokens, GenerationConfig(no_repeat_ngram_size=[1, 2]))
+    with pytest.raises(ValueError, match="must be a multiple of `num_beam_groups`"):
+        TextGenerator(model, tokens, GenerationConfig.from_dict({"num_beam_groups": 2}))
+    with pytest.raises(ValueError, match="`assistant` must be a TFGPT2LMHeadModel with the"):
+        TextGenerator(model, tokens, assistant=tokens)
+    with pytest.raises(ValueError, match="`prefix` must have two tokens or more"):
+        TextGenerator(model, tokens, prefix="")
+    with pytest.raises(ValueError, match="(?s)a prefix keeps none.*prefix='abc'"):
+        config = GenerationConfig(penalty_alpha=0.5, top_k=4)
+        TextGenerator(model, tokens, config, prefix="abc")
     with pytest.raises(TypeError, match="`stop_strings` must be"):
         TextGenerator(model, tokens, GenerationConfig(stop_strings=5))
 

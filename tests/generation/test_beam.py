@@ -16,8 +16,8 @@ from tfgpt2 import GenerationConfig
 from tfgpt2.generation import beam, stopping
 from tfgpt2.generation.beam import BeamRequest
 from tfgpt2.generation.decoder import Decoder
-from tfgpt2.generation.loop import Request
 from tfgpt2.generation.options import ROW_OPTIONS
+from tfgpt2.generation.request import Program, Prompt, Request
 
 GOLDEN = json.loads((Path(__file__).parent.parent / "golden" / "beam.json").read_text())["found"]
 STOPS = {False: beam.HEURISTIC, True: beam.FULL, "never": beam.EXACT}
@@ -368,25 +368,27 @@ def test_beam_sampling_through_generate(model):
 def test_no_setting_asks_for_another_program():
     """Once compiled, other values take no more than a fifth of the first call's time."""
     decoder, rows = Decoder(Table(np.zeros([1, 9, 9])), jit_compile=True), 2
-    search = decoder.search(2)
-    assert decoder.search(2) is search is not decoder.search(3)
-    ids, mask = right_aligned([[1, 2], [3]])
+    prompt = Prompt(*right_aligned([[1, 2], [3]]))
     times = []
     for power, early, most, heat in ((1.0, True, 4, 0.0), (2.0, False, 3, 1.0),
                                      (-0.5, "never", 2, 0.5)):  # fmt: skip
-        request = beam_request(rows, eos=[4], length_penalty=power, early_stopping=early,
-                               max_new_tokens=most, temperature=heat, top_k=most)  # fmt: skip
+        asked = beam_request(rows, eos=[4], length_penalty=power, early_stopping=early,
+                             max_new_tokens=most, temperature=heat, top_k=most)  # fmt: skip
+        request = asked.row._replace(
+            length_penalty=asked.length_penalty, early_stopping=asked.early_stopping
+        )
         begin = time.perf_counter()
-        search(ids, mask, request, tf.zeros([rows, 4], tf.int32))
+        decoder.run(Program(beams=2), prompt, request, tf.zeros([rows, 4], tf.int32))
         times.append(time.perf_counter() - begin)
     assert max(times[1:]) < times[0] / 5
-    assert search.experimental_get_tracing_count() == 1
+    (program,) = decoder._made.values()
+    assert program.experimental_get_tracing_count() == 1
 
 
 @pytest.mark.parametrize(("options", "error", "message"), [
     ({"num_beams": 2, "num_return_sequences": 3}, ValueError,
      "`num_return_sequences` must not be larger than `num_beams`.*num_beams=2"),
-    ({"num_return_sequences": 2}, ValueError, "must not be larger than `num_beams`.*num_beams=1"),
+    ({"num_return_sequences": 2}, ValueError, "needs sampling or beams.*num_return_sequences=2"),
     ({"early_stopping": True}, ValueError, "`early_stopping` acts on beam search only"),
     ({"early_stopping": "never"}, ValueError, "`early_stopping` acts on beam search only"),
     ({"length_penalty": 2.0}, ValueError, "`length_penalty` acts on beam search only"),
@@ -399,11 +401,16 @@ def test_no_setting_asks_for_another_program():
     ({"num_beams": 0}, ValueError, "`num_beams` must be an integer of 1 or more"),
     ({"num_beams": 2.0}, ValueError, "`num_beams` must be an integer of 1 or more"),
     ({"num_beams": 2, "num_return_sequences": 0}, ValueError, "integer of 1 or more"),
-    ({"num_beams": 2, "stop_strings": "a"}, ValueError, "not supported yet in beam search"),
+    ({"num_beams": 2, "output_scores": True}, ValueError, "Use token_logprobs and sequences_sco"),
+    ({"num_beams": 2, "max_time": 1.0}, ValueError, "`max_time` can end greedy decoding and samp"),
+    ({"num_beams": 2, "prompt_lookup_num_tokens": 3}, ValueError, "Lookup decoding is for greedy"),
     ({"num_beams": 2, "top_p": 0.5}, ValueError, "`top_p` acts on sampling only"),
-    ({"num_beams": 4, "num_beam_groups": 2}, ValueError, "`num_beam_groups` is not supported yet"),
-    ({"num_beams": 4, "diversity_penalty": 0.5}, ValueError, "`diversity_penalty` is not supp"),
-    ({"num_beams": 4, "streamer": print}, ValueError, "`streamer` is not supported yet"),
+    ({"num_beams": 4, "num_beam_groups": 2}, ValueError, "and `num_beam_groups` go together"),
+    ({"num_beams": 4, "diversity_penalty": 0.5}, ValueError, "and `num_beam_groups` go together"),
+    ({"num_beams": 4, "num_beam_groups": 3}, ValueError, "`num_beams` must be a multiple of"),
+    ({"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 0.5, "do_sample": True},
+     ValueError, "Groups of beams do not sample"),
+    ({"num_beams": 4, "streamer": print}, ValueError, "A streamer gets one text"),
 ])  # fmt: skip
 def test_options_that_are_refused(model, options, error, message):
     with pytest.raises(error, match=f"(?s){message}"):
@@ -424,4 +431,4 @@ def test_files_keep_the_options_of_beams(tmp_path):
     assert json.loads((tmp_path / "generation_config.json").read_text()) == {
         "num_beams": 4, "length_penalty": 0.7, "early_stopping": "never"}  # fmt: skip
     found = GenerationConfig.from_pretrained(tmp_path)
-    assert found.beams == 4 and found.beam_options()["early_stopping"] == beam.EXACT
+    assert found.beams == 4 and found.early_stopping == "never"

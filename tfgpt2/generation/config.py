@@ -438,7 +438,7 @@ def check_asked(config: GenerationConfig, options: Mapping[str, Any]) -> None:
         name: options[name]
         for name in SAMPLING
         if name in sampling
-        and not _is_one_of(options.get(name), (None, _DEFAULTS[name], OPTIONS[name].off))
+        and not _all_of(options.get(name), (None, _DEFAULTS[name], OPTIONS[name].off))
     }
     if asked and not config.do_sample:
         raise ValueError(
@@ -489,6 +489,13 @@ def _unknown(name: str, value: Any) -> str:
 def _is_one_of(value: Any, choices: tuple[Any, ...]) -> bool:
     """Whether a value, which may be an array, is one of some plain ones."""
     return any(value is one for one in choices) or (np.ndim(value) == 0 and value in choices)
+
+
+def _all_of(value: Any, choices: tuple[Any, ...]) -> bool:
+    """Whether a value, or every entry of a list or an array, is one of some plain ones."""
+    if np.ndim(value) == 0:
+        return _is_one_of(value, choices)
+    return all(_is_one_of(one, choices) for one in np.asarray(value).reshape(-1).tolist())
 
 
 def _check_count(name: str, value: Any, *, least: int = 0) -> None:
