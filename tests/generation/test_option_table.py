@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tfgpt2 import GenerationConfig
-from tfgpt2.generation.config import ELSEWHERE
+from tfgpt2.generation.known_options import ELSEWHERE
 
 PAGE = (Path(__file__).parents[2] / "docs" / "generation.md").read_text()
 ROWS = {

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from tfgpt2.errors import explain, nearest
+from tfgpt2.generation.contradictions import check_asked, check_together, is_one_of
+from tfgpt2.generation.known_options import COUNTS, DEFAULTS, ELSEWHERE, FLAGS, SAMPLING
 from tfgpt2.generation.options import (
-    BEAM_OPTIONS,
     OPTIONS,
     ROW_OPTIONS,
     check_row_option,
@@ -21,106 +22,6 @@ from tfgpt2.generation.options import (
 )
 
 CONFIG_NAME = "generation_config.json"
-
-
-# transformers' names and defaults of everything `model.generate` understands, and a few names of
-# our own at the end of each group.
-_DEFAULTS: dict[str, Any] = {
-    "max_length": None,
-    "max_new_tokens": None,
-    "min_length": 0,
-    "min_new_tokens": None,
-    "max_time": None,
-    "stop_strings": None,
-    "do_sample": False,
-    "num_beams": 1,
-    "num_beam_groups": 1,
-    "penalty_alpha": None,
-    "prompt_lookup_num_tokens": None,
-    "max_matching_ngram_size": 3,
-    "num_assistant_tokens": 5,
-    "use_cache": True,
-    "temperature": 1.0,
-    "top_k": 50,
-    "top_p": 1.0,
-    "min_p": None,
-    "typical_p": 1.0,
-    "epsilon_cutoff": 0.0,
-    "eta_cutoff": 0.0,
-    "seed": None,
-    "repetition_penalty": 1.0,
-    "encoder_repetition_penalty": 1.0,
-    "presence_penalty": 0.0,
-    "frequency_penalty": 0.0,
-    "no_repeat_ngram_size": 0,
-    "encoder_no_repeat_ngram_size": 0,
-    "bad_words_ids": None,
-    "sequence_bias": None,
-    "suppress_tokens": None,
-    "begin_suppress_tokens": None,
-    "forced_bos_token_id": None,
-    "forced_eos_token_id": None,
-    "exponential_decay_length_penalty": None,
-    "guidance_scale": None,
-    "remove_invalid_values": False,
-    "renormalize_logits": False,
-    "choices": None,
-    "regex": None,
-    "json_schema": None,
-    "length_penalty": 1.0,
-    "early_stopping": False,
-    "diversity_penalty": 0.0,
-    "num_return_sequences": 1,
-    "best_of": None,
-    "bos_token_id": None,
-    "eos_token_id": None,
-    "pad_token_id": None,
-    "return_dict_in_generate": False,
-    "output_scores": False,
-    "output_logits": False,
-    "output_attentions": False,
-    "output_hidden_states": False,
-    "top_logprobs": 0,
-}
-SAMPLING = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
-_BEAMS_ONLY = (*BEAM_OPTIONS, "num_beam_groups")
-_FLAGS = ("do_sample", "use_cache", "return_dict_in_generate", "output_scores", "output_logits",
-          "output_attentions", "output_hidden_states")  # fmt: skip
-# Counts: the least value of each.
-_COUNTS = {
-    "max_length": 0, "min_length": 0, "bos_token_id": 0, "pad_token_id": 0, "num_beams": 1,
-    "num_beam_groups": 1, "num_return_sequences": 1, "best_of": 1, "prompt_lookup_num_tokens": 1,
-    "max_matching_ngram_size": 1, "num_assistant_tokens": 1, "top_logprobs": 0,
-}  # fmt: skip
-
-# Options of transformers that ask for something else here: what to do instead. The values that
-# ask for nothing are accepted, in files any value is kept.
-ELSEWHERE: dict[str, tuple[tuple[Any, ...], str]] = {
-    "force_words_ids": ((None,), "Use regex=..., choices=... or json_schema=..."),
-    "constraints": ((None,), "Use regex=..., choices=... or json_schema=..."),
-    "prefix_allowed_tokens_fn": ((None,), "Use regex=..., choices=... or a logits_processor."),
-    "token_healing": ((False, None), "End the prompt at a token's boundary: without a space."),
-    "watermarking_config": ((None,), "Pass a logits_processor that adds the watermark's bias."),
-    "dola_layers": ((None,), "There is no such decoding here; try guidance_scale=..."),
-    "assistant_early_exit": ((None,), "Pass assistant_model=..., a smaller model."),
-    "assistant_confidence_threshold": ((None, 0.4), "Set num_assistant_tokens."),
-    "num_assistant_tokens_schedule": (("constant", None), "The number stays the same here."),
-    "assistant_lookbehind": ((None, 10), "The assistant has the same vocabulary here."),
-    "target_lookbehind": ((None, 10), "The assistant has the same vocabulary here."),
-    "is_assistant": ((False, None), "Pass the model as assistant_model=..."),
-    "decoder_start_token_id": ((None,), "GPT-2 has no decoder of its own; use bos_token_id."),
-    "cache_implementation": ((None, "static"), "The cache is always static here."),
-    "cache_config": ((None,), "The cache is always static here."),
-    "return_legacy_cache": ((True, None), "Pass prefix=model.prefix(ids) to go on from a text."),
-    "prefill_chunk_size": ((None,), "The prompt is always read at once."),
-    "low_memory": ((False, None), "Use fewer beams, or smaller batches."),
-    "compile_config": ((None,), "Use jit_compile=False to run without XLA."),
-    "disable_compile": ((False, None), "Use jit_compile=False to run without XLA."),
-    "synced_gpus": ((False, None), "Rows of a batch never wait for another process here."),
-    "use_model_defaults": ((True, None), "Pass a generation_config=... of your own."),
-    "custom_generate": ((None,), "No code is loaded from a hub; write a logits_processor."),
-    "trust_remote_code": ((False, None), "No code is loaded from a hub."),
-}
 
 
 class GenerationConfig:
@@ -161,8 +62,8 @@ class GenerationConfig:
 
     def _assign(self, values: Mapping[str, Any]) -> None:
         """Takes known options as attributes and keeps foreign ones apart."""
-        known = {n: v for n, v in values.items() if n in _DEFAULTS or n in ELSEWHERE}
-        self.__dict__.update(copy.deepcopy(_DEFAULTS) | known)
+        known = {n: v for n, v in values.items() if n in DEFAULTS or n in ELSEWHERE}
+        self.__dict__.update(copy.deepcopy(DEFAULTS) | known)
         self.__dict__["_foreign"] = {n: v for n, v in values.items() if n not in known}
 
     def __getattr__(self, name: str) -> Any:
@@ -174,7 +75,7 @@ class GenerationConfig:
     def __setattr__(self, name: str, value: Any) -> None:
         if name in self.__dict__.get("_foreign", {}):
             self._foreign[name] = value
-        elif name in _DEFAULTS or name in ELSEWHERE:
+        elif name in DEFAULTS or name in ELSEWHERE:
             self.__dict__[name] = value
         else:
             raise AttributeError(_unknown(name, value))
@@ -188,7 +89,7 @@ class GenerationConfig:
         """
         self._check_values()
         for name, (neutral, fix) in ELSEWHERE.items():
-            if not _is_one_of(self.__dict__.get(name), neutral):
+            if not is_one_of(self.__dict__.get(name), neutral):
                 raise ValueError(
                     explain(
                         f"The option `{name}` of transformers does nothing here.",
@@ -203,14 +104,14 @@ class GenerationConfig:
         for name in OPTIONS:
             if name != "early_stopping" and getattr(self, name) is not None:
                 check_row_option(name, getattr(self, name))
-        for name, least in _COUNTS.items():
+        for name, least in COUNTS.items():
             _check_count(name, getattr(self, name), least=least)
         for name in ("eos_token_id", "forced_bos_token_id", "forced_eos_token_id"):
             ids = getattr(self, name)
             for one in ids if isinstance(ids, (list, tuple)) else [ids]:
                 _check_count(name, one)
         early_stopping_codes(self.early_stopping)
-        for name in _FLAGS:
+        for name in FLAGS:
             if not isinstance(getattr(self, name), (bool, type(None))):
                 raise TypeError(
                     explain(
@@ -304,7 +205,7 @@ class GenerationConfig:
         kept = {
             name: value
             for name, value in self.to_dict().items()
-            if name not in _DEFAULTS or not _is_one_of(value, (_DEFAULTS[name],))
+            if name not in DEFAULTS or not is_one_of(value, (DEFAULTS[name],))
         }
         text = json.dumps(kept, indent=2, sort_keys=True, default=np.ndarray.tolist) + "\n"
         (directory / CONFIG_NAME).write_text(text, encoding="utf-8")
@@ -369,133 +270,17 @@ class GenerationConfig:
         return f"GenerationConfig {json.dumps(self.to_dict(), indent=2, default=str)}"
 
 
-def check_together(config: GenerationConfig) -> None:
-    """Checks that the options of a configuration go together.
-
-    Raises:
-        ValueError: Two of them contradict each other.
-    """
-    strategy, returns = config.strategy, config.num_return_sequences or 1
-    groups, lookup = config.num_beam_groups or 1, config.prompt_lookup_num_tokens
-    most = {"beams": config.beams, "sample": returns}.get(strategy, 1)
-    best_of = config.best_of or 0
-    given = [n for n in ("choices", "regex", "json_schema") if getattr(config, n) is not None]
-    wrong = [
-        (strategy in ("greedy", "contrastive") and returns > 1,
-         "`num_return_sequences` above 1 needs sampling or beams: all texts would be equal.",
-         "Add do_sample=True or num_beams.", ("num_return_sequences", "do_sample")),
-        (returns > most, "`num_return_sequences` must not be larger than `num_beams`.",
-         "Use as many beams.", ("num_return_sequences", "num_beams")),
-        (best_of and strategy != "sample", "`best_of` chooses among samples.",
-         "Add do_sample=True.", ("best_of", "do_sample", "num_beams")),
-        (best_of and best_of < returns, "`best_of` must not be smaller than"
-         " `num_return_sequences`.", "Sample more texts.", ("best_of", "num_return_sequences")),
-        (config.beams % groups, "`num_beams` must be a multiple of `num_beam_groups`.",
-         "Give every group as many beams.", ("num_beams", "num_beam_groups")),
-        (groups > 1 and config.do_sample, "Groups of beams do not sample.",
-         "Leave do_sample out.", ("num_beam_groups", "do_sample")),
-        (config.asks("penalty_alpha") and config.do_sample, "Contrastive search does not sample.",
-         "Leave out do_sample or penalty_alpha.", ("penalty_alpha", "do_sample")),
-        (config.asks("penalty_alpha") and config.beams > 1, "Contrastive search has no beams.",
-         "Leave out num_beams or penalty_alpha.", ("penalty_alpha", "num_beams")),
-        (strategy == "contrastive" and not np.all(np.asarray(config.top_k or 0) > 1),
-         "Contrastive search compares the `top_k` likeliest tokens, two or more.",
-         "Pass top_k=4.", ("penalty_alpha", "top_k")),
-        (strategy == "contrastive" and config.use_cache is False,
-         "Contrastive search needs the cache.", "Leave use_cache out.",
-         ("penalty_alpha", "use_cache")),
-        (lookup and strategy in ("beams", "contrastive"), "Lookup decoding is for greedy"
-         " decoding and sampling.", "Leave out prompt_lookup_num_tokens.",
-         ("prompt_lookup_num_tokens", "num_beams", "penalty_alpha")),
-        (len(given) > 1, "Only one of choices, regex and json_schema can hold.",
-         "Write one regex.", tuple(given)),
-        (config.max_time is not None and strategy in ("beams", "contrastive"), "`max_time` can end"
-         " greedy decoding and sampling, not a search.", "Use max_new_tokens.",
-         ("max_time", "num_beams", "penalty_alpha")),
-        (strategy in ("beams", "contrastive") and (config.output_scores or config.output_logits
-         or config.top_logprobs), "Searches report the scores of the tokens they chose, not those"
-         " of the whole vocabulary.", "Use token_logprobs and sequences_scores.",
-         ("output_scores", "output_logits", "top_logprobs", "num_beams", "penalty_alpha")),
-        (given and strategy == "contrastive", "Contrastive search cannot be constrained.",
-         "Use sampling or beams.", ("penalty_alpha", *given)),
-        (given and strategy == "beams" and not config.eos_ids,
-         "Constrained beams need an end token.", "Set eos_token_id.",
-         ("eos_token_id", "num_beams", *given)),
-    ]  # fmt: skip
-    for contradiction, what, fix, names in wrong:
-        if contradiction:
-            raise ValueError(explain(what, fix=fix, **{n: getattr(config, n) for n in names}))
-
-
-def check_asked(config: GenerationConfig, options: Mapping[str, Any]) -> None:
-    """Checks that what a call asks for acts on the strategy that it uses.
-
-    Raises:
-        ValueError: An option acts on another strategy only.
-    """
-    sampling = {*SAMPLING} - ({"top_k"} if config.strategy == "contrastive" else set())
-    asked = {
-        name: options[name]
-        for name in SAMPLING
-        if name in sampling
-        and not _all_of(options.get(name), (None, _DEFAULTS[name], OPTIONS[name].off))
-    }
-    if asked and not config.do_sample:
-        raise ValueError(
-            explain(
-                f"`{next(iter(asked))}` acts on sampling only, and decoding is"
-                f" {'greedy' if config.strategy == 'greedy' else 'a search'}.",
-                fix="Add do_sample=True.",
-                **asked,
-            )
-        )
-    asked = {
-        name: options[name]
-        for name in _BEAMS_ONLY
-        if not _is_one_of(options.get(name), (None, _DEFAULTS[name]))
-    }
-    if asked and config.beams == 1:
-        raise ValueError(
-            explain(
-                f"`{next(iter(asked))}` acts on beam search only, and there is one beam.",
-                fix="Add num_beams=4.",
-                **asked,
-            )
-        )
-    if config.asks("diversity_penalty") != ((config.num_beam_groups or 1) > 1):
-        raise ValueError(
-            explain(
-                "`diversity_penalty` and `num_beam_groups` go together.",
-                fix="For example num_beams=4, num_beam_groups=2, diversity_penalty=0.5.",
-                diversity_penalty=config.diversity_penalty,
-                num_beam_groups=config.num_beam_groups,
-            )
-        )
-
-
 def _check_names(options: Mapping[str, Any]) -> None:
     """Checks that there are such options."""
     for name in options:
-        if name not in _DEFAULTS and name not in ELSEWHERE:
+        if name not in DEFAULTS and name not in ELSEWHERE:
             raise TypeError(_unknown(name, options[name]))
 
 
 def _unknown(name: str, value: Any) -> str:
     """Says that there is no such option."""
-    fix = nearest(name, _DEFAULTS)
+    fix = nearest(name, DEFAULTS)
     return explain(f"There is no generation option {name!r}.", fix=fix, **{name: value})
-
-
-def _is_one_of(value: Any, choices: tuple[Any, ...]) -> bool:
-    """Whether a value, which may be an array, is one of some plain ones."""
-    return any(value is one for one in choices) or (np.ndim(value) == 0 and value in choices)
-
-
-def _all_of(value: Any, choices: tuple[Any, ...]) -> bool:
-    """Whether a value, or every entry of a list or an array, is one of some plain ones."""
-    if np.ndim(value) == 0:
-        return _is_one_of(value, choices)
-    return all(_is_one_of(one, choices) for one in np.asarray(value).reshape(-1).tolist())
 
 
 def _check_count(name: str, value: Any, *, least: int = 0) -> None:
