@@ -84,7 +84,7 @@ class Passes:
             model, jit_compile=jit_compile, vocabulary=vocabulary, assistant=self.assistant
         )
         self.program, self._fields = self._planned(self.generation_config, 1)
-        self._before, self._last = (), None
+        self._before, self._last, self.prefix_variables = (), None, []
         if prefix is not None:
             self._before, self._last = self._read_prefix(prefix)
         self._negative = None if negative is None else self._read_ids(negative)
@@ -282,7 +282,7 @@ class Passes:
         read = self.model.prefix(ids[None, :-1])
         # Variables, so that the signatures of an export share one copy.
         kept = tf.nest.map_structure(lambda x: tf.Variable(x, trainable=False), read)
-        self._prefix_variables = tf.nest.flatten(kept)  # Keras does not look into tuples of tuples
+        self.prefix_variables = tf.nest.flatten(kept)  # Keras does not look into tuples of tuples
         return kept, int(ids[-1])
 
     def _after_prefix(self, prompts: Prompts) -> Prompt:

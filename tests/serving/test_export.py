@@ -16,7 +16,7 @@ import toy_text
 from tfgpt2 import GenerationConfig, TextGenerator
 from tfgpt2.generation.options import ROW_OPTIONS
 from tfgpt2.serving import Batching, next_version, operations, signatures, storage
-from tfgpt2.serving import export as exporting
+from tfgpt2.serving import publish as publishing
 from tfgpt2.serving.batching import PARAMETERS_FILE
 
 DEFAULTS = GenerationConfig(max_new_tokens=6, do_sample=True, temperature=0.5, top_k=7, seed=3,
@@ -326,7 +326,7 @@ def quick(exported, live, monkeypatch):
     def write(functions, resources, directory):
         shutil.copytree(exported.path, directory, dirs_exist_ok=True)
 
-    monkeypatch.setattr(exporting, "_write", write)
+    monkeypatch.setattr(publishing, "_write", write)
     monkeypatch.setattr(signatures, "build", lambda generator, options: functions)
     return functions
 
@@ -348,15 +348,15 @@ def test_a_difference_is_found_and_nothing_stays(gen, quick, tmp_path, monkeypat
 
 
 def test_a_process_that_dies_is_reported(gen, quick, tmp_path, monkeypatch):
-    monkeypatch.setattr(exporting, "_PROGRAM", tmp_path / "no_such_program.py")
+    monkeypatch.setattr(publishing, "_PROGRAM", tmp_path / "no_such_program.py")
     with pytest.raises(RuntimeError, match="(?s)does not run in a clean process.*no_such_program"):
         gen.export(tmp_path / "1", jit_compile=False)
     assert not list(tmp_path.iterdir())
 
 
 def test_scores_that_are_no_numbers_are_refused(gen, quick, tmp_path, monkeypatch):
-    monkeypatch.setattr(exporting, "_answers", lambda probe: [{}, {}])
-    monkeypatch.setattr(exporting, "_PROGRAM", "-V")  # a process that ends at once
+    monkeypatch.setattr(publishing, "_answers", lambda probe: [{}, {}])
+    monkeypatch.setattr(publishing, "_PROGRAM", "-V")  # a process that ends at once
     right = quick["score"]
     quick["score"] = lambda **inputs: {n: v * np.nan if n == "token_logprobs" else v
                                        for n, v in right(**inputs).items()}  # fmt: skip
@@ -375,7 +375,7 @@ def test_a_kill_in_the_middle_leaves_nothing_that_a_server_loads(quick, tmp_path
     child = os.fork()
     if child == 0:  # only copies files and dies: TensorFlow's threads do not survive a fork
         try:
-            exporting._publish(tmp_path / "1", {}, [], None, compiled=False, add_files=die)
+            publishing.publish(tmp_path / "1", {}, [], None, compiled=False, add_files=die)
         finally:
             os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
@@ -386,7 +386,7 @@ def test_a_kill_in_the_middle_leaves_nothing_that_a_server_loads(quick, tmp_path
 
 def test_an_operation_that_servers_lack_is_refused(gen, quick, tmp_path, monkeypatch):
     strange = ("MatMul", "SentencepieceOp", "TFText>RoundRobinTrim", "MyOwnOp")
-    monkeypatch.setattr(exporting, "read_operations", lambda directory: strange)
+    monkeypatch.setattr(publishing, "read_operations", lambda directory: strange)
     with pytest.raises(
         RuntimeError, match=r"(?s)does not know.*\['TFText>RoundRobinTrim', 'MyOwnOp'\]"
     ):

@@ -50,6 +50,7 @@ class Core(NamedTuple):
         wide: Outputs `[B, T, ...]`, filled up to the longest row of the batch.
         columns: From the outputs to int32 `[B]`, how many columns of those each row needs.
         most_columns: The most columns they can have.
+        axis: Which axis counts the columns: 2 where each row has several texts, `[B, n, T, ...]`.
     """
 
     run: Callable[[Tensors], Tensors]
@@ -58,6 +59,7 @@ class Core(NamedTuple):
     wide: tuple[str, ...]
     columns: Callable[[Tensors], tf.Tensor]
     most_columns: int = 0
+    axis: int = 1
 
 
 def check_sizes(sizes: Sequence[int] | None) -> tuple[int, ...] | None:
@@ -167,11 +169,11 @@ def pad_rows(core: Core, sizes: Sequence[int] | None) -> Core:
         def more(start: tf.Tensor, done: Tensors) -> tuple[tf.Tensor, Tensors]:
             new = rows_from(start)
             return start + largest, {
-                name: _stack(done[name], new[name], name in core.wide) for name in done
+                name: _stack(done[name], new[name], _axis(core, name)) for name in done
             }
 
         first = rows_from(tf.constant(0))
-        open_shapes = {name: _open(value, name in core.wide) for name, value in first.items()}
+        open_shapes = {name: _open(value, _axis(core, name)) for name, value in first.items()}
         _, outputs = tf.while_loop(
             lambda start, done: start < rows,
             more,
@@ -199,8 +201,8 @@ def gather(core: Core, batching: Batching, sizes: Sequence[int], name: str) -> C
         # As wide as can be: the rows of one request may fall into two batches, whose results the
         # operation joins.
         outputs = core.run(_named(core, inputs))
-        wide = {name: _widen(outputs[name], tf.constant(core.most_columns)) for name in core.wide}
-        return outputs | wide
+        most = tf.constant(core.most_columns)
+        return outputs | {name: _widen(outputs[name], most, core.axis) for name in core.wide}
 
     function = tf.function(
         batch, input_signature=core.inputs, autograph=False
@@ -227,10 +229,8 @@ def gather(core: Core, batching: Batching, sizes: Sequence[int], name: str) -> C
         for output, traced in zip(outputs.values(), function.outputs, strict=True):
             output.set_shape(traced.shape)
         width = tf.reduce_max(core.columns(outputs))
-        return {
-            key: value[:rows, :width] if key in core.wide else value[:rows]
-            for key, value in outputs.items()
-        }
+        cut = {key: tf.gather(outputs[key], tf.range(width), axis=core.axis) for key in core.wide}
+        return {key: value[:rows] for key, value in (outputs | cut).items()}
 
     return core._replace(run=run)
 
@@ -277,20 +277,26 @@ def _fill(core: Core, inputs: Tensors, rows: tf.Tensor) -> Tensors:
     return filled
 
 
-def _open(value: tf.Tensor, wide: bool) -> tf.TensorShape:
-    """The shape of a value whose rows, and columns where it is wide, may grow."""
-    return tf.TensorShape([None] * (1 + wide)).concatenate(value.shape[1 + wide :])
+def _axis(core: Core, name: str) -> int:
+    """The axis of an output that counts columns; 0, the rows, where it has none."""
+    return core.axis if name in core.wide else 0
 
 
-def _stack(above: tf.Tensor, below: tf.Tensor, wide: bool) -> tf.Tensor:
-    """Joins rows; wide ones, `[B, T, ...]` and `[C, U, ...]`, are filled up to the wider."""
-    if wide:
-        width = tf.maximum(tf.shape(above)[1], tf.shape(below)[1])
-        above, below = _widen(above, width), _widen(below, width)
+def _open(value: tf.Tensor, axis: int) -> tf.TensorShape:
+    """The shape of a value whose rows, and columns where it has some, may grow."""
+    return tf.TensorShape([None if i in (0, axis) else n for i, n in enumerate(value.shape)])
+
+
+def _stack(above: tf.Tensor, below: tf.Tensor, axis: int) -> tf.Tensor:
+    """Joins rows; those with columns, `[B, T, ...]` and `[C, U, ...]`, as wide as the wider."""
+    if axis:
+        width = tf.maximum(tf.shape(above)[axis], tf.shape(below)[axis])
+        above, below = _widen(above, width, axis), _widen(below, width, axis)
     return tf.concat([above, below], axis=0)
 
 
-def _widen(value: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
+def _widen(value: tf.Tensor, width: tf.Tensor, axis: int) -> tf.Tensor:
+    """Fills columns up with zeros."""
     shape = tf.shape(value)
-    missing = tf.concat([shape[:1], [width - shape[1]], shape[2:]], axis=0)
-    return tf.concat([value, tf.zeros(missing, value.dtype)], axis=1)
+    missing = tf.concat([shape[:axis], [width - shape[axis]], shape[axis + 1 :]], axis=0)
+    return tf.concat([value, tf.zeros(missing, value.dtype)], axis=axis)

@@ -1,15 +1,9 @@
-"""Writing the SavedModel: beside its place first, checked in a clean process, then moved there."""
+"""What goes into a SavedModel: models, settings, signatures, and files beside them."""
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
-import shutil
-import subprocess
-import sys
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,24 +12,19 @@ import tensorflow as tf
 
 from tfgpt2.errors import explain
 from tfgpt2.generation.config import GenerationConfig
-from tfgpt2.generation.options import ROW_OPTIONS
 from tfgpt2.generation.stopping import LONGEST_STOP, MOST_STOPS
-from tfgpt2.generation.texts import check_numbers
 from tfgpt2.serving import batching as rows
 from tfgpt2.serving import signatures as contract
 from tfgpt2.serving import storage, tasks
 from tfgpt2.serving import warmup as warming
 from tfgpt2.serving.batching import Batching
-from tfgpt2.serving.operations import check_operations, read_operations
+from tfgpt2.serving.publish import Case, check_absent, publish
 from tfgpt2.serving.report import ExportReport, count_programs
 from tfgpt2.text import TextGenerator
 from tfgpt2.tokenizer.layer import TFGPT2Tokenizer
 
-_PROGRAM = Path(__file__).with_name("probe.py")
 _PROBE = ("Once upon a time", "", "2 + 2 =")
 _PROBE_TOKENS = 8
-Case = tuple[str, dict[str, tf.Tensor]]  # a signature's name and its inputs
-_FLOAT_TOLERANCE = 1e-3  # nats; the two processes may use different kernels
 
 
 def export(
@@ -46,6 +35,7 @@ def export(
     signatures: Sequence[str] | None = None,
     inputs: Sequence[str] | None = None,
     generation_config: GenerationConfig | None = None,
+    prefix: str | None = None,
     on_long_prompt: str = "truncate_left",
     prompt_buckets: Sequence[int] | None = None,
     output_buckets: Sequence[int] | None = None,
@@ -69,9 +59,13 @@ def export(
         version: With a number or `"next"`, `path` is the model's directory, and the version
             directory is made in it.
         signatures: Which signatures, of `tfgpt2.serving.signatures.SIGNATURES`; None is all.
-        inputs: Which settings `generate` takes, of `ROW_OPTIONS`; None is the usual ones
+        inputs: Which settings `generate` takes, of `ROW_OPTIONS` and `EXTRA_OPTIONS` of
+            `tfgpt2.generation.options`; None is the usual ones
             (`tfgpt2.serving.signatures.INPUTS`). The others keep their defaults.
         generation_config: Default settings of the signatures; None is the generator's.
+            Its strategy goes into the graph: beams, contrastive search, constraints.
+        prefix: A text before every prompt of `generate` and `serving_default`, whose keys and
+            values are stored; None is the generator's, and `""` is none.
         on_long_prompt: See `TextGenerator`. A graph cannot raise: with `"error"`, a prompt that
             does not fit is answered by `finish_reason` `"prompt_too_long"`.
         prompt_buckets: See `TextGenerator`; None is the generator's.
@@ -115,14 +109,15 @@ def export(
         '1'
     """
     path = _version_path(path, version)
-    _check_absent(path)
+    check_absent(path)
     gathering = rows.check_batching(batching)
     if isinstance(batch_sizes, str):
         batch_sizes = _auto_sizes(batch_sizes, jit_compile)
     sizes = rows.check_sizes(batch_sizes)
+    config = generator.generation_config if generation_config is None else generation_config
     options = contract.Options(
         names=contract.SIGNATURES if signatures is None else tuple(signatures),
-        inputs=contract.INPUTS if inputs is None else tuple(inputs),
+        inputs=contract.usual_inputs(config) if inputs is None else tuple(inputs),
         top=top,
         inspect_top=inspect_top,
         batch_sizes=sizes,
@@ -133,14 +128,20 @@ def export(
     model, kept = storage.convert(
         generator.model, storage.check_type(weights), compiled=jit_compile
     )
+    assistant, kept_too = generator.assistant, []
+    if assistant is not None:
+        assistant, kept_too = storage.convert(assistant, weights, compiled=jit_compile)
     live = TextGenerator(
         model,
         generator.tokenizer,
-        generator.generation_config if generation_config is None else generation_config,
+        config,
         on_long_prompt=on_long_prompt,
         prompt_buckets=generator.prompt_buckets if prompt_buckets is None else prompt_buckets,
         output_buckets=generator.output_buckets if output_buckets is None else output_buckets,
         jit_compile=jit_compile,
+        prefix=(generator.prefix if prefix is None else prefix) or None,
+        negative_prompt=generator.negative_prompt,
+        assistant=assistant,
     )
     if max_new_tokens is not None:
         live.output_buckets = _up_to(live.output_buckets, max_new_tokens)
@@ -154,10 +155,10 @@ def export(
             text = rows.server_parameters(gathering, sizes or rows.DEFAULT_SIZES)
             (directory / rows.PARAMETERS_FILE).write_text(text)
 
-    report = _publish(
+    report = publish(
         path,
         functions,
-        [*kept, live.tokenizer],
+        [*kept, *kept_too, live.tokenizer, *live.prefix_variables],
         _text_cases(live, functions, options) if check else None,
         compiled=jit_compile,
         add_files=add_files,
@@ -214,7 +215,7 @@ def export_task(
         ('serving_default', 'classify')
     """
     path = _version_path(path, version)
-    _check_absent(path)
+    check_absent(path)
     tasks.check_head(model)
     model, kept = storage.convert(model, storage.check_type(weights), compiled=False)
     functions = tasks.build(model, tokenizer)
@@ -223,7 +224,7 @@ def export_task(
     # Every input gets the same texts; a question about itself is as good a probe as any.
     inputs = {spec.name: tf.constant(_PROBE) for spec in specs}
     cases = [("serving_default", inputs)] if check else None
-    report = _publish(path, functions, [*kept, tokenizer], cases, compiled=False)
+    report = publish(path, functions, [*kept, tokenizer], cases, compiled=False)
     return report._replace(weights=_type_of(model, weights))
 
 
@@ -292,86 +293,17 @@ def _type_of(model: Any, weights: str | None) -> str:
     return " and ".join(sorted({tf.as_dtype(weight.dtype).name for weight in model.weights}))
 
 
-def _check_absent(path: str | os.PathLike[str]) -> None:
-    path = Path(path)
-    if os.path.lexists(path):
-        raise FileExistsError(
-            explain(
-                "The version directory exists, and an export never overwrites one.",
-                fix=f"Export to the next version, {path.parent / '2'} for example.",
-                path=str(path),
-            )
-        )
-
-
-def _publish(
-    path: Path,
-    functions: dict[str, Any],
-    resources: list[Any],
-    cases: list[Case] | None,
-    *,
-    compiled: bool,
-    add_files: Callable[[Path], None] = lambda directory: None,
-) -> ExportReport:
-    """Writes functions beside their place, checks them, and moves them there.
-
-    Args:
-        path: The version directory.
-        functions: Signatures by name.
-        resources: Everything that has state and that the functions use.
-        cases: What to ask of the live functions and of a clean process; None checks nothing.
-        compiled: Whether operations of XLA are allowed.
-        add_files: Writes further files into the directory.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # In the same directory, so that the last step is a rename; a server ignores names that are
-    # no version number.
-    beside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    # Started first: it imports TensorFlow while the functions are traced here.
-    probe = _start_probe() if cases is not None else None
-    try:
-        _write(functions, resources, beside)
-        operations = read_operations(beside)
-        check_operations(operations, compiled=compiled)
-        add_files(beside)
-        if probe is not None:
-            _check(probe, beside, functions, cases)
-        beside.chmod(0o755)  # mkdtemp's 0700 would keep a server's user out
-        beside.rename(path)
-    except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise
-    finally:
-        if probe is not None:
-            probe.kill()
-            probe.communicate()
-    size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-    return ExportReport(
-        path, tuple(functions), size / 1e6, cases is not None, "float32", operations
-    )
-
-
-def _write(functions: dict[str, Any], resources: list[Any], directory: Path) -> None:
-    """Writes the SavedModel, with everything that has state and that the signatures use."""
-    module = tf.Module()
-    module.resources = resources
-    for name, function in functions.items():
-        setattr(module, name, function)  # for Python: loaded.generate(text), with defaults
-    # The functions, not traces of them: only those have the defaults of their arguments.
-    tf.saved_model.save(module, str(directory), signatures=functions)
-
-
 def _text_cases(
     live: TextGenerator, functions: dict[str, Any], options: contract.Options
 ) -> list[Case]:
     """What to ask of a generator's signatures."""
     text = tf.constant(_PROBE)
-    values = live.default_options() | {
+    values = contract.default_settings(live, options) | {
         # Greedy and sampled rows, with the same shapes: one program to compile.
         "max_new_tokens": _PROBE_TOKENS, "temperature": [0.0, 1.0, 1.0], "seed": 7,
     }  # fmt: skip
     settings = {
-        name: tf.constant(np.reshape(values[name], [-1]), ROW_OPTIONS[name].dtype)
+        name: tf.constant(np.reshape(values[name], [-1]), contract.SETTINGS[name].dtype)
         for name in options.inputs
     }
     inputs = {
@@ -384,88 +316,3 @@ def _text_cases(
     if list(functions) == ["serving_default"]:
         inputs["serving_default"] = {"text": text[:0]}
     return [(name, inputs[name]) for name in functions if name in inputs]
-
-
-def _check(
-    probe: subprocess.Popen[str],
-    directory: Path,
-    functions: dict[str, Any],
-    cases: list[Case],
-) -> None:
-    """Runs the SavedModel in a clean process and compares it with the live functions."""
-    requests = [
-        {"signature": name, "inputs": {key: _plain(value) for key, value in inputs.items()}}
-        for name, inputs in cases
-    ]
-    _ask(probe, directory, requests)
-    # The clean process compiles at the same time as this one.
-    expected = [functions[name](**inputs) for name, inputs in cases]
-    for (name, _), live, answer in zip(cases, expected, _answers(probe), strict=True):
-        for value in live.values():
-            if value.dtype.is_floating:
-                check_numbers(value.numpy())
-        for key, value in live.items():
-            if not _same(_plain(value), answer.get(key)):
-                raise RuntimeError(
-                    explain(
-                        f"The exported signature {name!r} does not answer like the live model;"
-                        " nothing was written.",
-                        fix="Please report this with the versions of tensorflow and tfgpt2.",
-                        output=key,
-                        live=_plain(value),
-                        exported=answer.get(key),
-                    )
-                )
-
-
-def _start_probe() -> subprocess.Popen[str]:
-    """Starts a process that knows nothing of this package and waits for requests."""
-    safe = ["-P"] if sys.version_info >= (3, 11) else []  # not even the folder of the program
-    pipe = subprocess.PIPE
-    return subprocess.Popen(
-        [sys.executable, *safe, str(_PROGRAM)],
-        stdin=pipe,
-        stdout=pipe,
-        stderr=pipe,
-        text=True,
-        env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
-    )
-
-
-def _ask(probe: subprocess.Popen[str], directory: Path, requests: list[dict[str, Any]]) -> None:
-    """Hands the process its requests."""
-    with contextlib.suppress(BrokenPipeError):  # it died; `_answers` says why
-        probe.stdin.write(json.dumps({"directory": str(directory), "requests": requests}))
-        probe.stdin.close()
-    probe.stdin = None  # so that `communicate` does not use it again
-
-
-def _answers(probe: subprocess.Popen[str]) -> list[dict[str, Any]]:
-    """Waits for the answers."""
-    output, errors = probe.communicate()
-    if probe.returncode:
-        raise RuntimeError(
-            explain(
-                "The exported SavedModel does not run in a clean process; nothing was written.",
-                fix="Please report this with the versions of tensorflow and tfgpt2.",
-                error=errors.strip()[-190:],  # the end is what matters
-            )
-        )
-    return json.loads(output.splitlines()[-1])
-
-
-def _plain(value: tf.Tensor) -> Any:
-    """A tensor as lists for JSON; bytes become Latin-1 text."""
-    array = value.numpy()
-    if array.dtype == object:
-        return np.vectorize(lambda raw: raw.decode("latin-1"), otypes=[object])(array).tolist()
-    return array.tolist()
-
-
-def _same(expected: Any, found: Any) -> bool:
-    expected, found = np.array(expected), np.array(found)
-    if expected.shape != found.shape:
-        return False
-    if expected.dtype.kind == "f":
-        return bool(np.allclose(expected, found, rtol=_FLOAT_TOLERANCE, atol=_FLOAT_TOLERANCE))
-    return bool(np.all(expected == found))

@@ -16,7 +16,8 @@ import tensorflow as tf
 
 from tfgpt2.errors import explain, nearest
 from tfgpt2.generation import stopping
-from tfgpt2.generation.options import ROW_OPTIONS
+from tfgpt2.generation.config import SAMPLING, GenerationConfig
+from tfgpt2.generation.options import EXTRA_OPTIONS, ROW_OPTIONS
 from tfgpt2.serving import batching, readings
 from tfgpt2.serving.batching import DEFAULT_SIZES, Batching, Core, Tensors
 from tfgpt2.serving.readings import TEXT
@@ -33,8 +34,10 @@ INPUTS = (
     "max_new_tokens", "min_new_tokens", "temperature", "top_k", "top_p", "min_p",
     "repetition_penalty", "seed",
 )  # fmt: skip
+SETTINGS = ROW_OPTIONS | EXTRA_OPTIONS  # those it can take
 _IDLE = {"max_new_tokens": 0, "seed": 0}  # what a row asks that was added to fill a batch
 _WIDE = ("token_ids", "token_logprobs")
+_TOP = ("top_ids", "top_logprobs")  # where the configuration asks for `top_logprobs`
 
 Signature = Callable[..., Tensors]
 
@@ -45,7 +48,7 @@ class Options:
 
     Attributes:
         names: Which signatures, of `SIGNATURES`.
-        inputs: Settings that `generate` takes, of `ROW_OPTIONS`; the others keep their defaults.
+        inputs: Settings that `generate` takes, of `SETTINGS`; the others keep their defaults.
         top: Tokens that `next_token` returns.
         inspect_top: Tokens that `inspect` returns for each place.
         batch_sizes: Sizes to which batches are padded, in order; None pads none.
@@ -70,7 +73,7 @@ class Options:
             ValueError: One is unknown, is there twice, or is out of range.
         """
         _check_names("signatures", self.names, SIGNATURES)
-        _check_names("inputs", self.inputs, tuple(ROW_OPTIONS), may_be_empty=True)
+        _check_names("inputs", self.inputs, tuple(SETTINGS), may_be_empty=True)
         limits = ("stop_limits[0]", "stop_limits[1]")
         for name, value, high in (
             ("top", self.top, 1000),
@@ -144,7 +147,8 @@ def _batched(core: Core, options: Options, name: str) -> Core:
 
 def _continue(generator: TextGenerator, options: Options) -> Core:
     """The three passes: texts and their settings, one value per row, to continuations."""
-    settings = [tf.TensorSpec([None], ROW_OPTIONS[name].dtype, name) for name in ROW_OPTIONS]
+    names = tuple(default_settings(generator, options))
+    settings = [tf.TensorSpec([None], SETTINGS[name].dtype, name) for name in names]
     most, longest = options.stop_limits
 
     def run(inputs: Tensors) -> Tensors:
@@ -154,25 +158,27 @@ def _continue(generator: TextGenerator, options: Options) -> Core:
         used = tf.reduce_any(tf.strings.length(stop) > 0, axis=0)  # [Q]
         columns = tf.range(1, tf.size(used) + 1)
         last = tf.reduce_max(tf.pad(tf.where(used, columns, 1), [[0, 1]], constant_values=1))
-        values = {name: inputs[name] for name in ROW_OPTIONS}
+        values = {name: inputs[name] for name in names}
         return generator.pipeline(inputs["text"], values, stop[:, :last])
 
     inputs = (TEXT, *settings, tf.TensorSpec([None, most], tf.string, "stop"))
-    idle = {name: one.off for name, one in ROW_OPTIONS.items()} | _IDLE | {"text": "", "stop": ""}
-    columns = generator.output_buckets[-1]
-    return Core(run, inputs, idle, _WIDE, lambda outputs: outputs["num_tokens"], columns)
+    idle = {name: SETTINGS[name].off for name in names} | _IDLE | {"text": "", "stop": ""}
+    columns, program = generator.output_buckets[-1], generator.program
+    wide = _WIDE + (_TOP if program.top_logprobs else ())
+    axis = 2 if program.returns > 1 else 1  # [B, n, T]
+    return Core(run, inputs, idle, wide, lambda outputs: outputs["num_tokens"], columns, axis)
 
 
 def _serving_default(generator: TextGenerator, core: Core, options: Options) -> Signature:
     @tf.function(input_signature=[TEXT], autograph=False)
     def serving_default(text: tf.Tensor) -> Tensors:
-        return core.run(_spread(text, *_defaults(generator), options))
+        return core.run(_spread(text, *_defaults(generator, options), options))
 
     return serving_default
 
 
 def _generate(generator: TextGenerator, core: Core, options: Options) -> Signature:
-    defaults, default_stop = _defaults(generator)
+    defaults, default_stop = _defaults(generator, options)
 
     def generate(*args: tf.Tensor, **kwargs: tf.Tensor) -> Tensors:
         bound = generate.__signature__.bind(*args, **kwargs)
@@ -189,7 +195,7 @@ def _generate(generator: TextGenerator, core: Core, options: Options) -> Signatu
         inspect.Parameter("text", kind),
         *(inspect.Parameter(name, kind, default=value) for name, value in values.items()),
     ])  # fmt: skip
-    specs = [tf.TensorSpec([None], ROW_OPTIONS[name].dtype, name) for name in options.inputs]
+    specs = [tf.TensorSpec([None], SETTINGS[name].dtype, name) for name in options.inputs]
     stop = tf.TensorSpec([None, None], tf.string, "stop")
     return tf.function(generate, input_signature=[TEXT, *specs, stop], autograph=False)
 
@@ -252,13 +258,74 @@ def _spread(text: tf.Tensor, settings: Tensors, stop: tf.Tensor, options: Option
     return {"text": text, **spread, "stop": tf.broadcast_to(stop, [rows, most])}  # [B, Q]
 
 
-def _defaults(generator: TextGenerator) -> tuple[Tensors, tf.Tensor]:
+def default_settings(generator: TextGenerator, options: Options) -> dict[str, Any]:
+    """Default values of the settings that every row gets, and of those that `generate` takes.
+
+    Args:
+        generator: Whose defaults they are.
+        options: What is fixed in an export.
+
+    Raises:
+        ValueError: An input contradicts what the configuration asks for, or does nothing with it.
+    """
+    config = generator.generation_config
+    values = generator.default_options()
+    for name in options.inputs:
+        _check_input(config, name, draws="temperature" in options.inputs)
+        if name in EXTRA_OPTIONS:
+            asked = config.asks(name)
+            values[name] = getattr(config, name) if asked else EXTRA_OPTIONS[name].off
+    return values
+
+
+def usual_inputs(config: GenerationConfig) -> tuple[str, ...]:
+    """The settings that `generate` takes unless an export asks for others.
+
+    Args:
+        config: The generator's; contrastive search draws nothing, so it takes none about draws.
+
+    Example:
+        >>> usual_inputs(GenerationConfig(penalty_alpha=0.6, top_k=4))
+        ('max_new_tokens', 'min_new_tokens', 'top_k', 'repetition_penalty')
+    """
+    return tuple(name for name in INPUTS if not _only_drawn(config, name))
+
+
+def _only_drawn(config: GenerationConfig, name: str) -> bool:
+    """Whether a setting is about draws, and nothing is drawn."""
+    return config.strategy == "contrastive" and name in {*SAMPLING, "seed"} - {"top_k"}
+
+
+def _check_input(config: GenerationConfig, name: str, *, draws: bool) -> None:
+    """Refuses an input that could do nothing, whatever a request says.
+
+    Raises:
+        ValueError: It could.
+    """
+    searches = {"penalty_alpha": "contrastive search", "diversity_penalty": "groups of beams"}
+    if (name in searches and not config.asks(name)) or _only_drawn(config, name):
+        raise ValueError(
+            explain(
+                f"`{name}` acts on {searches.get(name, 'draws')}, and the program of this export"
+                " has none.",
+                fix="Leave it out, or ask for them in generation_config.",
+                inputs=name,
+            )
+        )
+    if name in EXTRA_OPTIONS and not config.asks(name):
+        one = EXTRA_OPTIONS[name]
+        value = True if one.dtype == "bool" else 2 if one.dtype.startswith("int") else 0.5
+        drawn = {"do_sample": True} if draws and config.strategy == "greedy" else {}
+        config.updated(**drawn, **{name: value})  # raises where it contradicts another
+
+
+def _defaults(generator: TextGenerator, options: Options) -> tuple[Tensors, tf.Tensor]:
     """The generator's settings as tensors `[1]`, and its stop strings `[1, Q]`."""
-    options = {
-        name: tf.constant([value], ROW_OPTIONS[name].dtype)
-        for name, value in generator.default_options().items()
+    settings = {
+        name: tf.constant([value], SETTINGS[name].dtype)
+        for name, value in default_settings(generator, options).items()
     }
-    return options, tf.constant([generator.default_stops()], tf.string)
+    return settings, tf.constant([generator.default_stops()], tf.string)
 
 
 def _check_names(

@@ -16,8 +16,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from tfgpt2.errors import explain
-from tfgpt2.generation.options import ROW_OPTIONS
-from tfgpt2.serving.signatures import COMPILED, Options
+from tfgpt2.serving.signatures import COMPILED, SETTINGS, Options, default_settings
 from tfgpt2.text import TextGenerator
 
 FILE = Path("assets.extra") / "tf_serving_warmup_requests"
@@ -177,11 +176,11 @@ def _continuation(
     """
     alone = size == 1
     limits = [tokens if alone else 0, *[tokens for _ in range(size - 1)]]
-    values = generator.default_options() | {"temperature": 0.0, "min_new_tokens": 0}
+    values = default_settings(generator, options) | {"temperature": 0.0, "min_new_tokens": 0}
     rows = {name: [values[name]] * size for name in options.inputs}
     if "max_new_tokens" in rows:
         rows["max_new_tokens"] = limits
-    inputs = {name: tf.constant(row, ROW_OPTIONS[name].dtype) for name, row in rows.items()}
+    inputs = {name: tf.constant(row, SETTINGS[name].dtype) for name, row in rows.items()}
     stop = tf.fill([size, 1], pieces[prompt if alone else ""])
     return WarmUp("generate", {"text": _column(prompt, size), **inputs, "stop": stop})
 
@@ -194,7 +193,8 @@ def _fits(generator: TextGenerator, prompt: str, tokens: int) -> bool:
 
 def _first_piece(generator: TextGenerator, prompt: str) -> bytes:
     """The text of the likeliest next token, where it is short enough for the smallest table."""
-    ids = generator.tokenizer.tokenize(prompt).numpy().tolist() or [generator._start_id() or 0]
+    ids = generator.tokenizer.tokenize((generator.prefix or "") + prompt).numpy().tolist()
+    ids = ids[-generator.model.config.n_positions :] or [generator._start_id() or 0]
     logits = generator.model(tf.constant([ids])).logits[0, -1]  # [V]
     raw = generator.tokenizer.detokenize_bytes(tf.argmax(logits)[None, None]).numpy()[0]
     return raw if len(raw) <= 16 else b""
