@@ -104,7 +104,7 @@ def extra_fields(
         found |= {name: spread(name, values[name], rows) for name in BEAM_OPTIONS}
     for name in _ID_LISTS:
         value = getattr(config, name)
-        if value is not None and np.size(value):
+        if value is not None and not _empty(value):
             value = [value] if isinstance(value, (int, np.integer)) else value
             found[name] = _id_rows(name, value, rows, vocab_size)
     if config.exponential_decay_length_penalty is not None:
@@ -168,6 +168,13 @@ def _functions(name: str, value: Any) -> tuple[Any, ...]:
             )
         )
     return functions
+
+
+def _empty(value: Any) -> bool:
+    """Whether there is no id in lists, which may have different lengths."""
+    if isinstance(value, (list, tuple)):
+        return all(map(_empty, value))
+    return np.size(value) == 0
 
 
 def _depth(value: Any) -> int:
