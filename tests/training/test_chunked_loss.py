@@ -60,7 +60,6 @@ def close(found, expected, rtol):
     "options",
     [
         {"chunk": 11},
-        {"chunk": 64, "label_smoothing": 0.1},
         {"chunk": 5, "label_smoothing": 0.2, "z_loss": 1e-2},
     ],
 )

@@ -39,8 +39,7 @@ PAIRS = [
 ]
 
 
-@pytest.mark.parametrize("multiple", [None, 4])
-@pytest.mark.parametrize("length", [5, 9, 32])
+@pytest.mark.parametrize("length, multiple", [(5, 4), (9, 4), (32, None)])
 def test_completions(tok, host, length, multiple):
     dataset = data.completion_dataset(
         PAIRS, tok, length, 3, shuffle=False, pad_to_multiple_of=multiple
@@ -93,8 +92,7 @@ WORDS = [["Lord", "Hamlet", "of", "Elsinore"], ["Alas"], ["Horatio", "unquestion
 TAGS = [[1, 2, 0, -100], [0], [2, 0]]
 
 
-@pytest.mark.parametrize("length", [5, 24])
-@pytest.mark.parametrize("label_on", ["first", "last", "all"])
+@pytest.mark.parametrize("label_on, length", [("first", 24), ("last", 5), ("all", 24)])
 def test_tagging(tok, label_on, length):
     """Tokens and their words are those of `tokenizers` on words split before."""
     library = tokenizers.Tokenizer.from_str(tok_json(tok))
@@ -137,9 +135,7 @@ def question(answer, **changed):
     return row | {"answers": {"text": [answer], "answer_start": [start]}} | changed
 
 
-@pytest.mark.parametrize(
-    "answer", ["Là-bas", "Ophélie", "été", "Hamlet, prince", "😀", "fin", "am"]
-)
+@pytest.mark.parametrize("answer", ["Là-bas", "été", "Hamlet, prince", "😀"])
 def test_answers_are_found_by_their_bytes(tok, answer):
     """The labelled tokens are the fewest whose text holds the answer."""
     batch = one_batch(data.qa_dataset([question(answer)], tok, 200, 1))
@@ -173,8 +169,7 @@ CHOICES = [
 ]
 
 
-@pytest.mark.parametrize("length", [7, 24])
-@pytest.mark.parametrize("lm_labels", [False, True])
+@pytest.mark.parametrize("lm_labels, length", [(True, 7), (False, 24)])
 def test_choices(tok, host, lm_labels, length):
     dataset = data.multiple_choice_dataset(
         CHOICES, tok, length, 2, shuffle=False, lm_labels=lm_labels
@@ -198,7 +193,10 @@ def test_choices(tok, host, lm_labels, length):
     trains(tfgpt2.TFGPT2DoubleHeadsModel, batch)
 
 
-@pytest.mark.parametrize("make", ["completion", "classification", "tagging", "qa", "choice"])
+LONG = [pytest.param(name, marks=pytest.mark.long) for name in ("tagging", "qa", "choice")]
+
+
+@pytest.mark.parametrize("make", ["completion", "classification", *LONG])
 def test_every_kind_goes_on_after_an_interruption_and_is_shared(tok, make):
     n = 7
     rows, build, options = {
