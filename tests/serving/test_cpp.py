@@ -228,11 +228,20 @@ def old_program(tmp_path_factory):
 
 
 @pytest.mark.long
+def test_tensorflow_2_18_without_xla(old_program, toy):
+    base, requests, expected = toy
+    for found, right in zip(
+        old_program(base / "plain", requests, xla=False), expected, strict=True
+    ):
+        same(found, right)
+    requests = [one for one in requests if one[0] == "generate"][:2]
+    for found in old_program(base / "xla", requests, xla=False):
+        assert isinstance(found, str) and "XLA compilation disabled" in found
+
+
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "xla"), [("xla", True), ("plain", False)])
 def test_tensorflow_2_18(old_program, bundled, name, xla):
     base, requests, expected = bundled
     for found, right in zip(old_program(base / name, requests, xla=xla), expected, strict=True):
         same(found, right)
-    if name == "xla":
-        for found in old_program(base / name, requests[:1], xla=False):
-            assert isinstance(found, str) and "XLA compilation disabled" in found

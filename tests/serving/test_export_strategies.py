@@ -55,19 +55,24 @@ def test_a_baked_prefix_is_a_prefix_before_every_prompt(parts, tmp_path):
     assert outputs["prompt_tokens"].numpy()[:2].tolist() == tokens[:2]
     read = int(outputs["prompt_tokens"].numpy()[2])
     assert read + int(outputs["truncated"].numpy()[2]) == 90 and 0 < read <= 64 - 9 - tokens[2]
-    # The others read the text alone, and an empty prefix is none.
-    scores = plain.score("abc") if hasattr(plain, "score") else plain.scores(tf.constant(["abc"]))
+    # The others read the text alone.
+    scores = plain.scores(tf.constant(["abc"]))
     np.testing.assert_allclose(served["score"](tf.constant(["abc"]))["logprob"],
-                               np.ravel(scores["logprob"]), atol=1e-4)  # fmt: skip
+                               scores["logprob"], atol=1e-4)  # fmt: skip
     assert report.checked
+
+
+@pytest.mark.long
+def test_an_empty_prefix_is_none(parts, tmp_path):
+    config = GenerationConfig(max_new_tokens=9)
     inside = TextGenerator(*parts, config, jit_compile=False, prefix="é the er")
-    bare, _ = exported(inside, tmp_path / "bare", prefix="", signatures=("serving_default",))
-    assert bare["serving_default"](tf.constant(["abc"]))["text"].numpy()[0].decode() == (
-        plain.generate("abc")
-    )
+    plain = TextGenerator(*parts, config, jit_compile=False)
+    served, _ = exported(inside, tmp_path, prefix="", signatures=("serving_default",))
+    outputs = served["serving_default"](tf.constant(TEXT))
+    same(outputs, plain.generate(TEXT, details=True))
 
 
-@pytest.mark.parametrize("gathered", [False, True])
+@pytest.mark.parametrize("gathered", [pytest.param(False, marks=pytest.mark.long), True])
 def test_beams_with_several_texts(parts, tmp_path, gathered):
     config = GenerationConfig(
         max_new_tokens=8, num_beams=4, num_return_sequences=3, length_penalty=0.5
@@ -89,7 +94,13 @@ def test_beams_with_several_texts(parts, tmp_path, gathered):
 
 def test_sampled_texts_with_their_likeliest_tokens(parts, tmp_path):
     config = GenerationConfig(
-        max_new_tokens=5, do_sample=True, num_return_sequences=2, best_of=3, top_logprobs=2, seed=4
+        max_new_tokens=5,
+        do_sample=True,
+        num_return_sequences=2,
+        best_of=3,
+        top_logprobs=2,
+        seed=4,
+        top_k=0,
     )
     generator = TextGenerator(*parts, config, jit_compile=False)
     served, _ = exported(generator, tmp_path, batch_sizes=[2], signatures=("generate",))
@@ -109,16 +120,14 @@ def test_sampled_texts_with_their_likeliest_tokens(parts, tmp_path):
     np.testing.assert_allclose(outputs["top_logprobs"][1, 0, 0], list(first.values()), atol=1e-4)
 
 
-@pytest.mark.parametrize("weights", [None, "float16"])
+@pytest.mark.parametrize("weights", [None, pytest.param("float16", marks=pytest.mark.long)])
 def test_a_draft_model_changes_no_text(parts, tmp_path, weights):
     config = GenerationConfig(max_new_tokens=12, num_assistant_tokens=3)
     draft = toy_text.model(parts[1])
     for weight in draft.weights:  # near the model, so that some guesses hold
         weight.assign(weight + 0.05 * np.random.RandomState(1).standard_normal(weight.shape))
     generator = TextGenerator(*parts, config, jit_compile=False, assistant=draft)
-    served, report = exported(
-        generator, tmp_path, signatures=("serving_default",), weights=weights, check=True
-    )
+    served, report = exported(generator, tmp_path, signatures=("serving_default",), weights=weights)
     outputs = served["serving_default"](tf.constant(TEXT))
     size = sum(np.prod(weight.shape) for weight in [*parts[0].weights, *draft.weights])
     stored = sum(file.stat().st_size for file in (report.path / "variables").iterdir())
@@ -164,6 +173,7 @@ def test_a_constraint_holds_in_the_export(parts, tmp_path):
         assert len(text) == 3 and text[:2].strip(b"abc") == b"" and text[2:].isdigit()
 
 
+@pytest.mark.long
 def test_contrastive_search_takes_no_settings_about_draws(parts, tmp_path):
     config = GenerationConfig(max_new_tokens=7, penalty_alpha=0.6, top_k=4)
     generator = TextGenerator(*parts, config, jit_compile=False)

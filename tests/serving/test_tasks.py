@@ -97,8 +97,8 @@ def test_answer_is_the_likeliest_span_of_the_context(tokenizer):
 @pytest.mark.parametrize(
     ("head", "name"),
     [
-        ("SequenceClassification", "classify"),
-        ("TokenClassification", "tag"),
+        pytest.param("SequenceClassification", "classify", marks=pytest.mark.long),
+        pytest.param("TokenClassification", "tag", marks=pytest.mark.long),
         ("QuestionAnswering", "answer"),
     ],
 )
