@@ -6,7 +6,7 @@ MODEL := saved_models/shakespeare-tiny/1
 
 export KERAS_BACKEND = tensorflow
 
-.PHONY: demo test test-long test-cpp-old lint load bench-tokenizer bench-training clean help
+.PHONY: demo test test-long test-cpp-old lint load bench-tokenizer bench-training bench-guessing bench-recompile clean help
 
 help:
 	@echo "make demo             export the bundled model and continue a prompt with it"
@@ -17,6 +17,8 @@ help:
 	@echo "make load             64 clients on the local server, for a few minutes"
 	@echo "make bench-tokenizer  measure the tokenizer against its peers"
 	@echo "make bench-training   measure training against its peers (ARGS=--short for minutes)"
+	@echo "make bench-guessing   measure lookup decoding, where it wins and where it loses"
+	@echo "make bench-recompile  count what XLA compiles when settings change"
 
 demo: $(MODEL)
 	@# TensorFlow's start-up notes are shown only when something goes wrong.
@@ -49,6 +51,12 @@ bench-tokenizer: $(VENV)/installed-test
 bench-training: $(VENV)/installed-test
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[parity]'
 	$(BIN)/python benchmarks/training.py $(ARGS)
+
+bench-guessing: $(VENV)/installed-test
+	$(BIN)/python benchmarks/guessing.py $(ARGS)
+
+bench-recompile: $(VENV)/installed-test
+	$(BIN)/python benchmarks/recompile.py $(ARGS)
 
 $(VENV)/installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; ok = (3, 10) <= sys.version_info[:2] <= (3, 13); sys.exit(None if ok else f"tfgpt2 needs Python 3.10 to 3.13. Received: {sys.version.split()[0]}. Try: make PYTHON=python3.12")'
