@@ -104,7 +104,7 @@ def test_holes_are_closed(build, model, monkeypatch):
     config = options | {"eos_token_id": None, "num_assistant_tokens": 3}
     result = run(model, config, IDS, MASK, build(seed=0))
     np.testing.assert_array_equal(result.tokens[:, :32], expected.sequences[:, WIDTH:])
-    assert int(closed) > 0 and int(result.steps) > 20
+    assert int(closed) > 0 and int(result.steps) > 1 + 31 // 4 + 1  # as rows always right need
 
 
 @pytest.mark.long

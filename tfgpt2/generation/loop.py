@@ -188,12 +188,14 @@ _SLACK = 4  # wrong guesses of so many rounds find room before holes are closed
 
 
 def advance(task: Task, state: State, until: tf.Tensor) -> State:
-    """Chooses tokens until every row has ended or one has `until` (int32 `[]`) tokens."""
+    """Chooses tokens until every row has ended or one that has not has `until` (int32 `[]`)."""
     body = _guessed if task.guesser else _plain
 
     def running(state: State) -> tf.Tensor:
         open_rows = state.reason == stopping.RUNNING
-        return tf.reduce_any(open_rows) & (tf.reduce_max(state.count) < until)
+        # With guesses, a row may be done long before others: it must not stop them.
+        most = tf.reduce_max(tf.where(open_rows, state.count, 0))
+        return tf.reduce_any(open_rows) & (most < until)
 
     (state,) = tf.while_loop(running, lambda state: (body(task, state),), (state,))
     return state
