@@ -57,8 +57,8 @@ EXTRA_OPTIONS: dict[str, RowOption] = {
         "int32", 0, 0, _MOST_TOKENS, "an integer of 0 (off) or more"
     ),
     "guidance_scale": RowOption("float32", 1.0, -100, 100, "a number in [-100, 100]; 1 is off"),
-    "remove_invalid_values": RowOption("bool", 0, 0, 1, "True or False"),
-    "renormalize_logits": RowOption("bool", 0, 0, 1, "True or False"),
+    "remove_invalid_values": RowOption("bool", False, 0, 1, "True or False"),
+    "renormalize_logits": RowOption("bool", False, 0, 1, "True or False"),
     "penalty_alpha": RowOption("float32", 0.0, 0, 1, "a number in [0, 1]; 0 is off"),
     "diversity_penalty": RowOption("float32", 0.0, 0, 1e6, "a number of 0 or more"),
 }
