@@ -6,7 +6,8 @@ MODEL := saved_models/shakespeare-tiny/1
 
 export KERAS_BACKEND = tensorflow
 
-.PHONY: demo test test-long test-cpp-old lint load bench-tokenizer bench-training bench-guessing bench-recompile clean help
+.PHONY: demo test test-long test-cpp-old lint load bench-tokenizer bench-training bench-int8 bench-filters \
+  bench-guessing bench-recompile clean help
 
 help:
 	@echo "make demo             export the bundled model and continue a prompt with it"
@@ -16,6 +17,8 @@ help:
 	@echo "make lint             check style"
 	@echo "make load             64 clients on the local server, for a few minutes"
 	@echo "make bench-tokenizer  measure the tokenizer against its peers"
+	@echo "make bench-int8       measure int8 against float32: speed and quality"
+	@echo "make bench-filters    measure top-k and top-p by threshold against sorting"
 	@echo "make bench-training   measure training against its peers (ARGS=--short for minutes)"
 	@echo "make bench-guessing   measure lookup decoding, where it wins and where it loses"
 	@echo "make bench-recompile  count what XLA compiles when settings change"
@@ -47,6 +50,13 @@ load: $(VENV)/installed-test
 
 bench-tokenizer: $(VENV)/installed-test
 	$(BIN)/python benchmarks/tokenizer.py
+
+bench-int8: $(VENV)/installed-test
+	$(BIN)/python benchmarks/int8.py
+	$(BIN)/python benchmarks/int8.py --quality
+
+bench-filters: $(VENV)/installed-test
+	$(BIN)/python benchmarks/filters.py
 
 bench-training: $(VENV)/installed-test
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[parity]'

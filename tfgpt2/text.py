@@ -104,8 +104,8 @@ class TextGenerator(Passes, keras.Model):
         Args:
             name: `"shakespeare-tiny"` (bundled), a directory, or a hub name.
             **options: Where to look (`revision`, `token`, `cache_dir`, `subfolder`,
-                `local_files_only`, `force_download`), `dtype` of the model, and the arguments of
-                the class.
+                `local_files_only`, `force_download`), `dtype` and `quantize` of the model, and the
+                arguments of the class.
 
         Raises:
             FileNotFoundError: There is no such model.
@@ -116,17 +116,19 @@ class TextGenerator(Passes, keras.Model):
                "jit_compile", "prefix", "negative_prompt", "assistant", "name")  # fmt: skip
         where = ("revision", "token", "cache_dir", "subfolder", "local_files_only",
                  "force_download")  # fmt: skip
+        weights = ("dtype", "quantize")
         for option in options:
-            if option not in (*own, *where, "dtype"):
+            if option not in (*own, *where, *weights):
                 raise TypeError(
                     explain(
                         f"TextGenerator.from_pretrained has no option {option!r}.",
-                        fix=nearest(option, (*own, *where, "dtype")),
+                        fix=nearest(option, (*own, *where, *weights)),
                         **{option: options[option]},
                     )
                 )
         files = {option: options[option] for option in where if option in options}
-        model = TFGPT2LMHeadModel.from_pretrained(name, dtype=options.get("dtype"), **files)
+        loading = {option: options[option] for option in weights if option in options}
+        model = TFGPT2LMHeadModel.from_pretrained(name, **loading, **files)
         tokenizer = TFGPT2Tokenizer.from_pretrained(name, **files)
         return cls(model, tokenizer, **{o: options[o] for o in own if o in options})
 
