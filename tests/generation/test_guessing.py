@@ -107,6 +107,16 @@ def test_holes_are_closed(build, model, monkeypatch):
     assert int(closed) > 0 and int(result.steps) > 1 + 31 // 4 + 1  # as rows always right need
 
 
+def test_rounds_without_a_guess(model):
+    """A text whose tokens are new has nothing to look up: those rounds read one token."""
+    free = {"eos_token_id": None, "jit_compile": False, "max_new_tokens": 30, "do_sample": True,
+            "temperature": 1.5, "seed": 8}  # fmt: skip
+    expected = model.generate([[5]], **free).numpy()
+    assert len(set(expected[0, :6].tolist())) == 6
+    found = model.generate([[5]], **free, prompt_lookup_num_tokens=4)
+    np.testing.assert_array_equal(found, expected)
+
+
 @pytest.mark.long
 def test_a_model_that_guesses_its_own_text_is_asked_seldom(build, model):
     config = {"max_new_tokens": 36, "eos_token_id": None, "num_assistant_tokens": 3}

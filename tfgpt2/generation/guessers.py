@@ -131,4 +131,4 @@ class Draft:
 
     def settle(self, memory: Any, before: Any, kept: tf.Tensor) -> Any:
         """See `loop.Guesser`."""
-        return self._model.settle(memory, before, kept)
+        return self._model.settle(memory, before, kept, width=self._program.lookahead + 1)

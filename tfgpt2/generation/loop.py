@@ -44,7 +44,7 @@ class LanguageModel(Protocol):
         """Reads more tokens; returns logits and the longer cache."""
         ...
 
-    def settle(self, cache: Any, before: Any, kept: tf.Tensor) -> Any:
+    def settle(self, cache: Any, before: Any, kept: tf.Tensor, *, width: int) -> Any:
         """Keeps the first `kept` of the tokens read since `before`; asked with guesses only."""
         ...
 
@@ -252,26 +252,33 @@ def _guessed(task: Task, state: State) -> State:
     guess = task.guesser.guess(
         state.guesses, task.history(state.tokens, state.count), state, task.request
     )
-    width = task.program.lookahead + 1
+    guesses = tf.ensure_shape(guess.tokens, [None, task.program.lookahead])  # [R, G]
+    last = state.token[:, None]  # [R, 1]
 
-    def read(count: int) -> State:
-        ids = tf.concat([state.token[:, None], guess.tokens], axis=1)[:, :count]  # [R, G + 1]
+    def read(ids: tf.Tensor) -> tuple[tf.Tensor, State]:
         logits, cache = task.model.decode_step(
             ids, tf.ones_like(ids, tf.bool), state.cache, in_place=task.in_place
         )
-        return _accept(task, state._replace(cache=cache), logits, guess.tokens)
+        return logits, state._replace(cache=cache)
 
-    state = tf.cond(guess.useful, lambda: read(width), lambda: read(1))
+    def with_guesses() -> State:
+        logits, read_on = read(tf.concat([last, guesses], axis=1))  # [R, G + 1, V]
+        return _accept(task, read_on, logits, guesses)
+
+    def alone() -> State:
+        logits, read_on = read(last)  # [R, 1, V]
+        return choose(task, read_on, logits[:, 0], state.reason == stopping.RUNNING)
+
+    state = tf.cond(guess.useful, with_guesses, alone)
     kept = state.count - before.count  # [R]
-    cache = task.model.settle(state.cache, before.cache, kept)
+    width = task.program.lookahead + 1
+    cache = task.model.settle(state.cache, before.cache, kept, width=width)
     guesses = task.guesser.settle(guess.memory, before.guesses, kept)
     return state._replace(cache=cache, guesses=guesses, steps=state.steps + 1)
 
 
 def _accept(task: Task, state: State, logits: tf.Tensor, guesses: tf.Tensor) -> State:
     """Chooses tokens from logits `[R, G + 1, V]`, as long as the guesses `[R, G]` were right."""
-    if logits.shape[1] == 1:
-        return choose(task, state, logits[:, 0], state.reason == stopping.RUNNING)
 
     def body(place: tf.Tensor, state: State, active: tf.Tensor) -> tuple[Any, ...]:
         state = choose(task, state, tf.gather(logits, place, axis=1), active)

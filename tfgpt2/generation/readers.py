@@ -134,7 +134,7 @@ class Uncached:
         )
         return self._score(text, cache.column, length, in_place=in_place), text
 
-    def settle(self, cache: Text, before: Text, kept: tf.Tensor) -> Text:
+    def settle(self, cache: Text, before: Text, kept: tf.Tensor, *, width: int) -> Text:
         """See `loop.LanguageModel`; holes are closed at once."""
         offset = tf.range(tf.shape(cache.valid)[1]) - before.column  # [S]
         dropped = (offset >= 0)[None] & (offset[None] >= kept[:, None])  # [B, S]
@@ -224,9 +224,9 @@ class Guided:
         guided = guide(*flat, scale)
         return tf.ensure_shape(tf.reshape(guided, tf.shape(logits)), logits.shape), Pair(own, other)
 
-    def settle(self, cache: Pair, before: Pair, kept: tf.Tensor) -> Pair:
+    def settle(self, cache: Pair, before: Pair, kept: tf.Tensor, *, width: int) -> Pair:
         """See `loop.LanguageModel`."""
         return Pair(
-            self._model.settle(cache.prompt, before.prompt, kept),
-            self._away.settle(cache.negative, before.negative, kept),
+            self._model.settle(cache.prompt, before.prompt, kept, width=width),
+            self._away.settle(cache.negative, before.negative, kept, width=width),
         )

@@ -327,7 +327,7 @@ class TFGPT2LMHeadModel(TFGPT2PreTrainedModel):
         """Reads `T` more tokens per row: the last hidden states `[B, T, D]` and the cache."""
         return self.transformer.extend(ids, valid, cache, in_place=in_place)
 
-    def settle(self, cache: KVCache, before: KVCache, kept: tf.Tensor) -> KVCache:
+    def settle(self, cache: KVCache, before: KVCache, kept: tf.Tensor, *, width: int) -> KVCache:
         """Keeps the first `kept` (int32 `[B]`) of the tokens that were read since `before`.
 
         A row's dropped tokens leave holes; a cache that those have filled is made compact.
@@ -336,10 +336,10 @@ class TFGPT2LMHeadModel(TFGPT2PreTrainedModel):
             cache: The cache now.
             before: The cache then.
             kept: int32 `[B]`.
+            width: Most columns that the next read takes.
         """
-        width, size = cache.column - before.column, tf.shape(cache.valid)[1]
         settled = settle(cache, before, kept)
-        full = settled.column + width > size
+        full = settled.column + width > tf.shape(cache.valid)[1]
         return tf.cond(full, lambda: compact(settled), lambda: settled)
 
     def decode_step(
