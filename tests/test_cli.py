@@ -36,6 +36,7 @@ def test_generate_continues_a_prompt_and_repeats_with_a_seed(run):
     assert run(*options[:-1], "2") != first
 
 
+@pytest.mark.long
 def test_generate_stops_where_it_is_told(run):
     text = run("generate", "ROMEO:\n", "-n", "40", "--temperature", "0", "--stop", "e")
     assert "e" not in text.removeprefix("ROMEO:\n")

@@ -50,6 +50,7 @@ def test_a_saved_model_runs_without_this_package(tmp_path):
     assert output.startswith("ROMEO:\nI ") and "150 tokens, finish_reason length" in output
 
 
+@pytest.mark.long
 def test_an_adapter_is_trained_switched_and_merged(tmp_path):
     names = ("ANNA", "BERT", "CARL")
     text = "".join(SPEECH.format(name=n, thing=t) for n in names for t in ("horse", "crown") * 4)

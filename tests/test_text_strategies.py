@@ -103,6 +103,7 @@ def test_negative_prompts(parts, gen):
         gen.generate("abc", negative_prompt="the")
 
 
+@pytest.mark.long
 def test_an_assistant_changes_no_text(parts, gen):
     helped = TextGenerator(*parts, jit_compile=False, assistant=parts[0])
     options = {"max_new_tokens": 20, "temperature": [0.0, 0.8, 1.0], "seed": 2}

@@ -19,7 +19,8 @@ from tfgpt2.generation import stopping
 from tfgpt2.generation.buckets import check_buckets, default_buckets
 from tfgpt2.generation.config import GenerationConfig
 from tfgpt2.generation.decoder import watched
-from tfgpt2.generation.options import ROW_OPTIONS, check_row_option, spread
+from tfgpt2.generation.known_options import SAMPLING
+from tfgpt2.generation.options import OPTIONS, ROW_OPTIONS, check_row_option, spread
 from tfgpt2.generation.prompts import EMPTY
 from tfgpt2.generation.request import Program
 from tfgpt2.generation.texts import Generation, as_bytes, check_numbers, records
@@ -297,6 +298,10 @@ class TextGenerator(Passes, keras.Model):
             options["do_sample"] = bool(np.any(np.asarray(options["temperature"]) > 0))
             if not options["do_sample"]:
                 options.pop("temperature")
+            elif not self.generation_config.do_sample:
+                # As in an export: filters of a greedy configuration are off unless asked for.
+                off = {name: OPTIONS[name].off for name in SAMPLING if name != "temperature"}
+                options = off | options
         return self.generation_config.updated(**options)
 
     def _checked_plan(

@@ -36,6 +36,7 @@ def test_perplexity_as_a_table_and_as_json(run, bundled, load, tmp_path):
     assert "bits per byte" in table and f"{expected.perplexity:,.5g}" in table
 
 
+@pytest.mark.long
 def test_lambada_and_choices(run, bundled, load, tmp_path):
     lines = ["My good lord", "To be, or not to be"]
     (tmp_path / "lambada.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in lines))

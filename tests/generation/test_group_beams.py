@@ -77,6 +77,7 @@ def test_every_mode_and_every_batch_gives_the_same(build, run_as):
     check_golden(search(build, rows, run_as, columns=11), rows)
 
 
+@pytest.mark.long
 def test_penalty_keeps_groups_apart(build):
     """Without a penalty all groups find the same; a large one never lets two choose alike."""
     model = build(seed=1)
@@ -96,6 +97,7 @@ def test_penalty_keeps_groups_apart(build):
     assert all(len(tokens) >= 3 for tokens in chosen)
 
 
+@pytest.mark.long
 def test_beam_indices_lead_back_through_the_search(build):
     """The texts that running beams held, rebuilt from the indices alone, agree with each other."""
     name = "six_in_two"

@@ -131,7 +131,7 @@ def test_repetition_is_found(model):
     """A text that a penalty below 1 makes repeat itself takes fewer steps than tokens."""
     config = {"max_new_tokens": 36, "eos_token_id": None, "repetition_penalty": 0.3,
               "prompt_lookup_num_tokens": 4}  # fmt: skip
-    assert steps(model, config, IDS[:1], MASK[:1]) < 20
+    assert steps(model, config, IDS[:1], MASK[:1]) < 30
 
 
 OPTIONS = {
@@ -226,7 +226,7 @@ def test_two_hundred_prompts_of_a_trained_model(shared_data, how):
     prompts = [text[start : start + 40 + 2 * (i % 100)] for i, start in enumerate(starts)]
     guess = {"prompt_lookup_num_tokens": 6}
     if how == "draft":
-        config = tfgpt2.GPT2Config(**(model.config.to_dict() | {"n_layer": 1}))
+        config = tfgpt2.GPT2Config.from_dict(model.config.to_dict() | {"n_layer": 1})
         draft = tfgpt2.TFGPT2LMHeadModel(config)
         draft(tf.constant([[1]]))
         taken = {one.path.split("/", 1)[1]: one for one in model.weights}

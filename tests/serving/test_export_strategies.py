@@ -72,6 +72,7 @@ def test_an_empty_prefix_is_none(parts, tmp_path):
     same(outputs, plain.generate(TEXT, details=True))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("gathered", [pytest.param(False, marks=pytest.mark.long), True])
 def test_beams_with_several_texts(parts, tmp_path, gathered):
     config = GenerationConfig(
@@ -92,6 +93,7 @@ def test_beams_with_several_texts(parts, tmp_path, gathered):
         assert value.shape[0] == 0
 
 
+@pytest.mark.long
 def test_sampled_texts_with_their_likeliest_tokens(parts, tmp_path):
     config = GenerationConfig(
         max_new_tokens=5,
@@ -137,6 +139,7 @@ def test_a_draft_model_changes_no_text(parts, tmp_path, weights):
         same(outputs, plain.generate(TEXT, details=True))
 
 
+@pytest.mark.long
 def test_extra_settings_of_requests(parts, tmp_path):
     generator = TextGenerator(*parts, GenerationConfig(max_new_tokens=20), jit_compile=False)
     names = ("no_repeat_ngram_size", "remove_invalid_values", "presence_penalty")

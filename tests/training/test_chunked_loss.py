@@ -234,6 +234,7 @@ print("equal")
 """
 
 
+@pytest.mark.long
 def test_two_replicas_train_like_one():
     """On arrays and on blocks; in a process of its own, since it divides the processor."""
     here = Path(__file__).parent

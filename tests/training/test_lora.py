@@ -133,6 +133,7 @@ def test_merge_and_unmerge_and_what_a_checkpoint_holds(tmp_path):
     np.testing.assert_allclose(model(IDS).logits, before, atol=1e-5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("merged_before", [False, True])
 @pytest.mark.parametrize("merge", [False, True])
 def test_unloading_leaves_a_plain_model(merge, merged_before):
@@ -153,6 +154,7 @@ def test_unloading_leaves_a_plain_model(merge, merged_before):
         assert np.abs(kernel - old).max() > 0
 
 
+@pytest.mark.long
 def test_several_adapters_switch_and_keep_what_they_learn():
     model = make()
     base = model(IDS).logits.numpy()
@@ -257,6 +259,7 @@ def test_keras_files_hold_the_adapter(tmp_path, merged):
         (model if not merged else loaded).save(tmp_path / "two.keras")
 
 
+@pytest.mark.long
 def test_a_task_head_trains_beside_and_belongs_to_the_adapter():
     model = make("TFGPT2ForSequenceClassification", num_labels=3, pad_token_id=0)
     head = model.score.weight.numpy()

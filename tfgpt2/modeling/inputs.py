@@ -287,7 +287,7 @@ def _visible(
     causal = causal_mask(past.length + tf.range(length), columns)  # [1, 1, T, S]
     if mask is None:
         return causal
-    if mask.shape.rank == 4:
+    if mask.shape.rank == 4 and text.rank != 4:  # else it has the leading axes of the ids
         return _full_mask(mask, text, past)
     known = text.rank is not None and None not in (text[-1], past.static)
     total = past.static + text[-1] if known else None

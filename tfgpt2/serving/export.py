@@ -21,6 +21,7 @@ from tfgpt2.serving.batching import Batching
 from tfgpt2.serving.publish import Case, check_absent, publish
 from tfgpt2.serving.report import ExportReport, count_programs
 from tfgpt2.text import TextGenerator
+from tfgpt2.text_checks import check_defaults
 from tfgpt2.tokenizer.layer import TFGPT2Tokenizer
 
 _PROBE = ("Once upon a time", "", "2 + 2 =")
@@ -115,6 +116,7 @@ def export(
         batch_sizes = _auto_sizes(batch_sizes, jit_compile)
     sizes = rows.check_sizes(batch_sizes)
     config = generator.generation_config if generation_config is None else generation_config
+    check_defaults(config)
     options = contract.Options(
         names=contract.SIGNATURES if signatures is None else tuple(signatures),
         inputs=contract.usual_inputs(config) if inputs is None else tuple(inputs),
