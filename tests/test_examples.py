@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import tfgpt2
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
