@@ -57,7 +57,7 @@ def train_tokenizer(
         >>> path = pathlib.Path(tempfile.mkdtemp()) / "text.txt"
         >>> _ = path.write_text("low lower lowest low low")
         >>> train_tokenizer(path, 260).tokenize("low lower")
-        ['low', 'Ġlow', 'er']
+        ['low', 'Ġlow', 'e', 'r']
     """
     paths = _check_files([files] if isinstance(files, (str, os.PathLike)) else list(files))
     special = _check_special(special_tokens)
