@@ -6,7 +6,7 @@ MODEL := saved_models/shakespeare-tiny/1
 
 export KERAS_BACKEND = tensorflow
 
-.PHONY: demo test test-long test-cpp-old lint load bench-tokenizer bench-training bench-int8 bench-filters \
+.PHONY: docs docs-test demo test test-long test-cpp-old lint load bench-tokenizer bench-training bench-int8 bench-filters \
   bench-guessing bench-recompile clean help
 
 help:
@@ -15,6 +15,8 @@ help:
 	@echo "make test-long        run the longer proofs too"
 	@echo "make test-cpp-old     run exports in C++, with TensorFlow 2.18 too (fetches its wheel)"
 	@echo "make lint             check style"
+	@echo "make docs             build the docs site into site/"
+	@echo "make docs-test        run every Python block of the pages"
 	@echo "make load             64 clients on the local server, for a few minutes"
 	@echo "make bench-tokenizer  measure the tokenizer against its peers"
 	@echo "make bench-int8       measure int8 against float32: speed and quality"
@@ -68,6 +70,16 @@ bench-guessing: $(VENV)/installed-test
 
 bench-recompile: $(VENV)/installed-test
 	$(BIN)/python benchmarks/recompile.py $(ARGS)
+
+docs: $(VENV)/installed-docs
+	$(BIN)/python -m mkdocs build --strict
+
+docs-test: $(VENV)/installed-test $(VENV)/installed-docs
+	$(BIN)/python -m pytest tests/test_docs.py tests/test_docs_figures.py
+
+$(VENV)/installed-docs: $(VENV)/installed
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'
+	@touch $@
 
 $(VENV)/installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; ok = (3, 10) <= sys.version_info[:2] <= (3, 13); sys.exit(None if ok else f"tfgpt2 needs Python 3.10 to 3.13. Received: {sys.version.split()[0]}. Try: make PYTHON=python3.12")'

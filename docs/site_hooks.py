@@ -1,0 +1,151 @@
+"""What mkdocs calls while it builds the site: pages that are made, and links that are mended.
+
+    reference/api/*             from the groups of `tfgpt2.__init__._PUBLIC` and the docstrings
+    reference/command-line.md   from the command line itself
+    reference/*, project/*      from pages that live beside the code, such as saved_models/README.md
+
+So none of these can go stale. Links between pages are written for the repository; on the way into
+the site those that leave docs/ are turned to the site's page, or to plain text where there is none.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mkdocs.structure.files import File, Files
+
+ROOT = Path(__file__).resolve().parent.parent
+# From a page of the repository to its place in the site.
+ELSEWHERE = {
+    "README.md": "index.md",
+    "saved_models/README.md": "reference/signatures.md",
+    "serving/README.md": "reference/deployment.md",
+    "benchmarks/README.md": "project/benchmarks.md",
+    "SECURITY.md": "project/security.md",
+    "CONTRIBUTING.md": "project/contributing.md",
+    "CHANGELOG.md": "project/changelog.md",
+}
+API = "reference/api/"
+COMMANDS = "reference/command-line.md"
+# Public modules whose names are not exported by the package itself.
+MODULES = {
+    "Serving clients and exports": (
+        "tfgpt2.serving.client.client.Client",
+        "tfgpt2.serving.client.records",
+        "tfgpt2.serving.client.failures",
+        "tfgpt2.serving.export.export",
+        "tfgpt2.serving.batching.Batching",
+    ),
+    "Training": ("tfgpt2.training.data", "tfgpt2.training.order", "tfgpt2.training.lora"),
+    "Evaluation": (
+        "tfgpt2.evaluation.perplexity",
+        "tfgpt2.evaluation.cloze",
+        "tfgpt2.evaluation.scoring",
+    ),
+}
+_LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)\s#]+)(#[^)\s]*)?\)")
+_FENCE = re.compile(r"(^```.*?^```[^\n]*$)", re.MULTILINE | re.DOTALL)
+
+
+def on_config(config: Any) -> Any:
+    """Leaves out of the navigation what is not there (yet), and fills in the pages of the API."""
+    made = {site for source, site in ELSEWHERE.items() if (ROOT / source).is_file()}
+    made |= {COMMANDS, API + "index.md"}
+
+    def kept(entry: Any) -> Any:
+        if isinstance(entry, list):
+            return [one for one in map(kept, entry) if one]
+        if isinstance(entry, dict):
+            ((title, value),) = entry.items()
+            value = kept(value)
+            return {title: value} if value else None
+        if entry == API:
+            return [API + "index.md", *({title: page} for title, page, _ in api_pages())]
+        return entry if entry in made or Path(config.docs_dir, entry).is_file() else None
+
+    config.nav = kept(config.nav)
+    return config
+
+
+def on_files(files: Files, config: Any) -> Files:
+    """Adds the pages that are made."""
+    pages = {site: (ROOT / source).read_text(encoding="utf-8")
+             for source, site in ELSEWHERE.items()
+             if source != "README.md" and (ROOT / source).is_file()}  # fmt: skip
+    pages[COMMANDS] = command_line()
+    contents = [f"- [{title}]({posixpath.basename(page)})" for title, page, _ in api_pages()]
+    pages[API + "index.md"] = "# API\n\nFrom the docstrings.\n\n" + "\n".join(contents) + "\n"
+    for title, page, names in api_pages():
+        pages[page] = f"# {title}\n\n" + "\n".join(f"::: {name}\n" for name in names)
+    for page, text in pages.items():
+        files.append(File.generated(config, page, content=text))
+    return files
+
+
+def on_page_markdown(markdown: str, *, page: Any, files: Files, **unused: Any) -> str:
+    """Mends the links of a page."""
+    sources = {site: source for source, site in ELSEWHERE.items() if site != "index.md"}
+    here = page.file.src_uri
+    source = sources.get(here, "docs/" + here)
+    known = {file.src_uri for file in files}
+    parts = _FENCE.split(markdown)  # code stays as it is
+    return "".join(
+        part
+        if part.startswith("```")
+        else _LINK.sub(lambda m: _mended(m, source, here, known), part)
+        for part in parts
+    )
+
+
+def _mended(match: re.Match[str], source: str, here: str, known: set[str]) -> str:
+    """One link of the page `source` of the repository, as the page `here` of the site has it."""
+    text, target, anchor = match[1], match[2], match[3] or ""
+    if ":" in target:
+        return match[0]
+    path = posixpath.normpath(posixpath.join(posixpath.dirname(source), target))
+    folder_page = posixpath.join(path, "README.md")
+    site = ELSEWHERE.get(path) or ELSEWHERE.get(folder_page)
+    if site is None and path.startswith("docs/"):
+        site = path.removeprefix("docs/")
+    if site in known:
+        return f"[{text}]({posixpath.relpath(site, posixpath.dirname(here) or '.')}{anchor})"
+    if (ROOT / path).exists():
+        return text if "`" in text or text == path else f"{text} (`{path}`)"
+    return match[0]  # strict mode tells of it
+
+
+def command_line() -> str:
+    """Returns the page of the command line, as typer writes it."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import typer
+    from typer.cli import get_docs_for_click
+
+    from tfgpt2.cli import app
+
+    command = typer.main.get_command(app)
+    context = typer.Context(command, info_name="tfgpt2")
+    text = get_docs_for_click(obj=command, ctx=context, name="tfgpt2")
+    # A line of its own for each, and "<|endoftext|>" is no tag.
+    text = re.sub(r"<(?=\|)", r"&lt;", text)
+    return text.replace("# `tfgpt2`", "# The command line", 1)
+
+
+def api_pages() -> Iterator[tuple[str, str, tuple[str, ...]]]:
+    """Yields title, page and names of each group of the API."""
+    groups: dict[str, list[str]] = {}
+    title = ""
+    for line in (ROOT / "tfgpt2" / "__init__.py").read_text(encoding="utf-8").splitlines():
+        if found := re.match(r"    # (.+)", line):
+            title = found[1]
+        elif found := re.match(r'    "(\w+)": "([\w.]+)",', line):
+            groups.setdefault(title, []).append(f"{found[2]}.{found[1]}")
+        elif line == "}":
+            break
+    for title, names in (*groups.items(), *MODULES.items()):
+        slug = re.sub(r"[^a-z0-9]+", "-", title.lower().replace("<->", "and")).strip("-")
+        yield title[0].upper() + title[1:], f"{API}{slug}.md", tuple(names)

@@ -1,0 +1,224 @@
+"""The pages of the documentation: every Python block runs, and says what the page says it says.
+
+The blocks of a page are one program, run in an empty folder. Comments on the line before a block:
+
+    <!-- not run: WHY -->         it needs the network or another program; listed and counted
+    <!-- raises: ValueError -->   it ends with that error
+    <!-- run -->                  a block of shell commands that runs, too
+    <!-- server: DIR -->          before it, the local server starts on DIR; it stands for
+                                  http://127.0.0.1:8501 on the rest of the page
+
+A block of `text` after one of Python or of shell commands is what that prints. A page that holds
+`<!-- own process -->` changes the process and gets one of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = {
+    page.relative_to(ROOT).as_posix(): page
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+}
+# What the default suite runs; the rest are the long ones' (`make docs-test`).
+QUICK = ("docs/index.md", "docs/explanations/tokenizer.md", "docs/explanations/random-numbers.md")
+OWN_PROCESS = "<!-- own process -->"
+ADDRESS = "http://127.0.0.1:8501"
+_FENCE = re.compile(
+    r"^(?P<indent> *)```(?P<language>\w*)[^\n]*\n(?P<code>.*?)^(?P=indent)```[ ]*$", re.M | re.S
+)
+_MARK = re.compile(r"<!-- (not run|raises|run|server)(?:: (.*?))? -->\s*\Z")
+
+
+@dataclasses.dataclass
+class Block:
+    """A fenced block: its language and text, where it begins, its mark, and what it prints."""
+
+    language: str
+    code: str
+    line: int
+    mark: str = ""
+    value: str = ""
+    prints: str | None = None
+
+    @property
+    def runs(self) -> bool:
+        return self.mark != "not run" and (
+            self.language == "python" or (self.language == "sh" and self.mark in ("run", "server"))
+        )
+
+
+def blocks(text: str) -> list[Block]:
+    """Reads the blocks of a page."""
+    found: list[Block] = []
+    end = 0
+    for match in _FENCE.finditer(text):
+        before = text[end : match.start()]
+        end = match.end()
+        indent = len(match["indent"])
+        code = "".join(line[indent:] or "\n" for line in match["code"].splitlines(keepends=True))
+        if match["language"] == "text" and found and not before.strip():
+            found[-1].prints = code
+            continue
+        mark = _MARK.search(before)
+        line = text.count("\n", 0, match.start("code")) + 1
+        found.append(Block(match["language"], code, line, *(mark.groups("") if mark else ())))
+    return found
+
+
+def run_page(name: str, folder: Path) -> None:
+    """Runs the blocks of a page, one after the other, in a folder."""
+    state = {"__name__": "__main__"}
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(
+            contextlib.chdir(folder) if hasattr(contextlib, "chdir") else _in(folder)
+        )
+        address = ADDRESS
+        for block in blocks(PAGES[name].read_text(encoding="utf-8")):
+            if block.mark == "server":
+                address = stack.enter_context(server(block.value))
+            if block.runs:
+                run_block(name, block, block.code.replace(ADDRESS, address), state)
+
+
+def run_block(name: str, block: Block, code: str, state: dict[str, object]) -> None:
+    """Runs one block and compares what it prints."""
+    place = f"{name}:{block.line}"
+    if block.language == "sh":
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", code], env={**os.environ, "PATH": path, "COLUMNS": "100"},
+            capture_output=True, text=True, timeout=300,
+        )  # fmt: skip
+        assert done.returncode == 0, f"{place}\n{done.stdout}\n{done.stderr}"
+        printed = done.stdout
+    else:
+        # Errors show the line of the page.
+        program = compile("\n" * (block.line - 1) + code, str(PAGES[name]), "exec")
+        out = io.StringIO()
+        raised = ""
+        with contextlib.redirect_stdout(out):
+            try:
+                exec(program, state)
+            except Exception as error:
+                raised = type(error).__name__
+                if block.mark != "raises":
+                    raise
+                out.write(str(error))
+        assert raised == (block.value if block.mark == "raises" else ""), place
+        printed = out.getvalue()
+    if block.prints is not None:
+        assert plain(printed) == plain(block.prints), place
+
+
+def plain(text: str) -> str:
+    """Without white space at the ends of lines and of the text."""
+    return "\n".join(line.rstrip() for line in text.strip().splitlines())
+
+
+@contextlib.contextmanager
+def _in(folder: Path):
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+@contextlib.contextmanager
+def server(models: str):
+    """Serves a folder of versions and yields the address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "tfgpt2.cli", "serve", models, "--port", str(port)]
+    with open("server.log", "w") as log:
+        process = subprocess.Popen([*command, "--grpc-port", "-1"], stdout=log, stderr=log)
+    try:
+        until = time.monotonic() + 120
+        while True:
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5).close()
+                break
+            except OSError:
+                assert process.poll() is None and time.monotonic() < until, Path(
+                    "server.log"
+                ).read_text()
+                time.sleep(0.2)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def has_blocks(name: str) -> bool:
+    return any(block.runs for block in blocks(PAGES[name].read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in QUICK else pytest.mark.long)
+        for name in PAGES
+        if has_blocks(name)
+    ],
+)
+def test_the_blocks_of_a_page_run(name, tmp_path):
+    if OWN_PROCESS not in PAGES[name].read_text(encoding="utf-8"):
+        run_page(name, tmp_path)
+        return
+    command = [sys.executable, __file__, name, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_blocks_that_do_not_run_say_why_and_are_counted(figure):
+    """Nothing is skipped in silence: a reason for each, and few of them."""
+    ran, skipped = 0, []
+    for name, page in PAGES.items():
+        for block in blocks(page.read_text(encoding="utf-8")):
+            if block.language == "python":
+                ran += block.runs
+                if not block.runs:
+                    skipped.append(f"{name}:{block.line}: {block.value}")
+    print(*skipped, sep="\n")
+    figure("Python blocks of pages that run", ran)
+    figure("Python blocks of pages that do not run", len(skipped))
+    assert all(re.search(r": needs (the network|another program)", one) for one in skipped), skipped
+    assert len(skipped) <= 12 and ran > 5 * len(skipped)
+
+
+def test_marks_and_outputs_are_read_from_a_page(tmp_path, monkeypatch):
+    page = tmp_path / "page.md"
+    page.write_text(
+        "<!-- not run: needs the network -->\n```python\nboom\n```\n\n"
+        "<!-- raises: KeyError -->\n```python\n{}[1]\n```\n\n1.  List:\n\n"
+        "    ```python\n    x = 2\n    print(x)\n    ```\n\n    ```text\n    2\n    ```\n"
+    )
+    monkeypatch.setitem(PAGES, "page.md", page)
+    first, second, third = blocks(page.read_text())
+    assert (first.runs, first.value) == (False, "needs the network")
+    assert (second.mark, second.value, second.line) == ("raises", "KeyError", 8)
+    assert (third.code, third.prints) == ("x = 2\nprint(x)\n", "2\n")
+    run_page("page.md", tmp_path)
+    page.write_text(page.read_text().replace("    2\n", "    3\n"))
+    with pytest.raises(AssertionError, match=r"page\.md:14"):
+        run_page("page.md", tmp_path)
+
+
+if __name__ == "__main__":
+    run_page(sys.argv[1], Path(sys.argv[2]))
