@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from tfgpt2.commands_migrate import migrate
 from tfgpt2.commands_serve import serve
 from tfgpt2.quiet import quiet
 
@@ -322,6 +323,7 @@ def info(model: Model = DEFAULT_MODEL) -> None:
 
 
 app.command()(serve)
+app.command()(migrate)
 
 
 @app.command()

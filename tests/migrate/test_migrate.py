@@ -1,0 +1,232 @@
+"""`tfgpt2 migrate` against the programs: what it calls unchanged runs, what it changes fails."""
+
+import inspect
+import json
+import traceback
+
+import pytest
+from programs import FAIL, START, WORK
+from typer.testing import CliRunner
+
+from tfgpt2 import cli
+from tfgpt2.migrate import advice, ask
+from tfgpt2.migrate.judge import judge
+from tfgpt2.migrate.report import migrate
+from tfgpt2.migrate.rewrite import rewritten
+from tfgpt2.migrate.sites import UNKNOWN, find
+
+NAME = "shakespeare-tiny"
+
+
+def judged(source):
+    return [judge(site) for site in find(source)]
+
+
+def changes(source):
+    return {v.site.line: v for v in judged(source) if v.status == "change"}
+
+
+def run(source):
+    exec(compile(source, "program.py", "exec"), {"__name__": "__main__"})
+
+
+def command(*arguments):
+    return CliRunner().invoke(cli.app, ["migrate", *map(str, arguments)])
+
+
+@pytest.mark.filterwarnings("ignore:.*freshly initialised")
+@pytest.mark.parametrize("name", WORK)
+def test_what_is_judged_unchanged_runs(name):
+    source = WORK[name].replace("MODEL", NAME)
+    verdicts = judged(source)
+    assert {v.status for v in verdicts} == {"import", "unchanged"}
+    assert any(v.status == "unchanged" for v in verdicts)
+    new = rewritten(source, verdicts)
+    assert "from transformers" not in new and "import transformers" not in new
+    assert {v.status for v in judged(new)} == {"unchanged"}
+    run(new)
+
+
+@pytest.mark.filterwarnings("ignore:.*freshly initialised")
+@pytest.mark.parametrize("name", FAIL)
+def test_what_is_judged_a_change_fails(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    source = (START + FAIL[name]).replace("MODEL", NAME)
+    lines = {n: line for n, line in enumerate(source.splitlines(), 1)}
+    expected = [n for n, line in lines.items() if line.endswith("# change")]
+    assert list(changes(source)) == expected
+    assert rewritten(source, judged(source)) is None  # so it is not rewritten
+    fails = [n for n, line in lines.items() if line.endswith("# fails")] or expected
+    with pytest.raises(Exception) as caught:  # noqa: B017, PT011
+        run(source.replace("from transformers", "from tfgpt2"))
+    where = [f.lineno for f in traceback.extract_tb(caught.tb) if f.filename == "program.py"]
+    assert where[0] == fails[0]
+
+
+@pytest.mark.parametrize("name", sorted(advice.NAMES))
+def test_names_that_are_not_here(name):
+    source = f"from transformers import {name} as X"
+    assert [v.write for v in judged(source)] == [advice.NAMES[name]]
+    with pytest.raises(ImportError):
+        run(source.replace("transformers", "tfgpt2"))
+
+
+def test_advice_names_what_is_here():
+    """Wherever the tables say `tfgpt2.Name`, there is one."""
+    import re
+
+    import tfgpt2
+
+    tables = (advice.NAMES, advice.MEMBERS, advice.KEYWORDS, advice.KERAS_HUB, advice.GPT_2_SIMPLE)
+    texts = " ".join(text for table in tables for text in table.values())
+    found = set(re.findall(r"tfgpt2\.(\w+)", texts))
+    assert {"TextGenerator", "TFGPT2Tokenizer"} <= found
+    for name in found:
+        assert name in tfgpt2.__all__ or __import__(f"tfgpt2.{name}")
+
+
+@pytest.mark.parametrize("name", sorted(advice.MEMBERS))
+def test_members_that_are_not_here(name):
+    if name == "to":
+        paths = [("AutoTokenizer", "()", "()", "to")]
+    else:
+        paths = [("TFGPT2LMHeadModel", "()", name), ("AutoTokenizer", "()", name)]
+    for path in paths:
+        with pytest.raises(ask.Missing):
+            ask.thing(path)
+
+
+@pytest.mark.parametrize("method, keyword", sorted(advice.KEYWORDS))
+def test_keywords_that_are_not_taken(method, keyword):
+    model = ("TFGPT2LMHeadModel", method)
+    path = {"from_pretrained": model, "save_pretrained": (model[0], "()", method)}.get(
+        method, ("AutoTokenizer", "()", "()")
+    )
+    path = ("AutoTokenizer", method) if keyword == "use_fast" else path
+    path = path[:-1] if method == "()" else path
+    assert ask.refusal(path, (), {keyword: UNKNOWN}).keyword == keyword
+
+
+@pytest.mark.parametrize("cls", ["TFGPT2LMHeadModel", "TFGPT2Model"])
+def test_keywords_are_asked_of_the_signatures(cls, monkeypatch):
+    """A name that a signature gains is taken at once: there is no list that could go stale."""
+    import tfgpt2
+
+    kind = getattr(tfgpt2, cls)
+    for keyword in inspect.signature(kind.call).parameters:
+        if keyword != "self":
+            assert ask.refusal((cls, "()"), (), {keyword: UNKNOWN}) is None
+    real = kind.save_pretrained
+
+    def save_pretrained(self, directory, saved_model=False):
+        return real(self, directory)
+
+    assert ask.refusal((cls, "()", "save_pretrained"), ("x",), {"saved_model": True})
+    monkeypatch.setattr(kind, "save_pretrained", save_pretrained)
+    assert ask.refusal((cls, "()", "save_pretrained"), ("x",), {"saved_model": True}) is None
+
+
+def test_names_are_followed():
+    source = """
+import transformers
+from transformers import TFGPT2LMHeadModel as Model
+def load() -> None:
+    global_name = transformers.TFGPT2Model.from_pretrained(NAME, from_pt=True)
+def use(model: Model, other, **more):
+    model.generate(x, top_kk=1)
+    other.generate(x, top_kk=1)
+    model.generate(x, **more)
+    model.generate(x, **{"top_kk": 1})
+a = b = Model.from_pretrained(NAME)
+b.generate(x, topp=1)
+b = other
+b.generate(x, topp=1)
+with Model.from_pretrained(NAME) as c:
+    c.prepare_tf_dataset
+class A:
+    def f(self):
+        self.model.push_to_hub()
+    def __init__(self):
+        self.model = Model.from_pretrained(NAME)
+"""
+    assert sorted(changes(source)) == [5, 7, 10, 12, 16, 19]
+    assert [v.site.line for v in judged(source) if v.status == "unclear"] == [9]
+
+
+def test_other_models_are_left_alone():
+    source = (
+        "from transformers import BertTokenizer, TFGPT2Model\nBertTokenizer.from_pretrained('b')"
+    )
+    verdicts = judged(source)
+    assert [v.status for v in verdicts] == ["other", "import", "other"]
+    assert rewritten(source, verdicts).splitlines()[:2] == [
+        "from transformers import BertTokenizer",
+        "from tfgpt2 import TFGPT2Model",
+    ]
+    mixed = "import transformers\ntransformers.TFGPT2Model\ntransformers.BertModel"
+    assert rewritten(mixed, judged(mixed)) is None
+
+
+def test_keras_hub_and_gpt_2_simple():
+    source = """
+import keras_hub
+import gpt_2_simple as gpt2
+lm = keras_hub.models.GPT2CausalLM.from_preset("gpt2_base_en")
+lm.compile(sampler=keras_hub.samplers.TopPSampler(p=0.9))
+lm.generate("To be", max_length=30)
+session = gpt2.start_tf_sess()
+gpt2.generate(session, prefix="To be", length=20)
+keras_hub.models.BertBackbone
+"""
+    found = changes(source)
+    assert sorted(found) == [2, 3, 4, 5, 6, 7, 8]
+    assert "TextGenerator.from_pretrained" in found[4].write
+    assert "max_new_tokens" in found[6].write and "max_new_tokens" in found[8].write
+
+
+def test_the_command(tmp_path):
+    program = tmp_path / "inner" / "program.py"
+    program.parent.mkdir()
+    old = "# -*- coding: utf-8 -*-\r\nö = 1; from transformers import TFGPT2Model  # ü\r\n"
+    program.write_bytes(old.encode())
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv" / "skipped.py").write_text("from transformers import TFGPT2Model")
+    (tmp_path / "nothing.py").write_text("import os\n")
+    result = command(tmp_path)
+    assert result.exit_code == 1 and "import line" in result.stdout and "--write" in result.stdout
+    assert program.read_bytes() == old.encode()
+    found = json.loads(command(tmp_path, "--json").stdout)
+    assert found["summary"] == {"files": 1, "unreadable": 0, "unchanged": 0, "import": 1,
+                                "change": 0, "unclear": 0, "other": 0}  # fmt: skip
+    (site,) = found["files"][0]["sites"]
+    assert site["line"] == 2 and site["write"] == "from tfgpt2 import TFGPT2Model"
+    assert "+ö = 1; from tfgpt2 import" in found["files"][0]["diff"]
+    result = command(tmp_path, "--write")
+    assert result.exit_code == 0 and "Written" in result.stdout
+    assert program.read_bytes() == old.replace("transformers", "tfgpt2").encode()
+    assert command(tmp_path).exit_code == 0
+    assert "Nothing here uses" in command(tmp_path / "nothing.py").stdout
+
+
+def test_what_cannot_be_read(tmp_path):
+    (tmp_path / "two.py").write_text("print 'Python 2'")
+    (tmp_path / "deep.py").write_text("x = " + "(" * 5000 + ")" * 5000)
+    (tmp_path / "bytes.py").write_bytes(b"\xff\xfe")
+    reports = migrate([tmp_path])
+    assert len(reports) == 3 and all("readable Python 3" in r.error for r in reports)
+    assert command(tmp_path).exit_code == 1
+    with pytest.raises(FileNotFoundError, match="There is no such file"):
+        migrate([tmp_path / "absent"])
+    (tmp_path / "book.ipynb").write_text("{}")
+    with pytest.raises(ValueError, match="nbconvert"):
+        migrate([tmp_path / "book.ipynb"])
+
+
+def test_nothing_is_executed(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(
+        f"from transformers import TFGPT2Model\nopen({str(tmp_path / 'mark')!r}, 'w')\n"
+        f"TFGPT2Model(open({str(tmp_path / 'mark')!r}, 'w'))\n"
+    )
+    command(program, "--write")
+    assert not (tmp_path / "mark").exists()

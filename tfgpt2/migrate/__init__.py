@@ -1,0 +1,1 @@
+"""What of a program for transformers' TensorFlow classes works here, line by line."""

@@ -1,0 +1,161 @@
+"""What to write where something of another library is not here.
+
+The tables give the words; whether a thing is here is asked of the package itself (`judge.py`), and
+a test looks that nothing stands in them that works.
+"""
+
+from __future__ import annotations
+
+# Names of transformers.
+NAMES = {
+    "pipeline": "tfgpt2.TextGenerator.from_pretrained(name).generate(texts, max_new_tokens=...): "
+    "it returns the continuations alone, as strings",
+    "TextGenerationPipeline": "tfgpt2.TextGenerator.from_pretrained(name)",
+    "TFTrainer": "model.compile(optimizer); model.fit(dataset)",
+    "TFTrainingArguments": "the arguments of model.compile and model.fit",
+    "TFAutoModelWithLMHead": "TFAutoModelForCausalLM",
+    "TFGPT2PreTrainedModel": "keras.Model, or one of the heads",
+    "TFGPT2MainLayer": "TFGPT2Model(config).transformer",
+    "TFPreTrainedModel": "keras.Model",
+    "GPT2Model": "TFGPT2Model",
+    "GPT2LMHeadModel": "TFGPT2LMHeadModel",
+    "GPT2DoubleHeadsModel": "TFGPT2DoubleHeadsModel",
+    "GPT2ForSequenceClassification": "TFGPT2ForSequenceClassification",
+    "GPT2ForTokenClassification": "TFGPT2ForTokenClassification",
+    "GPT2ForQuestionAnswering": "TFGPT2ForQuestionAnswering",
+    "AutoModel": "TFAutoModel",
+    "AutoModelForCausalLM": "TFAutoModelForCausalLM",
+    "AutoModelForSequenceClassification": "TFAutoModelForSequenceClassification",
+    "AutoModelForTokenClassification": "TFAutoModelForTokenClassification",
+    "AutoModelForQuestionAnswering": "TFAutoModelForQuestionAnswering",
+    "FlaxGPT2Model": "TFGPT2Model",
+    "FlaxGPT2LMHeadModel": "TFGPT2LMHeadModel",
+    "create_optimizer": "keras.optimizers.AdamW(keras.optimizers.schedules.PolynomialDecay("
+    "learning_rate, steps, 0.0), weight_decay=0.01)",
+    "AdamWeightDecay": "keras.optimizers.AdamW(learning_rate, weight_decay=0.01)",
+    "WarmUp": "keras.optimizers.schedules.CosineDecay(0.0, steps, warmup_target=rate, "
+    "warmup_steps=...)",
+    "GradientAccumulator": "keras.optimizers.AdamW(..., gradient_accumulation_steps=n)",
+    "set_seed": "keras.utils.set_random_seed(seed); generation has a seed= of its own",
+    "enable_full_determinism": "keras.utils.set_random_seed(seed); "
+    "tf.config.experimental.enable_op_determinism()",
+    "DataCollatorForLanguageModeling": "tokenizer(texts, padding=True, return_tensors='tf') with "
+    "labels, or tfgpt2.training.data",
+    "DataCollatorWithPadding": "tokenizer.pad(rows, return_tensors='tf')",
+    "DefaultDataCollator": "tf.data.Dataset.from_tensor_slices(columns).batch(n)",
+    "default_data_collator": "tf.data.Dataset.from_tensor_slices(columns).batch(n)",
+    "PushToHubCallback": "huggingface_hub.upload_folder after model.save_pretrained(directory)",
+    "KerasMetricCallback": "keras.callbacks.LambdaCallback",
+    "TextStreamer": "for piece in tfgpt2.TextGenerator(model, tokenizer).stream(text)",
+    "TextIteratorStreamer": "for piece in tfgpt2.TextGenerator(model, tokenizer).stream(text)",
+    "TFLogitsProcessorList": "logits_processor=[function], functions of tensors",
+    "TFLogitsProcessor": "a function (input_ids, attention_mask, scores) -> scores",
+    "LogitsProcessorList": "logits_processor=[function], functions of tensors",
+    "StoppingCriteriaList": "stopping_criteria=[function], functions of tensors",
+    "tf_top_k_top_p_filtering": "generate(do_sample=True, top_k=..., top_p=...)",
+    "shape_list": "tf.shape(x), or x.shape where it is static",
+    "set_verbosity_error": "leave it out: nothing is logged",
+    "set_verbosity": "leave it out: nothing is logged",
+    "set_verbosity_info": "leave it out: nothing is logged",
+    "set_verbosity_warning": "leave it out: nothing is logged",
+}
+
+# Attributes of models, tokenizers and configurations of transformers.
+MEMBERS = {
+    "prepare_tf_dataset": "tf.data.Dataset.from_tensor_slices(dict(batch)).batch(n), or "
+    "tfgpt2.training.data",
+    "push_to_hub": "model.save_pretrained(directory), then huggingface_hub.upload_folder",
+    "hf_compute_loss": "compile without loss=, and labels among the inputs",
+    "compute_loss_and_metrics": "model.evaluate",
+    "eager_serving": "tfgpt2.TextGenerator(model, tokenizer).export(path)",
+    "serving": "tfgpt2.TextGenerator(model, tokenizer).export(path)",
+    "encode_plus": "tokenizer(text, ...)",
+    "batch_encode_plus": "tokenizer(texts, ...)",
+    "prepare_for_model": "tokenizer(text, ...)",
+    "num_special_tokens_to_add": "int(tokenizer.add_bos_token)",
+    "max_len": "tokenizer.model_max_length",
+    "to": "leave it out: TensorFlow places tensors by itself",
+    "greedy_search": "model.generate(ids)",
+    "sample": "model.generate(ids, do_sample=True)",
+    "beam_search": "model.generate(ids, num_beams=n)",
+    "eval": "leave it out: dropout acts where training=True",
+    "from_pipeline": "tfgpt2.TextGenerator.from_pretrained(name)",
+    "to_diff_dict": "config.to_dict()",
+    "get_lm_head": "model.get_output_embeddings()",
+    "apply_chat_template": "GPT-2 has no chat template: join the texts",
+}
+
+# Keyword arguments, by method ("()" is a call of the object itself).
+KEYWORDS = {
+    ("from_pretrained", "from_pt"): "leave it out: every format loads by itself",
+    ("from_pretrained", "from_flax"): "leave it out: every format loads by itself",
+    ("from_pretrained", "use_auth_token"): "token=...",
+    ("from_pretrained", "use_fast"): "leave it out: there is one implementation",
+    ("from_pretrained", "output_loading_info"): "leave it out: what does not fit raises",
+    ("from_pretrained", "ignore_mismatched_sizes"): "resize_token_embeddings after loading",
+    ("from_pretrained", "trust_remote_code"): "leave it out: no code is loaded from a hub",
+    ("from_pretrained", "resume_download"): "leave it out: downloads resume",
+    ("from_pretrained", "proxies"): "the environment's HTTPS_PROXY",
+    ("from_pretrained", "device_map"): "leave it out: TensorFlow places tensors by itself",
+    ("from_pretrained", "use_safetensors"): "leave it out: every format loads by itself",
+    ("save_pretrained", "saved_model"): "tfgpt2.TextGenerator(model, tokenizer).export(path)",
+    ("save_pretrained", "version"): "the last part of the path that is exported to",
+    ("save_pretrained", "signatures"): "tfgpt2.TextGenerator(model, tokenizer).export(path)",
+    ("save_pretrained", "push_to_hub"): "huggingface_hub.upload_folder afterwards",
+    ("save_pretrained", "max_shard_size"): "max_shard_bytes=...",
+    ("save_pretrained", "safe_serialization"): "leave it out; tfgpt2.convert writes other formats",
+    ("()", "return_overflowing_tokens"): "tfgpt2.training.data, which packs long texts",
+    ("()", "stride"): "tfgpt2.training.data, which packs long texts",
+    ("()", "is_split_into_words"): "join the words with spaces",
+    ("()", "verbose"): "leave it out",
+}
+
+# Names and methods of KerasHub; "Class.method" is a method of an object of the class.
+KERAS_HUB = {
+    "GPT2CausalLM": "tfgpt2.TextGenerator; its name is a directory with a preset or a hub name",
+    "CausalLM": "tfgpt2.TextGenerator",
+    "GPT2CausalLM.from_preset": "tfgpt2.TextGenerator.from_pretrained(name)",
+    "CausalLM.from_preset": "tfgpt2.TextGenerator.from_pretrained(name)",
+    "GPT2CausalLM.generate": "generator.generate(texts, max_new_tokens=...): max_length counts "
+    "the prompt there, and the prompt is not repeated here",
+    "GPT2CausalLM.compile": "settings of generate: do_sample=, top_k=, top_p=, temperature=, "
+    "num_beams=; optimizer and loss go to generator.model.compile",
+    "GPT2CausalLM.fit": "generator.model.fit(dataset): batches of the tokenizer, with labels",
+    "GPT2CausalLM.score": "model(ids).logits",
+    "GPT2CausalLM.save_to_preset": "generator.save_pretrained(directory)",
+    "GPT2CausalLM.enable_lora": "tfgpt2.training.lora.enable_lora(model, rank=...)",
+    "GPT2Backbone": "tfgpt2.TFGPT2Model",
+    "Backbone": "tfgpt2.TFGPT2Model",
+    "GPT2Backbone.from_preset": "tfgpt2.TFGPT2Model.from_pretrained(name)",
+    "GPT2Tokenizer": "tfgpt2.TFGPT2Tokenizer",
+    "Tokenizer": "tfgpt2.TFGPT2Tokenizer",
+    "GPT2Tokenizer.from_preset": "tfgpt2.TFGPT2Tokenizer.from_pretrained(name)",
+    "GPT2Preprocessor": "tfgpt2.TFGPT2Tokenizer, which pads and masks",
+    "GPT2CausalLMPreprocessor": "tfgpt2.TFGPT2Tokenizer, which pads and masks, with labels equal "
+    "to the ids: the shift is in the loss",
+    "TopKSampler": "generate(do_sample=True, top_k=...)",
+    "TopPSampler": "generate(do_sample=True, top_p=...)",
+    "RandomSampler": "generate(do_sample=True, top_k=0)",
+    "GreedySampler": "generate(do_sample=False)",
+    "BeamSampler": "generate(num_beams=...)",
+    "ContrastiveSampler": "generate(penalty_alpha=..., top_k=...)",
+}
+
+# Functions of gpt-2-simple.
+GPT_2_SIMPLE = {
+    "download_gpt2": "leave it out: from_pretrained downloads",
+    "is_gpt2_downloaded": "leave it out: from_pretrained downloads what is missing",
+    "start_tf_sess": "leave it out: there are no sessions",
+    "reset_session": "keras.backend.clear_session()",
+    "finetune": "model.compile('adamw'); model.fit(dataset), with tfgpt2.training.data; "
+    "docs/migrate.md has the lines",
+    "load_gpt2": "tfgpt2.TextGenerator.from_pretrained('checkpoint/run1'): it reads the same files",
+    "generate": "generator.generate(prefix, max_new_tokens=length, temperature=..., top_k=..., "
+    "num_return_sequences=nsamples, stop=truncate)",
+    "generate_to_file": "generator.generate(...) and Path.write_text",
+    "encode_csv": "tfgpt2.training.data",
+    "encode_dataset": "tfgpt2.training.data",
+    "copy_checkpoint_to_gdrive": "model.save_pretrained(directory)",
+    "copy_checkpoint_from_gdrive": "from_pretrained(directory)",
+    "mount_gdrive": "leave it out",
+}

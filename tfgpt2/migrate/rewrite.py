@@ -1,0 +1,105 @@
+"""Writes a program's import lines anew, when nothing else of it has to change."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import re
+
+from tfgpt2.migrate import ask
+from tfgpt2.migrate.judge import CHANGE, IMPORT, OTHER, Verdict
+from tfgpt2.migrate.sites import inside
+
+_FROM_LIBRARY = re.compile(r"(from\s+)transformers(?:\.\w+)*(\s+import)")
+
+
+def rewritten(source: str, verdicts: list[Verdict]) -> str | None:
+    """Returns the program with its import lines changed.
+
+    Args:
+        source: The program.
+        verdicts: What was found in it.
+
+    Returns:
+        The new text; None when something else has to change, or when an import must be taken
+        apart by hand.
+
+    Example:
+        >>> from tfgpt2.migrate.judge import judge
+        >>> from tfgpt2.migrate.sites import find
+        >>> text = "from transformers import TFGPT2Model as M  # here"
+        >>> rewritten(text, [judge(site) for site in find(text)])
+        'from tfgpt2 import TFGPT2Model as M  # here'
+    """
+    if any(verdict.status == CHANGE for verdict in verdicts):
+        return None
+    if not any(verdict.status == IMPORT for verdict in verdicts):
+        return source
+    # Bytes, because a parser counts columns in UTF-8.
+    lines = source.encode().splitlines(keepends=True)
+    imports = [
+        n for n in ast.walk(ast.parse(source)) if isinstance(n, (ast.Import, ast.ImportFrom))
+    ]
+    uses_others = any(verdict.status == OTHER for verdict in verdicts)
+    for node in sorted(imports, key=lambda n: n.lineno, reverse=True):
+        old = _text(lines, node)
+        new = _import_line(node, old, uses_others)
+        if new is None:
+            return None
+        if new != old:
+            _replace(lines, node, new)
+    return b"".join(lines).decode()
+
+
+def diff(old: str, new: str, name: str) -> str:
+    """The change as a unified diff."""
+    return "".join(
+        difflib.unified_diff(
+            old.splitlines(keepends=True), new.splitlines(keepends=True), name, name, n=0
+        )
+    )
+
+
+def _import_line(node: ast.Import | ast.ImportFrom, old: str, uses_others: bool) -> str | None:
+    """The new text of an import; the old one where nothing changes; None where nobody can say."""
+    if isinstance(node, ast.Import):
+        if not any(alias.name.split(".")[0] == "transformers" for alias in node.names):
+            return old
+        alias = node.names[0]
+        if len(node.names) > 1 or alias.name != "transformers" or uses_others:
+            return None
+        return f"import tfgpt2 as {alias.asname or 'transformers'}"
+    if node.level or (node.module or "").split(".")[0] != "transformers":
+        return old
+    homes: dict[str, list[str]] = {}
+    for alias in node.names:
+        try:
+            name = inside(node.module or "", alias.name)[-1]
+            ask.public(name)
+            home = ask.module_of(name)
+        except ask.Missing:
+            home = node.module or ""
+        text = f"{alias.name} as {alias.asname}" if alias.asname else alias.name
+        homes.setdefault(home, []).append(text)
+    if len(homes) == 1:
+        # Everything else of the line, comments among the names included, stays as it is.
+        return _FROM_LIBRARY.sub(rf"\g<1>{next(iter(homes))}\g<2>", old, count=1)
+    if "#" in old:
+        return None
+    indent = "\n" + " " * node.col_offset
+    return indent.join(f"from {home} import {', '.join(names)}" for home, names in homes.items())
+
+
+def _text(lines: list[bytes], node: ast.stmt) -> str:
+    """The text of a statement, which may go over several lines."""
+    taken = lines[node.lineno - 1 : node.end_lineno]
+    taken[-1] = taken[-1][: node.end_col_offset]
+    taken[0] = taken[0][node.col_offset :]
+    return b"".join(taken).decode()
+
+
+def _replace(lines: list[bytes], node: ast.stmt, new: str) -> None:
+    """Puts another text in the place of a statement."""
+    before = lines[node.lineno - 1][: node.col_offset]
+    after = lines[node.end_lineno - 1][node.end_col_offset :]
+    lines[node.lineno - 1 : node.end_lineno] = [before + new.encode() + after]
