@@ -1,4 +1,4 @@
-"""The docstrings' `Example:` as the section `Examples:` that the parser of the site shows as code."""
+"""Makes the docstrings' `Example:` the section `Examples:`, which the site shows as code."""
 
 from __future__ import annotations
 

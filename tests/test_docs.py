@@ -100,8 +100,8 @@ def run_block(name: str, block: Block, code: str, state: dict[str, object]) -> N
     if block.language == "sh":
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", code], env={**os.environ, "PATH": path, "COLUMNS": "100"},
-            capture_output=True, text=True, timeout=300,
+            ["bash", "-euo", "pipefail", "-c", code], capture_output=True, text=True, timeout=300,
+            env={**os.environ, "PATH": path, "COLUMNS": "100"},
         )  # fmt: skip
         assert done.returncode == 0, f"{place}\n{done.stdout}\n{done.stderr}"
         printed = done.stdout
