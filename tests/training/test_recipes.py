@@ -1,0 +1,195 @@
+"""Optimizer, schedules, averages, frozen parts: against PyTorch and against slow twins."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfgpt2 import GPT2Config, TFGPT2LMHeadModel
+from tfgpt2.training import lora, recipes, schedules
+
+
+def tiny(**options):
+    keras.utils.set_random_seed(0)
+    shape = dict(n_layer=2, n_embd=8, n_head=2, vocab_size=20, n_positions=8)
+    off = dict(resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)
+    return TFGPT2LMHeadModel(GPT2Config(**shape | off | options))
+
+
+def batches(count, rows, seed=0):
+    ids = np.random.default_rng(seed).integers(0, 20, [count, rows, 8]).astype(np.int32)
+    return [{"input_ids": x, "labels": x} for x in ids]
+
+
+def train(model, data):
+    for batch in data:
+        model.train_on_batch(batch)
+    return [keras.ops.convert_to_numpy(w) for w in model.weights]
+
+
+class Line:
+    """A model of one matrix and one bias, whose gradients we choose."""
+
+    def __init__(self):
+        start = np.linspace(-1, 1, 6).reshape(2, 3).astype(np.float32)
+        self.weights = [keras.Variable(start, name="kernel"), keras.Variable([0.5], name="bias")]
+        self.trainable_variables = self.weights
+
+
+def gradients(steps):
+    draw = np.random.default_rng(1).standard_normal
+    return [(draw([2, 3]).astype(np.float32), draw([1]).astype(np.float32)) for _ in range(steps)]
+
+
+@pytest.mark.parametrize("kind", schedules.KINDS)
+def test_schedules_are_those_of_transformers(kind):
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    one = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([one], lr=0.3)
+    name = "constant_with_warmup" if kind == "constant" else kind
+    theirs = transformers.get_scheduler(name, optimizer, num_warmup_steps=7, num_training_steps=40)
+    ours = schedules.schedule(kind, 0.3, 40, warmup=7)
+    for step in range(41):
+        np.testing.assert_allclose(float(ours(step)), theirs.get_last_lr()[0], atol=1e-7)
+        optimizer.step()
+        theirs.step()
+
+
+@pytest.mark.parametrize("kind", schedules.KINDS)
+def test_schedules_survive_saving(kind):
+    rate = schedules.schedule(kind, 0.3, 40, warmup=7, floor=0.1, accumulate=3)
+    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(rate))
+    steps = [0, 2, 3, 20, 21, 60, 119, 500]
+    assert [float(rate(s)) for s in steps] == [float(again(s)) for s in steps]
+    assert float(rate(20)) == float(rate(18)) == np.float32(0.3) * np.float32(6 / 7)
+    if kind != "constant":
+        np.testing.assert_allclose(float(rate(500)), 0.1, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "options", [{"kind": "cosin"}, {"peak": 0.0}, {"floor": 2.0}, {"warmup": 9}, {"steps": 0}]
+)
+def test_schedules_say_what_is_wrong(options):
+    values = {"kind": "cosine", "peak": 1.0, "steps": 9} | options
+    with pytest.raises((ValueError, TypeError), match="Received"):
+        schedules.schedule(values.pop("kind"), values.pop("peak"), values.pop("steps"), **values)
+
+
+def test_the_optimizer_is_pytorchs_adamw_with_clipping_and_a_decay_mask():
+    torch = pytest.importorskip("torch")
+    ours = Line()
+    optimizer = recipes.adamw(ours, 0.01, clip_norm=0.7)
+    theirs = [torch.nn.Parameter(torch.tensor(keras.ops.convert_to_numpy(w))) for w in ours.weights]
+    groups = [{"params": theirs[:1], "weight_decay": 0.1},
+              {"params": theirs[1:], "weight_decay": 0.0}]  # fmt: skip
+    reference = torch.optim.AdamW(groups, lr=0.01, betas=(0.9, 0.95), eps=1e-8)
+    for grads in gradients(9):
+        optimizer.apply([tf.constant(g) for g in grads], ours.weights)
+        for parameter, grad in zip(theirs, grads, strict=True):
+            parameter.grad = torch.tensor(grad)
+        torch.nn.utils.clip_grad_norm_(theirs, 0.7)
+        reference.step()
+    for mine, other in zip(ours.weights, theirs, strict=True):
+        np.testing.assert_allclose(mine, other.detach().numpy(), atol=2e-6)
+
+
+def test_decay_spares_vectors_and_embeddings():
+    model = tiny(tie_word_embeddings=False)
+    spared = {w.path.split("/", 1)[1] for w in model.weights if not recipes.decays(w)}
+    assert {"transformer/wte/weight", "transformer/wpe/weight"} <= spared
+    assert all("bias" in p or "ln_" in p or p.split("/")[1] in ("wte", "wpe") for p in spared)
+    assert recipes.decays(model.lm_head.weight)
+    before = [keras.ops.convert_to_numpy(w) for w in model.weights]
+    optimizer = recipes.adamw(model, 0.1, weight_decay=0.5)
+    optimizer.apply([tf.zeros(w.shape) for w in model.trainable_variables])
+    for weight, old in zip(model.weights, before, strict=True):
+        shrunk = old * (0.95 if recipes.decays(weight) else 1.0)
+        np.testing.assert_allclose(weight, shrunk, rtol=1e-6)
+
+
+def test_accumulated_batches_are_one_large_batch_also_for_rate_and_average():
+    small, large = tiny(), tiny()
+    data = batches(12, 2)
+    joined = [
+        {k: np.concatenate([b[k] for b in data[i : i + 3]]) for k in data[0]}
+        for i in range(0, 12, 3)
+    ]
+    for model, every in ((small, 3), (large, 1)):
+        rate = schedules.schedule("linear", 0.01, 4, warmup=1, accumulate=every)
+        optimizer = recipes.adamw(model, rate, accumulate=every, ema=0.7, clip_norm=0.1)
+        model.compile(optimizer)
+    first = train(small, data)
+    for mine, other in zip(first, train(large, joined), strict=True):
+        np.testing.assert_allclose(mine, other, atol=2e-5)
+    for model in (small, large):
+        assert int(model.optimizer.iterations) == 4
+    with recipes.averaged(small), recipes.averaged(large):
+        for mine, other, raw in zip(small.weights, large.weights, first, strict=True):
+            np.testing.assert_allclose(mine, other, atol=2e-5)
+            assert np.abs(keras.ops.convert_to_numpy(mine) - raw).max() > 1e-4
+    for mine, raw in zip(small.weights, first, strict=True):
+        np.testing.assert_array_equal(mine, raw)
+
+
+def test_averages_are_what_the_formula_says():
+    line = Line()
+    optimizer = recipes.adamw(line, 0.1, ema=0.8)
+    expected = None
+    for grads in gradients(5):
+        optimizer.apply([tf.constant(g) for g in grads], line.weights)
+        value = keras.ops.convert_to_numpy(line.weights[0]).astype(np.float64)
+        expected = value if expected is None else 0.8 * expected + 0.2 * value
+    average = keras.ops.convert_to_numpy(optimizer._model_variables_moving_average[0])
+    np.testing.assert_allclose(average, expected, rtol=1e-5)
+    optimizer.keep_weights = True
+    optimizer.finalize_variable_values(line.weights)
+    assert np.abs(keras.ops.convert_to_numpy(line.weights[0]) - average).max() > 1e-3
+    optimizer.keep_weights = False
+    optimizer.finalize_variable_values(line.weights)
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(line.weights[0]), average)
+
+
+def test_frozen_parts_and_adapters_train_what_is_left():
+    model = tiny()
+    paths = recipes.freeze(model, "wte", "wpe", "h.0", "h.1.attn", "transformer.ln_f")
+    assert len(paths) == 2 + 12 + 4 + 2
+    model.compile(recipes.adamw(model, 0.01))
+    before = {w.path: keras.ops.convert_to_numpy(w) for w in model.weights}
+    train(model, batches(2, 2))
+    for weight in model.weights:
+        same = np.array_equal(before[weight.path], keras.ops.convert_to_numpy(weight))
+        assert same == (weight.path in paths), weight.path
+
+    model = tiny()
+    lora.enable_lora(model, rank=2)
+    before = {w.path: keras.ops.convert_to_numpy(w) for w in model.weights}
+    model.compile(recipes.adamw(model, 0.1))
+    assert len(model.optimizer._momentums) == 4
+    train(model, batches(3, 2))
+    for weight in model.weights:
+        same = np.array_equal(before[weight.path], keras.ops.convert_to_numpy(weight))
+        assert same == ("lora_kernel" not in weight.path), weight.path
+
+
+def test_several_blocks_and_unknown_parts():
+    assert len(recipes.freeze(tiny(), "h.0-1")) == 24 == len(recipes.freeze(tiny(), "h"))
+    for wrong in ("wtee", "h.2", "h.1-0", "h.0.attention", "transformer.", "h.0-9", "config"):
+        with pytest.raises(ValueError, match="no part"):
+            recipes.freeze(tiny(), wrong)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"weight_decay": -1.0}, {"beta_2": 1.0}, {"clip_norm": 0.0}, {"ema": 1.0}, {"accumulate": 0}],
+)
+def test_the_optimizer_says_what_is_wrong(options):
+    with pytest.raises((ValueError, TypeError), match=next(iter(options))):
+        recipes.adamw(tiny(), 0.1, **options)
+
+
+def test_precision_is_one_of_a_few():
+    assert recipes.precision("auto") in ("float32", "mixed_bfloat16")
+    assert recipes.precision("mixed_bfloat16") == "mixed_bfloat16"
+    with pytest.raises(ValueError, match="mixed_bfloat16"):
+        recipes.precision("mixed_bfloat")

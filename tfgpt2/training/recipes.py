@@ -1,0 +1,319 @@
+"""What makes a training good besides its data: the optimizer, and what it leaves alone.
+
+Keras' own parts are used where they fit. `AdamW` here is Keras' with three things put right that
+show only in company: clipping with several replicas, averages with accumulated gradients, and
+averages that a training which is continued must not lose.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfgpt2.errors import explain, nearest
+from tfgpt2.tokenizer.inputs import check_count
+
+PRECISIONS = ("float32", "mixed_bfloat16", "auto")
+_TABLES = ("wte", "wpe")  # the embeddings
+_WORTH = 1.3  # times faster, from which bfloat16 is chosen
+
+
+@keras.saving.register_keras_serializable("tfgpt2")
+class AdamW(keras.optimizers.AdamW):
+    """Keras' AdamW, for several replicas and for accumulated gradients.
+
+    - Gradients of all replicas are added up first and clipped then: the norm is that of the whole
+      batch, as it is with one replica. (Keras clips each replica's part.)
+    - The average of the weights moves once per step. (Keras moves it with every batch of an
+      accumulated step.)
+    - `keep_weights = True` leaves the weights at the end of `fit` as they are, for a training that
+      goes on; see `averaged`. (Keras puts the averages in their place.)
+
+    Args:
+        **options: See `keras.optimizers.AdamW`.
+    """
+
+    keep_weights = False
+
+    def apply(self, grads: Any, trainable_variables: Any = None) -> Any:
+        """Applies the gradients of this replica's batch."""
+        # Rows of a table that stand in it twice must be added up before any norm is taken.
+        grads = [None if g is None else tf.convert_to_tensor(g) for g in grads]
+        replica = tf.distribute.get_replica_context()
+        if replica is not None and replica.num_replicas_in_sync > 1:
+            if self.gradient_accumulation_steps:
+                raise ValueError(
+                    explain(
+                        "Gradients cannot be accumulated with several replicas.",
+                        fix="Use a larger batch: each replica gets its part of it.",
+                        accumulate=self.gradient_accumulation_steps,
+                        replicas=replica.num_replicas_in_sync,
+                    )
+                )
+            grads = _summed(replica, grads)
+        return super().apply(grads, trainable_variables)
+
+    def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> Any:
+        return grads_and_vars  # `apply` has done so
+
+    def _update_model_variables_moving_average(self, trainable_variables: Any) -> None:
+        every = self.gradient_accumulation_steps or 1
+        due = tf.equal((tf.convert_to_tensor(self._iterations) + 1) % every, 0)
+        first = tf.equal(tf.convert_to_tensor(self.iterations), 0)
+        for variable, average in zip(
+            trainable_variables, self._model_variables_moving_average, strict=True
+        ):
+            if average is None:
+                continue
+            keep = tf.where(first, 0.0, tf.where(due, self.ema_momentum, 1.0))
+            keep = tf.cast(keep, average.dtype)
+            average.assign(keep * average + (1 - keep) * tf.cast(variable, average.dtype))
+
+    def finalize_variable_values(self, var_list: Any) -> None:
+        """Puts the averages in the weights' place at the end of `fit`."""
+        if not self.keep_weights:
+            super().finalize_variable_values(var_list)
+
+
+def _summed(replica: Any, grads: list[Any]) -> list[Any]:
+    known = [g for g in grads if g is not None]
+    known = iter(replica.all_reduce(tf.distribute.ReduceOp.SUM, known))
+    return [None if g is None else next(known) for g in grads]
+
+
+def decays(variable: Any) -> bool:
+    """Whether weight decay acts on a variable: on matrices, and not on embeddings.
+
+    Biases and layer norms are vectors; the token table, tied to the output matrix, and the
+    position table are embeddings. Factors of adapters are matrices.
+
+    Args:
+        variable: A weight of one of our models.
+
+    Source: Brown et al. 2020, appendix B, says "weight decay of 0.1"; the split is minGPT's
+        `model.py::configure_optimizers`.
+
+    Example:
+        >>> from tfgpt2 import GPT2Config, TFGPT2LMHeadModel
+        >>> model = TFGPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=8, n_head=2, vocab_size=10))
+        >>> [v.path.split("/", 2)[2] for v in model.weights if decays(v)][:2]
+        ['h_0/attn/c_attn/weight', 'h_0/attn/c_proj/weight']
+    """
+    return len(variable.shape) > 1 and not set(variable.path.split("/")) & set(_TABLES)
+
+
+def adamw(
+    model: keras.Model,
+    learning_rate: Any = 3e-4,
+    *,
+    weight_decay: float = 0.1,
+    beta_1: float = 0.9,
+    beta_2: float = 0.95,
+    epsilon: float = 1e-8,
+    clip_norm: float | None = 1.0,
+    accumulate: int = 1,
+    ema: float | None = None,
+) -> AdamW:
+    """The usual optimizer of GPT-2, ready for the model's trainable weights.
+
+    Freeze weights and add adapters first: what does not train gets no state.
+
+    Args:
+        model: The model that it is to train.
+        learning_rate: A number or a schedule; see `tfgpt2.training.schedules.schedule`.
+        weight_decay: Share of a matrix that a step takes away, times the learning rate; acts
+            where `decays` says so.
+        beta_1: Decay of the mean of gradients.
+        beta_2: Decay of the mean of their squares.
+        epsilon: Keeps the quotient of the two finite.
+        clip_norm: Largest norm of all gradients together; None does not clip.
+        accumulate: Batches whose gradients make one step: a batch that is as many times larger,
+            in the memory of a small one.
+        ema: Decay of a running average of the weights, such as 0.999; None keeps none. `fit` ends
+            with the averages in the weights' place.
+
+    Raises:
+        ValueError: A number is out of range.
+
+    Example:
+        >>> from tfgpt2 import GPT2Config, TFGPT2LMHeadModel
+        >>> model = TFGPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=8, n_head=2, vocab_size=10))
+        >>> model.compile(adamw(model, 1e-3, ema=0.99))
+        >>> float(model.optimizer.global_clipnorm)
+        1.0
+    """
+    check_count("accumulate", accumulate, least=1)
+    limits = {"weight_decay": (weight_decay, 0, np.inf), "beta_1": (beta_1, 0, 1)}
+    limits |= {"beta_2": (beta_2, 0, 1), "epsilon": (epsilon, 0, np.inf)}
+    limits |= {"clip_norm": (1 if clip_norm is None else clip_norm, 1e-12, np.inf)}
+    limits |= {"ema": (0 if ema is None else ema, 0, 1)}
+    for name, (value, least, below) in limits.items():
+        if not isinstance(value, (int, float)) or not least <= value < below:
+            raise ValueError(
+                explain(
+                    f"`{name}` must be a number in [{least}, {below}).",
+                    fix="Leave it out for the default.",
+                    **{name: value},
+                )
+            )
+    optimizer = AdamW(
+        learning_rate,
+        weight_decay=weight_decay,
+        beta_1=beta_1,
+        beta_2=beta_2,
+        epsilon=epsilon,
+        global_clipnorm=clip_norm,
+        gradient_accumulation_steps=accumulate if accumulate > 1 else None,
+        use_ema=ema is not None,
+        ema_momentum=0.99 if ema is None else ema,
+    )
+    trainable = model.trainable_variables
+    kept = [variable for variable in trainable if not decays(variable)]
+    optimizer.exclude_from_weight_decay(var_list=kept)
+    optimizer.build(trainable)
+    return optimizer
+
+
+@contextlib.contextmanager
+def averaged(model: keras.Model) -> Iterator[None]:
+    """Puts the averages of `adamw(ema=...)` in the weights' place, and the weights back after.
+
+    Args:
+        model: A compiled model; where its optimizer keeps no averages, nothing happens.
+
+    Example:
+        >>> from tfgpt2 import GPT2Config, TFGPT2LMHeadModel
+        >>> model = TFGPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=8, n_head=2, vocab_size=10))
+        >>> model.compile(adamw(model, 1e-3, ema=0.99))
+        >>> with averaged(model):
+        ...     last = model.get_weights()  # or evaluate, or save_pretrained
+    """
+    optimizer = model.optimizer
+    if not getattr(optimizer, "use_ema", False):
+        yield
+        return
+    averages = optimizer._model_variables_moving_average
+    pairs = [pair for pair in zip(model.trainable_variables, averages, strict=True)
+             if pair[1] is not None]  # fmt: skip
+    before = [keras.ops.convert_to_numpy(variable) for variable, _ in pairs]
+    for variable, average in pairs:
+        variable.assign(keras.ops.convert_to_numpy(average))
+    try:
+        yield
+    finally:
+        for (variable, _), value in zip(pairs, before, strict=True):
+            variable.assign(value)
+
+
+def freeze(model: keras.Model, *parts: str) -> list[str]:
+    """Keeps parts of a model from training; call it before `compile`.
+
+    Args:
+        model: Any model of this package.
+        *parts: Names as checkpoints have them: `"wte"`, `"wpe"`, `"ln_f"`, `"h"`, `"h.3"`,
+            `"h.3.attn"`, or several blocks at once, both ends included: `"h.0-5"`,
+            `"h.0-5.mlp"`; heads by their own names, such as `"lm_head"`.
+
+    Returns:
+        The paths of the weights that no longer train.
+
+    Raises:
+        ValueError: The model has no such part.
+
+    Example:
+        >>> from tfgpt2 import GPT2Config, TFGPT2LMHeadModel
+        >>> model = TFGPT2LMHeadModel(GPT2Config(n_layer=3, n_embd=8, n_head=2, vocab_size=10))
+        >>> len(freeze(model, "wte", "h.0-1"))
+        25
+        >>> len(model.trainable_variables)
+        15
+    """
+    layers = [layer for part in parts for layer in _layers(model, part)]
+    for layer in layers:
+        layer.trainable = False
+    return sorted({variable.path for layer in layers for variable in layer.weights})
+
+
+def _layers(model: Any, part: str) -> list[keras.layers.Layer]:
+    """The layers that a name stands for."""
+    first, *rest = part.removeprefix(f"{model.base_model_prefix}.").split(".")
+    found: list[Any] = [
+        getattr(model if first in _names(model) else model.transformer, first, None)
+    ]
+    for name in rest:
+        found = [deeper for layer in found for deeper in _inside(layer, name)]
+    found = [one for layer in found for one in (layer if isinstance(layer, list) else [layer])]
+    if not found or not all(isinstance(layer, keras.layers.Layer) for layer in found):
+        known = [*_names(model), *_names(model.transformer), "h.0"]
+        raise ValueError(
+            explain(
+                f"The model has no part {part!r}.",
+                fix=f"{nearest(part, known)} Blocks are 'h.0' to 'h.{model.config.n_layer - 1}',"
+                " several at once 'h.0-3'.",
+                part=part,
+            )
+        )
+    return found
+
+
+def _inside(layer: Any, name: str) -> list[Any]:
+    if not isinstance(layer, list):
+        return [getattr(layer, name, None) if name in _names(layer) else None]
+    blocks = re.fullmatch(r"(\d+)(?:-(\d+))?", name)
+    if blocks is None:
+        return [None]
+    start, stop = int(blocks[1]), int(blocks[2] or blocks[1])
+    return list(layer[start : stop + 1]) if start <= stop < len(layer) else [None]
+
+
+def _names(layer: Any) -> list[str]:
+    """The names under which a layer holds others."""
+    return sorted(
+        name
+        for name, value in vars(layer).items()
+        if isinstance(value, keras.layers.Layer) and value.weights and not name.startswith("_")
+    )
+
+
+def precision(name: str = "auto") -> str:
+    """The Keras dtype policy for training.
+
+    Args:
+        name: `"float32"`, `"mixed_bfloat16"` (weights and sums stay float32), or `"auto"`: the
+            second one where this machine multiplies matrices at least 1.3 times faster with it.
+
+    Raises:
+        ValueError: There is no such choice.
+
+    Example:
+        >>> precision("float32")
+        'float32'
+    """
+    if name not in PRECISIONS:
+        raise ValueError(
+            explain("There is no such precision.", fix=nearest(name, PRECISIONS), dtype=name)
+        )
+    if name != "auto":
+        return name
+    times = {dtype: _time_of_products(dtype) for dtype in (tf.float32, tf.bfloat16)}
+    return "mixed_bfloat16" if times[tf.float32] > _WORTH * times[tf.bfloat16] else "float32"
+
+
+def _time_of_products(dtype: tf.DType) -> float:
+    """Seconds of a product as a block of GPT-2 has it; the best of a few."""
+    x, w = tf.ones([512, 768], dtype), tf.ones([768, 1536], dtype)
+    product = tf.function(lambda: tf.reduce_sum(tf.matmul(x, w)))
+    product()
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        product().numpy()
+        times.append(time.perf_counter() - start)
+    return min(times)
