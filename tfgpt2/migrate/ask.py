@@ -21,7 +21,7 @@ from tfgpt2.generation.contradictions import check_asked
 from tfgpt2.generation.generate import generate
 from tfgpt2.generation.inputs import read_inputs
 from tfgpt2.generation.known_options import DEFAULTS, ELSEWHERE
-from tfgpt2.migrate.sites import UNKNOWN, Path
+from tfgpt2.migrate.sites import Path, Unknown
 from tfgpt2.modeling.pretrained import TFGPT2PreTrainedModel
 from tfgpt2.tokenizer import files
 from tfgpt2.tokenizer.core import ByteLevelBPETokenizer
@@ -127,7 +127,7 @@ def refusal(path: Path, arguments: tuple[Any, ...], keywords: Mapping[str, Any])
 
     Args:
         path: What is called.
-        arguments: Values of the positional arguments, `UNKNOWN` where nobody knows.
+        arguments: Values of the positional arguments, `Unknown` where nobody knows.
         keywords: Values of the keywords, likewise.
 
     Raises:
@@ -195,9 +195,9 @@ def _generation(options: dict[str, Any]) -> Refusal | None:
     for name in options:
         if name not in DEFAULTS and name not in ELSEWHERE:
             return _tried(GenerationConfig, {name: options[name]}, set())
-    if UNKNOWN in options.values():
-        options = {name: value for name, value in options.items() if value is not UNKNOWN}
-        return _tried(lambda **given: GenerationConfig.from_dict({}, **given), options, set())
+    values = {n: v for n, v in options.items() if not isinstance(v, Unknown)}
+    if len(values) < len(options):  # whether they go together is for the run to say
+        return _tried(lambda **given: GenerationConfig.from_dict({}, **given), values, set())
 
     def ask(**given: Any) -> None:
         config = GenerationConfig.from_dict({}, **given)
@@ -214,15 +214,15 @@ def _tried(
     asked = {name: value for name, value in keywords.items() if name not in known}
     for name, value in asked.items():
         try:
-            function(**{name: None if value is UNKNOWN else value})
+            function(**{name: None if isinstance(value, Unknown) else value})
         except TypeError as error:
             return Refusal(name, str(error))
         except (ValueError, OSError) as error:
             # An unknown value was replaced by None, of which the running program knows nothing;
             # others may need their companions.
-            if value is not UNKNOWN and len(asked) == 1:
+            if not isinstance(value, Unknown) and len(asked) == 1:
                 return Refusal(name, str(error))
-    values = {name: value for name, value in asked.items() if value is not UNKNOWN}
+    values = {name: value for name, value in asked.items() if not isinstance(value, Unknown)}
     try:
         function(**values)
     except (TypeError, ValueError, OSError) as error:

@@ -7,7 +7,7 @@ from typing import Any
 
 from tfgpt2.errors import nearest
 from tfgpt2.migrate import advice, ask
-from tfgpt2.migrate.sites import Path, Site
+from tfgpt2.migrate.sites import Path, Site, Unknown
 
 UNCHANGED, IMPORT, CHANGE, UNCLEAR, OTHER = "unchanged", "import", "change", "unclear", "other"
 # Names of transformers that speak of GPT-2, of TensorFlow, or of whatever a checkpoint is.
@@ -49,6 +49,8 @@ def judge(site: Site) -> Verdict:
     try:
         ask.public(site.path[0])
     except ask.Missing as missing:
+        if site.library == "tfgpt2" and site.path[0].islower():
+            return Verdict(site, UNCHANGED)  # a module of ours, or something inside one
         return _missing_name(site, missing)
     if site.traced and site.path[-1] == "generate":
         return Verdict(
@@ -89,7 +91,9 @@ def _import(site: Site, write: str) -> Verdict:
 
 def _compiles_list(site: Site) -> bool:
     """Whether a model is compiled with one loss for each of its outputs."""
-    return site.path[-1] == "compile" and isinstance(site.keywords.get("loss"), (list, tuple))
+    loss = site.keywords.get("loss")
+    is_list = isinstance(loss, (list, tuple)) or (isinstance(loss, Unknown) and loss.is_list)
+    return site.path[-1] == "compile" and is_list
 
 
 def _missing_name(site: Site, missing: ask.Missing) -> Verdict:

@@ -26,14 +26,21 @@ _MAKERS = ("from_pretrained", "from_config", "from_tokenizer", "from_preset", "f
 _LONGEST_CODE = 90  # characters of a program that a report shows
 
 
-class _Unknown:
-    """The value of an argument that only the running program knows."""
+@dataclasses.dataclass(frozen=True)
+class Unknown:
+    """The value of an argument that only the running program knows.
+
+    Attributes:
+        is_list: Whether it is a list or tuple, of whatever.
+    """
+
+    is_list: bool = False
 
     def __repr__(self) -> str:
-        return "..."
+        return "[...]" if self.is_list else "..."
 
 
-UNKNOWN = _Unknown()
+UNKNOWN = Unknown()
 Path = tuple[str, ...]
 
 
@@ -56,7 +63,7 @@ class Site:
         code: The program's text there, on one line and cut when long.
         library: One of the values of `LIBRARIES`.
         path: What is used.
-        arguments: Values of the positional arguments, `UNKNOWN` where they are no literals.
+        arguments: Values of the positional arguments, `Unknown` where they are no literals.
         keywords: Values of the keyword arguments, likewise.
         complete: Whether those are all arguments: no `*rows`, no `**options` of unknown content.
         traced: Whether `tf.function` runs it.
@@ -277,4 +284,4 @@ def _value(node: ast.AST) -> Any:
     try:
         return ast.literal_eval(node)
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-        return UNKNOWN
+        return Unknown(isinstance(node, (ast.List, ast.Tuple)))
