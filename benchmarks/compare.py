@@ -1,0 +1,377 @@
+"""This package against every peer, on the same random 124M checkpoint, in one run.
+
+    python benchmarks/compare.py                       # 20 minutes at most
+    python benchmarks/compare.py --short               # 5 minutes, the main cases
+    python benchmarks/compare.py --only decode-1 llama # some cases or programs (tfgpt2 is always in)
+    python benchmarks/compare.py --resume              # only what the last run did not reach
+    python benchmarks/compare.py --sizes               # gpt2 to gpt2-xl, this package only
+
+Every program lives in a process of its own, in an environment of its own, with two threads. Each
+case is warmed up first, with the tokens compared; then the rounds go through all programs, so a
+machine that slows down slows all. What was measured is written after every round, so a program that
+fails, or an end by force, loses nothing. See benchmarks/README.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import cases as work
+import checkpoint
+import environments
+import report
+import roofline
+from cases import BASELINE, Case, Row
+from workers import PeerError, Worker
+
+HERE = Path(__file__).resolve().parent
+MODELS = HERE / ".models"
+LEAST_ROUNDS = 2
+TINY = checkpoint.CONFIG | {"n_layer": 2, "n_embd": 64, "n_head": 4}
+
+
+class Results:
+    """What was measured, kept in a file.
+
+    Args:
+        path: The file; a part beside it is written first, so it is whole at any time.
+        resume: Whether to go on from what it holds.
+    """
+
+    def __init__(self, path: Path, *, resume: bool = False) -> None:
+        self.path = path
+        self.data: dict[str, Any] = {"about": {}, "rates": [], "imports": {}, "rows": {},
+                                     "cases": {}}  # fmt: skip
+        if resume and path.exists():
+            self.data |= json.loads(path.read_text())
+
+    def save(self) -> None:
+        """Writes the file."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        part = self.path.with_suffix(".part")
+        part.write_text(json.dumps(self.data, indent=1) + "\n")
+        part.replace(self.path)
+
+    def entry(self, case: Case, row: Row) -> dict[str, Any]:
+        """The record of a row in a case."""
+        found = self.data["cases"].setdefault(
+            case.name, {"title": case.title, "unit": case.unit, "rows": {}}
+        )
+        return found["rows"].setdefault(row.name, {"values": []})
+
+    def has(self, case: Case, row: Row) -> bool:
+        """Whether a row was measured in a case."""
+        rows = self.data["cases"].get(case.name, {}).get("rows", {})
+        return bool(rows.get(row.name, {}).get("values"))
+
+
+class Peers:
+    """The processes of the rows, started when they are first needed.
+
+    Args:
+        folder: The checkpoint.
+        results: Where what loading took is noted.
+        seconds: How long an answer may take.
+        here: The folder of the peers' files.
+        count: Whether XLA's programs are counted.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        results: Results,
+        *,
+        seconds: float,
+        here: Path = HERE / "peers",
+        count: bool = False,
+    ) -> None:
+        self.folder, self.results, self.seconds = folder, results, seconds
+        self.here, self.count = here, count
+        self._workers: dict[tuple[str, str, str], Worker] = {}
+
+    def get(self, row: Row) -> Worker:
+        """The running process of a row.
+
+        Raises:
+            PeerError: It cannot be started, or its model not be loaded.
+        """
+        worker = self._workers.get(row.worker)
+        if worker is not None and worker.alive:
+            return worker
+        worker = self._start(row)
+        if worker.ask({"do": "prepare"})["made"]:
+            worker.close()
+            worker = self._start(row)
+        loaded = worker.ask({"do": "load"})
+        known = self.results.data["rows"].setdefault(row.name, {})
+        known.setdefault("load", loaded)
+        self._workers[row.worker] = worker
+        return worker
+
+    def _start(self, row: Row) -> Worker:
+        variables = {"TFGPT2_BENCH_DUMP": tempfile.mkdtemp()} if self.count else {}
+        worker = Worker(
+            [environments.interpreter(row.environment), self.here / row.file,
+             "--model", self.folder, "--variant", row.variant],
+            self.results.path.parent / "logs" / f"{Path(row.file).stem}-{row.variant}.log",
+            self.seconds,
+            variables,
+        )  # fmt: skip
+        try:
+            hello = worker.ask({"do": "hello"})
+        except PeerError:
+            worker.close()
+            raise
+        known = self.results.data["rows"].setdefault(row.name, {})
+        known |= {"version": hello["version"], "libraries_mb": hello["rss_mb"]}
+        return worker
+
+    def close(self) -> None:
+        """Ends all processes."""
+        for worker in self._workers.values():
+            worker.close()
+        self._workers.clear()
+
+
+class Comparison:
+    """Runs cases, one after the other, each as rounds over all rows.
+
+    Args:
+        peers: The processes.
+        results: Where figures go.
+        rounds: Of each case, where time allows.
+        end: When to stop, on the clock of `time.monotonic`.
+        note: Gets a line of what happens.
+    """
+
+    def __init__(
+        self, peers: Peers, results: Results, *, rounds: int, end: float, note: Any = print
+    ) -> None:
+        self.peers, self.results, self.rounds, self.end = peers, results, rounds, end
+        self.note = note
+
+    def run(self, rows: list[Row], cases: list[Case]) -> list[str]:
+        """Runs cases on rows; returns the names of those that time did not allow."""
+        left_out = []
+        for number, case in enumerate(cases):
+            taking = [row for row in rows if case.takes(row)]
+            if all(self.results.has(case, row) for row in taking):
+                continue  # of a run that is resumed
+            now = time.monotonic()
+            if now >= self.end:
+                left_out.append(case.name)
+                continue
+            # What a case does not need goes to those that follow.
+            share = now + 1.5 * (self.end - now) / (len(cases) - number)
+            self._case(case, taking, min(share, self.end))
+        return left_out
+
+    def _case(self, case: Case, rows: list[Row], end: float) -> None:
+        """Warms all rows up, compares their tokens, and measures in rounds."""
+        for row in rows:
+            self.results.entry(case, row).clear()
+            self.results.entry(case, row)["values"] = []
+        ready = [row for row in rows if self._warm_up(case, row)]
+        self._compare(case, ready)
+        self.results.save()
+        for number in range(self.rounds):
+            if number >= LEAST_ROUNDS and time.monotonic() > end:
+                break
+            # Each round starts with another one: nobody always follows the same neighbour.
+            turn = number % max(1, len(ready))
+            for row in [*ready[turn:], *ready[:turn]]:
+                if not self._measure(case, row):
+                    ready = [other for other in ready if other is not row]
+            self.results.data["rates"].append(dataclasses.asdict(roofline.measure(repeats=2)))
+            self.results.save()
+            self.note(f"{case.name}: round {number + 1}, {len(ready)} programs")
+
+    def _warm_up(self, case: Case, row: Row) -> bool:
+        """Runs each program of a case once: the first call, of which the tokens are kept."""
+        entry = self.results.entry(case, row)
+        self.note(f"{case.name}: {row.name}")
+        try:
+            worker = self.peers.get(row)
+            first = worker.ask(case.asked(row) | ({} if case.do in _OWN else {"tokens": True}))
+            entry["first_seconds"] = first["seconds"]
+            entry["tokens"] = first.get("tokens")
+            if case.base is not None:
+                worker.ask(case.asked(row, base=True))
+            known = self.results.data["rows"].setdefault(row.name, {})
+            if "peak_mb" not in known:
+                known["peak_mb"] = worker.ask({"do": "memory"})["peak_mb"]
+        except PeerError as error:
+            return self._failed(case, row, error)
+        return True
+
+    def _measure(self, case: Case, row: Row) -> bool:
+        """Measures one figure of a row."""
+        entry = self.results.entry(case, row)
+        try:
+            worker = self.peers.get(row)
+            full = worker.ask(case.asked(row))
+            base = worker.ask(case.asked(row, base=True)) if case.base is not None else {}
+        except PeerError as error:
+            return self._failed(case, row, error)
+        entry["values"].append(case.value(full["seconds"], base.get("seconds")))
+        entry.setdefault("seconds", []).append(full["seconds"])
+        entry["compiled_again"] = entry.get("compiled_again", 0) + sum(
+            answer.get("compiled", 0) for answer in (full, base)
+        )
+        return True
+
+    def _failed(self, case: Case, row: Row, error: PeerError) -> bool:
+        self.results.entry(case, row)["error"] = str(error)
+        self.note(f"{case.name}: {row.name} failed: {error}")
+        self.results.save()
+        return False
+
+    def _compare(self, case: Case, rows: Iterable[Row]) -> None:
+        """Notes how many tokens are those of the baseline, and forgets the tokens."""
+        found = {row.name: self.results.entry(case, row).pop("tokens", None) for row in rows}
+        expected = found.get(BASELINE)
+        for row in rows:
+            tokens = found[row.name]
+            if case.do == "sample" or not tokens or not expected or row.name == BASELINE:
+                continue
+            pairs = [
+                a == b
+                for ours, theirs in zip(expected, tokens, strict=True)
+                for a, b in zip(ours, theirs, strict=True)
+            ]
+            same = sum(pairs)
+            entry = self.results.entry(case, row)
+            entry["same_tokens"], entry["all_tokens"] = same, len(pairs)
+            if row.exact and same < len(pairs):
+                self.note(f"{case.name}: {row.name} agrees on {same} of {len(pairs)} tokens ONLY")
+
+
+_OWN = ("buffer", "texts")  # kinds of work that a peer measures by itself
+
+
+def measure_imports(results: Results, rounds: int, usable: set[str]) -> None:
+    """Times imports, each in a new process: from before the import to after it."""
+    code = "import time; t = time.perf_counter(); {}; print(time.perf_counter() - t)"
+    variables = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_USE_LEGACY_KERAS": "1"}
+    for number in range(rounds + 1):  # the first round fills the cache of files
+        for name, environment, program in work.IMPORTS:
+            if environment not in usable:
+                continue
+            here = variables
+            if environment != "transformers4":
+                here = {k: v for k, v in variables.items() if k != "TF_USE_LEGACY_KERAS"}
+            done = subprocess.run(
+                [environments.interpreter(environment), "-c", code.format(program)],
+                capture_output=True, text=True, env=here | {"KERAS_BACKEND": "tensorflow"},
+            )  # fmt: skip
+            if done.returncode == 0 and number:
+                seconds = float(done.stdout.strip().splitlines()[-1])
+                results.data["imports"].setdefault(name, []).append(seconds)
+        results.save()
+
+
+def measure_sizes(results: Results, peers: Peers, rounds: int, note: Any = print) -> None:
+    """Times decode steps of the published shapes, one process at a time."""
+    for name in work.SIZES:
+        row = Row(f"tfgpt2 {name}", environments.OWN, "ours.py", name, (("decode", "decode"),))
+        case = Case(f"size-{name}", f"decode, batch 1, {name}'s shape", "decode",
+                    (("batch", 1), ("prompt", 32), ("new", 16)), 2, "ms/step")  # fmt: skip
+        Comparison(peers, results, rounds=rounds, end=time.monotonic(), note=note)._case(
+            case, [row], time.monotonic() + 60
+        )
+        peers.close()  # the next one needs the memory
+
+
+def about(options: argparse.Namespace) -> dict[str, Any]:
+    """What else one must know to judge the figures."""
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=HERE, capture_output=True, text=True
+    ).stdout.strip()
+    model = next(
+        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
+         if line.startswith("model name")), platform.machine(),
+    )  # fmt: skip
+    return {
+        "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        "commit": commit,
+        "processor": model,
+        "cpus": os.cpu_count(),
+        "python": platform.python_version(),
+        "load_at_start": os.getloadavg()[0],
+        "mode": "tiny" if options.tiny else "short" if options.short else "full",
+    }
+
+
+def read_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--short", action="store_true", help="fewer programs, cases and rounds")
+    parser.add_argument("--only", nargs="+", default=[], help="cases or parts of programs' names")
+    parser.add_argument("--resume", action="store_true", help="go on from the last results")
+    parser.add_argument("--minutes", type=float, help="time for measuring; default 18, short 4")
+    parser.add_argument("--rounds", type=int, help="of each case; default 7, short 3")
+    parser.add_argument("--timeout", type=float, default=300, help="seconds for one answer")
+    parser.add_argument("--sizes", action="store_true", help="gpt2 to gpt2-xl, tfgpt2 only")
+    parser.add_argument("--tiny", action="store_true", help="a toy model, to try this program")
+    parser.add_argument("--count-programs", action="store_true",
+                        help="count what XLA compiles in timed calls; slows first calls")  # fmt: skip
+    parser.add_argument("--no-imports", action="store_true", help="leave the import times out")
+    parser.add_argument("--output", type=Path, default=HERE / "results")
+    options = parser.parse_args(arguments)
+    options.minutes = options.minutes or (4 if options.short else 18)
+    options.rounds = options.rounds or (3 if options.short else 7)
+    return options
+
+
+def main() -> None:
+    """Runs the comparison."""
+    options = read_arguments()
+    name = "tiny" if options.tiny else "gpt2-124m"
+    folder = checkpoint.write(
+        MODELS / name / "checkpoint", TINY if options.tiny else checkpoint.CONFIG
+    )
+    results = Results(options.output / "results.json", resume=options.resume)
+    results.data["about"] = about(options)
+    rows, cases = work.chosen(options.only, short=options.short)
+    if all(row.name != BASELINE for row in rows):
+        rows = [next(row for row in work.ROWS if row.name == BASELINE), *rows]
+    needed = {row.environment for row in rows}
+    failed = environments.ensure(sorted(needed))
+    for reason in failed.values():
+        print(f"left out {reason}", file=sys.stderr)
+    rows = [row for row in rows if row.environment not in failed]
+    results.data["left_out"] = {"environments": failed}
+    start = time.monotonic()  # making environments does not count
+    peers = Peers(folder, results, seconds=options.timeout, count=options.count_programs)
+    note = lambda line: print(f"{time.monotonic() - start:6.0f} s  {line}", file=sys.stderr)  # noqa: E731
+    try:
+        if options.sizes:
+            measure_sizes(results, peers, options.rounds, note)
+        else:
+            if not (options.only or options.no_imports or results.data["imports"]):
+                measure_imports(results, min(3, options.rounds), needed - set(failed))
+                note("imports")
+            comparison = Comparison(peers, results, rounds=options.rounds,
+                                    end=start + 60 * options.minutes, note=note)  # fmt: skip
+            results.data["left_out"]["cases"] = comparison.run(rows, cases)
+    except KeyboardInterrupt:
+        print("stopped; what was measured is kept", file=sys.stderr)
+    finally:
+        peers.close()
+        results.save()
+    report.write(results.data, options.output)
+
+
+if __name__ == "__main__":
+    main()
