@@ -85,12 +85,17 @@ def seen(cache) -> list[list[int | None]]:
     valid = cache.valid.numpy()
     number = np.cumsum(valid, axis=1) - 1
     return [
-        [int(n) if v else None for n, v in zip(*row)] for row in zip(number, valid, strict=True)
+        [int(n) if v else None for n, v in zip(*row, strict=True)]
+        for row in zip(number, valid, strict=True)
     ]
 
 
 def read(model, cache, tokens):
     return model.decode_step(tokens, tf.ones_like(tokens, tf.bool), cache, in_place=False)
+
+
+def alone(cache, row):
+    return tf.nest.map_structure(lambda x: x[row : row + 1] if x.shape.rank else x, cache)
 
 
 def prefilled(model, columns):
@@ -120,7 +125,7 @@ def test_holes_and_how_they_are_closed(model):
     token = ids(2, 1)
     logits = [read(model, one, token)[0].numpy() for one in (cache, closed)]
     for row, count in enumerate(kept.numpy()):
-        plain = tf.nest.map_structure(lambda x: x[row : row + 1] if x.shape.rank else x, start)
+        plain = alone(start, row)
         plain = read(model, plain, guesses[row : row + 1, :count])[1]
         expected = read(model, plain, token[row : row + 1])[0].numpy()[0]
         for found in logits:
