@@ -20,6 +20,7 @@ from rich.table import Table
 
 from tfgpt2.commands_migrate import migrate
 from tfgpt2.commands_serve import serve
+from tfgpt2.commands_train import train
 from tfgpt2.quiet import quiet
 
 DEFAULT_MODEL = "shakespeare-tiny"
@@ -323,6 +324,7 @@ def info(model: Model = DEFAULT_MODEL) -> None:
 
 
 app.command()(serve)
+app.command()(train)
 app.command()(migrate)
 
 

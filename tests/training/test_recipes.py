@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from tfgpt2 import GPT2Config, TFGPT2LMHeadModel
 from tfgpt2.training import lora, recipes, schedules
+from tfgpt2.training.settings import SCHEDULES
 
 
 def tiny(**options):
@@ -41,7 +42,7 @@ def gradients(steps):
     return [(draw([2, 3]).astype(np.float32), draw([1]).astype(np.float32)) for _ in range(steps)]
 
 
-@pytest.mark.parametrize("kind", schedules.KINDS)
+@pytest.mark.parametrize("kind", SCHEDULES)
 def test_schedules_are_those_of_transformers(kind):
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
@@ -56,7 +57,7 @@ def test_schedules_are_those_of_transformers(kind):
         theirs.step()
 
 
-@pytest.mark.parametrize("kind", schedules.KINDS)
+@pytest.mark.parametrize("kind", SCHEDULES)
 def test_schedules_survive_saving(kind):
     rate = schedules.schedule(kind, 0.3, 40, warmup=7, floor=0.1, accumulate=3)
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(rate))

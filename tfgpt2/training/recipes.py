@@ -19,8 +19,8 @@ import tensorflow as tf
 
 from tfgpt2.errors import explain, nearest
 from tfgpt2.tokenizer.inputs import check_count
+from tfgpt2.training.settings import PRECISIONS
 
-PRECISIONS = ("float32", "mixed_bfloat16", "auto")
 _TABLES = ("wte", "wpe")  # the embeddings
 _WORTH = 1.3  # times faster, from which bfloat16 is chosen
 

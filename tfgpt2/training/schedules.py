@@ -9,8 +9,7 @@ import tensorflow as tf
 
 from tfgpt2.errors import explain
 from tfgpt2.tokenizer.inputs import check_choice, check_count
-
-KINDS = ("constant", "linear", "cosine")
+from tfgpt2.training.settings import SCHEDULES
 
 
 @keras.saving.register_keras_serializable("tfgpt2")
@@ -88,7 +87,7 @@ def schedule(
         >>> [f"{float(rate(step)):.1e}" for step in (5, 10, 55, 100)]
         ['5.0e-04', '1.0e-03', '5.0e-04', '0.0e+00']
     """
-    check_choice("kind", kind, KINDS)
+    check_choice("kind", kind, SCHEDULES)
     check_count("steps", steps, least=1)
     check_count("warmup", warmup, least=0)
     if not 0 < peak < float("inf") or not 0 <= floor <= peak:

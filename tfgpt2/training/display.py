@@ -1,0 +1,159 @@
+"""What a person sees of a training: a progress bar, and a picture of the losses."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import TimeRemainingColumn as Remaining
+
+from tfgpt2.errors import explain
+from tfgpt2.training.callbacks import StepCallback, perplexity, read_log
+
+
+class ProgressBar(StepCallback):
+    """Shows steps, loss, tokens per second and the time that is left, and each measurement.
+
+    Where the output is no terminal, only the measurements are printed.
+
+    Args:
+        steps: Steps of the whole training.
+        tokens: Tokens of a step.
+        console: Where it is shown; standard error by default.
+    """
+
+    def __init__(self, steps: int, tokens: int, console: Console | None = None) -> None:
+        super().__init__()
+        self.steps, self.tokens = steps, tokens
+        self.console = console or Console(stderr=True)
+        self._bar: Progress | None = None
+        self._loss: float | None = None
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Starts the bar."""
+        super().on_train_begin(logs)
+        self._bar = Progress(
+            TextColumn("training"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[loss]}"),
+            TextColumn("{task.fields[speed]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            Remaining(),
+            console=self.console,
+            disable=not self.console.is_terminal,
+            refresh_per_second=2,
+        )
+        self._task = self._bar.add_task("", total=self.steps, completed=self.step, loss="",
+                                        speed="starting")  # fmt: skip
+        self._bar.start()
+
+    def at_step(self, step: int, batches: int, logs: Mapping[str, Any]) -> None:
+        """Moves the bar."""
+        new = self.recent(batches, logs["loss"])
+        # A mean that forgets: one batch says little.
+        self._loss = new if self._loss is None else 0.9 * self._loss + 0.1 * new
+        task = self._bar.tasks[0]
+        speed = f"{task.speed * self.tokens:,.0f} tokens/s" if task.speed else ""
+        self._bar.update(self._task, completed=step, loss=f"loss {self._loss:.3f}", speed=speed)
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Prints what was measured."""
+        logs = logs or {}
+        text = f"step {self.step:,}/{self.steps:,}: loss {float(logs.get('loss', 0)):.4f}"
+        if "val_loss" in logs:
+            loss = float(logs["val_loss"])
+            text += f", validation {loss:.4f}, perplexity {perplexity(loss):,.2f}"
+        self.print(text)
+
+    def print(self, text: str, style: str | None = None) -> None:
+        """Prints above the bar."""
+        self.console.print(text, style=style, markup=False, highlight=False)
+
+    def close(self) -> None:
+        """Takes the bar away, also after an error."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def on_train_end(self, logs: Any = None) -> None:
+        """Ends the bar."""
+        self.close()
+
+
+class LossCurve(keras.callbacks.Callback):
+    """Draws the losses of a log into a PNG after each epoch.
+
+    Args:
+        log: The file of `JsonLog`, which comes before.
+        path: The picture.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+
+    def __init__(self, log: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
+        super().__init__()
+        _figure()
+        self.log, self.path = Path(log), Path(path)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Draws."""
+        draw_losses(read_log(self.log), self.path)
+
+    on_train_end = on_epoch_end
+
+
+def draw_losses(lines: Sequence[Mapping[str, Any]], path: str | os.PathLike[str]) -> None:
+    """Draws the losses of training and validation, and the learning rate, over the steps.
+
+    Args:
+        lines: What `read_log` returns.
+        path: The picture, PNG.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    figure = _figure()(figsize=(8, 4.5), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    for name, label, style in (
+        ("loss", "training", {"color": "#4c72b0", "linewidth": 1.2}),
+        ("val_loss", "validation", {"color": "#c44e52", "marker": "o", "markersize": 4}),
+    ):
+        points = [(line["step"], line[name]) for line in lines if name in line]
+        if points:
+            axes.plot(*zip(*points, strict=True), label=label, **style)
+            axes.annotate(f"{points[-1][1]:.3f}", points[-1], xytext=(4, 4),
+                          textcoords="offset points", color=style["color"])  # fmt: skip
+    axes.set(xlabel="step", ylabel="loss, nats per token")
+    axes.grid(alpha=0.25)
+    rates = [(line["step"], line["learning_rate"]) for line in lines if "learning_rate" in line]
+    handles, labels = axes.get_legend_handles_labels()
+    if rates:
+        other = axes.twinx()
+        other.plot(*zip(*rates, strict=True), color="0.6", linestyle=":", label="learning rate")
+        other.set_ylabel("learning rate", color="0.4")
+        other.set_ylim(bottom=0)
+        more = other.get_legend_handles_labels()
+        handles, labels = handles + more[0], labels + more[1]
+    if handles:
+        axes.legend(handles, labels, loc="upper right", framealpha=0.9)
+    figure.savefig(path, format="png")
+
+
+def _figure() -> Any:
+    """Returns matplotlib's figure class, without its global state, which would want a screen."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(
+            explain("A picture of the losses needs matplotlib.",
+                    fix="Run pip install 'tfgpt2[train]'.")
+        ) from error  # fmt: skip
+    return Figure
