@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 import math
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -30,11 +31,18 @@ _LEGACY_PROTOCOL = 1001
 _MAX_PICKLE = 100_000_000  # bytes
 
 
+class _Place(NamedTuple):
+    """The first byte of a storage, and the checksum that the file has for it (0 for none)."""
+
+    start: int
+    checksum: int = 0
+
+
 class _Entry(NamedTuple):
-    """A tensor, the file it is in, and the first byte of its storage there."""
+    """A tensor, the file it is in, and where its storage is there."""
 
     path: Path
-    start: int
+    place: _Place
     tensor: Tensor
 
 
@@ -90,9 +98,10 @@ class TorchBinReader:
         """Reads one tensor, in the type the file has (bfloat16 as `ml_dtypes.bfloat16`).
 
         Raises:
-            ValueError: The tensor repeats the numbers that the file stores.
+            ValueError: The tensor repeats the numbers that the file stores, or its numbers are not
+                those that were saved.
         """
-        path, start, tensor = self._entries[key]
+        path, place, tensor = self._entries[key]
         if not math.prod(tensor.shape):
             return np.empty(tensor.shape, tensor.dtype)
         span = _span(tensor)
@@ -103,10 +112,14 @@ class TorchBinReader:
             )
         numbers = np.empty(span, tensor.dtype)
         with path.open("rb") as file:
-            file.seek(start + tensor.offset * tensor.dtype.itemsize)
+            file.seek(place.start + tensor.offset * tensor.dtype.itemsize)
             count = file.readinto(numbers.view(np.uint8))
         if count != numbers.nbytes:
             raise broken(path, "it ended inside a tensor", key=key)
+        # A checksum is one of a whole storage, which a tensor of its own fills.
+        whole = not tensor.offset and span == tensor.storage.length
+        if whole and place.checksum and zlib.crc32(numbers.view(np.uint8)) != place.checksum:
+            raise broken(path, "a tensor's numbers do not have their checksum", key=key)
         strides = tuple(stride * tensor.dtype.itemsize for stride in tensor.strides)
         view = np.lib.stride_tricks.as_strided(numbers, tensor.shape, strides, writeable=False)
         if view.flags.c_contiguous:
@@ -172,7 +185,7 @@ def _state_dict(state: object) -> Mapping[str, Tensor]:
 # The zip format -------------------------------------------------------------------------------
 
 
-def _read_zip(file: BinaryIO) -> tuple[object, dict[str, int]]:
+def _read_zip(file: BinaryIO) -> tuple[object, dict[str, _Place]]:
     """Reads the pickle of a zip archive, and where its storages begin."""
     try:
         with zipfile.ZipFile(file) as archive:
@@ -185,15 +198,15 @@ def _read_zip(file: BinaryIO) -> tuple[object, dict[str, int]]:
             order = members.get(f"{folder}byteorder")
             if order is not None:
                 _check_member(order, 16)
-                if archive.read(order) != b"little":
+                if _content(file, order) != b"little":
                     raise Refused("its numbers are not in little-endian order")
-            state = torch_pickle.load(io.BytesIO(archive.read(pickles[0])))
+            state = torch_pickle.load(io.BytesIO(_content(file, members[pickles[0]])))
     except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, OSError) as error:
         raise Refused(f"its zip archive is damaged ({error})") from error
     except (RuntimeError, EOFError, UnicodeError, OverflowError) as error:
         raise Refused(f"its zip archive is damaged ({error!r})") from error
     starts = {
-        storage.key: _member_start(file, members, f"{folder}data/{storage.key}", storage)
+        storage.key: _storage_place(file, members, f"{folder}data/{storage.key}", storage)
         for storage in _storages(state)
     }
     return state, starts
@@ -212,10 +225,10 @@ def _check_member(info: zipfile.ZipInfo, limit: int) -> None:
         raise Refused(f"{info.filename!r} in it has {info.file_size} bytes")
 
 
-def _member_start(
+def _storage_place(
     file: BinaryIO, members: Mapping[str, zipfile.ZipInfo], name: str, storage: Storage
-) -> int:
-    """Returns the first byte of a storage, after checks of its size."""
+) -> _Place:
+    """Finds a storage, and checks its size."""
     info = members.get(name)
     if info is None:
         raise Refused(f"the storage {name!r} is missing")
@@ -223,14 +236,32 @@ def _member_start(
     _check_member(info, max(size, info.file_size))
     if info.file_size != size:
         raise Refused(f"the storage {name!r} has {info.file_size} bytes instead of {size}")
+    return _Place(_member_start(file, info), info.CRC)
+
+
+def _content(file: BinaryIO, info: zipfile.ZipInfo) -> bytes:
+    """Reads a small member.
+
+    Not `ZipFile.read`: it refuses the 0 that stands for a checksum in files that were saved under
+    `torch.serialization.set_crc32_options(False)`.
+    """
+    file.seek(_member_start(file, info))
+    content = file.read(info.file_size)
+    if info.CRC and zlib.crc32(content) != info.CRC:
+        raise Refused(f"{info.filename!r} in it does not have its checksum")
+    return content
+
+
+def _member_start(file: BinaryIO, info: zipfile.ZipInfo) -> int:
+    """Returns the first byte of a member, and checks that all of it is there."""
     # The name in the archive's table is followed, in the member itself, by padding of its own.
     file.seek(info.header_offset)
     header = file.read(30)
     if len(header) != 30 or not header.startswith(b"PK\x03\x04"):
-        raise Refused(f"the storage {name!r} has no header")
+        raise Refused(f"{info.filename!r} in it has no header")
     start = info.header_offset + 30 + sum(np.frombuffer(header[26:30], "<u2").tolist())
-    if start + size > file.seek(0, io.SEEK_END):
-        raise Refused(f"the storage {name!r} ends behind the end of the file: it is cut short")
+    if start + info.file_size > file.seek(0, io.SEEK_END):
+        raise Refused(f"{info.filename!r} in it ends behind the end of the file: it is cut short")
     return start
 
 
@@ -243,7 +274,7 @@ def _storages(state: object) -> list[Storage]:
 # The format before PyTorch 1.6 ------------------------------------------------------------------
 
 
-def _read_legacy(file: BinaryIO) -> tuple[object, dict[str, int]]:
+def _read_legacy(file: BinaryIO) -> tuple[object, dict[str, _Place]]:
     """Reads the pickles of an old file, and where its storages begin."""
     try:
         magic = torch_pickle.load(file)
@@ -272,7 +303,7 @@ def _read_legacy(file: BinaryIO) -> tuple[object, dict[str, int]]:
             raise Refused(
                 f"the storage {key!r} has {length} numbers instead of {storages[key].length}"
             )
-        starts[key] = file.tell()
+        starts[key] = _Place(file.tell())
         if file.seek(length * storages[key].dtype.itemsize, io.SEEK_CUR) > end:
             raise Refused(f"it ends inside the storage {key!r}: it is cut short")
     return state, starts

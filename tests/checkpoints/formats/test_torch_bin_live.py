@@ -90,3 +90,27 @@ def test_reads_one_tensor_at_a_time(tmp_path, zipped):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 1.2 * 4 * size
+
+
+@pytest.mark.parametrize("checksums", [True, False])
+def test_checksums(tmp_path, checksums):
+    """Damage to a tensor is found; a file that was saved without checksums loads all the same."""
+    if not hasattr(torch.serialization, "set_crc32_options"):
+        pytest.skip("this torch always writes checksums")
+    state, path = {"a": torch.arange(10.0), "b": torch.ones(3)}, tmp_path / "pytorch_model.bin"
+    torch.serialization.set_crc32_options(checksums)
+    try:
+        torch.save(state, path)
+    finally:
+        torch.serialization.set_crc32_options(True)
+    np.testing.assert_array_equal(TorchBinReader([path]).read("a"), np.arange(10))
+    content = bytearray(path.read_bytes())
+    content[content.find(np.arange(10, dtype="f4").tobytes()[4:])] ^= 1
+    path.write_bytes(content)
+    reader = TorchBinReader([path])
+    np.testing.assert_array_equal(reader.read("b"), np.ones(3))
+    if checksums:
+        with pytest.raises(ValueError, match="do not have their checksum"):
+            reader.read("a")
+    else:
+        assert reader.read("a")[1] != 1
