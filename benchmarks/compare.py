@@ -1,10 +1,10 @@
 """This package against every peer, on the same random 124M checkpoint, in one run.
 
-    python benchmarks/compare.py                       # 20 minutes at most
-    python benchmarks/compare.py --short               # 5 minutes, the main cases
-    python benchmarks/compare.py --only decode-1 llama # some cases or programs (tfgpt2 is always in)
-    python benchmarks/compare.py --resume              # only what the last run did not reach
-    python benchmarks/compare.py --sizes               # gpt2 to gpt2-xl, this package only
+    python benchmarks/compare.py                        # 20 minutes at most
+    python benchmarks/compare.py --short                # 5 minutes, the main cases
+    python benchmarks/compare.py --only decode-1 llama  # some cases or programs, beside tfgpt2's
+    python benchmarks/compare.py --resume               # only what the last run did not reach
+    python benchmarks/compare.py --sizes                # gpt2 to gpt2-xl, this package only
 
 Every program lives in a process of its own, in an environment of its own, with two threads. Each
 case is warmed up first, with the tokens compared; then the rounds go through all programs, so a
@@ -325,7 +325,7 @@ def read_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--sizes", action="store_true", help="gpt2 to gpt2-xl, tfgpt2 only")
     parser.add_argument("--tiny", action="store_true", help="a toy model, to try this program")
     parser.add_argument("--count-programs", action="store_true",
-                        help="count what XLA compiles in timed calls; slows first calls")  # fmt: skip
+                        help="count what XLA compiles in timed calls")  # fmt: skip
     parser.add_argument("--no-imports", action="store_true", help="leave the import times out")
     parser.add_argument("--output", type=Path, default=HERE / "results")
     options = parser.parse_args(arguments)

@@ -4,7 +4,7 @@
     {"do": "prepare"}                                           -> {"made": false}
     {"do": "load"}                                              -> {"seconds": ..., memory}
     {"do": "decode", "batch": 1, "prompt": 32, "new": 64}       -> {"seconds": ...}
-    {"do": "decode", ..., "tokens": true}                       -> {"seconds": ..., "tokens": [[...]]}
+    {"do": "decode", ..., "tokens": true}                       -> {..., "tokens": [[...]]}
     {"do": "sample", ..., "top_p": 0.9}, {"do": "beam", ..., "beams": 4}
     {"do": "memory"}                                            -> {"rss_mb": ..., "peak_mb": ...}
 
