@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from tfgpt2.commands_inspect import inspect
 from tfgpt2.commands_migrate import migrate
 from tfgpt2.commands_serve import serve
 from tfgpt2.commands_train import train
@@ -326,6 +327,7 @@ def info(model: Model = DEFAULT_MODEL) -> None:
 app.command()(serve)
 app.command()(train)
 app.command()(migrate)
+app.command()(inspect)
 
 
 @app.command()

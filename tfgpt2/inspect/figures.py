@@ -6,7 +6,7 @@ import functools
 from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.colors import LogNorm
+from matplotlib.colors import LogNorm, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
 from matplotlib.patches import Patch
@@ -60,7 +60,7 @@ def attention_head(maps: AttentionMaps, layer: int, head: int) -> Figure:
     figure = Figure((side + 0.8, side), layout="constrained")
     axes = figure.add_subplot()
     seen = np.where(np.tri(count, dtype=bool), weights, np.nan)
-    image = axes.imshow(seen, cmap="magma_r", vmin=0, vmax=1, interpolation="nearest")
+    image = axes.imshow(seen, cmap="magma_r", norm=PowerNorm(0.5, 0, 1), interpolation="nearest")
     names = [_drawable(token) for token in maps.tokens]
     size = 8 if count < 160 else 4
     axes.set_xticks(range(count), names, rotation=90, fontsize=size, **_PLAIN)

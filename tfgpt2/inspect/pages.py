@@ -79,7 +79,7 @@ def surprise(found: Surprise) -> str:
     scored = int((found.ranks > 0).sum())
     total = -found.logprob / np.log(2)
     body = (
-        f"<p>{legend}</p>\n<p class=note>{scored} tokens scored, {total:.1f} bits in all"
+        f'<p>{legend}</p>\n<p class="note">{scored} tokens scored, {total:.1f} bits in all'
         + (f", {total / scored:.2f} for each." if scored else ".")
         + ' Point at one for what was expected.</p>\n<div class="text">'
         + "".join(_surprised(found, i) for i in range(len(found.ids)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 RANKS = (10, 100, 1000)  # where the colours change, as in GLTR
 COLORS = ("#8fc79a", "#f3d27a", "#ee9a83", "#bd97cc")
-BUCKETS = ("1 to 10", "11 to 100", "101 to 1000", "beyond")
+BUCKETS = ("1 to 10", "11 to 100", "101 to 1000", "above 1000")
 
 
 def bucket(rank: int) -> int:

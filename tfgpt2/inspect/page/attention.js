@@ -22,7 +22,7 @@ function draw(canvas, map, cell, left, top) {
   }
 }
 
-const cell = Math.max(2, Math.min(18, Math.floor(620 / count)));
+const cell = Math.max(2, Math.min(18, Math.floor(480 / count)));
 const margin = cell >= 9 ? 90 : 0;  // room for labels, where they can be read
 
 function drawLarge() {
