@@ -11,6 +11,7 @@ import keras
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.progress import TimeRemainingColumn as Remaining
+from rich.text import Text
 
 from tfgpt2.errors import explain
 from tfgpt2.training.callbacks import StepCallback, perplexity, read_log
@@ -74,7 +75,8 @@ class ProgressBar(StepCallback):
 
     def print(self, text: str, style: str | None = None) -> None:
         """Prints above the bar."""
-        self.console.print(text, style=style, markup=False, highlight=False)
+        # A Text of its own: with `style=` the bar below would get the style, too.
+        self.console.print(Text(text, style=style or ""))
 
     def close(self) -> None:
         """Takes the bar away, also after an error."""
@@ -122,14 +124,14 @@ def draw_losses(lines: Sequence[Mapping[str, Any]], path: str | os.PathLike[str]
     """
     figure = _figure()(figsize=(8, 4.5), dpi=120, layout="constrained")
     axes = figure.subplots()
-    for name, label, style in (
-        ("loss", "training", {"color": "#4c72b0", "linewidth": 1.2}),
-        ("val_loss", "validation", {"color": "#c44e52", "marker": "o", "markersize": 4}),
+    for name, label, above, style in (
+        ("loss", "training", 4, {"color": "#4c72b0", "linewidth": 1.2}),
+        ("val_loss", "validation", -12, {"color": "#c44e52", "marker": "o", "markersize": 4}),
     ):
         points = [(line["step"], line[name]) for line in lines if name in line]
         if points:
             axes.plot(*zip(*points, strict=True), label=label, **style)
-            axes.annotate(f"{points[-1][1]:.3f}", points[-1], xytext=(4, 4),
+            axes.annotate(f"{points[-1][1]:.3f}", points[-1], xytext=(4, above),
                           textcoords="offset points", color=style["color"])  # fmt: skip
     axes.set(xlabel="step", ylabel="loss, nats per token")
     axes.grid(alpha=0.25)

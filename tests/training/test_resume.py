@@ -1,0 +1,201 @@
+"""A training that was cut off and goes on gives the weights of one that was not, bit for bit."""
+
+import errno
+import json
+import signal
+
+import keras
+import numpy as np
+import pytest
+import train_toys as toys
+
+from tfgpt2 import GPT2Config, TFGPT2LMHeadModel
+from tfgpt2.training import checkpoint, recipes
+from tfgpt2.training.callbacks import TrainingStopped
+
+
+def values(model):
+    own = [keras.ops.convert_to_numpy(v) for v in model.variables]
+    return own + [keras.ops.convert_to_numpy(v) for v in model.optimizer.variables]
+
+
+def assert_same(first, second):
+    for one, other in zip(values(first), values(second), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+class StopAfter(keras.callbacks.Callback):
+    """Cuts a training off as a crash would: nothing is saved."""
+
+    def __init__(self, batches):
+        super().__init__()
+        self.left = batches
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.left -= 1
+        if not self.left:
+            raise KeyError("cut off")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A training that nothing disturbs, of all that has a state: dropout, averages, two epochs."""
+    folder = tmp_path_factory.mktemp("whole")
+    return folder, toys.run(toys.toy(folder, ema=0.9, accumulate=2, steps=8))
+
+
+@pytest.mark.parametrize("cut, step", [(11, 4), (15, 6)])
+def test_a_training_cut_off_goes_on_exactly(whole, cut, step):
+    folder, reference = whole
+    settings = toys.toy(
+        folder, f"cut{cut}", ema=0.9, accumulate=2, steps=8, checkpoint_every=2, keep=2
+    )
+    settings_log = folder / f"cut{cut}"
+    with pytest.raises(KeyError):
+        toys.run(settings, callbacks=[StopAfter(cut)])
+    found = sorted(path.name for path in (settings_log / "checkpoints").iterdir())
+    assert found[-1] == f"step-{cut // 2 // 2 * 2:08d}" and len(found) == 2
+    again = toys.run(settings, resume=True)
+    assert_same(reference.model, again.model)
+    # The log is that of one training, too.
+    mine, other = toys.log_of(settings_log), toys.log_of(folder / "out")
+    assert [line["step"] for line in mine] == [line["step"] for line in other]
+    for a, b in zip(mine, other, strict=True):
+        for name in ("loss", "val_loss"):
+            assert a.get(name) == pytest.approx(b.get(name), abs=1e-5)
+
+
+def test_dropout_and_order_differ_between_steps(whole):
+    # Else the proof above would prove little.
+    folder, reference = whole
+    seeds = [v for v in reference.model.variables if "seed_generator" in v.path]
+    assert len(seeds) == 1 and int(seeds[0][1]) == 16  # one for each batch
+    other = toys.run(toys.toy(folder, "other", ema=0.9, accumulate=2, steps=8, seed=4))
+    assert np.abs(values(other.model)[1] - values(reference.model)[1]).max() > 1e-3
+
+
+def small(**options):
+    keras.utils.set_random_seed(0)
+    config = GPT2Config(n_layer=1, n_embd=8, n_head=2, vocab_size=10, n_positions=8)
+    model = TFGPT2LMHeadModel(config)
+    model.compile(recipes.adamw(model, 0.01, **options))
+    return model
+
+
+ABOUT = {"config": {"n_layer": 1}, "recipe": {"seed": 1, "batch_size": 4}, "data": {"tokens": 9}}
+
+
+def test_a_full_disk_leaves_the_one_before(tmp_path, monkeypatch):
+    model = small()
+    store = checkpoint.Checkpoints(tmp_path, ABOUT, keep=1)
+    store.save(model, 1)
+    before = values(model)
+    model.transformer.wte.weight.assign_add(np.ones([10, 8], np.float32))
+    real = checkpoint.save_file
+
+    def full(arrays, path):
+        real({key: arrays[key] for key in list(arrays)[:3]}, path)  # half of it fits
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(OSError, match="No space left on device.*step-00000001") as raised:
+        store.save(model, 2)
+    assert raised.value.errno == errno.ENOSPC
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
+    assert store.restore(model).step == 1
+    for one, other in zip(values(model), before, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_the_last_few_are_kept_and_leftovers_go(tmp_path):
+    model = small()
+    store = checkpoint.Checkpoints(tmp_path, ABOUT, keep=2)
+    (tmp_path / ".fresh-killed").mkdir()
+    for step in (1, 2, 10, 11):
+        store.save(model, step, {"best": step})
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000010", "step-00000011"]
+    assert store.restore(model).extra == {"best": 11}
+    assert store.restore(model, tmp_path / "step-00000010").step == 10
+
+
+@pytest.mark.parametrize(
+    "group, name, value", [("recipe", "batch_size", 8), ("data", "tokens", 10), ("config", "x", 1)]
+)
+def test_another_training_is_refused_by_name(tmp_path, group, name, value):
+    model = small()
+    checkpoint.Checkpoints(tmp_path, ABOUT).save(model, 1)
+    other = ABOUT | {group: ABOUT[group] | {name: value}}
+    with pytest.raises(ValueError, match=f"{group}.{name} was .* and is {value}"):
+        checkpoint.Checkpoints(tmp_path, other).restore(model)
+
+
+def test_what_cannot_be_restored_says_why(tmp_path):
+    store = checkpoint.Checkpoints(tmp_path / "none", ABOUT)
+    with pytest.raises(FileNotFoundError, match="no checkpoint"):
+        store.restore(small())
+    store = checkpoint.Checkpoints(tmp_path, ABOUT)
+    path = store.save(small(), 1)
+    with pytest.raises(ValueError, match="variables are not those"):
+        store.restore(small(ema=0.9))
+    content = (path / "state.safetensors").read_bytes()
+    (path / "state.safetensors").write_bytes(content[:-9])
+    with pytest.raises(ValueError, match="cannot be read.*Delete"):
+        store.restore(small())
+    (path / "state.json").write_text("{")
+    with pytest.raises(ValueError, match="cannot be read"):
+        store.restore(small())
+
+
+def test_nothing_is_saved_of_broken_weights(tmp_path):
+    model = small()
+    model.transformer.wte.weight.assign(np.full([10, 8], np.nan, np.float32))
+    with pytest.raises(FloatingPointError, match="wte"):
+        checkpoint.Checkpoints(tmp_path, ABOUT).save(model, 1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_asked_to_stop_saves_between_measurements(whole):
+    folder, reference = whole
+    settings = toys.toy(folder, "asked", ema=0.9, accumulate=2, steps=8)
+
+    class Ask(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if int(self.model.optimizer.iterations) == 3:
+                signal.raise_signal(signal.SIGINT)  # what Ctrl-C sends
+
+    asked = toys.run(settings, callbacks=[Ask()])
+    assert asked.report.stopped and asked.report.steps == 3
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert_same(reference.model, toys.run(settings, resume=True).model)
+    assert issubclass(TrainingStopped, Exception)
+
+
+def test_a_changed_setting_or_text_is_named(whole):
+    folder, _ = whole
+    changed = toys.toy(folder, ema=0.9, accumulate=2, steps=8, learning_rate=0.02)
+    with pytest.raises(ValueError, match="recipe.learning_rate was 0.01 and is 0.02"):
+        toys.run(changed, resume=True)
+    with pytest.raises(ValueError, match="--resume"):
+        toys.run(toys.toy(folder, ema=0.9, accumulate=2, steps=8))
+    text = toys.write_text(folder / "other.txt")
+    text.write_text(text.read_text().replace("BERT:\nWhat", "BERT:\nThat", 1))
+    with pytest.raises(ValueError, match="data.checksum"):
+        toys.run(toys.toy(folder, texts=str(text), ema=0.9, accumulate=2, steps=8), resume=True)
+
+
+@pytest.mark.long
+def test_a_killed_process_goes_on_exactly(tmp_path):
+    settings = toys.toy(tmp_path, "whole", steps=60, eval_every=20, checkpoint_every=7)
+    code, _, err = toys.command(settings)
+    assert code == 0, err
+    killed = toys.toy(tmp_path, "killed", steps=60, eval_every=20, checkpoint_every=7)
+    code, _, _ = toys.command(killed, stop_at=25)
+    assert code == -signal.SIGKILL
+    code, _, err = toys.command(killed, "--resume")
+    assert code == 0, err
+    states = [tmp_path / n / "checkpoints/step-00000060" for n in ("whole", "killed")]
+    first, second = (checkpoint.load_file(path / "state.safetensors") for path in states)
+    assert first.keys() == second.keys()
+    for key in first:
+        np.testing.assert_array_equal(first[key], second[key], err_msg=key)
+    assert json.loads((states[0] / "state.json").read_text())["step"] == 60
