@@ -174,6 +174,12 @@ def test_the_page_of_attention_holds_the_weights(found, tmp_path):
     np.testing.assert_allclose(row, maps.head(4, 6)[np.tril_indices(len(maps.ids))], atol=0.002)
 
 
+def test_a_token_cannot_end_the_script_it_stands_in():
+    from tfgpt2.inspect.pages import _json
+
+    assert "<" not in _json(["</script>"]) and json.loads(_json(["</script>"])) == ["</script>"]
+
+
 def test_pictures_are_drawn(found, tmp_path):
     pytest.importorskip("matplotlib")
     for number in range(3):

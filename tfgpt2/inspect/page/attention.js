@@ -36,7 +36,7 @@ function drawLarge() {
   context.fillRect(margin, margin, side, side);
   draw(canvas, decoded[layer][head], cell, margin, margin);
   if (!margin) return;
-  context.font = "12px ui-monospace, 'DejaVu Sans Mono', monospace";
+  context.font = `${Math.min(12, cell + 2)}px ui-monospace, "DejaVu Sans Mono", monospace`;
   context.textBaseline = "middle";
   tokens.forEach((token, i) => {
     const middle = margin + (i + 0.5) * cell, shown = token.length > 11 ? `${token.slice(0, 10)}\u2026` : token;
