@@ -6,7 +6,7 @@ MODEL := saved_models/shakespeare-tiny/1
 
 export KERAS_BACKEND = tensorflow
 
-.PHONY: docs docs-test demo test test-long test-cpp-old lint load bench-tokenizer bench-training bench-int8 bench-filters \
+.PHONY: docs docs-test demo test test-long test-cpp-old lint load bench bench-tokenizer bench-training bench-int8 bench-filters \
   bench-guessing bench-recompile clean help
 
 help:
@@ -18,6 +18,7 @@ help:
 	@echo "make docs             build the docs site into site/"
 	@echo "make docs-test        run every Python block of the pages"
 	@echo "make load             64 clients on the local server, for a few minutes"
+	@echo "make bench            measure everything against every peer (ARGS=--short for 5 minutes)"
 	@echo "make bench-tokenizer  measure the tokenizer against its peers"
 	@echo "make bench-int8       measure int8 against float32: speed and quality"
 	@echo "make bench-filters    measure top-k and top-p by threshold against sorting"
@@ -50,6 +51,11 @@ lint: $(VENV)/installed-test
 
 load: $(VENV)/installed-test
 	$(BIN)/python benchmarks/load.py
+
+bench: $(VENV)/installed-test
+	$(BIN)/python benchmarks/compare.py $(ARGS)
+	$(if $(ARGS),,-$(BIN)/python benchmarks/tokenizer.py)
+	$(if $(ARGS),,$(BIN)/python benchmarks/training.py --short --only tfgpt2 KerasHub)
 
 bench-tokenizer: $(VENV)/installed-test
 	$(BIN)/python benchmarks/tokenizer.py

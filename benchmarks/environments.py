@@ -32,8 +32,8 @@ ENVIRONMENTS: dict[str, list[str]] = {
     "torch": ["torch==2.13.0", "transformers==5.24.0", "numpy==2.4.6", "setuptools"],
     "ctranslate2": ["ctranslate2==4.8.5", "safetensors==0.8.0", "numpy==2.4.6"],
     "llama": [
-        "llama-cpp-python==0.3.16",
-        "gguf==0.17.1",
+        "llama-cpp-python==0.3.36",
+        "gguf==0.19.0",
         "safetensors==0.8.0",
         "numpy==2.4.6",
     ],
