@@ -101,8 +101,8 @@ def surprise(
         >>> model = tfgpt2.TFGPT2LMHeadModel.from_pretrained("shakespeare-tiny")
         >>> tokenizer = tfgpt2.TFGPT2Tokenizer.from_pretrained("shakespeare-tiny")
         >>> found = surprise(model, tokenizer, "To be, or not to be", top=1)
-        >>> found.tokens[2], int(found.ranks[2]), found.top_tokens[2]
-        (b',', 1, (b',',))
+        >>> found.tokens[6], int(found.ranks[6]), found.top_tokens[6]
+        (b' be', 1, (b' be',))
     """
     check_scorer(model)
     check_top(top, model.config.vocab_size)
