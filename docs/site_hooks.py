@@ -32,20 +32,45 @@ ELSEWHERE = {
 }
 API = "reference/api/"
 COMMANDS = "reference/command-line.md"
-# Public modules whose names are not exported by the package itself.
+# What the groups inherit from, or return.
+BESIDE = {
+    "configuration and results": ("tfgpt2.outputs",),
+    "strings <-> ids": ("tfgpt2.tokenizer.core.ByteLevelBPETokenizer",),
+    "models": (
+        "tfgpt2.modeling.pretrained.TFGPT2PreTrainedModel",
+        "tfgpt2.modeling.storage.StoredModel",
+    ),
+    "generation": ("tfgpt2.generation.texts.Generation",),
+}
+# Public modules whose names are not exported by the package itself; those that exist are shown.
 MODULES = {
     "Serving clients and exports": (
         "tfgpt2.serving.client.client.Client",
         "tfgpt2.serving.client.records",
         "tfgpt2.serving.client.failures",
         "tfgpt2.serving.export.export",
+        "tfgpt2.serving.report",
         "tfgpt2.serving.batching.Batching",
     ),
-    "Training": ("tfgpt2.training.data", "tfgpt2.training.order", "tfgpt2.training.lora"),
+    "Training": (
+        "tfgpt2.training.data",
+        "tfgpt2.training.order",
+        "tfgpt2.training.settings",
+        "tfgpt2.training.trainer",
+        "tfgpt2.training.callbacks",
+        "tfgpt2.training.recipes",
+        "tfgpt2.training.schedules",
+        "tfgpt2.training.lora",
+    ),
     "Evaluation": (
         "tfgpt2.evaluation.perplexity",
         "tfgpt2.evaluation.cloze",
         "tfgpt2.evaluation.scoring",
+    ),
+    "Looking inside": (
+        "tfgpt2.inspect.attention",
+        "tfgpt2.inspect.surprise",
+        "tfgpt2.inspect.lens",
     ),
 }
 _LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)\s#]+)(#[^)\s]*)?\)")
@@ -146,6 +171,15 @@ def api_pages() -> Iterator[tuple[str, str, tuple[str, ...]]]:
             groups.setdefault(title, []).append(f"{found[2]}.{found[1]}")
         elif line == "}":
             break
-    for title, names in (*groups.items(), *MODULES.items()):
+    for title, names in BESIDE.items():
+        groups[title] += names
+    modules = {title: list(filter(_exists, names)) for title, names in MODULES.items()}
+    for title, names in (groups | modules).items():
         slug = re.sub(r"[^a-z0-9]+", "-", title.lower().replace("<->", "and")).strip("-")
         yield title[0].upper() + title[1:], f"{API}{slug}.md", tuple(names)
+
+
+def _exists(name: str) -> bool:
+    """Whether there is a module, or a name in one; names are written as in the sources."""
+    path = ROOT.joinpath(*name.split("."))
+    return path.with_suffix(".py").is_file() or path.parent.with_suffix(".py").is_file()

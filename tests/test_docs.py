@@ -149,7 +149,7 @@ def server(models: str):
     with open("server.log", "w") as log:
         process = subprocess.Popen([*command, "--grpc-port", "-1"], stdout=log, stderr=log)
     try:
-        until = time.monotonic() + 120
+        until = time.monotonic() + 300  # it runs each signature once
         while True:
             try:
                 urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5).close()
