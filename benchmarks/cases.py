@@ -105,6 +105,10 @@ ROWS = (
         cases=("decode-1", "decode-8", "prefill-512"), short=False),
     Row("CTranslate2 float32", "ctranslate2", "ct2.py", "float32", _SEARCH),
     Row("CTranslate2 int8", "ctranslate2", "ct2.py", "int8", _SEARCH, exact=False, weight_bytes=1),
+    Row("ONNX Runtime float32", "onnxruntime", "onnx_runtime.py", "float32",
+        (("decode", "decode"),), short=False),
+    Row("ONNX Runtime int8", "onnxruntime", "onnx_runtime.py", "int8", (("decode", "decode"),),
+        exact=False, weight_bytes=1, short=False),
     Row("llama.cpp float32", "llama", "llamacpp.py", "float32", _GREEDY),
     Row("llama.cpp Q8_0", "llama", "llamacpp.py", "Q8_0", _GREEDY, exact=False,
         weight_bytes=34 / 32),
@@ -146,6 +150,7 @@ IMPORTS = (
     ("transformers 5 PyTorch", "torch", "from transformers import GPT2LMHeadModel"),
     ("CTranslate2", "ctranslate2", "import ctranslate2"),
     ("llama.cpp", "llama", "import llama_cpp"),
+    ("ONNX Runtime", "onnxruntime", "import onnxruntime"),
 )
 
 SIZES = ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")

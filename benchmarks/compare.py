@@ -360,7 +360,7 @@ def main() -> None:
             measure_sizes(results, peers, options.rounds, note)
         else:
             if not (options.only or options.no_imports or results.data["imports"]):
-                measure_imports(results, min(3, options.rounds), needed - set(failed))
+                measure_imports(results, 1 if options.short else 3, needed - set(failed))
                 note("imports")
             comparison = Comparison(peers, results, rounds=options.rounds,
                                     end=start + 60 * options.minutes, note=note)  # fmt: skip

@@ -37,6 +37,12 @@ ENVIRONMENTS: dict[str, list[str]] = {
         "safetensors==0.8.0",
         "numpy==2.4.6",
     ],
+    "onnxruntime": [
+        "onnxruntime==1.32.0",
+        "onnx==1.23.2",
+        "safetensors==0.8.0",
+        "numpy==2.4.6",
+    ],
 }
 SECONDS = 1800  # to install one
 

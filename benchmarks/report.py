@@ -42,7 +42,8 @@ TARGETS: tuple[tuple[str, str, str, str, float], ...] = (
     ("decode-1", "tfgpt2 float16", BASELINE, "most", 1.0),
 )
 _PREFILL_PEERS = ("transformers 4 TF, XLA", "KerasHub TF, XLA", "PyTorch eager",
-                  "PyTorch compile", "CTranslate2 float32", "llama.cpp float32")  # fmt: skip
+                  "PyTorch compile", "CTranslate2 float32", "llama.cpp float32",
+                  "ONNX Runtime float32")  # fmt: skip
 
 
 def rates(data: dict[str, Any]) -> roofline.Rates | None:
