@@ -74,6 +74,8 @@ MODULES = {
     ),
 }
 _LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)\s#]+)(#[^)\s]*)?\)")
+# A list right after a paragraph: GitHub shows it as one, Python's markdown wants a line between.
+_LIST = re.compile(r"^(?![ \t]|[-*] |\d+\. |[|#>]|$)(.+)\n(?=[-*] |1\. )", re.MULTILINE)
 _FENCE = re.compile(r"(^```.*?^```[^\n]*$)", re.MULTILINE | re.DOTALL)
 
 
@@ -119,12 +121,12 @@ def on_page_markdown(markdown: str, *, page: Any, files: Files, **unused: Any) -
     source = sources.get(here, "docs/" + here)
     known = {file.src_uri for file in files}
     parts = _FENCE.split(markdown)  # code stays as it is
-    return "".join(
-        part
-        if part.startswith("```")
-        else _LINK.sub(lambda m: _mended(m, source, here, known), part)
-        for part in parts
-    )
+
+    def mend(text: str) -> str:
+        text = _LIST.sub(r"\1\n\n", text)
+        return _LINK.sub(lambda match: _mended(match, source, here, known), text)
+
+    return "".join(part if part.startswith("```") else mend(part) for part in parts)
 
 
 def _mended(match: re.Match[str], source: str, here: str, known: set[str]) -> str:

@@ -220,5 +220,33 @@ def test_marks_and_outputs_are_read_from_a_page(tmp_path, monkeypatch):
         run_page("page.md", tmp_path)
 
 
+def test_links_between_pages_lead_somewhere():
+    broken = []
+    for name, page in PAGES.items():
+        prose = _FENCE.sub("", page.read_text(encoding="utf-8"))
+        for target in re.findall(r"\]\(([^)\s]+)\)", prose):
+            path = target.split("#")[0]
+            if path and ":" not in target and not (page.parent / path).exists():
+                broken.append(f"{name}: {target}")
+    assert not broken
+
+
+@pytest.mark.long
+def test_the_site_builds_without_warnings_and_loads_nothing_from_elsewhere(tmp_path):
+    pytest.importorskip("mkdocs", reason="needs the extra docs")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    pages = {page: page.read_text(encoding="utf-8") for page in tmp_path.rglob("*.html")}
+    assert len(pages) > 35
+    for page, text in pages.items():
+        assert not re.search(
+            r"<(?:script|link|img|iframe)[^>]+(?:src|href)=\"?(?:https?:)?//", text
+        ), page
+    commands = pages[tmp_path / "reference" / "command-line.html"]
+    models = pages[tmp_path / "reference" / "api" / "models.html"]
+    assert "tfgpt2 serve" in commands and "TFGPT2DoubleHeadsModel" in models
+
+
 if __name__ == "__main__":
     run_page(sys.argv[1], Path(sys.argv[2]))
