@@ -1,0 +1,117 @@
+"""The public interface is what `tests/public_api.txt` says, so that it never changes by accident.
+
+After a change that is meant: UPDATE_PUBLIC_API=1 python -m pytest tests/test_public_api.py,
+and say in CHANGELOG.md what became of it (CONTRIBUTING.md has the rules).
+"""
+
+import difflib
+import importlib
+import inspect
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+import tfgpt2
+
+SNAPSHOT = Path(__file__).with_name("public_api.txt")
+# Modules that users import by name, beside `tfgpt2` itself.
+MODULES = ("tfgpt2.outputs", "tfgpt2.serving", "tfgpt2.training.data", "tfgpt2.training.lora",
+           "tfgpt2.evaluation.perplexity", "tfgpt2.evaluation.cloze")  # fmt: skip
+
+
+def described(name, value):
+    """A class or function in lines: its signature, and the members it has of ours."""
+    if not callable(value):
+        return [f"{name}: {type(value).__name__}"]
+    if not inspect.isclass(value):
+        return [f"{name}{signature(value)}"]
+    lines = [f"class {name}{signature(value)}"]
+    members = {}
+    for base in reversed(value.__mro__):
+        if base.__module__.split(".")[0] == "tfgpt2":
+            members |= vars(base)
+    for member, found in sorted(members.items()):
+        if member.startswith("_") and member != "__call__":
+            continue
+        if isinstance(found, (classmethod, staticmethod)):
+            lines.append(f"    {type(found).__name__} {member}{signature(found.__func__)}")
+        elif inspect.isfunction(found):
+            lines.append(f"    {member}{signature(found)}")
+        elif isinstance(found, property) or hasattr(found, "__get__"):
+            lines.append(f"    property {member}")
+        elif not inspect.isdatadescriptor(found):
+            lines.append(f"    {member}: {type(found).__name__}")
+    fields = inspect.get_annotations(value)
+    return lines + [f"    field {field}" for field in fields if not field.startswith("_")]
+
+
+def signature(function):
+    """Names, order, kinds and defaults; annotations are documentation and may get better."""
+    try:
+        found = inspect.signature(function)
+    except (TypeError, ValueError):
+        return "(...)"
+    bare = [p.replace(annotation=p.empty) for p in found.parameters.values() if p.name != "cls"]
+    text = str(found.replace(parameters=bare, return_annotation=found.empty))
+    return re.sub(r" at 0x[0-9a-f]+", "", text)
+
+
+def interface():
+    lines = ["# tfgpt2"]
+    for name in sorted(tfgpt2.__all__):
+        lines += described(name, getattr(tfgpt2, name))
+    for module in MODULES:
+        found = importlib.import_module(module)
+        lines.append(f"# {module}")
+        for name in sorted(getattr(found, "__all__", None) or own_names(found)):
+            lines += described(name, getattr(found, name))
+    return "\n".join(lines) + "\n"
+
+
+def own_names(module):
+    """Public names that a module defines, and does not import."""
+    return [
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_") and getattr(value, "__module__", None) == module.__name__
+    ]
+
+
+def test_the_interface_is_the_snapshot():
+    now = interface()
+    if os.environ.get("UPDATE_PUBLIC_API"):
+        SNAPSHOT.write_text(now, encoding="utf-8")
+    known = SNAPSHOT.read_text(encoding="utf-8")
+    changes = "".join(
+        difflib.unified_diff(known.splitlines(True), now.splitlines(True), "snapshot", "now", n=1)
+    )
+    assert not changes, f"The public interface changed:\n{changes}\n{__doc__}"
+
+
+def test_a_change_is_seen(monkeypatch):
+    from tfgpt2.generation.config import GenerationConfig
+
+    def updated(self, *, other=1, **options):
+        return self
+
+    monkeypatch.setattr(GenerationConfig, "updated", updated)
+    assert "    updated(self, *, other=1, **options)" in interface()
+    assert "    updated(self, *, other=1, **options)" not in SNAPSHOT.read_text(encoding="utf-8")
+
+
+def test_every_public_name_has_a_docstring():
+    for name in tfgpt2.__all__:
+        if name != "__version__":
+            assert inspect.getdoc(getattr(tfgpt2, name)), name
+
+
+def test_the_version_is_a_semantic_one():
+    assert re.fullmatch(r"\d+\.\d+\.\d+((a|b|rc|\.dev)\d+)?", tfgpt2.__version__)
+
+
+@pytest.mark.parametrize("name", ["AnythingElse", "TFGPT2", "_PUBLICS"])
+def test_other_names_are_no_attributes(name):
+    with pytest.raises(AttributeError, match="has no attribute"):
+        getattr(tfgpt2, name)
