@@ -31,7 +31,7 @@ def toy(folder, name="out", **options):
     values = dict(
         texts=str(text), output=str(folder / name), tokenizer="shakespeare-tiny", n_layer=1,
         n_head=2, n_embd=16, n_positions=16, batch_size=4, steps=8, eval_every=4, log_every=1,
-        learning_rate=0.01, warmup=2, dropout=0.3, seed=3, strategy="none",
+        learning_rate=0.01, warmup=1, dropout=0.3, seed=3, strategy="none",
     )  # fmt: skip
     return TrainSettings(**values | options)
 

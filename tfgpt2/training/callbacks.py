@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from tfgpt2.errors import explain
 from tfgpt2.training.checkpoint import Checkpoints
-from tfgpt2.training.recipes import averaged
+from tfgpt2.training.recipes import averaged, steps_of, value_of
 
 
 class TrainingStopped(Exception):  # noqa: N818 - it is no error
@@ -50,7 +50,7 @@ class StepCallback(keras.callbacks.Callback):
     @property
     def step(self) -> int:
         """Steps that were trained."""
-        return int(self.model.optimizer.iterations)
+        return steps_of(self.model)
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Counts a batch, and calls `at_step` where it ends a step."""
@@ -230,7 +230,7 @@ class JsonLog(StepCallback):
             return
         now = time.perf_counter()
         line = {"step": step, "loss": self.recent(batches, logs["loss"]),
-                "learning_rate": float(self.model.optimizer.learning_rate)}  # fmt: skip
+                "learning_rate": float(value_of(self.model.optimizer.learning_rate))}  # fmt: skip
         if self.tokens:
             speed = self.tokens * (step - self._last) / max(now - self._time, 1e-9)
             line["tokens_per_second"] = round(speed, 1)
@@ -300,7 +300,7 @@ class SampleText(keras.callbacks.Callback):
             self._generator = TextGenerator(self.model, self.tokenizer)
         with averaged(self.model):
             text = self.prompt + self._generator.generate(self.prompt, **self.options)
-        step = int(self.model.optimizer.iterations)
+        step = steps_of(self.model)
         self.show(step, text)
         if self.log_dir is not None:
             if self._writer is None:

@@ -22,6 +22,7 @@ from safetensors.numpy import load_file, save_file
 
 from tfgpt2.errors import explain
 from tfgpt2.tokenizer.inputs import check_count
+from tfgpt2.training.recipes import value_of
 from tfgpt2.version import __version__
 
 _NAME = re.compile(r"step-(\d{8,})")
@@ -96,7 +97,7 @@ class Checkpoints:
             FloatingPointError: A variable is NaN or infinite; nothing is written.
             OSError: The disk is full, or not writable; the checkpoints before are as they were.
         """
-        arrays = {key: keras.ops.convert_to_numpy(v) for key, v in _variables(model).items()}
+        arrays = {key: value_of(v) for key, v in _variables(model).items()}
         _check_finite(arrays, _variables(model))
         about = {"step": step, "about": self.about, "extra": dict(extra or {})}
         about |= {"tfgpt2": __version__, "keras": keras.__version__}

@@ -181,6 +181,16 @@ def adamw(
     return optimizer
 
 
+def value_of(variable: Any) -> np.ndarray:
+    """A variable's value on this device, also of one that lies on several."""
+    return np.asarray(tf.convert_to_tensor(variable))
+
+
+def steps_of(model: keras.Model) -> int:
+    """Steps that a compiled model was trained for: updates of its weights."""
+    return int(value_of(model.optimizer.iterations))
+
+
 @contextlib.contextmanager
 def averaged(model: keras.Model) -> Iterator[None]:
     """Puts the averages of `adamw(ema=...)` in the weights' place, and the weights back after.
@@ -202,9 +212,9 @@ def averaged(model: keras.Model) -> Iterator[None]:
     averages = optimizer._model_variables_moving_average
     pairs = [pair for pair in zip(model.trainable_variables, averages, strict=True)
              if pair[1] is not None]  # fmt: skip
-    before = [keras.ops.convert_to_numpy(variable) for variable, _ in pairs]
+    before = [value_of(variable) for variable, _ in pairs]
     for variable, average in pairs:
-        variable.assign(keras.ops.convert_to_numpy(average))
+        variable.assign(value_of(average))
     try:
         yield
     finally:

@@ -171,8 +171,8 @@ class Trainer:
         with self.strategy.scope():
             self.model = make_model(s, self.tokenizer, dtype)
         self.corpus, self.held_out = self._read()
-        self.plan = make_plan(s, self.model.config.n_positions, self.corpus)
         with self.strategy.scope():
+            self.plan = make_plan(s, self.model.config.n_positions, self.corpus)
             self._compile()
         strategies.prepare(self.model, self.strategy)
         about = self._about() | {"precision": dtype}
@@ -287,9 +287,12 @@ class Trainer:
     def _measured(self) -> tf.data.Dataset | None:
         if self.held_out is None:
             return None
+        # Replicas must get equal parts of each batch; the blocks that are too many for that are
+        # not measured.
         replicas = self.strategy.num_replicas_in_sync
-        blocks = self.held_out.blocks(self.plan.block)
-        batch = min(self.settings.batch_size, max(blocks // replicas, 1) * replicas)
+        batch = even_batch(
+            self.held_out.blocks(self.plan.block), self.settings.batch_size, replicas
+        )
         return data.lm_dataset(
             self.held_out, None, self.plan.block, batch, shuffle=False, drop_remainder=replicas > 1,
             document_mask=self.settings.document_mask,
@@ -343,7 +346,7 @@ class Trainer:
                 lora.unmerge_adapter(model)
 
     def _finish(self, stopped: bool) -> Report:
-        steps = int(self.model.optimizer.iterations)
+        steps = recipes.steps_of(self.model)
         if self.chief and not stopped:
             with recipes.averaged(self.model):
                 self._save(self.output / "last" if self.held_out else self.output)
@@ -441,6 +444,37 @@ def block_size(settings: TrainSettings, context: int) -> int:
     return block
 
 
+def even_batch(blocks: int, batch_size: int, replicas: int) -> int:
+    """The largest batch that splits evenly among replicas and leaves out fewer blocks than those.
+
+    Args:
+        blocks: Blocks to measure on.
+        batch_size: Most blocks of a batch; with one replica it is that.
+        replicas: How many replicas there are.
+
+    Raises:
+        ValueError: There are fewer blocks than replicas.
+
+    Example:
+        >>> even_batch(blocks=31, batch_size=8, replicas=2)
+        6
+    """
+    if replicas == 1:
+        return batch_size
+    rounds = blocks // replicas
+    if not rounds:
+        raise ValueError(
+            explain(
+                "There is less to measure on than one block for each replica.",
+                fix="Use more text to validate on, or `validation_share` 0.",
+                blocks=blocks,
+                replicas=replicas,
+            )
+        )
+    most = max(batch_size // replicas, 1)
+    return replicas * max(n for n in range(1, most + 1) if rounds % n == 0)
+
+
 def make_plan(settings: TrainSettings, context: int, corpus: Corpus) -> Plan:
     """Computes what settings leave open.
 
@@ -454,6 +488,16 @@ def make_plan(settings: TrainSettings, context: int, corpus: Corpus) -> Plan:
     """
     s = settings
     block = block_size(s, context)
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    if s.batch_size % replicas:
+        raise ValueError(
+            explain(
+                "A batch must split evenly among the replicas.",
+                fix="Make it a multiple of their number.",
+                batch_size=s.batch_size,
+                replicas=replicas,
+            )
+        )
     deal = order.Order(batch_size=s.batch_size * s.accumulate, drop_remainder=True)
     epoch = deal.batches_per_epoch(corpus.blocks(block))
     steps = s.steps or epoch * s.epochs

@@ -1,0 +1,212 @@
+"""The trainer: what it leaves behind, where it stops, and what it says of bad input."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import train_toys as toys
+
+import tfgpt2
+from tfgpt2.training import corpus, recipes, trainer
+from tfgpt2.training.callbacks import read_log
+from tfgpt2.training.settings import TrainSettings, read_yaml, write_yaml
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained")
+    settings = toys.toy(folder, steps=150, eval_every=50, dropout=0.0, log_every=5, n_embd=32)
+    return folder, toys.run(settings)
+
+
+def test_a_small_model_learns_and_loads(trained):
+    folder, run = trained
+    out, report = folder / "out", run.report
+    assert {"loss.png", "log.jsonl", "training.json", "train.yaml", "last", "checkpoints"} <= {
+        path.name for path in out.iterdir()
+    }
+    assert report.steps == 150 and not report.stopped and report.path == out
+    measured = [line["val_loss"] for line in toys.log_of(out) if "val_loss" in line]
+    assert len(measured) == 3 and measured[-1] < measured[0] < 7
+    assert report.val_loss == min(measured) == run.best.best
+    assert json.loads((out / "training.json").read_text())["report"]["steps"] == 150
+    assert (out / "loss.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    generator = tfgpt2.TextGenerator.from_pretrained(out)
+    text = generator.generate("ANNA:\nWhat say you of the", temperature=0, max_new_tokens=2)
+    assert any(thing[:2] in text for thing in toys.THINGS), text
+    last = tfgpt2.TFGPT2LMHeadModel.from_pretrained(out / "last")
+    for mine, saved in zip(run.model.weights, last.weights, strict=True):
+        np.testing.assert_array_equal(recipes.value_of(mine), recipes.value_of(saved))
+
+
+def test_the_validation_loss_is_that_of_the_saved_model(trained):
+    folder, run = trained
+    model = tfgpt2.TFGPT2LMHeadModel.from_pretrained(folder / "out")
+    tokens = np.array(run.held_out.tokens[: len(run.held_out) // 16 * 16], np.int32)
+    ids = tokens.reshape(-1, 16)
+    assert len(ids) >= 2
+    loss = float(model(ids, labels=ids).loss)  # all rows have 15 scored tokens
+    assert loss == pytest.approx(run.report.val_loss, abs=1e-4)
+
+
+def test_training_texts_and_held_out_ones_do_not_overlap(trained):
+    _, run = trained
+    whole = corpus.tokenize([toys.write_text(run.output.parent / "again.txt")], run.tokenizer)
+    joined = np.concatenate([run.corpus.tokens, run.held_out.tokens])
+    np.testing.assert_array_equal(joined, whole.tokens)
+    assert run.corpus.starts[-1] == len(run.corpus)
+    assert run.held_out.starts[0] == 0 and run.held_out.starts[-1] == len(run.held_out)
+
+
+def make_corpus(lengths):
+    starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    return corpus.Corpus(np.arange(starts[-1], dtype=np.int32), starts)
+
+
+@pytest.mark.parametrize(
+    "lengths, share, head",
+    [
+        ([100], 0.2, 80),  # one document: at a block
+        ([50, 32, 18], 0.2, 50),  # the third of them is too short to fill two blocks
+        ([79, 21], 0.2, 79),  # where a document begins, if that is near
+        ([20, 80], 0.2, 80),  # not so far away
+        ([100], 0.0, 100),
+    ],
+)
+def test_where_texts_are_cut(lengths, share, head):
+    first, second = trainer.split(make_corpus(lengths), share, 10)
+    if lengths == [50, 32, 18]:
+        head = 80  # block border: 50 is farther than half a share
+    assert len(first) == head and first.starts[-1] == head
+    if share:
+        np.testing.assert_array_equal(second.tokens, np.arange(head, 100))
+        assert second.starts[-1] == 100 - head and second.blocks(10) >= 1
+    else:
+        assert second is None
+
+
+def test_calls_of_fit_cover_every_step_once():
+    for done, steps, every in ((0, 10, 10), (0, 25, 10), (7, 25, 10), (20, 25, 10), (25, 25, 10),
+                               (3, 5, 10), (24, 50, 10)):  # fmt: skip
+        seen = done
+        for fit in trainer.segments(done, steps, every):
+            assert fit.first == seen and fit.epoch == seen // every
+            seen += fit.epochs * fit.steps
+        assert seen == steps
+
+
+def test_the_plan_fills_in_what_is_left_open(tmp_path):
+    text = make_corpus([1000])
+    plan = trainer.make_plan(toys.toy(tmp_path, steps=None, epochs=3, warmup=None, eval_every=None),
+                             16, text)  # fmt: skip
+    assert plan == (16, 15, 45, 15, 15, 2, pytest.approx(0.001))
+    plan = trainer.make_plan(toys.toy(tmp_path, steps=None, accumulate=3, floor=0.0), 16, text)
+    assert (plan.epoch, plan.steps, plan.floor) == (5, 5, 0.0)
+
+
+class Poison(keras.callbacks.Callback):
+    """Breaks the weights after some steps, as a rate that is too high does."""
+
+    def __init__(self, step):
+        super().__init__()
+        self.at = step
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if recipes.steps_of(self.model) == self.at:
+            weight = self.model.transformer.wte.weight
+            weight.assign(tf.fill(weight.shape, float("nan")))
+
+
+def test_nan_stops_says_where_and_keeps_the_last_good_checkpoint(tmp_path):
+    settings = toys.toy(tmp_path, checkpoint_every=2)
+    with pytest.raises(FloatingPointError, match="step 6 is nan.*step-00000004"):
+        toys.run(settings, callbacks=[Poison(5)])
+    names = sorted(path.name for path in (tmp_path / "out/checkpoints").iterdir())
+    assert names[-1] == "step-00000004"
+    assert toys.run(settings, resume=True).report.steps == 8
+
+
+def test_bad_texts_are_named(tmp_path):
+    (tmp_path / "empty.txt").write_text("")
+    (tmp_path / "latin.txt").write_bytes("caf\xe9 ".encode("latin-1") * 99)
+    (tmp_path / "short.txt").write_text("To be")
+    (tmp_path / "two.txt").write_text("To be, or not to be: that is the question. " * 2)
+    for name, kind, message in (
+        ("empty.txt", ValueError, "empty"),
+        ("latin.txt", ValueError, "not UTF-8"),
+        ("none*.txt", FileNotFoundError, "none"),
+        ("short.txt", ValueError, "shorter than a block"),
+        ("two.txt", ValueError, "held|hold|too few"),
+    ):
+        with pytest.raises(kind, match=message):
+            toys.run(toys.toy(tmp_path, texts=str(tmp_path / name)))
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"texts": ()}, "texts"),
+        ({"output": ""}, "output"),
+        ({"tokenizer": None}, "vocabulary"),
+        ({"model": "shakespeare-tiny"}, "from scratch"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"dropout": 1.0}, "dropout"),
+        ({"schedule": "cosin"}, "cosine"),
+        ({"dtype": "float16"}, "dtype"),
+        ({"lora_rank": 4}, "adapter"),
+        ({"steps": 2.5}, "steps"),
+    ],
+)
+def test_settings_say_what_is_wrong(tmp_path, options, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        toys.toy(tmp_path, **options)
+
+
+def test_settings_survive_yaml_and_unknown_ones_are_named(tmp_path):
+    settings = toys.toy(tmp_path, freeze=("wte", "h.0"), chunked_loss=True)
+    write_yaml(settings, tmp_path / "a.yaml")
+    assert TrainSettings.from_dict(read_yaml(tmp_path / "a.yaml")) == settings
+    (tmp_path / "b.yaml").write_text("texts: [a, b]\noutput: out\nlearning_rate: 3e-4\n")
+    assert read_yaml(tmp_path / "b.yaml")["learning_rate"] == 3e-4
+    with pytest.raises(TypeError, match="Did you mean 'batch_size'"):
+        TrainSettings.from_dict({"batchsize": 3})
+    for wrong in ("- a\n- b\n", "a: [", ""):
+        (tmp_path / "c.yaml").write_text(wrong)
+        with pytest.raises(ValueError, match="c.yaml"):
+            read_yaml(tmp_path / "c.yaml")
+
+
+def test_an_adapter_is_trained_merged_and_kept_beside(tmp_path):
+    options = dict(n_layer=None, n_head=None, n_embd=None, n_positions=None, block_size=16)
+    settings = toys.toy(tmp_path, model="shakespeare-tiny", tokenizer=None, lora_rank=2, steps=2,
+                        eval_every=2, dtype="mixed_bfloat16", chunked_loss=True,
+                        gradient_checkpointing=True, **options)  # fmt: skip
+    run = toys.run(settings)
+    assert (tmp_path / "out/adapter/adapter_model.safetensors").exists()
+    base = tfgpt2.TFGPT2LMHeadModel.from_pretrained("shakespeare-tiny")
+    merged = tfgpt2.TFGPT2LMHeadModel.from_pretrained(tmp_path / "out")
+    changed = {
+        weight.path.split("/", 1)[1]
+        for weight, other in zip(base.weights, merged.weights, strict=True)
+        if not np.array_equal(recipes.value_of(weight), recipes.value_of(other))
+    }
+    assert changed and all(path.endswith("c_attn/weight") for path in changed)
+    assert run.report.val_loss < 10
+
+
+def test_without_validation_the_last_model_is_the_one(tmp_path):
+    run = toys.run(toys.toy(tmp_path, validation_share=0.0, steps=2, document_mask=True, ema=0.5))
+    assert run.report.val_loss is None and not (tmp_path / "out/last").exists()
+    saved = tfgpt2.TFGPT2LMHeadModel.from_pretrained(tmp_path / "out")
+    with recipes.averaged(run.model):
+        for mine, other in zip(run.model.weights, saved.weights, strict=True):
+            np.testing.assert_array_equal(recipes.value_of(mine), recipes.value_of(other))
+    assert read_log(tmp_path / "out/log.jsonl")[0]["step"] == 1
+
+
+def test_texts_of_their_own_to_measure_on(tmp_path):
+    toys.write_text(tmp_path / "held.txt", repeats=1)
+    run = toys.run(toys.toy(tmp_path, validation=str(tmp_path / "held.txt"), steps=2))
+    assert len(run.held_out) < len(run.corpus) and run.report.val_loss > 0
