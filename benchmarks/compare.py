@@ -113,6 +113,7 @@ class Peers:
         if worker.ask({"do": "prepare"})["made"]:
             worker.close()
             worker = self._start(row)
+            worker.ask({"do": "prepare"})  # it finds what the first one made
         loaded = worker.ask({"do": "load"})
         known = self.results.data["rows"].setdefault(row.name, {})
         known.setdefault("load", loaded)

@@ -42,7 +42,7 @@ def program(model, rows):
     @tf.function(jit_compile=True, autograph=False)
     def decode(ids, steps):
         columns = tf.constant(PROMPT + STEPS + 1)
-        logits, cache = model.prefill(ids, tf.ones_like(ids), columns=columns, in_place=True)
+        logits, cache = model.prefill(ids, tf.ones_like(ids), columns=columns)
         everywhere = tf.ones([rows, 1], tf.bool)
 
         def step(count, token, cache):

@@ -16,7 +16,7 @@ variant = sys.argv[sys.argv.index("--variant") + 1]
 answers = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)
 print("libraries print where they like")
-calls = 0
+calls, prepared = 0, False
 for line in sys.stdin:
     request = json.loads(line)
     what = request["do"]
@@ -24,10 +24,14 @@ for line in sys.stdin:
         break
     calls += what in ("decode", "sample", "core")
     new = request.get("new", 0)
+    made = what == "prepare" and not os.path.exists("made-" + variant) and variant == "converts"
+    if made:
+        open("made-" + variant, "w").close()
+    prepared |= what == "prepare"
     reply = {
         "hello": {"version": "1", "rss_mb": 10.0, "peak_mb": 10.0},
-        "prepare": {"made": False},
-        "load": {"seconds": 0.5, "rss_mb": 20.0, "peak_mb": 21.0},
+        "prepare": {"made": made},
+        "load": {"seconds": 0.5, "rss_mb": 20.0, "peak_mb": 21.0} if prepared else {"error": "no"},
         "memory": {"rss_mb": 20.0, "peak_mb": 30.0},
     }.get(what)
     if reply is None:
@@ -155,6 +159,18 @@ def test_a_peer_that_fails_is_left_out_and_the_others_go_on(bench, comparison):
     # A peer that died is started again for the next case.
     assert "first_seconds" in results.data["cases"]["decode-8"]["rows"]["dies"]
     assert any("wrong failed" in note for note in notes)
+
+
+def test_a_peer_that_had_to_convert_is_started_anew(bench, comparison, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run, rows, results, _ = comparison("plain", "converts", rounds=1)
+    starts, start = [], run.peers._start
+    monkeypatch.setattr(
+        run.peers, "_start", lambda row: (starts.append(row.variant), start(row))[1]
+    )
+    run.run(rows, [case(bench)])
+    assert starts == ["plain", "converts", "converts"]
+    assert results.data["cases"]["decode-1"]["rows"]["converts"]["values"]
 
 
 def test_a_peer_that_does_not_answer_is_ended(bench, comparison):

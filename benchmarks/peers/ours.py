@@ -75,7 +75,7 @@ class Ours(protocol.Peer):
         import tensorflow as tf
 
         columns = tf.shape(ids)[1] + tf.shape(room)[1]
-        logits, cache = self._model.prefill(ids, tf.ones_like(ids), columns=columns, in_place=True)
+        logits, cache = self._model.prefill(ids, tf.ones_like(ids), columns=columns)
         token = tf.argmax(logits, -1, tf.int32)  # [B]
         everywhere = tf.ones_like(token, tf.bool)[:, None]  # [B, 1]
         place = tf.range(tf.shape(room)[1])[None]  # [1, new]
