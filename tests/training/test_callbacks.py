@@ -1,0 +1,174 @@
+"""What goes on beside the steps: logs, plots, samples, boards, uploads, the progress bar."""
+
+import io
+import json
+import math
+import types
+
+import huggingface_hub
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import train_toys as toys
+from rich.console import Console
+
+from tfgpt2.training import callbacks, display
+from tfgpt2.training.recipes import steps_of
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory):
+    """A training with everything on, shown on a terminal of 100 columns."""
+    folder = tmp_path_factory.mktemp("shown")
+    screen = Console(file=io.StringIO(), width=100, force_terminal=True)
+    settings = toys.toy(folder, steps=9, eval_every=3, sample_prompt="ANNA:\n", sample_tokens=4,
+                        tensorboard=True, log_every=3, ema=0.9)  # fmt: skip
+    history = keras.callbacks.History()
+    run = toys.run(settings, console=screen, callbacks=[history])
+    return folder / "out", run, screen.file.getvalue(), history.history
+
+
+def test_the_screen_shows_progress_and_measurements(shown):
+    _, run, text, _ = shown
+    assert "9/9" in text and "tokens/s" in text and "loss" in text and "left" in text
+    assert text.count("perplexity") == 3 and "step 9/9: loss" in text
+    assert text.count("ANNA:") == 3
+    assert run.bar._bar is None  # closed
+
+
+def test_the_log_has_a_line_for_every_few_steps(shown):
+    out, run, _, history = shown
+    lines = toys.log_of(out)
+    losses = [line for line in lines if "loss" in line]
+    assert [line["step"] for line in losses] == [3, 6, 9]
+    assert [line["step"] for line in lines if "val_loss" in line] == [3, 6, 9]
+    # An epoch's mean is that of its only line.
+    np.testing.assert_allclose([line["loss"] for line in losses], history["loss"], rtol=1e-5)
+    for line, loss in zip((x for x in lines if "val_loss" in x), history["val_loss"], strict=True):
+        assert line["val_loss"] == pytest.approx(loss)
+        assert line["val_perplexity"] == pytest.approx(math.exp(loss))
+    assert all(line["tokens_per_second"] > 0 and line["learning_rate"] > 0 for line in losses)
+
+
+def test_tensorboard_has_scalars_and_samples(shown):
+    out, _, _, history = shown
+    found = {}
+    for path in (out / "tensorboard").rglob("events*"):
+        for event in tf.compat.v1.train.summary_iterator(str(path)):
+            for value in event.summary.value:
+                found.setdefault((path.parent.name, value.tag), []).append(
+                    tf.make_ndarray(value.tensor).reshape(-1)[0]
+                )
+    epochs = found["train", "epoch_loss"]
+    np.testing.assert_allclose(epochs, history["loss"], rtol=1e-5)
+    np.testing.assert_allclose(found["validation", "epoch_loss"], history["val_loss"], rtol=1e-5)
+    samples = found["samples", "sample"]
+    assert len(samples) == 3 and all(text.startswith(b"ANNA:\n") for text in samples)
+
+
+def test_samples_follow_the_weights(shown):
+    out, run, _, _ = shown
+    texts = []
+    sampler = callbacks.SampleText(run.tokenizer, "ANNA:\n", lambda s, t: texts.append((s, t)),
+                                   max_new_tokens=3, temperature=0)  # fmt: skip
+    sampler.set_model(types.SimpleNamespace(optimizer=run.model.optimizer))
+    from tfgpt2.text import TextGenerator
+
+    sampler._generator = TextGenerator(run.model, run.tokenizer)
+    bias = run.model.transformer.ln_f.bias
+    table = run.model.transformer.wte.weight
+    for token in (40, 50):
+        # The last hidden state points at one token's row.
+        model = run.model
+        with_token = np.zeros(bias.shape, np.float32) + 100 * np.asarray(table.value)[token]
+        bias.assign(with_token)
+        run.model.transformer.ln_f.weight.assign(np.zeros(bias.shape, np.float32))
+        sampler.set_model(model)
+        model.optimizer.use_ema, kept = False, model.optimizer.use_ema
+        sampler.on_epoch_end(0)
+        model.optimizer.use_ema = kept
+    assert texts[0][0] == 9 and texts[0][1] != texts[1][1]
+
+
+def test_the_picture_shows_both_losses(tmp_path):
+    lines = [{"step": s, "loss": 5 / s, "learning_rate": 0.1} for s in range(1, 9)]
+    display.draw_losses([*lines, {"step": 8, "val_loss": 1.0}], tmp_path / "a.png")
+    display.draw_losses([], tmp_path / "b.png")
+    first, second = ((tmp_path / name).read_bytes() for name in ("a.png", "b.png"))
+    assert first[:4] == second[:4] == b"\x89PNG" and len(first) > len(second) + 3000
+
+
+def test_a_log_that_was_cut_off_is_read(tmp_path):
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo')
+    assert callbacks.read_log(path) == [{"step": 1, "loss": 2.0}]
+    assert callbacks.read_log(tmp_path / "none") == []
+
+
+def test_the_loss_of_a_few_batches_from_the_mean_of_all():
+    one = callbacks.StepCallback()
+    one._seen = one._sum = 0.0
+    losses = np.random.default_rng(0).uniform(1, 9, 50)
+    for stop in (3, 4, 20, 50):
+        start = int(one._seen)
+        mean = np.float32(losses[:stop].mean())
+        assert one.recent(stop, mean) == pytest.approx(losses[start:stop].mean(), rel=1e-5)
+
+
+def test_nan_without_checkpoints_says_what_to_try():
+    with pytest.raises(FloatingPointError, match="step 7 is inf.*smaller learning rate"):
+        callbacks.StopOnNaN().at_step(7, 1, {"loss": float("inf")})
+
+
+def test_perplexity_is_finite_or_infinite():
+    logs = {"loss": 1.0, "val_loss": 1000.0}
+    callbacks.Perplexity().on_epoch_end(0, logs)
+    assert logs["perplexity"] == pytest.approx(math.e) and logs["val_perplexity"] == math.inf
+
+
+def test_the_hub_gets_the_model_and_not_the_checkpoints(shown, monkeypatch):
+    """`HfApi` is replaced here: no server was asked."""
+    out, run, _, _ = shown
+    calls = []
+
+    class Api:
+        def __init__(self, token=None):
+            calls.append(("token", token))
+
+        def create_repo(self, repo_id, **options):
+            calls.append(("create", repo_id, options))
+
+        def upload_folder(self, *, folder_path, ignore_patterns, repo_id, commit_message):
+            names = [str(p.relative_to(folder_path)) for p in out.rglob("*") if p.is_file()]
+            filtered = huggingface_hub.utils.filter_repo_objects(
+                names, ignore_patterns=ignore_patterns
+            )
+            calls.append(("upload", repo_id, sorted(filtered)))
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", Api)
+    callbacks.PushToHub(out, "me/model", token="t").on_train_end()
+    assert calls[0] == ("token", "t")
+    assert calls[1] == ("create", "me/model", {"private": True, "exist_ok": True})
+    files = calls[2][2]
+    assert {"config.json", "model.safetensors", "vocab.json", "loss.png"} <= set(files)
+    assert not any(name.startswith(("checkpoints", "tensorboard", "last")) for name in files)
+
+
+def test_callbacks_work_with_any_fit(tmp_path):
+    from tfgpt2 import GPT2Config, TFGPT2LMHeadModel
+
+    model = TFGPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=8, n_head=2, vocab_size=10))
+    model.compile("sgd")
+    ids = np.ones([8, 4], np.int32)
+    best = []
+    model.fit(
+        tf.data.Dataset.from_tensor_slices({"input_ids": ids, "labels": ids}).batch(2),
+        epochs=2,
+        verbose=0,
+        callbacks=[callbacks.StopOnNaN(), callbacks.JsonLog(tmp_path / "log", every=2),
+                   callbacks.SaveBest(lambda: best.append(1))],
+    )  # fmt: skip
+    assert [line["step"] for line in callbacks.read_log(tmp_path / "log")] == [2, 4, 6, 8]
+    assert steps_of(model) == 8 and not best
+    assert json.loads((tmp_path / "log").read_text().splitlines()[0])["loss"] > 0
