@@ -14,6 +14,7 @@ help:
 	@echo "make test             run the test suite"
 	@echo "make test-long        run the longer proofs too"
 	@echo "make test-cpp-old     run exports in C++, with TensorFlow 2.18 too (fetches its wheel)"
+	@echo "make robustness       damaged files, random options and texts: more than the tests try"
 	@echo "make lint             check style"
 	@echo "make docs             build the docs site into site/"
 	@echo "make docs-test        run every Python block of the pages"
@@ -44,6 +45,10 @@ test-long: $(VENV)/installed-test
 
 test-cpp-old: $(VENV)/installed-test
 	$(BIN)/python -m pytest tests/serving/test_cpp.py
+
+# Other seeds than the tests', five times as many cases; ROBUSTNESS=50 looks further.
+robustness: $(VENV)/installed-test
+	ROBUSTNESS=$${ROBUSTNESS:-5} $(BIN)/python -m pytest tests/robustness -m "not long"
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff format --check .
