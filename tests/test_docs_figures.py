@@ -100,7 +100,7 @@ def alone(cache, row):
 
 def prefilled(model, columns):
     mask = tf.constant([[0, 0, 1, 1, 1], [1, 1, 1, 1, 1]])
-    return model.prefill(ids(2, 5) * mask, mask, columns=tf.constant(columns), in_place=False)[1]
+    return model.prefill(ids(2, 5) * mask, mask, columns=tf.constant(columns))[1]
 
 
 def test_prefill(model):
@@ -135,9 +135,7 @@ def test_holes_and_how_they_are_closed(model):
 def test_prefix(model):
     prefix = model.prefix(ids(1, 3))
     mask = tf.constant([[0, 0, 1, 1], [1, 1, 1, 1]])
-    cache = model.prefill(
-        ids(2, 4) * mask, mask, columns=tf.constant(4), in_place=False, prefix=prefix
-    )[1]
+    cache = model.prefill(ids(2, 4) * mask, mask, columns=tf.constant(4), prefix=prefix)[1]
     assert seen(cache) == drawn("explanations/cache.md", "prefix")
     assert cache.positions.numpy().tolist() == [5, 7]
 

@@ -89,7 +89,7 @@ class Passes:
             self._before, self._last = self._read_prefix(prefix)
         self._negative = None if negative is None else self._read_ids(negative)
         self._score = tf.function(
-            functools.partial(token_logprobs, model, in_place=jit_compile),
+            functools.partial(token_logprobs, model),
             input_signature=[tf.TensorSpec([None, None], tf.int32)] * 2,
             jit_compile=jit_compile,
             autograph=False,

@@ -53,7 +53,7 @@ class Table:
     def __init__(self, logits):
         self.logits = tf.constant(logits, tf.float32)
 
-    def prefill(self, ids, mask, *, columns, in_place):
+    def prefill(self, ids, mask, *, columns):
         read = tf.reduce_sum(mask, axis=1)
         history = tf.pad(ids, [[0, 0], [0, columns - tf.shape(ids)[1]]])
         cache = TableCache(read, history, tf.shape(ids)[1])

@@ -94,7 +94,7 @@ class Table:
     def __init__(self, hidden, scores):
         self.hidden, self.scores = tf.constant(hidden, tf.float32), tf.constant(scores, tf.float32)
 
-    def read(self, ids, mask, *, columns, in_place):
+    def read(self, ids, mask, *, columns):
         history = tf.pad(ids * mask, [[0, 0], [0, columns - tf.shape(ids)[1]]])
         cache = TableCache(history, tf.shape(ids)[1])
         return self._look(tf.cumsum(ids * mask, axis=1), ids), cache

@@ -39,6 +39,22 @@ def prompts(lengths, seed=0, size=greedy_cases.SMALL["vocab_size"], padding="lef
     return ids * mask, mask
 
 
+class Guide(transformers.LogitsProcessor):
+    """Classifier-free guidance that reads each text from its prompt's last token on.
+
+    transformers' own processor remembers texts by row and is not told when beams change rows, so
+    with beams it compares a text with the continuation of another one.
+    """
+
+    def __init__(self, model, scale, prompt):
+        self.model, self.scale, self.first = model, scale, prompt - 1
+
+    def __call__(self, input_ids, scores):
+        without = self.model(input_ids[:, self.first :], use_cache=False).logits[:, -1]
+        with_it, without = scores.log_softmax(-1), without.log_softmax(-1)
+        return self.scale * (with_it - without) + without
+
+
 @torch.no_grad()
 def run(theirs, ids, mask, **options):
     """What PyTorch generates: a `ModelOutput`."""
@@ -46,6 +62,9 @@ def run(theirs, ids, mask, **options):
     for name in ("negative_prompt_ids", "negative_prompt_attention_mask", "inputs_embeds"):
         if name in options:
             options[name] = torch.tensor(options[name])
+    if options.get("num_beams", 1) > 1 and options.get("guidance_scale"):
+        guide = Guide(theirs, options.pop("guidance_scale"), ids.shape[1])
+        options["logits_processor"] = transformers.LogitsProcessorList([guide])
     inputs = () if ids is None else (torch.tensor(ids),)
     return theirs.generate(
         *inputs, attention_mask=torch.tensor(mask), return_dict_in_generate=True, **options

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfgpt2.modeling.cache import align_right, empty_cache, positions_from_mask, write
+from tfgpt2.modeling.attention import BLOCK, attend, attend_seen
+from tfgpt2.modeling.cache import align_right, positions_from_mask, write
 
 IDS = np.random.RandomState(3).randint(0, 23, (3, 12)).astype(np.int32)
 MASK = np.ones_like(IDS)
@@ -79,9 +80,7 @@ def test_mask_over_past_and_current(model, mask):
 def test_prefill(model, in_place, mask, spare, worst):
     ids, aligned = align_right(tf.constant(IDS), tf.constant(mask))
     call = tf.function(
-        lambda ids, mask: model.prefill(
-            ids, mask, columns=tf.shape(ids)[1] + spare, in_place=in_place
-        ),
+        lambda ids, mask: model.prefill(ids, mask, columns=tf.shape(ids)[1] + spare),
         jit_compile=in_place,
     )
     logits, cache = call(ids, aligned)
@@ -107,7 +106,7 @@ def test_decode_steps(model, in_place, steps, worst):
         jit_compile=in_place,
     )
     prefill = tf.function(
-        lambda: model.prefill(ids, mask, columns=tf.constant(18), in_place=in_place),
+        lambda: model.prefill(ids, mask, columns=tf.constant(18)),
         jit_compile=in_place,
     )
     (_, cache), start, results = prefill(), 0, []
@@ -128,7 +127,7 @@ def test_decode_steps(model, in_place, steps, worst):
 
 def test_a_row_past_the_context_stays_finite(model):
     ids, mask = tf.constant(IDS), tf.ones([3, 12], tf.int32)
-    _, cache = model.prefill(ids, mask, columns=tf.constant(40), in_place=False)
+    _, cache = model.prefill(ids, mask, columns=tf.constant(40))
     many, valid = tf.zeros([3, 20], tf.int32), tf.ones([3, 20], tf.bool)
     logits, cache = model.decode_step(many, valid, cache, in_place=False)
     assert np.isfinite(logits).all() and int(cache.column) == 32
@@ -148,18 +147,6 @@ def test_write_in_place_is_write(dtype, column):
     np.testing.assert_array_equal(slow, expected)
 
 
-def test_empty_cache():
-    cache = empty_cache(
-        heads=[4, 4],
-        batch=tf.constant(3),
-        columns=tf.constant(5),
-        head_size=6,
-        dtype="float16",
-    )
-    assert [x.shape for x in cache.keys + cache.values] == [(3, 4, 5, 6)] * 4
-    assert cache.keys[0].dtype == tf.float16 and not cache.valid.numpy().any()
-
-
 def test_align_right_keeps_the_order():
     random = np.random.RandomState(0)
     ids, mask = random.randint(1, 99, (50, 9)), random.randint(0, 2, (50, 9))
@@ -169,3 +156,30 @@ def test_align_right_keeps_the_order():
         np.testing.assert_array_equal(right[row][9 - len(kept) :], kept)
         assert not right[row][: 9 - len(kept)].numpy().any()
         assert right_mask[row].numpy().tolist() == [0] * (9 - len(kept)) + [1] * len(kept)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("columns", [5, BLOCK, 2 * BLOCK + 37])
+@pytest.mark.parametrize("length", [1, 3])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_attention_to_the_columns_that_exist(jit_compile, columns, length, dtype, worst):
+    """The same as over the whole buffer, whatever stands in the rest of it."""
+    query, key, value = (
+        tf.random.stateless_normal([3, 2, size, 8], [size, 1 + size % 7], dtype=dtype)
+        for size in (length, columns, columns)
+    )
+    program = tf.function(
+        lambda *x: attend_seen(*x, scale=0.35, upcast=dtype != "float32"), jit_compile=jit_compile
+    )
+    for seen in sorted({1, 4, columns // 2 + 1, columns - 1, columns}):
+        column = tf.range(columns)
+        random = tf.random.stateless_uniform([3, 1, length, columns], [seen, 3]) < 0.7
+        mask = (column < seen) & (random | (column == 0))
+        expected, _ = attend(
+            query, key, value, mask, scale=0.35, dropout=lambda x: x, upcast=dtype != "float32"
+        )
+        broken = tf.where((column < seen)[:, None], value, tf.constant(7.0, dtype))
+        found = program(query, key, broken, mask, tf.constant(seen))
+        difference = float(tf.reduce_max(tf.abs(tf.cast(found - expected, tf.float32))))
+        worst(f"attention to the columns that exist, {dtype}", difference)
+        assert difference < (LIMIT if dtype == "float32" else 0.03)

@@ -93,9 +93,7 @@ def decode(
     _check_groups(beams, groups, request)
     search = Search(ids, mask, request, groups, process, vocabulary, ends)
     choose = beam_groups.choose if groups > 1 else _choose
-    state, logits = start(
-        model, search, room, beams=beams, in_place=in_place, context=context or {}
-    )
+    state, logits = start(model, search, room, beams=beams, context=context or {})
     state = choose(search, state, logits)
 
     def body(state: State) -> tuple[State]:
@@ -113,7 +111,6 @@ def start(
     room: tf.Tensor,
     *,
     beams: int,
-    in_place: bool,
     context: Mapping[str, Any],
 ) -> tuple[State, tf.Tensor]:
     """Reads the prompts, one row each; returns the state before any token, and its logits.
@@ -123,13 +120,12 @@ def start(
         search: What is searched.
         room: `[B, T]`.
         beams: `K` of all groups together; each group is a row of the state with its share.
-        in_place: Compiled by XLA.
         context: See `decode`.
     """
     ids, mask, row, groups = search.ids, search.mask, search.request.row, search.groups
     rows, size = tf.unstack(tf.shape(room))
     columns = tf.shape(ids)[1] + size
-    logits, cache = model.prefill(ids, mask, columns=columns, in_place=in_place, **context)
+    logits, cache = model.prefill(ids, mask, columns=columns, **context)
     limit = tf.repeat(tf.minimum(row.max_new_tokens, size), groups)  # [B]
     rows, own = rows * groups, beams // groups
     absent = tf.tile(tf.constant([[0.0] + [ABSENT] * (own - 1)]), [rows, 1])  # [B, K]

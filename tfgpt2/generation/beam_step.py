@@ -67,6 +67,10 @@ def look(
     broken = tf.reduce_any(tf.reshape(~tf.math.is_finite(total), [-1, beams]), axis=1)  # [B]
     logprobs = logits - total  # [B * K, V]
     scores = logprobs
+    if not isinstance(row.guidance_scale, tuple):
+        # transformers adds up what guidance makes of log-probabilities, sum 1 or not.
+        guided = tf.repeat(row.guidance_scale, beams)[:, None] != 1  # [B * K, 1]
+        scores = tf.where(guided, logits, logprobs)
     if crowd is not None:
         penalty = tf.repeat(search.request.diversity_penalty, beams)  # [B * K]
         scores = hamming_diversity(scores, tf.repeat(crowd, beams, axis=0), penalty)

@@ -34,7 +34,7 @@ class ReadingModel(Protocol):
     """What contrastive search asks of a model; see `TFGPT2LMHeadModel`."""
 
     def read(
-        self, ids: tf.Tensor, mask: tf.Tensor, *, columns: tf.Tensor, in_place: bool, **context: Any
+        self, ids: tf.Tensor, mask: tf.Tensor, *, columns: tf.Tensor, **context: Any
     ) -> tuple[tf.Tensor, Any]:
         """Reads prompts: their last hidden states `[B, P, D]`, and the cache."""
         ...
@@ -149,9 +149,7 @@ def decode(
                 strategy="contrastive search",
             )
         )
-    state = start(
-        model, ids, mask, request, room, candidates=candidates, in_place=in_place, context=context
-    )
+    state = start(model, ids, mask, request, room, candidates=candidates, context=context)
     count = min(candidates, state.logits.shape[-1])  # K
 
     def body(state: State) -> tuple[State]:
@@ -185,13 +183,12 @@ def start(
     room: tf.Tensor,
     *,
     candidates: int,
-    in_place: bool,
     context: Mapping[str, Any] | None,
 ) -> State:
     """Reads the prompts, one row each; see `decode`."""
     rows, size = tf.unstack(tf.shape(room))
     columns = tf.shape(ids)[1] + size  # S
-    hidden, cache = model.read(ids, mask, columns=columns, in_place=in_place, **(context or {}))
+    hidden, cache = model.read(ids, mask, columns=columns, **(context or {}))
     logits = model.score(hidden[:, -1:])[:, 0]  # [B, V]
     limit = tf.minimum(request.row.max_new_tokens, size)  # [B]
     return State(

@@ -103,9 +103,7 @@ class Draft:
 
     def start(self, prompt: Prompt, request: Request, size: tf.Tensor) -> Any:
         """See `loop.Guesser`: it reads the prompts."""
-        _, cache = self._model.prefill(
-            prompt.ids, prompt.mask, columns=size, in_place=self._in_place
-        )
+        _, cache = self._model.prefill(prompt.ids, prompt.mask, columns=size)
         return repeat(cache, self._program.texts)
 
     def guess(self, memory: Any, history: History, state: State, request: Request) -> Guess:

@@ -146,7 +146,7 @@ def read_prefix(model: Any, inputs: Any, attention_mask: Any) -> Prefix:
     _check_lengths(model, Inputs(ids, mask, None, None, 0, None))
     columns = ids.shape[1]
     aligned, valid = align_right(tf.constant(ids), tf.constant(mask))  # [B, S]
-    _, cache = model.read(aligned, valid, columns=tf.constant(columns), in_place=False)
+    _, cache = model.read(aligned, valid, columns=tf.constant(columns))
     return Prefix(cache.keys, cache.values, cache.valid, aligned)
 
 

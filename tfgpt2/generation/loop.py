@@ -33,7 +33,7 @@ class LanguageModel(Protocol):
     """What the loop asks of a model; see `TFGPT2LMHeadModel` for the shapes."""
 
     def prefill(
-        self, ids: tf.Tensor, mask: tf.Tensor, *, columns: tf.Tensor, in_place: bool
+        self, ids: tf.Tensor, mask: tf.Tensor, *, columns: tf.Tensor
     ) -> tuple[tf.Tensor, Any]:
         """Reads prompts into a fresh cache; returns the next token's logits and the cache."""
         ...
@@ -160,9 +160,7 @@ def start(task: Task, room: tf.Tensor) -> State:
     columns = (
         tf.shape(prompt.ids)[1] + size + (program.lookahead + 1) * _SLACK * bool(program.lookahead)
     )
-    logits, cache = task.model.prefill(
-        prompt.ids, prompt.mask, columns=columns, in_place=task.in_place
-    )
+    logits, cache = task.model.prefill(prompt.ids, prompt.mask, columns=columns)
     logits, cache = (repeat(x, program.texts) for x in (logits, cache))
     limit, vocabulary = tf.minimum(request.max_new_tokens, size), logits.shape[-1]
     every, best = [rows, size, vocabulary], [rows, size, program.top_logprobs]

@@ -51,16 +51,14 @@ class Reader:
         return found | ({"encoder": own.encoder} if own.encoder else {})
 
     def prefill(
-        self, ids: tf.Tensor, mask: tf.Tensor, *, columns: tf.Tensor, in_place: bool
+        self, ids: tf.Tensor, mask: tf.Tensor, *, columns: tf.Tensor
     ) -> tuple[tf.Tensor, Any]:
         """See `loop.LanguageModel`."""
-        return self._model.prefill(**self._arguments(ids, columns), in_place=in_place)
+        return self._model.prefill(**self._arguments(ids, columns))
 
-    def read(
-        self, ids: tf.Tensor, mask: tf.Tensor, *, columns: tf.Tensor, in_place: bool
-    ) -> tuple[tf.Tensor, Any]:
+    def read(self, ids: tf.Tensor, mask: tf.Tensor, *, columns: tf.Tensor) -> tuple[tf.Tensor, Any]:
         """Returns hidden states `[B, P, D]` and the cache; see `TFGPT2LMHeadModel.read`."""
-        return self._model.read(**self._arguments(ids, columns), in_place=in_place)
+        return self._model.read(**self._arguments(ids, columns))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)  # reading on is the model's own
@@ -100,7 +98,6 @@ class Uncached:
         mask: tf.Tensor,
         *,
         columns: tf.Tensor,
-        in_place: bool,
         embeds: tf.Tensor | None = None,
         prefix: Any = (),
         encoder: Any = (),
@@ -116,7 +113,7 @@ class Uncached:
             prefix=prefix,
             encoder=encoder,
         )
-        return self._score(text, length - 1, 1, in_place=in_place)[:, 0], text
+        return self._score(text, length - 1, 1)[:, 0], text
 
     def decode_step(
         self, ids: tf.Tensor, valid: tf.Tensor, cache: Text, *, in_place: bool
@@ -132,7 +129,7 @@ class Uncached:
             valid=tf.where(new[None], tf.gather(valid, source, axis=1), cache.valid),
             column=cache.column + length,
         )
-        return self._score(text, cache.column, length, in_place=in_place), text
+        return self._score(text, cache.column, length), text
 
     def settle(self, cache: Text, before: Text, kept: tf.Tensor, *, width: int) -> Text:
         """See `loop.LanguageModel`; holes are closed at once."""
@@ -149,16 +146,13 @@ class Uncached:
             column=tf.reduce_max(count),
         )
 
-    def _score(
-        self, text: Text, first: tf.Tensor, count: tf.Tensor | int, *, in_place: bool
-    ) -> tf.Tensor:
+    def _score(self, text: Text, first: tf.Tensor, count: tf.Tensor | int) -> tf.Tensor:
         """Reads the text and scores what follows some columns: float32 `[B, T, V]`."""
         context = {name: getattr(text, name) for name in ("prefix", "encoder")}
         hidden, _ = self._model.read(
             tf.zeros_like(text.valid, tf.int32),
             text.valid,
             columns=tf.shape(text.valid)[1],
-            in_place=in_place,
             embeds=text.embeds,
             **{name: value for name, value in context.items() if value},
         )  # [B, S, D]
@@ -199,13 +193,13 @@ class Guided:
         self._scale = request.guidance_scale
 
     def prefill(
-        self, ids: tf.Tensor, mask: tf.Tensor, *, columns: tf.Tensor, in_place: bool
+        self, ids: tf.Tensor, mask: tf.Tensor, *, columns: tf.Tensor
     ) -> tuple[tf.Tensor, Pair]:
         """See `loop.LanguageModel`."""
         other = self._negative
         size = columns - tf.shape(ids)[1] + tf.shape(other.ids)[1]
-        logits, cache = self._model.prefill(ids, mask, columns=columns, in_place=in_place)
-        away, memory = self._away.prefill(other.ids, other.mask, columns=size, in_place=in_place)
+        logits, cache = self._model.prefill(ids, mask, columns=columns)
+        away, memory = self._away.prefill(other.ids, other.mask, columns=size)
         rows = tf.shape(logits)[0]
         # Texts of one prompt come later and share its scale.
         scale = tf.reshape(self._scale, [rows, tf.size(self._scale) // rows])[:, 0]  # [B]

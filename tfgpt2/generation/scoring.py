@@ -12,9 +12,7 @@ _MOST_NATS = 80.0  # exp of more is no finite float32
 class ScoringModel(Protocol):
     """What scoring asks of a model; see `TFGPT2LMHeadModel`."""
 
-    def read(
-        self, ids: tf.Tensor, mask: tf.Tensor, *, columns: tf.Tensor, in_place: bool
-    ) -> tuple[tf.Tensor, Any]:
+    def read(self, ids: tf.Tensor, mask: tf.Tensor, *, columns: tf.Tensor) -> tuple[tf.Tensor, Any]:
         """Returns the hidden states `[B, P, D]` of right-aligned tokens, and the cache."""
         ...
 
@@ -41,21 +39,18 @@ class TokenScores(NamedTuple):
     top_logprobs: tf.Tensor
 
 
-def token_logprobs(
-    model: ScoringModel, ids: tf.Tensor, mask: tf.Tensor, *, in_place: bool
-) -> tf.Tensor:
+def token_logprobs(model: ScoringModel, ids: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
     """Log-probability of each token given those before it.
 
     Args:
         model: What to score with.
         ids: int32 `[B, P]`, right-aligned.
         mask: int32 `[B, P]`.
-        in_place: Compiled by XLA; see `tfgpt2.modeling.cache.write`.
 
     Returns:
         float32 `[B, P]`, nats; 0 for a row's first token, which follows nothing, and for padding.
     """
-    hidden, _ = model.read(ids, mask, columns=tf.shape(ids)[1], in_place=in_place)  # [B, P, D]
+    hidden, _ = model.read(ids, mask, columns=tf.shape(ids)[1])  # [B, P, D]
 
     def score_row(row: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
         logits, targets = _row_logits(model, row)  # [P - 1, V], [P - 1]
@@ -67,9 +62,7 @@ def token_logprobs(
     return tf.where(_follows(mask), scores, 0.0)
 
 
-def token_scores(
-    model: ScoringModel, ids: tf.Tensor, mask: tf.Tensor, *, top: int, in_place: bool
-) -> TokenScores:
+def token_scores(model: ScoringModel, ids: tf.Tensor, mask: tf.Tensor, *, top: int) -> TokenScores:
     """Log-probability and rank of each token, and what the model expected in its place.
 
     Args:
@@ -77,11 +70,10 @@ def token_scores(
         ids: int32 `[B, P]`, right-aligned.
         mask: int32 `[B, P]`.
         top: How many of the likeliest tokens, `N`, at most `V`.
-        in_place: Compiled by XLA; see `tfgpt2.modeling.cache.write`.
 
     Source: Gehrmann et al. 2019, "GLTR: Statistical Detection and Visualization of Generated Text".
     """
-    hidden, _ = model.read(ids, mask, columns=tf.shape(ids)[1], in_place=in_place)  # [B, P, D]
+    hidden, _ = model.read(ids, mask, columns=tf.shape(ids)[1])  # [B, P, D]
 
     def score_row(row: tuple[tf.Tensor, tf.Tensor]) -> TokenScores:
         logits, targets = _row_logits(model, row)  # [P - 1, V], [P - 1]
@@ -108,7 +100,7 @@ def token_scores(
 
 
 def next_tokens(
-    model: ScoringModel, ids: tf.Tensor, mask: tf.Tensor, *, top: int, in_place: bool
+    model: ScoringModel, ids: tf.Tensor, mask: tf.Tensor, *, top: int
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """The likeliest tokens after each text.
 
@@ -117,19 +109,18 @@ def next_tokens(
         ids: int32 `[B, P]`, right-aligned.
         mask: int32 `[B, P]`.
         top: How many, `N`, at most `V`.
-        in_place: Compiled by XLA; see `tfgpt2.modeling.cache.write`.
 
     Returns:
         Tokens int32 `[B, N]`, the likeliest first, and their log-probabilities `[B, N]` in nats.
     """
-    hidden, _ = model.read(ids, mask, columns=tf.shape(ids)[1], in_place=in_place)  # [B, P, D]
+    hidden, _ = model.read(ids, mask, columns=tf.shape(ids)[1])  # [B, P, D]
     logits = model.score(hidden[:, -1:])[:, 0]  # [B, V]
     best, tokens = tf.math.top_k(logits, k=top)  # [B, N]
     return tokens, best - tf.reduce_logsumexp(logits, axis=-1, keepdims=True)
 
 
 def text_vectors(
-    model: ScoringModel, ids: tf.Tensor, mask: tf.Tensor, *, in_place: bool
+    model: ScoringModel, ids: tf.Tensor, mask: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """The last layer's states of each text, after the final layer norm.
 
@@ -137,13 +128,12 @@ def text_vectors(
         model: What reads.
         ids: int32 `[B, P]`, right-aligned.
         mask: int32 `[B, P]`.
-        in_place: Compiled by XLA; see `tfgpt2.modeling.cache.write`.
 
     Returns:
         float32 `[B, D]`, the state of the last token, and `[B, D]`, the mean over the tokens; 0
         for a row without tokens.
     """
-    hidden, _ = model.read(ids, mask, columns=tf.shape(ids)[1], in_place=in_place)  # [B, P, D]
+    hidden, _ = model.read(ids, mask, columns=tf.shape(ids)[1])  # [B, P, D]
     real = tf.cast(mask, tf.float32)[..., None]  # [B, P, 1]
     hidden = tf.cast(hidden, tf.float32) * real
     mean = tf.math.divide_no_nan(tf.reduce_sum(hidden, axis=1), tf.reduce_sum(real, axis=1))

@@ -102,7 +102,7 @@ def _flat(x: tf.Tensor) -> tf.Tensor:
 def _core(request: Request) -> Request:
     """The settings that a search reads itself; the others are the process's."""
     read = (*Request._fields[:10], "typical_p", "epsilon_cutoff", "eta_cutoff",
-            "renormalize_logits")  # fmt: skip
+            "renormalize_logits", "guidance_scale")  # fmt: skip
     return Request(**{name: getattr(request, name) for name in read})
 
 

@@ -84,3 +84,67 @@ def attend(
     if head_mask is not None:
         weights = weights * tf.cast(head_mask, weights.dtype)
     return tf.matmul(weights, value), weights  # [B, N, T, H]
+
+
+BLOCK = 128  # columns that `attend_seen` takes at a time
+
+
+def attend_seen(
+    query: tf.Tensor,
+    key: tf.Tensor,
+    value: tf.Tensor,
+    mask: tf.Tensor,
+    seen: tf.Tensor,
+    *,
+    scale: float,
+    upcast: bool = False,
+) -> tf.Tensor:
+    """`attend` for a few queries over a long buffer, of which just the first columns are read.
+
+    Its time follows the tokens that exist and not the buffer. The columns are taken a block at a
+    time, and what was summed up so far is scaled to each new maximum.
+
+    Args:
+        query: Float `[B, N, T, H]`.
+        key: Float `[B, N, S, H]`.
+        value: Float `[B, N, S, H]`.
+        mask: bool `[B, 1, T, S]`, True where a query may look: at one of the first `seen` columns.
+        seen: int32 `[]`, in `[1, S]`.
+        scale: Factor on the scores.
+        upcast: Compute the scores in float32 too.
+
+    Returns:
+        The context `[B, N, T, H]` in the dtype of `value`.
+
+    Source: Dao et al. 2022, "FlashAttention", algorithm 1, over columns only.
+    """
+    batch, heads, length, size = tf.unstack(tf.shape(query))
+    columns = tf.shape(key)[2]
+    block = tf.minimum(columns, BLOCK)
+    query = query * tf.cast(scale, query.dtype)
+
+    def body(i: tf.Tensor, top: tf.Tensor, total: tf.Tensor, context: tf.Tensor) -> tuple:
+        # The last block moves back to the end of the buffer; what it has seen twice, it hides.
+        first = tf.minimum(i * block, columns - block)
+        shape = [batch, heads, block, size]
+        keys, values = (tf.slice(x, tf.stack([0, 0, first, 0]), shape) for x in (key, value))
+        here = tf.slice(mask, tf.stack([0, 0, 0, first]), [batch, 1, length, block])
+        here &= (first + tf.range(block) >= i * block)[None, None, None]  # [B, 1, T, C]
+        rows = query
+        if upcast:
+            rows, keys = tf.cast(rows, tf.float32), tf.cast(keys, tf.float32)
+        scores = tf.cast(tf.matmul(rows, keys, transpose_b=True), tf.float32)  # [B, N, T, C]
+        scores = tf.where(here, scores, MASKED)
+        new = tf.maximum(top, tf.reduce_max(scores, axis=-1, keepdims=True))  # [B, N, T, 1]
+        weights, shrink = tf.exp(scores - new), tf.exp(top - new)
+        total = total * shrink + tf.reduce_sum(weights, axis=-1, keepdims=True)
+        part = tf.matmul(tf.cast(weights, values.dtype), values)  # [B, N, T, H]
+        after = new, total, context * shrink + tf.cast(part, tf.float32)
+        return i + 1, *(tf.ensure_shape(x, y.shape) for x, y in zip(after, start[1:], strict=True))
+
+    narrow = tf.zeros([batch, heads, length, 1])
+    start = (tf.constant(0), narrow + MASKED, narrow, tf.zeros([batch, heads, length, size]))
+    blocks = (seen + block - 1) // block
+    _, _, total, context = tf.while_loop(lambda i, *_: i < blocks, body, start)
+    context = tf.ensure_shape(tf.cast(context / total, value.dtype), query.shape)
+    return context

@@ -10,7 +10,15 @@ import tensorflow as tf
 
 from tfgpt2.config import GPT2Config
 from tfgpt2.modeling.attention import causal_mask
-from tfgpt2.modeling.cache import KVCache, write
+from tfgpt2.modeling.cache import (
+    Encoder,
+    EncoderMemory,
+    KVCache,
+    Prefix,
+    spread,
+    with_room,
+    write,
+)
 from tfgpt2.modeling.layers import (
     Embedding,
     GPT2Block,
@@ -72,8 +80,10 @@ class GPT2Transformer(GPT2Layer):
         positions: tf.Tensor,
         visible: tf.Tensor | None,
         memories: Sequence[Memory | None] | None = None,
+        seen: tf.Tensor | None = None,
         token_type_ids: tf.Tensor | None = None,
         encoder_states: tf.Tensor | None = None,
+        encoder_memories: Sequence[tuple[tf.Tensor, tf.Tensor]] | None = None,
         encoder_visible: tf.Tensor | None = None,
         head_mask: Sequence[tf.Tensor] | None = None,
         training: bool | None = None,
@@ -85,8 +95,11 @@ class GPT2Transformer(GPT2Layer):
             positions: int `[B, T]` or `[1, T]`, in `[0, n_positions)`.
             visible: bool, broadcastable to `[B, N, T, S]`, True where a token may look.
             memories: Per block, what its new keys and values go through.
+            seen: int32 `[]`, how many of the first columns hold something; see
+                `GPT2Attention.call`.
             token_type_ids: int `[B, T]`, looked up in the token table and added.
             encoder_states: Float `[B, E, D]`.
+            encoder_memories: Per block, keys and values of them, in their place.
             encoder_visible: bool, broadcastable to `[B, N, T, E]`.
             head_mask: Per block, float broadcastable to `[B, N, T, S]`.
             training: Whether dropout acts.
@@ -101,7 +114,9 @@ class GPT2Transformer(GPT2Layer):
             options = {
                 "visible": visible,
                 "memory": memories[i] if memories is not None else None,
+                "seen": seen,
                 "encoder_states": encoder_states,
+                "encoder_memory": None if encoder_memories is None else encoder_memories[i],
                 "encoder_visible": encoder_visible,
                 "head_mask": head_mask[i] if head_mask is not None else None,
                 "seed": None if seed is None else fold_in(seed, i + 1),
@@ -123,6 +138,53 @@ class GPT2Transformer(GPT2Layer):
             tuple(weights for weights in cross_attentions if weights is not None),
         )
 
+    def begin(
+        self,
+        ids: tf.Tensor,
+        valid: tf.Tensor,
+        *,
+        columns: tf.Tensor,
+        embeds: tf.Tensor | None = None,
+        prefix: Prefix | tuple[()] = (),
+        encoder: Encoder | tuple[()] = (),
+    ) -> tuple[tf.Tensor, KVCache]:
+        """Reads texts from their beginning.
+
+        Args:
+            ids: int32 `[B, T]`.
+            valid: bool `[B, T]`, False where a row has no token.
+            columns: int32 `[]`, size `S >= T` of the cache, without the columns of a prefix.
+            embeds: Float `[B, T, D]`, read in place of the ids' own embeddings.
+            prefix: A text that comes before.
+            encoder: What cross-attention looks at.
+
+        Returns:
+            The last hidden states `[B, T, D]`, and the cache.
+        """
+        rows, length = tf.unstack(tf.shape(ids))
+        steps = tf.cumsum(tf.cast(valid, tf.int32), axis=1)  # [B, T]
+        positions, filled, memories = tf.maximum(steps - 1, 0), valid, None
+        if prefix:
+            prefix = spread(prefix, rows, self.compute_dtype)
+            filled = tf.concat([prefix.valid, valid], axis=1)  # [B, P + T]
+            positions += tf.reduce_sum(tf.cast(prefix.valid, tf.int32), axis=1)[:, None]
+            memories = [_after(*pair) for pair in zip(prefix.keys, prefix.values, strict=True)]
+        end = tf.shape(filled)[1]
+        new = tf.range(end - length, end)  # [T]
+        memory = self.remember(encoder) if encoder else ()
+        out = self(
+            self.wte(ids) if embeds is None else embeds,
+            # A row without a token of its own has no position; it only has to be legal.
+            positions=tf.minimum(positions, self.config.n_positions - 1),
+            visible=causal_mask(new, tf.range(end)) & filled[:, None, None, :],  # [B, 1, T, P + T]
+            memories=memories,
+            **_across(memory),
+        )
+        keys, values = zip(*out.presents, strict=True)
+        count = tf.reduce_sum(tf.cast(filled, tf.int32), axis=1)  # [B]
+        cache = KVCache(keys, values, filled, column=end, positions=count, encoder=memory)
+        return out.last, with_room(cache, columns - length)
+
     def extend(
         self,
         ids: tf.Tensor,
@@ -130,16 +192,14 @@ class GPT2Transformer(GPT2Layer):
         cache: KVCache,
         *,
         in_place: bool,
-        embeds: tf.Tensor | None = None,
     ) -> tuple[tf.Tensor, KVCache]:
-        """Reads `T` more tokens per row, next to those the cache holds.
+        """Reads a few more tokens per row, next to those the cache holds.
 
         Args:
             ids: int32 `[B, T]`.
             valid: bool `[B, T]`, False where a row has no token.
             cache: What was read so far; it has room for `T` more columns.
             in_place: See `cache.write`.
-            embeds: Float `[B, T, D]`, read in place of the ids' own embeddings.
 
         Returns:
             The last hidden states `[B, T, D]` and the longer cache.
@@ -153,16 +213,14 @@ class GPT2Transformer(GPT2Layer):
         )
         filled = _fill(cache.valid, valid, cache.column)  # [B, S]
         visible = causal_mask(new, tf.range(columns)) & filled[:, None, None, :]  # [B, 1, T, S]
-        seen = {}
-        if cache.encoder:
-            seen = {"encoder_states": cache.encoder.states}
-            seen["encoder_visible"] = cache.encoder.visible[:, None, None, :]  # [B, 1, 1, E]
         out = self(
-            self.wte(ids) if embeds is None else embeds,
+            self.wte(ids),
             positions=positions,
             visible=visible,
             memories=_slots(cache, in_place=in_place),
-            **seen,
+            # Outside XLA a loop in each block would cost more than it saves.
+            seen=cache.column + length if in_place else None,
+            **_across(cache.encoder),
         )
         keys, values = zip(*out.presents, strict=True)
         return out.last, cache._replace(
@@ -173,6 +231,12 @@ class GPT2Transformer(GPT2Layer):
             positions=cache.positions + steps[:, -1],
         )
 
+    def remember(self, encoder: Encoder) -> EncoderMemory:
+        """Makes the keys and values of cross-attention, which are the same for every token."""
+        pairs = [block.crossattention.remember(encoder.states) for block in self.h]
+        keys, values = zip(*pairs, strict=True)
+        return EncoderMemory(keys, values, encoder.visible)
+
 
 def _recomputed(block: GPT2Block, x: tf.Tensor, options: dict[str, object]) -> tf.Tensor:
     """Runs a block so that the backward pass computes its inside again in place of keeping it.
@@ -180,6 +244,24 @@ def _recomputed(block: GPT2Block, x: tf.Tensor, options: dict[str, object]) -> t
     Source: Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost".
     """
     return tf.recompute_grad(lambda x: block(x, **options)[0])(x)
+
+
+def _across(encoder: EncoderMemory | tuple[()]) -> dict[str, object]:
+    """What cross-attention is given."""
+    if not encoder:
+        return {}
+    return {
+        "encoder_memories": list(zip(encoder.keys, encoder.values, strict=True)),
+        "encoder_visible": encoder.visible[:, None, None, :],  # [B, 1, 1, E]
+    }
+
+
+def _after(keys: tf.Tensor, values: tf.Tensor) -> Memory:
+    """A `Memory` that puts what was read before in front."""
+    return lambda key, value: (
+        tf.concat([keys, key], axis=2),  # [B, N, S, H]
+        tf.concat([values, value], axis=2),
+    )
 
 
 def _slots(cache: KVCache, *, in_place: bool) -> list[Callable]:

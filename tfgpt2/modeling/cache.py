@@ -12,7 +12,6 @@ their columns, so the last prompt token of every row stands in the same place:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -28,6 +27,20 @@ class Encoder(NamedTuple):
     """
 
     states: tf.Tensor
+    visible: tf.Tensor
+
+
+class EncoderMemory(NamedTuple):
+    """What cross-attention remembers of an encoder's output.
+
+    Attributes:
+        keys: `L` float tensors `[B, N, E, H]`.
+        values: `L` float tensors `[B, N, E, H]`.
+        visible: bool `[B, E]`, where it may be seen.
+    """
+
+    keys: tuple[tf.Tensor, ...]
+    values: tuple[tf.Tensor, ...]
     visible: tf.Tensor
 
 
@@ -48,7 +61,7 @@ class KVCache(NamedTuple):
     valid: tf.Tensor
     column: tf.Tensor
     positions: tf.Tensor
-    encoder: Encoder | tuple[()] = ()
+    encoder: EncoderMemory | tuple[()] = ()
 
 
 class Prefix(NamedTuple):
@@ -107,46 +120,30 @@ def align_right(ids: tf.Tensor, mask: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     return tf.gather(ids, order, batch_dims=1) * mask, mask
 
 
-def empty_cache(
-    *, heads: Sequence[int], batch: tf.Tensor, columns: tf.Tensor, head_size: int, dtype: str
-) -> KVCache:
-    """Makes a cache that holds nothing yet.
+def spread(prefix: Prefix, rows: tf.Tensor, dtype: str) -> Prefix:
+    """Gives each of `rows` rows (int32 `[]`) the prefix, with keys and values of a type."""
 
-    Args:
-        heads: Heads of each block.
-        batch: int32 `[]`, rows.
-        columns: int32 `[]`.
-        head_size: Width of a head.
-        dtype: Type of keys and values.
-    """
-    # One tensor for all blocks with as many heads: it is written beside, never in place.
-    zeros = {n: tf.zeros([batch, n, columns, head_size], dtype) for n in set(heads)}
-    empty = tuple(zeros[n] for n in heads)  # L x [B, N, S, H]
-    return KVCache(
-        keys=empty,
-        values=empty,
-        valid=tf.zeros([batch, columns], tf.bool),  # [B, S]
-        column=tf.constant(0, tf.int32),
-        positions=tf.zeros([batch], tf.int32),  # [B]
+    def each(x: tf.Tensor) -> tf.Tensor:
+        return tf.broadcast_to(x, tf.concat([[rows], tf.shape(x)[1:]], axis=0))
+
+    return Prefix(
+        keys=tuple(each(tf.cast(x, dtype)) for x in prefix.keys),
+        values=tuple(each(tf.cast(x, dtype)) for x in prefix.values),
+        valid=each(prefix.valid),
+        ids=each(prefix.ids),
     )
 
 
-def continued(cache: KVCache, prefix: Prefix) -> KVCache:
-    """Puts a prefix before an empty cache, which becomes longer by its columns."""
-    rows = tf.shape(cache.valid)[0]
+def with_room(cache: KVCache, more: tf.Tensor) -> KVCache:
+    """Adds empty columns, int32 `[]` of them, behind those that there are."""
 
-    def before(old: tf.Tensor, new: tf.Tensor) -> tf.Tensor:
-        shape = tf.concat([[rows], tf.shape(old)[1:]], axis=0)
-        spread = tf.cast(tf.broadcast_to(old, shape), new.dtype)
-        return tf.concat([spread, new], axis=min(2, new.shape.rank - 1))  # [B, N, S, H] or [B, S]
+    def longer(memory: tf.Tensor) -> tf.Tensor:
+        return tf.pad(memory, [[0, 0], [0, 0], [0, more], [0, 0]])  # [B, N, S, H]
 
-    valid = before(prefix.valid, cache.valid)  # [B, S]
     return cache._replace(
-        keys=tuple(map(before, prefix.keys, cache.keys)),
-        values=tuple(map(before, prefix.values, cache.values)),
-        valid=valid,
-        column=tf.shape(prefix.valid)[1],
-        positions=tf.reduce_sum(tf.cast(valid, tf.int32), axis=1),  # [B]
+        keys=tuple(map(longer, cache.keys)),
+        values=tuple(map(longer, cache.values)),
+        valid=tf.pad(cache.valid, [[0, 0], [0, more]]),  # [B, S]
     )
 
 

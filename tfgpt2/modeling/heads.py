@@ -17,8 +17,6 @@ from tfgpt2.modeling.cache import (
     KVCache,
     Prefix,
     compact,
-    continued,
-    empty_cache,
     settle,
 )
 from tfgpt2.modeling.chunked_loss import chunked_causal_lm_loss
@@ -251,7 +249,6 @@ class TFGPT2LMHeadModel(TFGPT2PreTrainedModel):
         mask: tf.Tensor,
         *,
         columns: tf.Tensor,
-        in_place: bool,
         embeds: tf.Tensor | None = None,
         prefix: Prefix | tuple[()] = (),
         encoder: Encoder | tuple[()] = (),
@@ -261,21 +258,17 @@ class TFGPT2LMHeadModel(TFGPT2PreTrainedModel):
         Returns:
             Last hidden states `[B, P, D]`, and the cache.
         """
-        config = self.config
-        cache = empty_cache(
-            heads=[len(config.kept_heads(block)) for block in range(config.n_layer)],
-            batch=tf.shape(ids)[0],
+        return self.transformer.begin(
+            ids,
+            tf.cast(mask, tf.bool),
             columns=columns,
-            head_size=config.head_size,
-            dtype=self.compute_dtype,
-        )._replace(encoder=encoder)
-        if prefix:
-            cache = continued(cache, prefix)
-        valid = tf.cast(mask, tf.bool)
-        return self.transformer.extend(ids, valid, cache, in_place=in_place, embeds=embeds)
+            embeds=embeds,
+            prefix=prefix,
+            encoder=encoder,
+        )
 
     def prefill(
-        self, ids: tf.Tensor, mask: tf.Tensor, *, columns: tf.Tensor, in_place: bool, **context: Any
+        self, ids: tf.Tensor, mask: tf.Tensor, *, columns: tf.Tensor, **context: Any
     ) -> tuple[tf.Tensor, KVCache]:
         """Reads prompts into a fresh cache.
 
@@ -283,14 +276,13 @@ class TFGPT2LMHeadModel(TFGPT2PreTrainedModel):
             ids: int32 `[B, P]`, right-aligned (see `tfgpt2.modeling.cache`).
             mask: int32 `[B, P]`, 1 for tokens and 0 for padding.
             columns: int32 `[]`, size `S >= P` of the cache, without the columns of a prefix.
-            in_place: See `tfgpt2.modeling.cache.write`.
             **context: `embeds` float `[B, P, D]`, read in place of the ids' own embeddings;
                 `prefix`, a text that comes before; `encoder`, what cross-attention looks at.
 
         Returns:
             float32 logits `[B, V]` of the token after the prompt, and the cache.
         """
-        hidden, cache = self.read(ids, mask, columns=columns, in_place=in_place, **context)
+        hidden, cache = self.read(ids, mask, columns=columns, **context)
         return self.score(hidden[:, -1:])[:, 0], cache  # [B, V]
 
     def prefix(self, inputs: Any, attention_mask: Any = None) -> Prefix:

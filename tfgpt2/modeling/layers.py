@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from tfgpt2.config import GPT2Config
 from tfgpt2.modeling import activations
-from tfgpt2.modeling.attention import attend, merge_heads, split_heads
+from tfgpt2.modeling.attention import attend, attend_seen, merge_heads, split_heads
 from tfgpt2.modeling.blockwise import blockwise_attend
 from tfgpt2.modeling.int8 import Int8Matrix
 
@@ -330,7 +330,9 @@ class GPT2Attention(GPT2Layer):
         *,
         visible: tf.Tensor | None,
         memory: Memory | None = None,
+        seen: tf.Tensor | None = None,
         encoder_states: tf.Tensor | None = None,
+        encoder_memory: tuple[tf.Tensor, tf.Tensor] | None = None,
         head_mask: tf.Tensor | None = None,
         seed: tf.Tensor | None = None,
     ) -> tuple[tf.Tensor, tuple[tf.Tensor, tf.Tensor], tf.Tensor | None]:
@@ -341,7 +343,10 @@ class GPT2Attention(GPT2Layer):
             visible: bool, broadcastable to `[B, N, T, S]`, True where a token may look; None
                 sees everything. (Not `mask`: Keras gives that name a meaning of its own.)
             memory: What new keys and values go through; None keeps just the new ones.
+            seen: int32 `[]`, how many of the first columns hold something, so that no others
+                have to be read; None reads all.
             encoder_states: Float `[B, S, D]`, for cross-attention.
+            encoder_memory: What `remember` made of them, in their place.
             head_mask: Float `[1, N, 1, 1]`.
             seed: int32 `[2]`, for dropout; None is no dropout.
 
@@ -350,18 +355,32 @@ class GPT2Attention(GPT2Layer):
             the attention is blockwise and never has them.
         """
         if self.is_cross_attention:
-            query = self.q_attn(x, seed=seed)  # [B, T, D]
-            key, value = tf.split(self.c_attn(encoder_states, seed=seed), 2, axis=-1)  # [B, S, D]
+            query = split_heads(self.q_attn(x, seed=seed), self.heads)  # [B, N, T, H]
+            key, value = encoder_memory or self.remember(encoder_states, seed=seed)  # [B, N, S, H]
         else:
-            query, key, value = tf.split(self.c_attn(x, seed=seed), 3, axis=-1)  # [B, T, D]
-        query, key, value = (split_heads(part, self.heads) for part in (query, key, value))
+            parts = tf.split(self.c_attn(x, seed=seed), 3, axis=-1)  # 3 x [B, T, D]
+            query, key, value = (split_heads(part, self.heads) for part in parts)
         if memory is not None:
             key, value = memory(key, value)  # [B, N, S, H]
         context, weights = self._attend(
-            query, tf.cast(key, query.dtype), tf.cast(value, query.dtype), visible, head_mask, seed
+            query,
+            tf.cast(key, query.dtype),
+            tf.cast(value, query.dtype),
+            visible,
+            seen,
+            head_mask,
+            seed,
         )
         output = self.c_proj(merge_heads(context), seed=seed)  # [B, T, D]
         return dropout(output, self.resid_pdrop, seed, 1), (key, value), weights
+
+    def remember(
+        self, encoder_states: tf.Tensor, *, seed: tf.Tensor | None = None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Makes keys and values `[B, N, S, H]` of an encoder's states `[B, S, D]`."""
+        parts = tf.split(self.c_attn(encoder_states, seed=seed), 2, axis=-1)  # 2 x [B, S, D]
+        key, value = (split_heads(part, self.heads) for part in parts)
+        return key, value
 
     def _attend(
         self,
@@ -369,10 +388,14 @@ class GPT2Attention(GPT2Layer):
         key: tf.Tensor,
         value: tf.Tensor,
         visible: tf.Tensor | None,
+        seen: tf.Tensor | None,
         head_mask: tf.Tensor | None,
         seed: tf.Tensor | None,
     ) -> tuple[tf.Tensor, tf.Tensor | None]:
         """Runs the attention that the configuration chose."""
+        if seen is not None:
+            options = {"scale": self.scale, "upcast": self.upcast}
+            return attend_seen(query, key, value, visible, seen, **options), None
         if not self.blockwise or query.shape[2] == 1:  # a single query is one block
             return attend(
                 query,
@@ -465,11 +488,13 @@ class GPT2Block(GPT2Layer):
         *,
         visible: tf.Tensor | None,
         memory: Memory | None = None,
+        seen: tf.Tensor | None = None,
         encoder_states: tf.Tensor | None = None,
+        encoder_memory: tuple[tf.Tensor, tf.Tensor] | None = None,
         encoder_visible: tf.Tensor | None = None,
         head_mask: tf.Tensor | None = None,
         seed: tf.Tensor | None = None,
-    ) -> tuple[tf.Tensor, tuple[tf.Tensor, tf.Tensor], tf.Tensor, tf.Tensor | None]:
+    ) -> tuple[tf.Tensor, tuple[tf.Tensor, tf.Tensor], tf.Tensor | None, tf.Tensor | None]:
         """Runs the block; the arguments are those of `GPT2Attention.call`.
 
         Returns:
@@ -477,15 +502,16 @@ class GPT2Block(GPT2Layer):
             weights or None.
         """
         attended, present, weights = self.attn(
-            self.ln_1(x), visible=visible, memory=memory, head_mask=head_mask, seed=seed
+            self.ln_1(x), visible=visible, memory=memory, seen=seen, head_mask=head_mask, seed=seed
         )
         x = x + attended
         cross_weights = None
-        if encoder_states is not None:
+        if encoder_states is not None or encoder_memory is not None:
             attended, _, cross_weights = self.crossattention(
                 self.ln_cross_attn(x),
                 visible=encoder_visible,
                 encoder_states=encoder_states,
+                encoder_memory=encoder_memory,
                 head_mask=head_mask,
                 seed=None if seed is None else fold_in(seed, 3),
             )

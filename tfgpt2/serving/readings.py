@@ -105,7 +105,7 @@ def _program(generator: TextGenerator, function: Callable[..., Any], **static: i
     """Compiles a function of `tfgpt2.generation.scoring` for a generator's model."""
     compiled = generator.jit_compile_loop
     return tf.function(
-        functools.partial(function, generator.model, in_place=compiled, **static),
+        functools.partial(function, generator.model, **static),
         input_signature=[tf.TensorSpec([None, None], tf.int32)] * 2,
         jit_compile=compiled,
         autograph=False,
