@@ -182,7 +182,7 @@ def test_an_adapter_is_trained_merged_and_kept_beside(tmp_path):
     options = dict(n_layer=None, n_head=None, n_embd=None, n_positions=None, block_size=16)
     settings = toys.toy(tmp_path, model="shakespeare-tiny", tokenizer=None, lora_rank=2, steps=2,
                         eval_every=2, dtype="mixed_bfloat16", chunked_loss=True,
-                        gradient_checkpointing=True, **options)  # fmt: skip
+                        gradient_checkpointing=True, blockwise=True, **options)  # fmt: skip
     run = toys.run(settings)
     assert (tmp_path / "out/adapter/adapter_model.safetensors").exists()
     base = tfgpt2.TFGPT2LMHeadModel.from_pretrained("shakespeare-tiny")

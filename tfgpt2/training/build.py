@@ -25,11 +25,13 @@ def make_model(settings: TrainSettings, tokenizer: Any, dtype: str) -> TFGPT2LMH
     """
     s = settings
     if s.dropout is None:
-        dropout = {}
+        changes: dict[str, Any] = {}
     else:
-        dropout = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), float(s.dropout))
+        changes = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), float(s.dropout))
+    if s.blockwise:
+        changes["attn_implementation"] = "blockwise"
     if s.model:
-        model = TFGPT2LMHeadModel.from_pretrained(s.model, dtype=dtype, **dropout)
+        model = TFGPT2LMHeadModel.from_pretrained(s.model, dtype=dtype, **changes)
     else:
         shape = {name: getattr(s, name) for name in ("n_layer", "n_head", "n_embd", "n_positions")}
         ends = {"bos_token_id": tokenizer.eos_token_id, "eos_token_id": tokenizer.eos_token_id}
@@ -37,7 +39,7 @@ def make_model(settings: TrainSettings, tokenizer: Any, dtype: str) -> TFGPT2LMH
             vocab_size=tokenizer.vocab_size,
             **{name: value for name, value in shape.items() if value is not None},
             **{name: value for name, value in ends.items() if value is not None},
-            **dropout,
+            **changes,
         )
         model = TFGPT2LMHeadModel(config, dtype=dtype)
     if tokenizer.vocab_size > model.config.vocab_size:

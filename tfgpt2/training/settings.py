@@ -68,6 +68,7 @@ class TrainSettings:
     dtype: str = _field("float32", "float32, mixed_bfloat16, or auto: what is faster here.")
     chunked_loss: bool | None = _field(None, "Less memory for logits; when they are large.")
     gradient_checkpointing: bool = _field(False, "Less memory for activations, slower.")
+    blockwise: bool = _field(False, "Attention in blocks: less memory for long blocks.")
     label_smoothing: float = _field(0.0, "Share of the target spread over the vocabulary.")
     z_loss: float = _field(0.0, "Factor on the squared logarithm of the softmax's sum.")
     freeze: tuple[str, ...] = _field((), "Parts that do not train, such as wte or h.0-5.")
