@@ -153,7 +153,15 @@ IMPORTS = (
     ("ONNX Runtime", "onnxruntime", "import onnxruntime"),
 )
 
-SIZES = ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
+# The published shapes for `--sizes`: layers and width.
+SIZES = {
+    "gpt2": (12, 768),
+    "gpt2-medium": (24, 1024),
+    "gpt2-large": (36, 1280),
+    "gpt2-xl": (48, 1600),
+}
+SIZES_CASE = Case("sizes", "decode, batch 1, random weights of the published shapes", "decode",
+                  (("batch", 1), ("prompt", 32), ("new", 16)), 2, "ms/step")  # fmt: skip
 
 
 def chosen(wanted: list[str], *, short: bool) -> tuple[list[Row], list[Case]]:

@@ -51,6 +51,8 @@ class Results:
 
     def __init__(self, path: Path, *, resume: bool = False) -> None:
         self.path = path
+        if path.exists() and not resume:
+            path.replace(path.with_name("results.before.json"))  # nothing is lost by a new run
         self.data: dict[str, Any] = {"about": {}, "rates": [], "imports": {}, "rows": {},
                                      "cases": {}}  # fmt: skip
         if resume and path.exists():
@@ -175,10 +177,10 @@ class Comparison:
                 continue
             # What a case does not need goes to those that follow.
             share = now + 1.5 * (self.end - now) / (len(cases) - number)
-            self._case(case, taking, min(share, self.end))
+            self.measure(case, taking, min(share, self.end))
         return left_out
 
-    def _case(self, case: Case, rows: list[Row], end: float) -> None:
+    def measure(self, case: Case, rows: list[Row], end: float) -> None:
         """Warms all rows up, compares their tokens, and measures in rounds."""
         for row in rows:
             self.results.entry(case, row).clear()
@@ -285,12 +287,10 @@ def measure_imports(results: Results, rounds: int, usable: set[str]) -> None:
 def measure_sizes(results: Results, peers: Peers, rounds: int, note: Any = print) -> None:
     """Times decode steps of the published shapes, one process at a time."""
     for name in work.SIZES:
-        row = Row(f"tfgpt2 {name}", environments.OWN, "ours.py", name, (("decode", "decode"),))
-        case = Case(f"size-{name}", f"decode, batch 1, {name}'s shape", "decode",
-                    (("batch", 1), ("prompt", 32), ("new", 16)), 2, "ms/step")  # fmt: skip
-        Comparison(peers, results, rounds=rounds, end=time.monotonic(), note=note)._case(
-            case, [row], time.monotonic() + 60
-        )
+        row = Row(name, environments.OWN, "ours.py", name, (("decode", "decode"),))
+        end = time.monotonic() + 60
+        comparison = Comparison(peers, results, rounds=rounds, end=end, note=note)
+        comparison.measure(work.SIZES_CASE, [row], end)
         peers.close()  # the next one needs the memory
 
 
@@ -342,6 +342,8 @@ def main() -> None:
     folder = checkpoint.write(
         MODELS / name / "checkpoint", TINY if options.tiny else checkpoint.CONFIG
     )
+    if options.sizes:
+        options.output = options.output / "sizes"  # it stands beside the comparison
     results = Results(options.output / "results.json", resume=options.resume)
     results.data["about"] = about(options)
     rows, cases = work.chosen(options.only, short=options.short)

@@ -79,6 +79,8 @@ def ratio(data: dict[str, Any], case: str, row: str, base: str = BASELINE) -> fl
 
 def floor(data: dict[str, Any], case: str, row: str) -> float | None:
     """The least time of a case for the 124M shape, for a row's size of weights."""
+    if case == work.SIZES_CASE.name:
+        return _size_floor(data, row)
     known = {r.name: r for r in work.ROWS}.get(row)
     limits, about = rates(data), {c.name: c for c in work.CASES}.get(case)
     if limits is None or known is None or about is None or data["about"].get("mode") == "tiny":
@@ -92,6 +94,16 @@ def floor(data: dict[str, Any], case: str, row: str) -> float | None:
         columns = request["prompt"] + request["new"] / 2
         return roofline.step_floor(limits, request["batch"], columns, known.weight_bytes)
     return None
+
+
+def _size_floor(data: dict[str, Any], name: str) -> float | None:
+    """The least time of a step of a published shape, float32."""
+    limits, shape = rates(data), work.SIZES.get(name)
+    if limits is None or shape is None:
+        return None
+    layers, width = shape
+    sizes = {"n_layer": layers, "n_embd": width, "vocab_size": roofline.SHAPE["vocab_size"]}
+    return roofline.step_floor(limits, 1, 40, shape=sizes)
 
 
 def targets(data: dict[str, Any]) -> list[tuple[str, float, str, bool]]:

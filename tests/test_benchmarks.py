@@ -241,6 +241,31 @@ def test_nothing_measured_is_still_a_report(bench, tmp_path):
     assert not (tmp_path / "results.png").exists()
 
 
+def test_a_new_run_keeps_the_old_figures(bench, comparison, tmp_path):
+    run, rows, old, _ = comparison("plain", rounds=1)
+    run.run(rows, [case(bench)])
+    _, _, new, _ = comparison("plain")
+    new.save()
+    assert json.loads((tmp_path / "results.before.json").read_text()) == old.data
+    assert json.loads(new.path.read_text())["cases"] == {}
+
+
+def test_sizes_are_one_case_one_process_at_a_time(bench, comparison, monkeypatch):
+    run, _, results, _ = comparison("plain")
+    (run.peers.here / "ours.py").write_text(FAKE)
+    monkeypatch.setattr(bench.cases, "SIZES", {"gpt2": (12, 768), "gpt2-medium": (24, 1024)})
+    bench.compare.measure_sizes(results, run.peers, 2, note=lambda line: None)
+    found = results.data["cases"]["sizes"]["rows"]
+    assert {name: len(entry["values"]) for name, entry in found.items()} == {
+        "gpt2": 2,
+        "gpt2-medium": 2,
+    }
+    rates = bench.report.rates(results.data)
+    step = bench.roofline.step_floor(rates, 1, 40)
+    assert bench.report.floor(results.data, "sizes", "gpt2") == pytest.approx(step)
+    assert bench.report.floor(results.data, "sizes", "gpt2-medium") > 2 * step
+
+
 def test_the_floor_is_what_reading_the_weights_takes(bench):
     rates = bench.roofline.Rates(bandwidth=47.0, matmul=1e9)
     weights = 12 * 12 * 768**2 + 50257 * 768  # of the 124M shape, without positions and biases
