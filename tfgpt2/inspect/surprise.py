@@ -108,7 +108,7 @@ def surprise(
     check_top(top, model.config.vocab_size)
     ids = tokens.read(model, tokenizer, text, start_token=start_token)  # [T]
     mask = tf.ones([1, len(ids)], tf.int32)
-    found = token_scores(model, tf.constant(ids[None]), mask, top=top, in_place=False)
+    found = token_scores(model, tf.constant(ids[None]), mask, top=top)
     logprobs, ranks, top_ids, top_logprobs = (value[0].numpy() for value in found)
     likeliest = tokens.pieces(tokenizer, top_ids)
     rows = [tuple(likeliest[i : i + top]) for i in range(0, len(likeliest), top)]
