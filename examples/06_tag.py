@@ -68,10 +68,10 @@ def main(
     output: Annotated[Path, typer.Option(help="The model's directory; a version is made in it.")],
     data: Annotated[Path | None, typer.Option(help="JSON lines with words and labels.")] = None,
     model: str = "shakespeare-tiny",
-    rows: Annotated[int, typer.Option(help="Sentences to learn from.")] = 600,
+    rows: Annotated[int, typer.Option(help="Sentences to learn from.")] = 300,
     max_length: Annotated[int, typer.Option(help="Most tokens of a sentence.")] = 64,
     batch: int = 16,
-    epochs: int = 3,
+    epochs: int = 2,
     learning_rate: float = 3e-4,
     seed: int = 0,
 ) -> None:

@@ -74,10 +74,10 @@ def main(
     output: Annotated[Path, typer.Option(help="The model's directory; a version is made in it.")],
     data: Annotated[Path | None, typer.Option(help="JSON lines as SQuAD has them.")] = None,
     model: str = "shakespeare-tiny",
-    rows: Annotated[int, typer.Option(help="Questions to learn from.")] = 1200,
+    rows: Annotated[int, typer.Option(help="Questions to learn from.")] = 600,
     max_length: Annotated[int, typer.Option(help="Most tokens of question and text.")] = 96,
     batch: int = 16,
-    epochs: int = 3,
+    epochs: int = 2,
     learning_rate: float = 5e-4,
     seed: int = 0,
 ) -> None:

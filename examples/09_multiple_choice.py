@@ -63,11 +63,11 @@ def main(
     output: Annotated[Path, typer.Option(help="Directory for the checkpoint.")],
     data: Annotated[Path | None, typer.Option(help="JSON lines.")] = None,
     model: str = "shakespeare-tiny",
-    rows: Annotated[int, typer.Option(help="Rows to learn from.")] = 1200,
+    rows: Annotated[int, typer.Option(help="Rows to learn from.")] = 300,
     choices: Annotated[int, typer.Option(help="Choices of a made-up row.")] = 3,
     max_length: Annotated[int, typer.Option(help="Most tokens of a choice.")] = 64,
     batch: int = 8,
-    epochs: int = 3,
+    epochs: int = 2,
     learning_rate: float = 3e-4,
     seed: int = 0,
 ) -> None:
