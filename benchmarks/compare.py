@@ -38,7 +38,17 @@ from workers import PeerError, Worker
 HERE = Path(__file__).resolve().parent
 MODELS = HERE / ".models"
 LEAST_ROUNDS = 2
+SCARCE = 4.0  # GB: with less, programs that a case does not need are ended
 TINY = checkpoint.CONFIG | {"n_layer": 2, "n_embd": 64, "n_head": 4}
+
+
+def free_gigabytes() -> float:
+    """Memory that programs can still have; endless where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return float("inf")
+    return next((int(line.split()[1]) / 1e6 for line in lines if "MemAvailable" in line), 0.0)
 
 
 class Results:
@@ -72,10 +82,11 @@ class Results:
         )
         return found["rows"].setdefault(row.name, {"values": []})
 
-    def has(self, case: Case, row: Row) -> bool:
-        """Whether a row was measured in a case."""
+    def reached(self, case: Case, row: Row) -> bool:
+        """Whether a row was measured in a case, or failed."""
         rows = self.data["cases"].get(case.name, {}).get("rows", {})
-        return bool(rows.get(row.name, {}).get("values"))
+        found = rows.get(row.name, {})
+        return bool(found.get("values") or found.get("error"))
 
 
 class Peers:
@@ -140,11 +151,15 @@ class Peers:
         known |= {"version": hello["version"], "libraries_mb": hello["rss_mb"]}
         return worker
 
+    def keep(self, rows: Iterable[Row]) -> None:
+        """Ends the processes of all but some rows."""
+        kept = {row.worker for row in rows}
+        for key in [key for key in self._workers if key not in kept]:
+            self._workers.pop(key).close()
+
     def close(self) -> None:
         """Ends all processes."""
-        for worker in self._workers.values():
-            worker.close()
-        self._workers.clear()
+        self.keep([])
 
 
 class Comparison:
@@ -169,12 +184,14 @@ class Comparison:
         left_out = []
         for number, case in enumerate(cases):
             taking = [row for row in rows if case.takes(row)]
-            if all(self.results.has(case, row) for row in taking):
+            if all(self.results.reached(case, row) for row in taking):
                 continue  # of a run that is resumed
             now = time.monotonic()
             if now >= self.end:
                 left_out.append(case.name)
                 continue
+            later = [row for row in rows if any(c.takes(row) for c in cases[number:])]
+            self.peers.keep(taking if free_gigabytes() < SCARCE else later)
             # What a case does not need goes to those that follow.
             share = now + 1.5 * (self.end - now) / (len(cases) - number)
             self.measure(case, taking, min(share, self.end))

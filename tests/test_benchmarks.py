@@ -1,5 +1,6 @@
 """The driver of `make bench`, with peers that only pretend: rounds, failures, budget, report."""
 
+import dataclasses
 import json
 import subprocess
 import time
@@ -173,6 +174,23 @@ def test_a_peer_that_had_to_convert_is_started_anew(bench, comparison, tmp_path,
     assert results.data["cases"]["decode-1"]["rows"]["converts"]["values"]
 
 
+def test_programs_that_are_needed_no_more_are_ended(bench, comparison, monkeypatch):
+    run, rows, _, _ = comparison("plain", "slow", "again", rounds=1)
+    for variant, only in (("slow", "decode-1"), ("again", "decode-8")):
+        index = [row.variant for row in rows].index(variant)
+        rows[index] = dataclasses.replace(rows[index], cases=(only,))
+    alive = []
+    measure = run.measure
+
+    def look(case, taking, end):
+        measure(case, taking, end)
+        alive.append(sorted(variant for _, _, variant in run.peers._workers))
+
+    monkeypatch.setattr(run, "measure", look)
+    run.run(rows, [case(bench), case(bench, "decode-8"), case(bench, "decode-32")])
+    assert alive == [["plain", "slow"], ["again", "plain"], ["plain"]]
+
+
 def test_a_peer_that_does_not_answer_is_ended(bench, comparison):
     run, rows, results, _ = comparison("plain", "hangs", rounds=1, answer=3.0)
     run.run(rows, [case(bench)])
@@ -200,9 +218,9 @@ def test_when_time_is_over_cases_are_left_out_by_name(bench, comparison):
 
 
 def test_a_run_is_resumed_with_what_is_missing(bench, comparison):
-    run, rows, _, _ = comparison("plain", "slow", rounds=2)
+    run, rows, _, _ = comparison("plain", "slow", "wrong", rounds=2)
     run.run(rows, [case(bench)])
-    run, rows, results, notes = comparison("plain", "slow", rounds=4, resume=True)
+    run, rows, results, notes = comparison("plain", "slow", "wrong", rounds=4, resume=True)
     run.run(rows, [case(bench), case(bench, "decode-8")])
     found = results.data["cases"]
     assert len(found["decode-1"]["rows"]["slow"]["values"]) == 2
