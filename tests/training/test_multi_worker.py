@@ -95,6 +95,7 @@ def test_two_workers_train_as_one_and_survive_a_kill(tmp_path):
         np.testing.assert_allclose(first, second, atol=1e-4)
 
 
+@pytest.mark.long
 def test_two_replicas_train_as_one(tmp_path):
     # A process of its own: devices cannot be divided once TensorFlow has begun.
     program = """

@@ -17,7 +17,7 @@ from tfgpt2.training.settings import TrainSettings, read_yaml, write_yaml
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
-    settings = toys.toy(folder, steps=150, eval_every=50, dropout=0.0, log_every=5, n_embd=32)
+    settings = toys.toy(folder, steps=90, eval_every=30, dropout=0.0, log_every=5, n_embd=32)
     return folder, toys.run(settings)
 
 
@@ -27,11 +27,11 @@ def test_a_small_model_learns_and_loads(trained):
     assert {"loss.png", "log.jsonl", "training.json", "train.yaml", "last", "checkpoints"} <= {
         path.name for path in out.iterdir()
     }
-    assert report.steps == 150 and not report.stopped and report.path == out
+    assert report.steps == 90 and not report.stopped and report.path == out
     measured = [line["val_loss"] for line in toys.log_of(out) if "val_loss" in line]
     assert len(measured) == 3 and measured[-1] < measured[0] < 7
     assert report.val_loss == min(measured) == run.best.best
-    assert json.loads((out / "training.json").read_text())["report"]["steps"] == 150
+    assert json.loads((out / "training.json").read_text())["report"]["steps"] == 90
     assert (out / "loss.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     generator = tfgpt2.TextGenerator.from_pretrained(out)
     text = generator.generate("ANNA:\nWhat say you of the", temperature=0, max_new_tokens=2)
@@ -119,6 +119,7 @@ class Poison(keras.callbacks.Callback):
             weight.assign(tf.fill(weight.shape, float("nan")))
 
 
+@pytest.mark.long
 def test_nan_stops_says_where_and_keeps_the_last_good_checkpoint(tmp_path):
     settings = toys.toy(tmp_path, checkpoint_every=2)
     with pytest.raises(FloatingPointError, match="step 6 is nan.*step-00000004"):
@@ -136,7 +137,6 @@ def test_bad_texts_are_named(tmp_path):
     for name, kind, message in (
         ("empty.txt", ValueError, "empty"),
         ("latin.txt", ValueError, "not UTF-8"),
-        ("none*.txt", FileNotFoundError, "none"),
         ("short.txt", ValueError, "shorter than a block"),
         ("two.txt", ValueError, "held|hold|too few"),
     ):
@@ -178,6 +178,7 @@ def test_settings_survive_yaml_and_unknown_ones_are_named(tmp_path):
             read_yaml(tmp_path / "c.yaml")
 
 
+@pytest.mark.long
 def test_an_adapter_is_trained_merged_and_kept_beside(tmp_path):
     options = dict(n_layer=None, n_head=None, n_embd=None, n_positions=None, block_size=16)
     settings = toys.toy(tmp_path, model="shakespeare-tiny", tokenizer=None, lora_rank=2, steps=2,
@@ -196,6 +197,7 @@ def test_an_adapter_is_trained_merged_and_kept_beside(tmp_path):
     assert run.report.val_loss < 10
 
 
+@pytest.mark.long
 def test_without_validation_the_last_model_is_the_one(tmp_path):
     run = toys.run(toys.toy(tmp_path, validation_share=0.0, steps=2, document_mask=True, ema=0.5))
     assert run.report.val_loss is None and not (tmp_path / "out/last").exists()
@@ -206,6 +208,7 @@ def test_without_validation_the_last_model_is_the_one(tmp_path):
     assert read_log(tmp_path / "out/log.jsonl")[0]["step"] == 1
 
 
+@pytest.mark.long
 def test_texts_of_their_own_to_measure_on(tmp_path):
     toys.write_text(tmp_path / "held.txt", repeats=1)
     run = toys.run(toys.toy(tmp_path, validation=str(tmp_path / "held.txt"), steps=2))

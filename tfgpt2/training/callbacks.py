@@ -146,6 +146,8 @@ class SaveCheckpoint(StepCallback):
         every: Steps from one to the next.
         extra: Returns plain values to keep beside.
         write: False where another process writes.
+        measured: Says of a step whether something is measured after it. A checkpoint of such a
+            step is written when that is done, so that it is not lost; put this callback last.
     """
 
     def __init__(
@@ -155,14 +157,25 @@ class SaveCheckpoint(StepCallback):
         extra: Callable[[], Mapping[str, Any]] = dict,
         *,
         write: bool = True,
+        measured: Callable[[int], bool] = lambda step: False,
     ) -> None:
         super().__init__()
         self.checkpoints, self.every, self.extra, self.write = checkpoints, every, extra, write
+        self.measured = measured
         self.stop = False
         self._saved: int | None = None
 
     def at_step(self, step: int, batches: int, logs: Mapping[str, Any]) -> None:
         """Saves where it is time, and raises TrainingStopped where `stop` is set."""
+        if not self.measured(step):
+            self._save_or_stop(step)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Does so after a measurement."""
+        if self.measured(self.step):
+            self._save_or_stop(self.step)
+
+    def _save_or_stop(self, step: int) -> None:
         if step % self.every == 0 or self.stop:
             self.save(step)
         if self.stop:

@@ -243,8 +243,12 @@ class Trainer:
     def _fit(self, found: Found) -> Report:
         s, plan = self.settings, self.plan
         every = s.accumulate
+
+        def measured(step: int) -> bool:
+            return step % plan.eval_every == 0 or step == plan.steps
+
         saver = parts.SaveCheckpoint(self.checkpoints, plan.checkpoint_every, self._extra,
-                                     write=self.chief)  # fmt: skip
+                                     write=self.chief, measured=measured)  # fmt: skip
         self.best = parts.SaveBest(self._save_best, found.extra.get("best"))
         self.bar = ProgressBar(plan.steps, s.batch_size * plan.block * every, self.console)
         fits = segments(found.step, plan.steps, plan.eval_every)
