@@ -163,11 +163,13 @@ def case_table(data: dict[str, Any], name: str) -> Table:
     table.add_column("program")
     for column in columns:
         table.add_column(column, justify="right")
+    errors: list[str] = []
     order = sorted(case["rows"], key=lambda row: median(data, name, row) or float("inf"))
     for row in order:
         entry = case["rows"][row]
         if not entry["values"]:
-            table.add_row(row, "failed", entry.get("error", "")[:60])
+            table.add_row(row, "failed")
+            errors.append(f"{row}: {entry.get('error', 'stopped before its first figure')}")
             continue
         middle, least = median(data, name, row), floor(data, name, row)
         same = f"{entry['same_tokens']}/{entry['all_tokens']}" if "same_tokens" in entry else ""
@@ -183,6 +185,7 @@ def case_table(data: dict[str, Any], name: str) -> Table:
             same,
             style="bold" if row == BASELINE else None,
         )
+    table.caption, table.caption_justify = "\n".join(errors) or None, "left"
     return table
 
 
