@@ -197,3 +197,11 @@ def test_served_answers_are_the_live_ones(tmp_path):
     for prompt, text in zip(prompts, generator.generate(prompts, **settings), strict=True):
         assert f"\n{prompt}{text}" in output
     assert (tmp_path / "demo" / "1" / "saved_model.pb").exists()
+
+
+def test_the_table_of_examples_names_the_programs():
+    table = (EXAMPLES / "README.md").read_text(encoding="utf-8")
+    programs = {path.name for path in EXAMPLES.glob("[0-9]*.py")}
+    rows = re.findall(r"^\| (\d\d) \|", table, re.M)
+    assert sorted(rows) == sorted(name[:2] for name in programs)
+    assert set(re.findall(r"`(\d\d_\w+\.py)", table)) <= programs
