@@ -67,6 +67,7 @@ def test_tensorboard_has_scalars_and_samples(shown):
     assert len(samples) == 3 and all(text.startswith(b"ANNA:\n") for text in samples)
 
 
+@pytest.mark.long
 def test_samples_follow_the_weights(shown):
     out, run, _, _ = shown
     texts = []

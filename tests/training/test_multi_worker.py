@@ -14,6 +14,7 @@ import pytest
 import tensorflow as tf
 import train_toys as toys
 
+import tfgpt2
 from tfgpt2.training import strategies
 from tfgpt2.training.settings import write_yaml
 
@@ -147,3 +148,18 @@ def test_one_replica_is_left_as_it_is():
     strategies.prepare(model, tf.distribute.get_strategy())
     assert model.train_step == before
     strategies.agree(tf.distribute.get_strategy(), 3)
+
+
+@pytest.mark.long
+def test_the_example_trains_with_two_workers(tmp_path):
+    text = toys.write_text(tmp_path / "text.txt")
+    program = os.path.join(os.path.dirname(__file__), "../../examples/11_multi_worker.py")
+    done = subprocess.run(
+        [sys.executable, program, "--text", text, "--output", tmp_path / "out", "--steps", "3",
+         "--block-size", "16", "--batch", "4"],
+        capture_output=True, text=True, timeout=400, env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "worker 1: TF_CONFIG=" in done.stdout
+    assert tfgpt2.TextGenerator.from_pretrained(tmp_path / "out").model.config.n_layer == 6
+    assert len(toys.log_of(tmp_path / "out")) >= 1

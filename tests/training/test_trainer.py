@@ -9,7 +9,7 @@ import tensorflow as tf
 import train_toys as toys
 
 import tfgpt2
-from tfgpt2.training import corpus, recipes, trainer
+from tfgpt2.training import corpus, plan, recipes
 from tfgpt2.training.callbacks import read_log
 from tfgpt2.training.settings import TrainSettings, read_yaml, write_yaml
 
@@ -17,7 +17,7 @@ from tfgpt2.training.settings import TrainSettings, read_yaml, write_yaml
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
-    settings = toys.toy(folder, steps=90, eval_every=30, dropout=0.0, log_every=5, n_embd=32)
+    settings = toys.toy(folder, steps=75, eval_every=25, dropout=0.0, log_every=5, n_embd=32)
     return folder, toys.run(settings)
 
 
@@ -27,11 +27,11 @@ def test_a_small_model_learns_and_loads(trained):
     assert {"loss.png", "log.jsonl", "training.json", "train.yaml", "last", "checkpoints"} <= {
         path.name for path in out.iterdir()
     }
-    assert report.steps == 90 and not report.stopped and report.path == out
+    assert report.steps == 75 and not report.stopped and report.path == out
     measured = [line["val_loss"] for line in toys.log_of(out) if "val_loss" in line]
     assert len(measured) == 3 and measured[-1] < measured[0] < 7
     assert report.val_loss == min(measured) == run.best.best
-    assert json.loads((out / "training.json").read_text())["report"]["steps"] == 90
+    assert json.loads((out / "training.json").read_text())["report"]["steps"] == 75
     assert (out / "loss.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     generator = tfgpt2.TextGenerator.from_pretrained(out)
     text = generator.generate("ANNA:\nWhat say you of the", temperature=0, max_new_tokens=2)
@@ -76,7 +76,7 @@ def make_corpus(lengths):
     ],
 )
 def test_where_texts_are_cut(lengths, share, head):
-    first, second = trainer.split(make_corpus(lengths), share, 10)
+    first, second = plan.split(make_corpus(lengths), share, 10)
     if lengths == [50, 32, 18]:
         head = 80  # block border: 50 is farther than half a share
     assert len(first) == head and first.starts[-1] == head
@@ -91,7 +91,7 @@ def test_calls_of_fit_cover_every_step_once():
     for done, steps, every in ((0, 10, 10), (0, 25, 10), (7, 25, 10), (20, 25, 10), (25, 25, 10),
                                (3, 5, 10), (24, 50, 10)):  # fmt: skip
         seen = done
-        for fit in trainer.segments(done, steps, every):
+        for fit in plan.segments(done, steps, every):
             assert fit.first == seen and fit.epoch == seen // every
             seen += fit.epochs * fit.steps
         assert seen == steps
@@ -99,11 +99,11 @@ def test_calls_of_fit_cover_every_step_once():
 
 def test_the_plan_fills_in_what_is_left_open(tmp_path):
     text = make_corpus([1000])
-    plan = trainer.make_plan(toys.toy(tmp_path, steps=None, epochs=3, warmup=None, eval_every=None),
+    found = plan.make_plan(toys.toy(tmp_path, steps=None, epochs=3, warmup=None, eval_every=None),
                              16, text)  # fmt: skip
-    assert plan == (16, 15, 45, 15, 15, 2, pytest.approx(0.001))
-    plan = trainer.make_plan(toys.toy(tmp_path, steps=None, accumulate=3, floor=0.0), 16, text)
-    assert (plan.epoch, plan.steps, plan.floor) == (5, 5, 0.0)
+    assert found == (16, 15, 45, 15, 15, 2, pytest.approx(0.001))
+    found = plan.make_plan(toys.toy(tmp_path, steps=None, accumulate=3, floor=0.0), 16, text)
+    assert (found.epoch, found.steps, found.floor) == (5, 5, 0.0)
 
 
 class Poison(keras.callbacks.Callback):
@@ -213,3 +213,16 @@ def test_texts_of_their_own_to_measure_on(tmp_path):
     toys.write_text(tmp_path / "held.txt", repeats=1)
     run = toys.run(toys.toy(tmp_path, validation=str(tmp_path / "held.txt"), steps=2))
     assert len(run.held_out) < len(run.corpus) and run.report.val_loss > 0
+
+
+def test_batches_that_split_evenly(tmp_path):
+    assert plan.even_batch(31, 8, 1) == 8  # the last one may be smaller
+    for blocks in range(2, 40):
+        for replicas in (2, 3):
+            if blocks >= replicas:
+                batch = plan.even_batch(blocks, 8, replicas)
+                assert batch % replicas == 0 and blocks % batch < replicas
+    with pytest.raises(ValueError, match="each replica"):
+        plan.even_batch(1, 8, 2)
+    with pytest.raises(ValueError, match="multiple"):
+        plan.make_plan(toys.toy(tmp_path, batch_size=3), 16, make_corpus([1000]), replicas=2)
