@@ -40,8 +40,14 @@ def main() -> None:
     text = generator.generate("ROMEO:\n", max_new_tokens=8, seed=1)
     check(text == "For, then, that was dr", "sampling with a seed")
     folder = Path(tempfile.mkdtemp())
-    report = generator.export(folder / "1", signatures=["serving_default", "generate"], batch_sizes=[1], prompt_buckets=[32],
-                              output_buckets=[16], max_new_tokens=16)  # fmt: skip
+    report = generator.export(
+        folder / "1",
+        signatures=["serving_default", "generate"],
+        batch_sizes=[1],
+        prompt_buckets=[32],
+        output_buckets=[16],
+        max_new_tokens=16,
+    )
     check(report.checked, "export, compared with the live model by a clean process")
     config = tfgpt2.GPT2Config(n_layer=1, n_embd=8, n_head=2, vocab_size=20, n_positions=8)
     small = tfgpt2.TFGPT2LMHeadModel(config)
