@@ -120,7 +120,9 @@ def attend_seen(
     """
     batch, heads, length, size = tf.unstack(tf.shape(query))
     columns = tf.shape(key)[2]
-    block = tf.minimum(columns, BLOCK)
+    # Never the whole buffer: XLA would then fuse the write of the new columns into what reads
+    # them, and copy the buffer in each step.
+    block = tf.minimum((columns + 1) // 2, BLOCK)
     query = query * tf.cast(scale, query.dtype)
 
     def body(i: tf.Tensor, top: tf.Tensor, total: tf.Tensor, context: tf.Tensor) -> tuple:
