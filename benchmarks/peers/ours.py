@@ -62,8 +62,8 @@ class Ours(protocol.Peer):
         start = time.perf_counter()
         found = self._generators[room].generate("To be", details=True, **options)
         seconds = time.perf_counter() - start
-        if found.num_tokens != new:
-            raise ValueError(f"asked for {new} tokens, got {found.num_tokens}")
+        if len(found.token_ids) != new:
+            raise ValueError(f"asked for {new} tokens, got {len(found.token_ids)}")
         return {"seconds": seconds}
 
     def _generate(self, ids: np.ndarray, new: int, **how: Any) -> np.ndarray:
