@@ -33,22 +33,13 @@ import environments
 import report
 import roofline
 from cases import BASELINE, Case, Row
-from workers import PeerError, Worker
+from workers import PeerError, Worker, free_gigabytes
 
 HERE = Path(__file__).resolve().parent
 MODELS = HERE / ".models"
 LEAST_ROUNDS = 2
 SCARCE = 4.0  # GB: with less, programs that a case does not need are ended
 TINY = checkpoint.CONFIG | {"n_layer": 2, "n_embd": 64, "n_head": 4}
-
-
-def free_gigabytes() -> float:
-    """Memory that programs can still have; endless where the system does not say."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return float("inf")
-    return next((int(line.split()[1]) / 1e6 for line in lines if "MemAvailable" in line), 0.0)
 
 
 class Results:
@@ -149,6 +140,7 @@ class Peers:
             raise
         known = self.results.data["rows"].setdefault(row.name, {})
         known |= {"version": hello["version"], "libraries_mb": hello["rss_mb"]}
+        known.setdefault("import_seconds", hello.get("import_seconds"))
         return worker
 
     def keep(self, rows: Iterable[Row]) -> None:
@@ -192,19 +184,29 @@ class Comparison:
                 continue
             later = [row for row in rows if any(c.takes(row) for c in cases[number:])]
             self.peers.keep(taking if free_gigabytes() < SCARCE else later)
-            # What a case does not need goes to those that follow.
-            share = now + 1.5 * (self.end - now) / (len(cases) - number)
-            self.measure(case, taking, min(share, self.end))
+            self.measure(case, taking, 1.5 / (len(cases) - number))
         return left_out
 
-    def measure(self, case: Case, rows: list[Row], end: float) -> None:
-        """Warms all rows up, compares their tokens, and measures in rounds."""
+    def measure(self, case: Case, rows: list[Row], share: float) -> None:
+        """Warms all rows up, compares their tokens, and measures in rounds.
+
+        Args:
+            case: What to run.
+            rows: On whom.
+            share: Of the time that is left after warming up; what a case does not need goes to
+                those that follow.
+        """
         for row in rows:
-            self.results.entry(case, row).clear()
-            self.results.entry(case, row)["values"] = []
+            for measured in (case, case.base_is):
+                if measured is not None:
+                    entry = self.results.entry(measured, row)
+                    entry.clear()
+                    entry["values"] = []
         ready = [row for row in rows if self._warm_up(case, row)]
         self._compare(case, ready)
         self.results.save()
+        now = time.monotonic()
+        end = now + min(1.0, share) * (self.end - now)
         for number in range(self.rounds):
             if number >= LEAST_ROUNDS and time.monotonic() > end:
                 break
@@ -245,7 +247,9 @@ class Comparison:
         except PeerError as error:
             return self._failed(case, row, error)
         entry["values"].append(case.value(full["seconds"], base.get("seconds")))
-        entry.setdefault("seconds", []).append(full["seconds"])
+        if case.base_is is not None:
+            kept = self.results.entry(case.base_is, row)
+            kept["values"].append(base["seconds"] * 1e3)
         entry["compiled_again"] = entry.get("compiled_again", 0) + sum(
             answer.get("compiled", 0) for answer in (full, base)
         )
@@ -307,7 +311,7 @@ def measure_sizes(results: Results, peers: Peers, rounds: int, note: Any = print
         row = Row(name, environments.OWN, "ours.py", name, (("decode", "decode"),))
         end = time.monotonic() + 60
         comparison = Comparison(peers, results, rounds=rounds, end=end, note=note)
-        comparison.measure(work.SIZES_CASE, [row], end)
+        comparison.measure(work.SIZES_CASE, [row], 1.0)
         peers.close()  # the next one needs the memory
 
 
@@ -347,7 +351,7 @@ def read_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--no-imports", action="store_true", help="leave the import times out")
     parser.add_argument("--output", type=Path, default=HERE / "results")
     options = parser.parse_args(arguments)
-    options.minutes = options.minutes or (4 if options.short else 18)
+    options.minutes = options.minutes or (4.1 if options.short else 18)
     options.rounds = options.rounds or (3 if options.short else 7)
     return options
 
@@ -379,8 +383,8 @@ def main() -> None:
         if options.sizes:
             measure_sizes(results, peers, options.rounds, note)
         else:
-            if not (options.only or options.no_imports or results.data["imports"]):
-                measure_imports(results, 1 if options.short else 3, needed - set(failed))
+            if not (options.only or options.short or options.no_imports or results.data["imports"]):
+                measure_imports(results, 3, needed - set(failed))
                 note("imports")
             comparison = Comparison(peers, results, rounds=options.rounds,
                                     end=start + 60 * options.minutes, note=note)  # fmt: skip

@@ -82,7 +82,7 @@ def floor(data: dict[str, Any], case: str, row: str) -> float | None:
     if case == work.SIZES_CASE.name:
         return _size_floor(data, row)
     known = {r.name: r for r in work.ROWS}.get(row)
-    limits, about = rates(data), {c.name: c for c in work.CASES}.get(case)
+    limits, about = rates(data), {c.name: c for c in (*work.CASES, work.PREFILL_32)}.get(case)
     if limits is None or known is None or about is None or data["about"].get("mode") == "tiny":
         return None
     request = dict(about.request)
@@ -206,7 +206,7 @@ def start_table(data: dict[str, Any]) -> Table:
 def load_table(data: dict[str, Any]) -> Table:
     """Loading and memory of each program."""
     table = Table(title="loading the checkpoint, once; MB are 10^6 bytes", title_justify="left")
-    columns = ("program", "version", "load s", "libraries MB", "loaded MB", "peak MB")
+    columns = ("program", "version", "import s", "load s", "libraries MB", "loaded MB", "peak MB")
     for column in columns:
         table.add_column(column, justify="left" if column == "program" else "right")
     for name, found in data["rows"].items():
@@ -214,6 +214,7 @@ def load_table(data: dict[str, Any]) -> Table:
             table.add_row(
                 name,
                 found.get("version", ""),
+                _number(found.get("import_seconds")),
                 _number(found["load"]["seconds"]),
                 _number(found.get("libraries_mb"), 0),
                 _number(found["load"]["rss_mb"], 0),

@@ -14,6 +14,15 @@ from typing import Any
 LAST_LINES = 3  # of what a process printed before it ended
 
 
+def free_gigabytes() -> float:
+    """Memory that programs can still have; endless where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return float("inf")
+    return next((int(line.split()[1]) / 1e6 for line in lines if "MemAvailable" in line), 0.0)
+
+
 class PeerError(RuntimeError):
     """A peer could not do what it was asked."""
 

@@ -115,6 +115,8 @@ def test_a_step_is_what_longer_runs_take_more(bench, comparison):
     assert bench.report.ratio(results.data, "decode-1", "slow") == pytest.approx(2)
     assert found["slow"]["first_seconds"] == pytest.approx(0.1 + 64 * 0.020)
     assert results.data["rows"]["slow"]["peak_mb"] == 30
+    prefill = results.data["cases"]["prefill-32"]["rows"]["slow"]["values"]
+    assert prefill == pytest.approx([140.0] * 3)  # the run that is subtracted
     assert len(results.data["rates"]) == 3
     assert json.loads(results.path.read_text()) == results.data
 
@@ -182,8 +184,8 @@ def test_programs_that_are_needed_no_more_are_ended(bench, comparison, monkeypat
     alive = []
     measure = run.measure
 
-    def look(case, taking, end):
-        measure(case, taking, end)
+    def look(case, taking, share):
+        measure(case, taking, share)
         alive.append(sorted(variant for _, _, variant in run.peers._workers))
 
     monkeypatch.setattr(run, "measure", look)
@@ -320,6 +322,7 @@ def test_rows_and_cases_are_chosen_by_name(bench):
 
 def test_every_row_has_a_file_an_environment_and_known_cases(bench):
     names = {case.name for case in bench.cases.CASES}
+    assert len(names) == len(bench.cases.CASES) == 12
     for row in bench.cases.ROWS:
         assert (FOLDER / "peers" / row.file).is_file()
         known = {bench.environments.OWN, *bench.environments.ENVIRONMENTS}
