@@ -110,8 +110,11 @@ def constrain(
     """
     allowed = automaton.allow(scores, constraint, state, eos, remaining)
     dead = tf.reduce_max(allowed, axis=-1, keepdims=True) <= NEVER / 2  # [R, 1]
-    plain = automaton.allow(logits, constraint, state, eos, remaining)
-    return tf.where(dead, plain, allowed)
+    return tf.cond(
+        tf.reduce_any(dead),
+        lambda: tf.where(dead, automaton.allow(logits, constraint, state, eos, remaining), allowed),
+        lambda: allowed,
+    )
 
 
 def met(program: Program, ids: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
