@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -31,6 +32,7 @@ class Exported(protocol.Peer):
         self._path = self.folder.parent / f"export-{self.variant}" / stamp() / "1"
         if self._path.exists():
             return False
+        shutil.rmtree(self._path.parent.parent, ignore_errors=True)  # exports of older sources
         arguments = [self.folder, vocabulary(), self._path, self.variant]
         subprocess.run([sys.executable, "-c", EXPORT, *map(str, arguments)], check=True)
         return True
