@@ -141,15 +141,18 @@ def watched(
     if streamer is not None:
         streamer.put(prompt.ids.numpy()[prompt.mask.numpy() > 0][None])
     while True:
-        count = int(tf.reduce_max(state.count))
         if streamer is not None:
+            count = int(state.count[0])
             for token in state.tokens[0, sent:count].numpy():
                 streamer.put(token[None])
             sent = count
         late = time.monotonic() > end
-        if late or not bool(tf.reduce_any(state.reason == stopping.RUNNING)):
+        running = state.reason == stopping.RUNNING
+        if late or not bool(tf.reduce_any(running)):
             break
-        state = decoder.advance(program, prompt, request, state, tf.constant(count + step))
+        # Rows that have ended may be far ahead, where guesses were right.
+        most = tf.reduce_max(tf.where(running, state.count, 0))
+        state = decoder.advance(program, prompt, request, state, most + step)
     if streamer is not None:
         streamer.end()
     result = searches.best(loop.finish(state), program)
