@@ -22,7 +22,8 @@ model.compile("adamw")
 losses = model.fit(blocks, verbose=0).history["loss"]
 weights = hashlib.sha256(b"".join(np.asarray(w).tobytes() for w in model.weights)).hexdigest()
 generator = tfgpt2.TextGenerator(model, tokenizer)
-found = generator.generate(["To be", "KING"], max_new_tokens=16, temperature=1.0, seed=5, details=True)
+options = {"max_new_tokens": 16, "temperature": 1.0, "seed": 5, "details": True}
+found = generator.generate(["To be", "KING"], **options)
 print(json.dumps([losses, weights, [list(map(int, one.token_ids)) for one in found]]))
 """
 
