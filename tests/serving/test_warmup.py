@@ -50,6 +50,12 @@ def test_there_is_one_request_for_every_program(gen, records):
     assert sorted(others) == ["detokenize", "serving_default", "tokenize"]
 
 
+def test_serving_default_alone_is_warmed_up_itself(gen):
+    found = warmup.requests(gen, Options(names=("serving_default",), batch_sizes=SIZES))
+    shapes = [tuple(readings._read(gen, one.inputs["text"]).prompts.ids.shape) for one in found]
+    assert sorted(shapes) == sorted(product(SIZES, (16, 32, 64)))
+
+
 def test_writing_ends_after_a_token(records):
     """Otherwise a server would write hundreds of tokens for each shape before it is ready."""
     plain = toy_text.generator(jit_compile=False)

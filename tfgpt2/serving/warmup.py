@@ -62,7 +62,7 @@ def requests(generator: TextGenerator, options: Options) -> list[WarmUp]:
                     found.append(_continuation(generator, options, pieces, size, prompt, tokens))
         elif name == "detokenize":
             found.append(WarmUp(name, {"ids": tf.zeros([1, 1], tf.int32)}))
-        elif name in COMPILED and name != "serving_default":
+        elif name in COMPILED and not (name == "serving_default" and "generate" in options.names):
             for size, prompt in product(sizes, prompts):
                 found.append(WarmUp(name, {"text": _column(prompt, size)}))
         else:
