@@ -321,12 +321,11 @@ class Trainer:
         model = self.model
         if lora.adapter_names(model):
             lora.save_adapter(model, path / "adapter", base=self.settings.model)
-            lora.merge_adapter(model)
-        try:
-            TextGenerator(model, self.tokenizer).save_pretrained(path)
-        finally:
-            if lora.adapter_names(model):
-                lora.unmerge_adapter(model)
+            # Into a copy: merging would take the optimizer away from the model that trains on.
+            model = type(model).from_pretrained(self.settings.model)
+            lora.load_adapter(model, path / "adapter")
+            lora.unload_adapters(model, merge=True)
+        TextGenerator(model, self.tokenizer).save_pretrained(path)
 
     def _finish(self, stopped: bool) -> Report:
         steps = recipes.steps_of(self.model)
