@@ -195,9 +195,11 @@ def _layout(mask: np.ndarray, buckets: tuple[int, ...]) -> tuple[np.ndarray, int
 
 def _place(values: Any, order: np.ndarray, columns: int) -> tf.Tensor:
     """Puts `[B, P, ...]` in order and cuts or pads it on the left to `columns`."""
-    values = tf.gather(tf.convert_to_tensor(values), order, batch_dims=1)[:, -columns:]
-    room = [[0, 0], [columns - values.shape[1], 0], *[[0, 0]] * (values.shape.rank - 2)]
-    return tf.pad(values, room)
+    values = np.asarray(values)  # eager numbers: NumPy has less to do before it starts
+    order = order.reshape([*order.shape, *[1] * (values.ndim - 2)])
+    values = np.take_along_axis(values, order, axis=1)[:, -columns:]
+    room = [[0, 0], [columns - values.shape[1], 0], *[[0, 0]] * (values.ndim - 2)]
+    return tf.constant(np.pad(values, room))
 
 
 def _unpack(inputs: Any, input_ids: Any, attention_mask: Any) -> tuple[Any, Any]:

@@ -124,8 +124,14 @@ def eos_rows(config: GenerationConfig) -> tf.Tensor:
 
 def spread_rows(tree: Any, rows: tf.Tensor | int, texts: int = 1) -> Any:
     """Gives tensors with 1 or `B` rows `B * texts` rows, those of a prompt side by side."""
-    wide = _each(tree, lambda x: tf.broadcast_to(x, tf.concat([[rows], tf.shape(x)[1:]], axis=0)))
-    return repeat_rows(wide, texts) if texts > 1 else wide
+
+    def wide(x: tf.Tensor) -> tf.Tensor:
+        if x.shape[0] == rows:
+            return x
+        return tf.broadcast_to(x, tf.concat([[rows], tf.shape(x)[1:]], axis=0))
+
+    tree = _each(tree, wide)
+    return repeat_rows(tree, texts) if texts > 1 else tree
 
 
 def repeat_rows(tree: Any, texts: tf.Tensor | int) -> Any:
