@@ -13,11 +13,13 @@ from tfgpt2.config import GPT2Config
 from tfgpt2.modeling import activations
 from tfgpt2.modeling.attention import attend, attend_seen, merge_heads, split_heads
 from tfgpt2.modeling.blockwise import blockwise_attend
-from tfgpt2.modeling.int8 import Int8Matrix
+from tfgpt2.modeling.int8 import Int8Matrix, compiled
 
 # What a layer's keys and values go through before the query looks at them: it takes the new
 # keys and values [B, N, T, H] and returns all of them [B, N, S, H].
 Memory = Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+
+_PARTS = (8, 4, 2)  # of a kernel that one row is multiplied by; see `Conv1D.project_single`
 
 _reader: contextvars.ContextVar[Callable[..., tf.Tensor | None] | None] = contextvars.ContextVar(
     "initial weights", default=None
@@ -133,7 +135,8 @@ class Conv1D(Int8Matrix, GPT2Layer):
         """Float `[..., in]` -> `[..., out]`; `seed` is for an adapter's dropout, None is none."""
         # One flat matrix product: the kernels for rank 2 are the fast ones on every device.
         flat = tf.reshape(x, [-1, self.inputs])  # [B * T, in]
-        done = self.project(flat)  # [B * T, out]
+        single = x.shape[-2] == 1 and compiled()
+        done = self.project_single(flat) if single else self.project(flat)  # [B * T, out]
         if self.lora_kernel_a is not None:
             done += self._adapt(flat, seed)
         return tf.reshape(done, tf.concat([tf.shape(x)[:-1], [self.outputs]], 0))  # [..., out]
@@ -144,6 +147,26 @@ class Conv1D(Int8Matrix, GPT2Layer):
             done = self.multiply(flat) + tf.cast(self.bias, tf.float32)  # [R, out]
             return tf.cast(done, flat.dtype)
         return tf.nn.bias_add(tf.matmul(flat, self.weight), self.bias)
+
+    def project_single(self, flat: tf.Tensor) -> tf.Tensor:
+        """`project` where a step of decoding reads one token per row.
+
+        XLA gives the product of one row and a matrix to a single core. As a sum of products over
+        parts of the inputs it is a batch, which all cores share, and the kernel lies in memory
+        in that shape already.
+        """
+        most = next((n for n in _PARTS if self.inputs % n == 0), 1)
+        if self.is_int8 or most == 1:
+            return self.project(flat)
+        rows = tf.shape(flat)[0]
+        parts = tf.where(rows == 1, most, 1)  # known when compiled; more rows are fast as they are
+        split = tf.stack([parts, rows, self.inputs // parts])
+        # With one row or one part, these are the numbers in the same order.
+        x = tf.reshape(flat, split)  # [parts, R, in / parts]
+        kernel = tf.convert_to_tensor(self.weight)
+        kernel = tf.reshape(kernel, tf.stack([parts, self.inputs // parts, self.outputs]))
+        done = tf.reduce_sum(tf.matmul(x, kernel), axis=0)  # [R, out]
+        return tf.nn.bias_add(tf.ensure_shape(done, [flat.shape[0], self.outputs]), self.bias)
 
     def matrix_shape(self) -> tuple[int, int]:
         """Outputs and inputs."""
