@@ -1,6 +1,6 @@
 """Several devices and machines: which `tf.distribute` strategy, and what Keras needs to run on it.
 
-Keras 3.15 fails in three places with `MultiWorkerMirroredStrategy`; `prepare` mends them on the
+Keras 3.15 fails in two places with `MultiWorkerMirroredStrategy`; `prepare` mends them on the
 model that it is given. Batches are split by TensorFlow: each worker reads the whole batch and
 keeps its part, so that all of them together train on the batches of a single worker.
 """
