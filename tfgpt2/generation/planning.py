@@ -126,7 +126,7 @@ def spread_rows(tree: Any, rows: tf.Tensor | int, texts: int = 1) -> Any:
     """Gives tensors with 1 or `B` rows `B * texts` rows, those of a prompt side by side."""
 
     def wide(x: tf.Tensor) -> tf.Tensor:
-        if x.shape[0] == rows:
+        if isinstance(rows, int) and x.shape[0] == rows:
             return x
         return tf.broadcast_to(x, tf.concat([[rows], tf.shape(x)[1:]], axis=0))
 
