@@ -18,7 +18,9 @@ import tfgpt2
 SNAPSHOT = Path(__file__).with_name("public_api.txt")
 # Modules that users import by name, beside `tfgpt2` itself.
 MODULES = ("tfgpt2.outputs", "tfgpt2.serving", "tfgpt2.training.data", "tfgpt2.training.lora",
-           "tfgpt2.evaluation.perplexity", "tfgpt2.evaluation.cloze")  # fmt: skip
+           "tfgpt2.training.recipes", "tfgpt2.training.schedules", "tfgpt2.training.settings",
+           "tfgpt2.training.trainer", "tfgpt2.training.checkpoint", "tfgpt2.training.callbacks",
+           "tfgpt2.evaluation.perplexity", "tfgpt2.evaluation.cloze", "tfgpt2.inspect")  # fmt: skip
 
 
 def described(name, value):
