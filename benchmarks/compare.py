@@ -27,12 +27,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import cases as work
 import checkpoint
 import environments
+import programs as work
 import report
 import roofline
-from cases import BASELINE, Case, Row
+from programs import BASELINE, Case, Row
 from workers import PeerError, Worker, free_gigabytes
 
 HERE = Path(__file__).resolve().parent

@@ -11,9 +11,9 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-import cases as work
+import programs as work
 import roofline
-from cases import BASELINE
+from programs import BASELINE
 from rich.console import Console
 from rich.table import Table
 

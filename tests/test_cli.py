@@ -27,6 +27,7 @@ def program(*arguments, stdin=""):
     return subprocess.run(command, capture_output=True, text=True, input=stdin, timeout=300)
 
 
+@pytest.mark.long
 def test_generate_continues_a_prompt_and_repeats_with_a_seed(run):
     options = ("generate", "ROMEO:\n", "-n", "12", "--seed", "1")
     first = run(*options)

@@ -59,6 +59,7 @@ def rhymes(tmp_path_factory):
     return path
 
 
+@pytest.mark.long
 def test_fine_tuning_lowers_the_loss_on_held_out_text(small, rhymes, tmp_path):
     output = run(
         *("03_fine_tune_an_author.py", "--text", rhymes, "--output", tmp_path / "author"),
@@ -71,6 +72,7 @@ def test_fine_tuning_lowers_the_loss_on_held_out_text(small, rhymes, tmp_path):
     assert "hill" in author.generate("The cat and the dog", temperature=0, max_new_tokens=12)
 
 
+@pytest.mark.long
 def test_choices_are_learned_by_both_heads(small, tmp_path):
     rows = []
     for i in range(60):

@@ -107,6 +107,7 @@ def test_seeds(gen):
     assert gen.generate("abc", seed=2**63 - 1, **free) != gen.generate("abc", seed=2**62, **free)
 
 
+@pytest.mark.long
 def test_fresh_seeds_ignore_the_global_one(gen):
     text, texts = tf.constant(["abc"]), set()
     config = GenerationConfig(do_sample=True, max_new_tokens=12)
@@ -170,6 +171,7 @@ def test_long_prompts(gen):
         assert out[1].token_ids == same.token_ids
 
 
+@pytest.mark.long
 def test_a_prompt_beyond_the_largest_bucket_is_treated_as_too_long(gen):
     options = {"prompt_buckets": [8, 16], "jit_compile": False}
     small = TextGenerator(gen.model, gen.tokenizer, **options)

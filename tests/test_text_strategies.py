@@ -76,6 +76,7 @@ def test_several_texts(gen):
     assert nested[0] == [one.text for one in every] and len(nested[1]) == 4
 
 
+@pytest.mark.long
 def test_a_prefix_comes_before_every_prompt(parts, gen):
     options = NEW | {"repetition_penalty": 1.4, "temperature": [0.0, 1.0], "seed": 5}
     before = TextGenerator(*parts, jit_compile=False, prefix="é the ")

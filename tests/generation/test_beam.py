@@ -278,7 +278,7 @@ def check(found, expected):
 
 
 @pytest.mark.parametrize("name", [
-    pytest.param(name, marks=[] if i < 11 or i % 3 == 0 else pytest.mark.long)
+    pytest.param(name, marks=[] if i < 11 or i % 6 == 0 else pytest.mark.long)
     for i, name in enumerate(beam_cases.CASES)
 ])  # fmt: skip
 def test_texts_and_scores_equal_the_golden_file(build, name):
@@ -305,8 +305,9 @@ def trained(shared_data):
 
 
 @pytest.mark.parametrize(("beams", "power", "early", "compiled"), [
-    (2, 1.0, False, False), (4, 0.0, "never", True),
+    (2, 1.0, False, False),
     *(pytest.param(*one, marks=pytest.mark.long) for one in (
+        (4, 0.0, "never", True),
         (4, 1.0, True, True), (4, 2.0, False, True), (2, 0.7, "never", False),
         (2, -0.5, True, False),
     )),

@@ -65,7 +65,8 @@ def plain(model):
 
 
 @pytest.mark.parametrize(
-    "how", ["lookup", "stranger", pytest.param("itself", marks=pytest.mark.long)]
+    "how",
+    ["lookup", *(pytest.param(how, marks=pytest.mark.long) for how in ("stranger", "itself"))],
 )
 def test_texts_are_those_without_guesses(build, model, plain, how):
     """Greedy and drawn, with rows that agree with their guesses at different times.

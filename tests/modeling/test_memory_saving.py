@@ -51,6 +51,7 @@ def test_blockwise_model_equals_the_plain_one(changes):
     )
 
 
+@pytest.mark.long
 def test_blockwise_model_generates_the_same_tokens():
     plain, blockwise = twins(0.0)
     options = {"max_new_tokens": 6, "attention_mask": MASK}

@@ -81,6 +81,7 @@ def test_double_heads_read_choices_of_texts(tokenizer):
     np.testing.assert_allclose(out.mc_logits[0, 0], alone.mc_logits[0, 0], atol=1e-5)
 
 
+@pytest.mark.long
 def test_a_string_pipeline_trains_a_classifier(tokenizer):
     keras.utils.set_random_seed(0)
     model = build("ForSequenceClassification", num_labels=2, initializer_range=0.05)
@@ -142,6 +143,7 @@ print("equal")
 """
 
 
+@pytest.mark.long
 def test_two_replicas_train_like_one():
     done = subprocess.run([sys.executable, "-c", REPLICAS], capture_output=True, text=True)
     assert done.stdout.strip() == "equal", done.stderr[-2000:]

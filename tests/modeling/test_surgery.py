@@ -49,6 +49,7 @@ def test_random_new_tokens_differ_from_each_other(model):
     assert np.abs(rows[0] - rows[1]).max() > 1e-3
 
 
+@pytest.mark.long
 def test_a_resized_model_trains_and_generates(model):
     model.generate(IDS, max_new_tokens=2)
     model.compile("adam")

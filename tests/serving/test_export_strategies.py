@@ -40,6 +40,7 @@ def same(outputs, expected):
                 assert outputs["score"].numpy()[at] == pytest.approx(record.score, abs=1e-3)
 
 
+@pytest.mark.long
 def test_a_baked_prefix_is_a_prefix_before_every_prompt(parts, tmp_path):
     config = GenerationConfig(max_new_tokens=9)
     plain = TextGenerator(*parts, config, jit_compile=False)
@@ -123,6 +124,7 @@ def test_sampled_texts_with_their_likeliest_tokens(parts, tmp_path):
 
 
 @pytest.mark.parametrize("weights", [None, pytest.param("float16", marks=pytest.mark.long)])
+@pytest.mark.long
 def test_a_draft_model_changes_no_text(parts, tmp_path, weights):
     config = GenerationConfig(max_new_tokens=12, num_assistant_tokens=3)
     draft = toy_text.model(parts[1])

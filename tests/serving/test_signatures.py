@@ -124,6 +124,7 @@ def test_against_pytorch(bundled, torch_results):
             )
 
 
+@pytest.mark.long
 def test_batches_are_padded_or_run_in_parts(parts, plain):
     """0 to 7 rows, where the core sees 1 or 3: the answers are those of the plain functions."""
     texts = ["abc", "", "the er", "é😀", "a" * 200, "x", "\n\n"]

@@ -25,6 +25,7 @@ def test_openai_names(bundled, tmp_path):
     assert GPT2TokenizerFast.from_pretrained(tmp_path).encode(TEXT) == expected
 
 
+@pytest.mark.long
 def test_a_keras_hub_preset_is_a_text_generator(bundled, tmp_path):
     convert("shakespeare-tiny", tmp_path / "preset", to="keras_hub", progress=False)
     theirs = keras_hub.models.GPT2Tokenizer.from_preset(str(tmp_path / "preset"))

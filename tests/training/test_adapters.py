@@ -118,6 +118,7 @@ def test_our_adapters_load_into_peft(peft, base, targets, tmp_path):
     np.testing.assert_allclose(torch_logits(torch_model), model(IDS).logits, atol=2e-5)
 
 
+@pytest.mark.long
 def test_a_model_without_a_head(peft, base, tmp_path):
     model = ours(base, "TFGPT2Model")
     lora.enable_lora(model, 3, targets=("c_attn", "c_fc"))
