@@ -29,10 +29,10 @@ from typing import Any
 
 import checkpoint
 import environments
-import programs as work
+import lineup as work
 import report
 import roofline
-from programs import BASELINE, Case, Row
+from lineup import BASELINE, Case, Row
 from workers import PeerError, Worker, free_gigabytes
 
 HERE = Path(__file__).resolve().parent

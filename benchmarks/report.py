@@ -11,9 +11,9 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-import programs as work
+import lineup as work
 import roofline
-from programs import BASELINE
+from lineup import BASELINE
 from rich.console import Console
 from rich.table import Table
 

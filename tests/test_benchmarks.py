@@ -59,7 +59,7 @@ def bench(monkeypatch):
     monkeypatch.syspath_prepend(str(FOLDER))
     import compare
     import environments
-    import programs
+    import lineup
     import report
     import roofline
 
@@ -67,7 +67,7 @@ def bench(monkeypatch):
         pass
 
     modules = Modules()
-    modules.programs, modules.compare, modules.report = programs, compare, report
+    modules.lineup, modules.compare, modules.report = lineup, compare, report
     modules.environments, modules.roofline = environments, roofline
     rates = roofline.Rates(10.0, 100.0)
     monkeypatch.setattr(roofline, "measure", lambda **_: rates)  # it takes a second
@@ -86,9 +86,9 @@ def comparison(bench, tmp_path):
         peers = bench.compare.Peers(tmp_path, results, seconds=answer, here=tmp_path, count=count)
         made.append(peers)
         does = (("decode", "decode"), ("sample", "sample"))
-        names = [bench.programs.BASELINE, *variants[1:]]
+        names = [bench.lineup.BASELINE, *variants[1:]]
         rows = [
-            bench.programs.Row(name, bench.environments.OWN, "fake.py", variant, does)
+            bench.lineup.Row(name, bench.environments.OWN, "fake.py", variant, does)
             for name, variant in zip(names, variants, strict=True)
         ]
         notes = []
@@ -103,7 +103,7 @@ def comparison(bench, tmp_path):
 
 
 def case(bench, name="decode-1"):
-    return next(case for case in bench.programs.CASES if case.name == name)
+    return next(case for case in bench.lineup.CASES if case.name == name)
 
 
 def test_a_step_is_what_longer_runs_take_more(bench, comparison):
@@ -111,9 +111,7 @@ def test_a_step_is_what_longer_runs_take_more(bench, comparison):
     assert run.run(rows, [case(bench)]) == []
     found = results.data["cases"]["decode-1"]["rows"]
     assert found["slow"]["values"] == pytest.approx([20.0] * 3)
-    assert bench.report.median(results.data, "decode-1", bench.programs.BASELINE) == pytest.approx(
-        10
-    )
+    assert bench.report.median(results.data, "decode-1", bench.lineup.BASELINE) == pytest.approx(10)
     assert bench.report.ratio(results.data, "decode-1", "slow") == pytest.approx(2)
     assert found["slow"]["first_seconds"] == pytest.approx(0.1 + 64 * 0.020)
     assert results.data["rows"]["slow"]["peak_mb"] == 30
@@ -126,7 +124,7 @@ def test_a_step_is_what_longer_runs_take_more(bench, comparison):
 def test_a_whole_call_is_measured_where_nothing_is_subtracted(bench, comparison):
     run, rows, results, _ = comparison("plain", rounds=1)
     run.run(rows, [case(bench, "prefill-512")])
-    values = results.data["cases"]["prefill-512"]["rows"][bench.programs.BASELINE]["values"]
+    values = results.data["cases"]["prefill-512"]["rows"][bench.lineup.BASELINE]["values"]
     assert values == pytest.approx([120.0])
 
 
@@ -160,7 +158,7 @@ def test_a_peer_that_fails_is_left_out_and_the_others_go_on(bench, comparison):
     assert found["wrong"] == {"values": [], "error": "ValueError: no"}
     assert "ended with 7: " in found["dies"]["error"]
     assert "a library gave up" in found["dies"]["error"]
-    assert len(found["slow"]["values"]) == len(found[bench.programs.BASELINE]["values"]) == 3
+    assert len(found["slow"]["values"]) == len(found[bench.lineup.BASELINE]["values"]) == 3
     # A peer that died is started again for the next case.
     assert "first_seconds" in results.data["cases"]["decode-8"]["rows"]["dies"]
     assert any("wrong failed" in note for note in notes)
@@ -200,13 +198,13 @@ def test_a_peer_that_does_not_answer_is_ended(bench, comparison):
     run.run(rows, [case(bench)])
     found = results.data["cases"]["decode-1"]["rows"]
     assert found["hangs"]["error"] == "no answer in 3 s"
-    assert found[bench.programs.BASELINE]["values"]
+    assert found[bench.lineup.BASELINE]["values"]
 
 
 def test_a_peer_that_cannot_start_is_named(bench, comparison):
     run, rows, results, _ = comparison("plain", "slow", rounds=1)
     (run.peers.here / "broken.py").write_text("import there_is_no_such_library")
-    rows[1] = bench.programs.Row("broken", bench.environments.OWN, "broken.py", "x", rows[0].does)
+    rows[1] = bench.lineup.Row("broken", bench.environments.OWN, "broken.py", "x", rows[0].does)
     run.run(rows, [case(bench)])
     error = results.data["cases"]["decode-1"]["rows"]["broken"]["error"]
     assert "No module named 'there_is_no_such_library'" in error
@@ -217,7 +215,7 @@ def test_when_time_is_over_cases_are_left_out_by_name(bench, comparison):
     assert run.run(rows, [case(bench), case(bench, "decode-8")]) == ["decode-1", "decode-8"]
     run, rows, results, _ = comparison("plain", rounds=10**6, seconds=0.5)
     run.run(rows, [case(bench)])
-    values = results.data["cases"]["decode-1"]["rows"][bench.programs.BASELINE]["values"]
+    values = results.data["cases"]["decode-1"]["rows"][bench.lineup.BASELINE]["values"]
     assert bench.compare.LEAST_ROUNDS <= len(values) < 10**6
 
 
@@ -237,12 +235,12 @@ def test_programs_compiled_in_timed_calls_are_told(bench, comparison):
     run.run(rows, [case(bench)])
     found = results.data["cases"]["decode-1"]["rows"]
     assert found["again"]["compiled_again"] == 4
-    assert found[bench.programs.BASELINE]["compiled_again"] == 0
+    assert found[bench.lineup.BASELINE]["compiled_again"] == 0
 
 
 def test_the_report_is_a_table_a_text_and_a_plot(bench, comparison, tmp_path, capsys):
     run, rows, results, _ = comparison("plain", "slow", "wrong")
-    rows[1] = bench.programs.Row("KerasHub TF, XLA", rows[1].environment, "fake.py", "slow",
+    rows[1] = bench.lineup.Row("KerasHub TF, XLA", rows[1].environment, "fake.py", "slow",
                               rows[1].does)  # fmt: skip
     run.run(rows, [case(bench), case(bench, "decode-8"), case(bench, "sample-8")])
     results.data["imports"] = {"tensorflow": [3.0, 3.2], "tfgpt2": [3.5, 3.6]}
@@ -275,7 +273,7 @@ def test_a_new_run_keeps_the_old_figures(bench, comparison, tmp_path):
 def test_sizes_are_one_case_one_process_at_a_time(bench, comparison, monkeypatch):
     run, _, results, _ = comparison("plain")
     (run.peers.here / "ours.py").write_text(FAKE)
-    monkeypatch.setattr(bench.programs, "SIZES", {"gpt2": (12, 768), "gpt2-medium": (24, 1024)})
+    monkeypatch.setattr(bench.lineup, "SIZES", {"gpt2": (12, 768), "gpt2-medium": (24, 1024)})
     bench.compare.measure_sizes(results, run.peers, 2, note=lambda line: None)
     found = results.data["cases"]["sizes"]["rows"]
     assert {name: len(entry["values"]) for name, entry in found.items()} == {
@@ -313,24 +311,24 @@ def test_rates_are_measured(monkeypatch):
 
 
 def test_rows_and_cases_are_chosen_by_name(bench):
-    rows, cases = bench.programs.chosen(["decode-8", "llama"], short=False)
+    rows, cases = bench.lineup.chosen(["decode-8", "llama"], short=False)
     assert [case.name for case in cases] == ["decode-8"]
     assert [row.name for row in rows] == ["llama.cpp float32", "llama.cpp Q8_0"]
-    rows, cases = bench.programs.chosen([], short=True)
+    rows, cases = bench.lineup.chosen([], short=True)
     assert all(row.short for row in rows) and all(case.short for case in cases)
     with pytest.raises(ValueError, match="no such program or case"):
-        bench.programs.chosen(["jax"], short=False)
+        bench.lineup.chosen(["jax"], short=False)
 
 
 def test_every_row_has_a_file_an_environment_and_known_cases(bench):
-    names = {case.name for case in bench.programs.CASES}
-    assert len(names) == len(bench.programs.CASES) == 12
-    for row in bench.programs.ROWS:
+    names = {case.name for case in bench.lineup.CASES}
+    assert len(names) == len(bench.lineup.CASES) == 12
+    for row in bench.lineup.ROWS:
         assert (FOLDER / "peers" / row.file).is_file()
         known = {bench.environments.OWN, *bench.environments.ENVIRONMENTS}
         assert row.environment in known
         assert set(row.cases) <= names
-    rows = {row.name for row in bench.programs.ROWS}
+    rows = {row.name for row in bench.lineup.ROWS}
     for name, slow, fast, _, _ in bench.report.TARGETS:
         assert name in names and {slow, fast} <= rows
 

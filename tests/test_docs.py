@@ -34,7 +34,7 @@ PAGES = {
     for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 }
 # What the default suite runs; the rest are the long ones' (`make docs-test`).
-QUICK = ("docs/index.md", "docs/explanations/tokenizer.md", "docs/explanations/random-numbers.md")
+QUICK = ("docs/index.md", "docs/explanations/tokenizer.md")
 OWN_PROCESS = "<!-- own process -->"
 ADDRESS = "http://127.0.0.1:8501"
 _FENCE = re.compile(

@@ -206,6 +206,7 @@ def random_options(random):
             "stop": chosen}  # fmt: skip
 
 
+@pytest.mark.long
 def test_pieces_joined_are_the_whole(gen):
     random, reasons, several = np.random.RandomState(0), set(), 0
     for case in range(60):

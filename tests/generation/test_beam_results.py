@@ -83,6 +83,7 @@ def test_beam_indices_equal_pytorch(build, name):
     ("two_ends", beam_batches.graph),
     pytest.param("two_ends", beam_batches.jit, marks=pytest.mark.long),
 ])  # fmt: skip
+@pytest.mark.long
 def test_a_stop_string_ends_a_text_as_in_pytorch(build, name, run_as):
     free = ours(build, name)
     text = bytes(97 + token for token in free.tokens[0, 0, : free.count[0, 0]])

@@ -102,6 +102,7 @@ def too_large(counts, expected):
 @pytest.mark.parametrize("how", [
     "draft", *(pytest.param(how, marks=pytest.mark.long) for how in ("plain", "lookup"))
 ])  # fmt: skip
+@pytest.mark.long
 def test_draws_have_the_models_distribution(build, model, how):
     """Two tokens of 6000 rows against the exact distribution of pairs.
 

@@ -12,7 +12,9 @@ SHAPE = {"vocab_size": 50, "n_positions": 40, "n_embd": 32, "n_layer": 3, "n_hea
 IDS = np.random.default_rng(0).integers(0, 50, (2, 9))
 
 
-@pytest.fixture(params=[True, False], ids=["tied", "untied"])
+@pytest.fixture(params=[
+    pytest.param(True, id="tied"), pytest.param(False, id="untied", marks=pytest.mark.long)
+])  # fmt: skip
 def model(request):
     config = GPT2Config(**SHAPE, tie_word_embeddings=request.param, initializer_range=0.2,
                         bos_token_id=1, eos_token_id=1)  # fmt: skip

@@ -190,6 +190,7 @@ def test_several_adapters_switch_and_keep_what_they_learn():
     assert lora.adapter_names(model) == [] and len(model.trainable_weights) == len(model.weights)
 
 
+@pytest.mark.long
 def test_generation_uses_the_adapter_and_follows_a_switch():
     model = make()
     lora.enable_lora(model, 4, targets=("c_attn", "c_proj", "c_fc"))
