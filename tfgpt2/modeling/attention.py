@@ -148,5 +148,4 @@ def attend_seen(
     start = (tf.constant(0), narrow + MASKED, narrow, tf.zeros([batch, heads, length, size]))
     blocks = (seen + block - 1) // block
     _, _, total, context = tf.while_loop(lambda i, *_: i < blocks, body, start)
-    context = tf.ensure_shape(tf.cast(context / total, value.dtype), query.shape)
-    return context
+    return tf.ensure_shape(tf.cast(context / total, value.dtype), query.shape)
