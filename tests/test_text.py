@@ -230,6 +230,7 @@ def test_pieces_joined_are_the_whole(gen):
     assert reasons >= {"length", "stop"} and several > 10
 
 
+@pytest.mark.long
 def test_a_compiled_stream(compiled, gen):
     options = {"max_new_tokens": 15, "temperature": 1.0, "seed": 4}
     assert "".join(compiled.stream("abc", **options)) == gen.generate("abc", **options)

@@ -332,6 +332,7 @@ def test_a_trained_model_equals_pytorch(trained, figure, beams, power, early, co
     figure("beam search on slm4096: difference of scores from PyTorch", error)
 
 
+@pytest.mark.long
 def test_results_in_full(model):
     prompts, beams = [[1, 2, 3], [4, 5, 6]], {"num_beams": 4, "num_return_sequences": 3}
     options = {"max_new_tokens": [7, 2], "eos_token_id": None, "jit_compile": False} | beams

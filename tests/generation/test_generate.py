@@ -42,7 +42,9 @@ def test_greedy_equals_pytorch(name):
     assert found == GOLDEN["sequences"][name]
 
 
-@pytest.mark.parametrize("which", ["slm4096", "shakespeare-tiny"])
+@pytest.mark.parametrize(
+    "which", ["slm4096", pytest.param("shakespeare-tiny", marks=pytest.mark.long)]
+)
 def test_trained_models_equal_pytorch(which, request):
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")

@@ -103,7 +103,9 @@ def test_predict_joins_batches():
     np.testing.assert_allclose(out["logits"], model(IDS).logits, atol=1e-5)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "mixed_float16"])
+@pytest.mark.parametrize(
+    "dtype", ["float32", pytest.param("mixed_float16", marks=pytest.mark.long)]
+)
 def test_compiled_model_survives_a_keras_file(tmp_path, dtype):
     model = TFGPT2LMHeadModel(GPT2Config(**(cases.BASE | QUIET)), dtype=dtype)
     model.compile(keras.optimizers.Adam(0.01))

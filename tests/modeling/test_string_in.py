@@ -57,7 +57,9 @@ def test_functional_model_equals_the_parts_and_survives_its_file(head, tokenizer
     np.testing.assert_allclose(again(tf.constant(TEXTS)), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("head", ["ForSequenceClassification", "LMHeadModel"])
+@pytest.mark.parametrize(
+    "head", [pytest.param("ForSequenceClassification", marks=pytest.mark.long), "LMHeadModel"]
+)
 def test_export_runs_without_this_package(head, tokenizer, tmp_path):
     model = build(head)
     text = keras.Input((), dtype="string")

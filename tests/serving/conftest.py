@@ -10,6 +10,7 @@ import threading
 import time
 from pathlib import Path
 
+import filelock
 import pytest
 
 START_SECONDS = 120  # other processes may use the machine
@@ -24,9 +25,14 @@ def exported(tmp_path_factory) -> Path:
     from tfgpt2.serving.export import export
     from tfgpt2.text import TextGenerator
 
-    base = tmp_path_factory.mktemp("saved_models") / "shakespeare-tiny"
-    generator = TextGenerator.from_pretrained("shakespeare-tiny")
-    export(generator, base / "1", jit_compile=False, check=False)
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent  # the folder of all workers: whoever comes first makes it
+    base = root / "saved_models" / "shakespeare-tiny"
+    with filelock.FileLock(root / "saved_models.lock"):
+        if not base.exists():
+            generator = TextGenerator.from_pretrained("shakespeare-tiny")
+            export(generator, base / "1", jit_compile=False, check=False)
     return base
 
 

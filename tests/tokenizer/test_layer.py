@@ -313,6 +313,7 @@ def in_a_clean_process(path):
     return done.stdout.splitlines()
 
 
+@pytest.mark.long
 def test_keras_export_runs_without_this_package(toy, tmp_path):
     text = keras.Input((), dtype="string", name="text")
     keras.Model(text, toy(text)).export(str(tmp_path / "1"), verbose=False)
