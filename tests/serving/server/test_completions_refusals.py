@@ -1,0 +1,56 @@
+"""What `/v1/completions` says of exports that cannot answer it: one error, and why."""
+
+import httpx
+import pytest
+import toy_text
+
+from tfgpt2 import GenerationConfig
+
+pytestmark = pytest.mark.long
+
+EXPORTS = {
+    "beams": ({"num_beams": 2}, ("generate", "tokenize", "detokenize")),
+    "several": ({"num_return_sequences": 2, "do_sample": True}, ("generate",)),
+    "alone": ({}, ("generate",)),
+    "scores": ({}, ("score",)),
+}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    base = tmp_path_factory.mktemp("refusals")
+    for name, (settings, signatures) in EXPORTS.items():
+        config = GenerationConfig(max_new_tokens=4, **settings)
+        generator = toy_text.generator(generation_config=config, jit_compile=False)
+        generator.export(
+            base / name / "1", jit_compile=False, check=False, signatures=[*signatures]
+        )
+    return base
+
+
+@pytest.mark.parametrize(
+    ("name", "asked", "param", "words"),
+    [
+        ("beams", {"stream": True}, "stream", "search with beams does not stream"),
+        ("several", {}, "model", "several texts for each prompt"),
+        ("alone", {"stream": True}, "stream", "`stream` needs the signature `tokenize`"),
+        ("alone", {"echo": True, "logprobs": 1}, None, "signature"),
+        ("scores", {}, "model", "`model` needs the signature `generate`"),
+    ],
+)
+def test_an_export_that_cannot(folders, start_server, name, asked, param, words):
+    server = start_server(folders / name)
+    body = {"model": name, "prompt": "the", "max_tokens": 3} | asked
+    answer = httpx.post(f"{server.url}/v1/completions", json=body, timeout=120)
+    error = answer.json()["error"]
+    assert answer.status_code == 400 and words in error["message"]
+    assert param is None or error["param"] == param
+
+
+def test_what_it_can_it_does(folders, start_server):
+    """The same exports answer what does not ask too much of them."""
+    for name in ("beams", "alone"):
+        server = start_server(folders / name)
+        body = {"model": name, "prompt": "the", "max_tokens": 3}
+        answer = httpx.post(f"{server.url}/v1/completions", json=body, timeout=120).json()
+        assert answer["usage"]["completion_tokens"] == 3
