@@ -137,9 +137,14 @@ def test_the_bundled_model_compiled(tmp_path):
     assert report.checked and files.compiled(report.path)
     generator.model.quantize("int8")
     assert stored_bytes(report.path) <= 1.05 * expected_bytes(generator.model) + 20_000 < 0.3 * wide
-    live = TextGenerator(generator.model, generator.tokenizer)
-    expected = live.generate(prompts, temperature=0.0, max_new_tokens=16)
     loaded = tf.saved_model.load(report.path)
     found = loaded.generate(tf.constant(prompts), temperature=tf.constant([0.0]),
-                            max_new_tokens=tf.constant([16]))["text"]  # fmt: skip
-    assert [text.decode() for text in found.numpy()] == expected
+                            max_new_tokens=tf.constant([16]))["token_ids"].numpy()  # fmt: skip
+    tokens, gaps = generator.tokenizer, []
+    for prompt, new in zip(prompts, found, strict=True):
+        ids = np.concatenate([tokens.tokenize(prompt).numpy(), new])[None]  # [1, P + 16]
+        logits = generator.model(ids).logits.numpy()[0, -17:-1]  # [16, V]
+        gaps.append(logits.max(-1) - logits[np.arange(16), new])
+    # The last bit of a float32 sum can move a rounded input by a whole step, so two tokens that
+    # are as likely as each other (0.011 nats apart, seen once) may change places.
+    assert np.max(gaps) < 0.03 and np.mean(np.array(gaps) == 0) > 0.9
