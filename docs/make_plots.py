@@ -1,4 +1,4 @@
-"""Makes the pictures of docs/inspect.md with the bundled model.
+"""Makes the pictures of docs/inspect.md, and README's loss curve, of the bundled model.
 
 Needs matplotlib, selenium and Debian's chromium and chromium-driver:
 
@@ -7,6 +7,7 @@ Needs matplotlib, selenium and Debian's chromium and chromium-driver:
 
 from __future__ import annotations
 
+import json
 import tempfile
 from pathlib import Path
 
@@ -14,8 +15,10 @@ from make_screenshots import FOLDER, browser
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 
+import tfgpt2
 from tfgpt2 import TFGPT2LMHeadModel, TFGPT2Tokenizer
 from tfgpt2.inspect import attention_maps, surprise
+from tfgpt2.training.display import draw_losses
 
 TEXT = """ROMEO:
 If I profane with my unworthiest hand
@@ -24,8 +27,19 @@ My lips, two blushing pilgrims, ready stand
 To smooth that rough touch with a tender kiss."""
 
 
+def loss_curve() -> Path:
+    """Draws the losses that the training of the bundled model left in `training.json`."""
+    asset = Path(tfgpt2.__file__).parent / "assets" / "shakespeare-tiny" / "training.json"
+    history = json.loads(asset.read_text())["history"]
+    pairs = zip(history["loss"], history["val_loss"], strict=True)
+    lines = [{"step": 100 * i, "loss": a, "val_loss": b} for i, (a, b) in enumerate(pairs, 1)]
+    draw_losses(lines, FOLDER / "training-loss.png")
+    return FOLDER / "training-loss.png"
+
+
 def main() -> None:
-    """Draws one picture, and photographs one page."""
+    """Draws two pictures, and photographs one page."""
+    print(loss_curve())
     model = TFGPT2LMHeadModel.from_pretrained("shakespeare-tiny")
     tokenizer = TFGPT2Tokenizer.from_pretrained("shakespeare-tiny")
     print(attention_maps(model, tokenizer, TEXT).save(FOLDER / "inspect-attention.png", dpi=72))

@@ -128,9 +128,9 @@ json_values = st.recursive(
 
 @given(st.dictionaries(st.text(), json_values, max_size=5))
 def test_any_foreign_keys_survive(foreign):
-    from tfgpt2.config import _ALIASES, _FIELDS
+    from tfgpt2.config_fields import ALIASES, FIELDS
 
-    known = {*_FIELDS, *_ALIASES, "num_labels", "model_type", "_attn_implementation"}
+    known = {*FIELDS, *ALIASES, "num_labels", "model_type", "_attn_implementation"}
     foreign = {key: value for key, value in foreign.items() if key not in known}
     config = GPT2Config.from_dict(foreign)
     written = json.loads(config.to_json_string())

@@ -39,7 +39,8 @@ ALLOWED = {
     "tfgpt2.version": (),
     "tfgpt2.outputs": (),
     # The late import is `GPT2Config.from_pretrained` looking its file up.
-    "tfgpt2.config": ("tfgpt2.checkpoints.hub",),
+    "tfgpt2.config": ("tfgpt2.checkpoints.hub", "tfgpt2.config_fields"),
+    "tfgpt2.config_fields": (),
     # Inside `modeling`, see LEVELS, too.
     "tfgpt2.modeling.pretrained": (
         "tfgpt2.config", "tfgpt2.outputs", "tfgpt2.modeling.",
@@ -49,6 +50,7 @@ ALLOWED = {
         "tfgpt2.config", "tfgpt2.outputs", "tfgpt2.modeling.", "tfgpt2.generation.",
     ),
     "tfgpt2.modeling.task_heads": ("tfgpt2.config", "tfgpt2.outputs", "tfgpt2.modeling."),
+    "tfgpt2.modeling.double_heads": ("tfgpt2.config", "tfgpt2.outputs", "tfgpt2.modeling."),
     "tfgpt2.modeling.attention": ("tfgpt2.modeling.",),
     "tfgpt2.modeling.activations": ("tfgpt2.modeling.",),
     "tfgpt2.modeling.cache": ("tfgpt2.modeling.",),
@@ -87,7 +89,10 @@ ALLOWED = {
 }  # fmt: skip
 OPEN = ("tfgpt2.errors", "tfgpt2.version")
 # Arrows inside `modeling` point down, through modules that are not named too.
-LEVELS = {"attention": 0, "cache": 0, "layers": 1, "backbone": 2, "pretrained": 3, "heads": 4}
+LEVELS = {
+    "attention": 0, "cache": 0, "layers": 1, "blocks": 2, "backbone": 3, "pretrained": 4,
+    "heads": 5, "task_heads": 6, "double_heads": 6,
+}  # fmt: skip
 
 
 def rule(module: str) -> tuple[str, ...] | None:

@@ -24,7 +24,7 @@ _PUBLIC = {
     # models
     "TFGPT2Model": "tfgpt2.modeling.heads",
     "TFGPT2LMHeadModel": "tfgpt2.modeling.heads",
-    "TFGPT2DoubleHeadsModel": "tfgpt2.modeling.task_heads",
+    "TFGPT2DoubleHeadsModel": "tfgpt2.modeling.double_heads",
     "TFGPT2ForSequenceClassification": "tfgpt2.modeling.task_heads",
     "TFGPT2ForTokenClassification": "tfgpt2.modeling.task_heads",
     "TFGPT2ForQuestionAnswering": "tfgpt2.modeling.task_heads",
@@ -70,7 +70,8 @@ _require_tensorflow_backend()
 
 def _register_keras_classes() -> None:
     """Imports the modules whose classes `keras.models.load_model` must find by name."""
-    for module in ("tfgpt2.tokenizer.layer", "tfgpt2.modeling.task_heads", "tfgpt2.text"):
+    heads = ("tfgpt2.modeling.double_heads", "tfgpt2.modeling.task_heads")
+    for module in ("tfgpt2.tokenizer.layer", *heads, "tfgpt2.text"):
         importlib.import_module(module)
 
 

@@ -5,137 +5,14 @@ from __future__ import annotations
 import copy
 import json
 import os
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from tfgpt2.config_fields import ALIASES, ATTENTION_IMPLEMENTATIONS, FIELDS, GPT2_FIELDS, is_int
 from tfgpt2.errors import explain, nearest
 
 CONFIG_NAME = "config.json"
-
-
-class _Field(NamedTuple):
-    """One configuration field: what it is when left out, and which values it takes."""
-
-    default: Any
-    accepts: Callable[[Any], bool]
-    expected: str
-
-
-def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_real(value: Any) -> bool:
-    # Compared and not `math.isfinite`: that overflows on the huge integers JSON can hold.
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return number and abs(value) <= sys.float_info.max
-
-
-def _is_size(value: Any) -> bool:
-    return _is_int(value) and 0 < value < 2**31  # TensorFlow counts rows and columns in int32
-
-
-def _size(default: int) -> _Field:
-    return _Field(default, _is_size, "a positive integer below 2**31")
-
-
-def _rate(default: float) -> _Field:
-    return _Field(default, lambda v: _is_real(v) and 0 <= v < 1, "a number in [0, 1)")
-
-
-def _flag(default: bool) -> _Field:
-    return _Field(default, lambda v: isinstance(v, bool), "True or False")
-
-
-def _optional(kind: type | tuple[type, ...], name: str, default: Any = None) -> _Field:
-    return _Field(default, lambda v: v is None or isinstance(v, kind), f"{name} or None")
-
-
-def _token(default: int | None = None) -> _Field:
-    return _Field(
-        default, lambda v: v is None or (_is_int(v) and v >= 0), "a token id (0 or more) or None"
-    )
-
-
-def _is_eos(value: Any) -> bool:
-    ids = value if isinstance(value, (list, tuple)) else [value]
-    return value is None or (len(ids) > 0 and all(_is_int(i) and i >= 0 for i in ids))
-
-
-def _is_pruning(value: Any) -> bool:
-    return isinstance(value, Mapping) and all(
-        str(block).isdigit() and isinstance(heads, (list, tuple)) and all(map(_is_int, heads))
-        for block, heads in value.items()
-    )
-
-
-_SUMMARY_TYPES = ("last", "first", "mean", "cls_index", "attn")
-_PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
-ATTENTION_IMPLEMENTATIONS = ("eager", "blockwise")
-
-# The order is the order of transformers' signature, so positional arguments keep their meaning.
-_GPT2_FIELDS: dict[str, _Field] = {
-    "vocab_size": _size(50257),
-    "n_positions": _size(1024),
-    "n_embd": _size(768),
-    "n_layer": _size(12),
-    "n_head": _size(12),
-    "n_inner": _Field(
-        None, lambda v: v is None or _is_size(v), "a positive integer below 2**31 or None"
-    ),
-    "activation_function": _Field("gelu_new", lambda v: isinstance(v, str), "an activation's name"),
-    "resid_pdrop": _rate(0.1),
-    "embd_pdrop": _rate(0.1),
-    "attn_pdrop": _rate(0.1),
-    "layer_norm_epsilon": _Field(1e-5, lambda v: _is_real(v) and v > 0, "a number above 0"),
-    "initializer_range": _Field(0.02, lambda v: _is_real(v) and v >= 0, "a number of 0 or more"),
-    "summary_type": _Field(
-        "cls_index", lambda v: v in _SUMMARY_TYPES, f"one of {', '.join(_SUMMARY_TYPES)}"
-    ),
-    "summary_use_proj": _flag(True),
-    "summary_activation": _optional(str, "an activation's name"),
-    "summary_proj_to_labels": _flag(True),
-    "summary_first_dropout": _rate(0.1),
-    "scale_attn_weights": _flag(True),
-    "use_cache": _flag(True),
-    "bos_token_id": _token(50256),
-    "eos_token_id": _Field(50256, _is_eos, "a token id, a list of token ids, or None"),
-    "scale_attn_by_inverse_layer_idx": _flag(False),
-    "reorder_and_upcast_attn": _flag(False),
-}
-_COMMON_FIELDS: dict[str, _Field] = {
-    "output_hidden_states": _flag(False),
-    "output_attentions": _flag(False),
-    "return_dict": _flag(True),
-    "add_cross_attention": _flag(False),
-    "tie_word_embeddings": _flag(True),
-    "attn_implementation": _Field(
-        "eager",
-        lambda v: v in ATTENTION_IMPLEMENTATIONS,
-        f"one of {', '.join(ATTENTION_IMPLEMENTATIONS)}",
-    ),
-    "architectures": _optional((list, tuple), "a list of class names"),
-    "pruned_heads": _Field({}, lambda v: _is_pruning(v), "a dict of block -> heads that are gone"),
-    "id2label": _optional(Mapping, "a dict of id -> label"),
-    "label2id": _optional(Mapping, "a dict of label -> id"),
-    "problem_type": _Field(
-        None, lambda v: v is None or v in _PROBLEM_TYPES, f"None or one of {_PROBLEM_TYPES}"
-    ),
-    "pad_token_id": _token(),
-    "dtype": _optional(str, "a dtype's name"),
-    "task_specific_params": _optional(Mapping, "a dict"),
-}
-_FIELDS = _GPT2_FIELDS | _COMMON_FIELDS
-_ALIASES = {
-    "hidden_size": "n_embd",
-    "max_position_embeddings": "n_positions",
-    "num_attention_heads": "n_head",
-    "num_hidden_layers": "n_layer",
-    "n_ctx": "n_positions",  # OpenAI's own name; it stands beside n_positions in old files
-    "torch_dtype": "dtype",
-}
 
 
 class GPT2Config:
@@ -196,7 +73,7 @@ class GPT2Config:
         """Takes values under their proper names; unknown ones are kept aside."""
         values = copy.deepcopy(dict(values))
         num_labels = values.pop("num_labels", None)
-        for name, field in _FIELDS.items():
+        for name, field in FIELDS.items():
             setattr(self, name, values.pop(name, copy.deepcopy(field.default)))
         # Apart from the fields, so that no key of a file can shadow a method.
         self.__dict__["_foreign"] = values
@@ -234,7 +111,7 @@ class GPT2Config:
         Raises:
             ValueError: A value is out of range, or `n_head` does not divide `n_embd`.
         """
-        for name, field in _FIELDS.items():
+        for name, field in FIELDS.items():
             value = getattr(self, name)
             if not field.accepts(value):
                 raise ValueError(
@@ -257,18 +134,18 @@ class GPT2Config:
     # Aliases and derived values ---------------------------------------------------------------
 
     def __getattr__(self, name: str) -> Any:
-        if name in _ALIASES:
-            return getattr(self, _ALIASES[name])
+        if name in ALIASES:
+            return getattr(self, ALIASES[name])
         foreign = self.__dict__.get("_foreign", {})
         if name in foreign:
             return foreign[name]
         raise AttributeError(f"'GPT2Config' object has no attribute {name!r}")
 
     def __setattr__(self, name: str, value: Any) -> None:
-        name = _ALIASES.get(name, name)
+        name = ALIASES.get(name, name)
         if name in self.__dict__.get("_foreign", {}):
             self._foreign[name] = value
-        elif name in _FIELDS or name == "num_labels":
+        elif name in FIELDS or name == "num_labels":
             super().__setattr__(name, value)
         else:
             raise AttributeError(
@@ -309,7 +186,7 @@ class GPT2Config:
 
     @num_labels.setter
     def num_labels(self, count: int) -> None:
-        if not _is_int(count) or count < 1:
+        if not is_int(count) or count < 1:
             raise ValueError(
                 explain(
                     "`num_labels` in a GPT2Config must be a positive integer.",
@@ -324,7 +201,7 @@ class GPT2Config:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns every field and every unknown key as plain Python values."""
-        fields = {name: self.__dict__[name] for name in _FIELDS}
+        fields = {name: self.__dict__[name] for name in FIELDS}
         return copy.deepcopy(self._foreign | fields) | {"model_type": self.model_type}
 
     @classmethod
@@ -370,8 +247,8 @@ class GPT2Config:
         """Returns the values under their proper names, or says which name is not known."""
         proper: dict[str, Any] = {}
         for name, value in values.items():
-            field = _ALIASES.get(name, name)
-            if field not in _FIELDS and field != "num_labels":
+            field = ALIASES.get(name, name)
+            if field not in FIELDS and field != "num_labels":
                 raise TypeError(
                     explain(
                         f"GPT2Config has no field {name!r}.",
@@ -384,7 +261,7 @@ class GPT2Config:
                     explain(
                         f"`{field}` was given twice, under two of its names.",
                         fix="Leave one of them out.",
-                        names=[n for n in values if _ALIASES.get(n, n) == field],
+                        names=[n for n in values if ALIASES.get(n, n) == field],
                     )
                 )
             proper[field] = value
@@ -465,7 +342,7 @@ class GPT2Config:
             name: value
             for name, value in self.to_dict().items()
             # A None that is also the default says nothing.
-            if value is not None or name not in _FIELDS or _FIELDS[name].default is not None
+            if value is not None or name not in FIELDS or FIELDS[name].default is not None
         }
         return json.dumps(kept, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
@@ -500,8 +377,8 @@ class GPT2Config:
 
 def _positional(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """Names positional arguments, in the order of transformers' signature."""
-    named = dict(zip(_GPT2_FIELDS, args, strict=False))
-    if len(args) > len(_GPT2_FIELDS) or named.keys() & kwargs.keys():
+    named = dict(zip(GPT2_FIELDS, args, strict=False))
+    if len(args) > len(GPT2_FIELDS) or named.keys() & kwargs.keys():
         raise TypeError(
             explain(
                 "GPT2Config received too many positional arguments or one field twice.",
@@ -514,7 +391,7 @@ def _positional(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, A
 
 
 def _did_you_mean(name: str) -> str:
-    return nearest(name, [*_FIELDS, *_ALIASES, "num_labels"])
+    return nearest(name, [*FIELDS, *ALIASES, "num_labels"])
 
 
 def _modern_names(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -524,7 +401,7 @@ def _modern_names(values: Mapping[str, Any]) -> dict[str, Any]:
     if values["attn_implementation"] not in ATTENTION_IMPLEMENTATIONS:
         # A file says which kernel its author ran ("sdpa", ...): no property of the weights.
         del values["attn_implementation"]
-    for alias, name in _ALIASES.items():
+    for alias, name in ALIASES.items():
         if alias in values:  # beside its proper name, that one counts, as in transformers
             values.setdefault(name, values.pop(alias))
     return values

@@ -25,7 +25,7 @@ from tfgpt2.checkpoints.safetensors import Stored
 from tfgpt2.checkpoints.transfer import WeightLoader
 from tfgpt2.config import GPT2Config
 from tfgpt2.errors import explain, nearest
-from tfgpt2.modeling import heads, quantization, task_heads
+from tfgpt2.modeling import double_heads, heads, quantization, task_heads
 from tfgpt2.modeling.layers import initial_weights
 from tfgpt2.modeling.pretrained import TFGPT2PreTrainedModel
 
@@ -34,7 +34,7 @@ FORMATS = ("safetensors", "h5", "keras_hub")
 _CLASSES: dict[str, type[TFGPT2PreTrainedModel]] = {
     "GPT2Model": heads.TFGPT2Model,
     "GPT2LMHeadModel": heads.TFGPT2LMHeadModel,
-    "GPT2DoubleHeadsModel": task_heads.TFGPT2DoubleHeadsModel,
+    "GPT2DoubleHeadsModel": double_heads.TFGPT2DoubleHeadsModel,
     "GPT2ForSequenceClassification": task_heads.TFGPT2ForSequenceClassification,
     "GPT2ForTokenClassification": task_heads.TFGPT2ForTokenClassification,
     "GPT2ForQuestionAnswering": task_heads.TFGPT2ForQuestionAnswering,
@@ -343,7 +343,7 @@ def _logits(model: TFGPT2PreTrainedModel) -> np.ndarray:
     rows, columns = _PROBE[0], min(_PROBE[1], config.n_positions)
     ids = np.random.RandomState(0).randint(0, config.vocab_size, (rows, columns))
     mask = np.ones_like(ids)
-    if isinstance(model, task_heads.TFGPT2DoubleHeadsModel):
+    if isinstance(model, double_heads.TFGPT2DoubleHeadsModel):
         ids, mask = ids[:, None], mask[:, None]
     output = model(input_ids=tf.constant(ids), attention_mask=tf.constant(mask), return_dict=False)
     return np.concatenate([np.ravel(value) for value in output[:2] if tf.is_tensor(value)])

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from tfgpt2.config import GPT2Config
 from tfgpt2.modeling.attention import causal_mask
+from tfgpt2.modeling.blocks import GPT2Block, Memory
 from tfgpt2.modeling.cache import (
     Encoder,
     EncoderMemory,
@@ -19,15 +20,7 @@ from tfgpt2.modeling.cache import (
     with_room,
     write,
 )
-from tfgpt2.modeling.layers import (
-    Embedding,
-    GPT2Block,
-    GPT2Layer,
-    LayerNorm,
-    Memory,
-    dropout,
-    fold_in,
-)
+from tfgpt2.modeling.layers import Embedding, GPT2Layer, LayerNorm, dropout, fold_in
 
 
 class Activations(NamedTuple):

@@ -11,7 +11,7 @@ import tensorflow as tf
 from tfgpt2.config import GPT2Config
 from tfgpt2.errors import explain
 from tfgpt2.modeling.attention import causal_mask
-from tfgpt2.modeling.layers import Memory
+from tfgpt2.modeling.blocks import Memory
 
 
 class Inputs(NamedTuple):

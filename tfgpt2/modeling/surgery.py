@@ -10,7 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfgpt2.errors import explain
-from tfgpt2.modeling.layers import Embedding, GPT2Attention
+from tfgpt2.modeling.blocks import GPT2Attention
+from tfgpt2.modeling.layers import Embedding
 
 
 def replace_value(weight: keras.Variable, value: Any) -> None:
