@@ -10,13 +10,13 @@ flax 0.12, `serialization.py::_ndarray_to_bytes, _chunk`; transformers 4.57, `Fl
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from tfgpt2.checkpoints.shards import broken, open_files
+from tfgpt2.checkpoints.shards import ShardedReader, broken
 from tfgpt2.checkpoints.torch_pickle import DTYPES
 
 WEIGHTS_NAME = "flax_model.msgpack"
@@ -51,7 +51,7 @@ class _Entry(NamedTuple):
     pieces: tuple[_Piece, ...]
 
 
-class FlaxReader:
+class FlaxReader(ShardedReader):
     """The tensors of a `flax_model.msgpack`, under PyTorch's keys and in PyTorch's layout.
 
     Args:
@@ -60,6 +60,8 @@ class FlaxReader:
     Raises:
         ValueError: A file is damaged or lies about sizes.
     """
+
+    WEIGHTS_NAME, INDEX_NAME = WEIGHTS_NAME, INDEX_NAME
 
     def __init__(self, paths: Iterable[Path]) -> None:
         self._entries: dict[str, _Entry] = {}
@@ -70,27 +72,6 @@ class FlaxReader:
                     raise broken(path, f"the tensor is also in {self._entries[key].path}", key=key)
                 transposed = transposed and len(shape) == 2
                 self._entries[key] = _Entry(path, shape, transposed, pieces)
-
-    @classmethod
-    def from_files(cls, find: Callable[[str], Path | None]) -> FlaxReader | None:
-        """Opens a model's weights, sharded or not.
-
-        Args:
-            find: From a file's name to its local path, or None when there is no such file.
-
-        Returns:
-            A reader, or None when the model has no such file.
-
-        Raises:
-            FileNotFoundError: The index names a shard that does not exist.
-            ValueError: A file is broken.
-        """
-        paths = open_files(find, WEIGHTS_NAME, INDEX_NAME)
-        return None if paths is None else cls(paths)
-
-    def keys(self) -> list[str]:
-        """Names of the tensors."""
-        return list(self._entries)
 
     def shape(self, key: str) -> tuple[int, ...]:
         """Shape of one tensor."""

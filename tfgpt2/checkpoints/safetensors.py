@@ -18,6 +18,7 @@ from typing import NamedTuple
 import ml_dtypes
 import numpy as np
 
+from tfgpt2.checkpoints.shards import ShardedReader
 from tfgpt2.errors import explain
 
 WEIGHTS_NAME = "model.safetensors"
@@ -70,7 +71,7 @@ class Stored(NamedTuple):
         return math.prod(self.shape) * self.dtype.itemsize
 
 
-class SafetensorsReader:
+class SafetensorsReader(ShardedReader):
     """The tensors of one checkpoint, read one at a time.
 
     Args:
@@ -86,6 +87,8 @@ class SafetensorsReader:
         (224,)
     """
 
+    WEIGHTS_NAME, INDEX_NAME = WEIGHTS_NAME, INDEX_NAME
+
     def __init__(self, paths: Iterable[Path]) -> None:
         self._entries: dict[str, _Entry] = {}
         for path in paths:
@@ -93,30 +96,6 @@ class SafetensorsReader:
                 if key in self._entries:
                     raise _broken(path, f"the tensor {key!r} is also in {self._entries[key].path}")
                 self._entries[key] = entry
-
-    @classmethod
-    def from_files(cls, find: Callable[[str], Path | None]) -> SafetensorsReader | None:
-        """Opens a model's weights, sharded or not.
-
-        Args:
-            find: From a file's name to its local path, or None when there is no such file.
-
-        Returns:
-            A reader, or None when the model has no safetensors file.
-
-        Raises:
-            FileNotFoundError: The index names a shard that does not exist.
-            ValueError: A file is broken.
-        """
-        single = find(WEIGHTS_NAME)
-        if single is not None:
-            return cls([single])
-        index = find(INDEX_NAME)
-        return None if index is None else cls(_shards(index, find))
-
-    def keys(self) -> list[str]:
-        """Names of the tensors."""
-        return list(self._entries)
 
     def shape(self, key: str) -> tuple[int, ...]:
         """Shape of one tensor."""
@@ -197,34 +176,6 @@ def write_index(shards: Mapping[str, Iterable[Stored]], path: Path) -> None:
         "weight_map": {tensor.key: name for tensor, name in sorted(named, key=lambda n: n[0].key)},
     }
     path.write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
-
-
-def _shards(index: Path, find: Callable[[str], Path | None]) -> list[Path]:
-    """Returns the files that an index names."""
-    try:
-        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        names = sorted(set(weight_map.values()))
-        if not names or not all(isinstance(name, str) and name for name in names):
-            raise ValueError("it names no files")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise _broken(index, f"it is no index of shards ({error!r})") from error
-    paths = []
-    for name in names:
-        if Path(name).name != name:
-            # A name that climbs out of the directory would read a foreign file.
-            raise _broken(index, f"it names a file outside its directory, {name!r}")
-        path = find(name)
-        if path is None:
-            raise FileNotFoundError(
-                explain(
-                    "A shard that the index of the checkpoint names does not exist.",
-                    fix="Download or save the checkpoint again.",
-                    index=str(index),
-                    shard=name,
-                )
-            )
-        paths.append(path)
-    return paths
 
 
 def _read_header(path: Path) -> dict[str, _Entry]:

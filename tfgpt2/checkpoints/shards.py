@@ -5,12 +5,50 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, ClassVar
 
 from tfgpt2.errors import explain
 
 Find = Callable[[str], Path | None]
 
 _MAX_INDEX = 100_000_000  # bytes; that of GPT-2 XL has 60 thousand
+
+
+class ShardedReader:
+    """What the readers have in common whose format is one file, or several and an index.
+
+    They are made from the paths of their files, and note in `_entries` where each tensor lies.
+
+    Attributes:
+        WEIGHTS_NAME: Name of the file that holds everything, such as `"pytorch_model.bin"`.
+        INDEX_NAME: Name of the index of a sharded checkpoint.
+    """
+
+    WEIGHTS_NAME: ClassVar[str]
+    INDEX_NAME: ClassVar[str]
+
+    _entries: dict[str, Any]
+
+    @classmethod
+    def from_files(cls, find: Find) -> ShardedReader | None:
+        """Opens a model's weights, sharded or not.
+
+        Args:
+            find: From a file's name to its local path, or None when there is no such file.
+
+        Returns:
+            A reader, or None when the model has no such file.
+
+        Raises:
+            FileNotFoundError: The index names a shard that does not exist.
+            ValueError: A file is broken.
+        """
+        paths = open_files(find, cls.WEIGHTS_NAME, cls.INDEX_NAME)
+        return None if paths is None else cls(paths)
+
+    def keys(self) -> list[str]:
+        """Names of the tensors."""
+        return list(self._entries)
 
 
 def open_files(find: Find, single: str, index: str) -> list[Path] | None:

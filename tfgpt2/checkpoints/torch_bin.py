@@ -13,14 +13,14 @@ import io
 import math
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
 from tfgpt2.checkpoints import torch_pickle
-from tfgpt2.checkpoints.shards import broken, open_files
+from tfgpt2.checkpoints.shards import ShardedReader, broken
 from tfgpt2.checkpoints.torch_pickle import Refused, Storage, Tensor
 
 WEIGHTS_NAME = "pytorch_model.bin"
@@ -46,7 +46,7 @@ class _Entry(NamedTuple):
     tensor: Tensor
 
 
-class TorchBinReader:
+class TorchBinReader(ShardedReader):
     """The tensors of a `pytorch_model.bin`, read one at a time.
 
     Args:
@@ -57,6 +57,8 @@ class TorchBinReader:
             something; nothing of it is run.
     """
 
+    WEIGHTS_NAME, INDEX_NAME = WEIGHTS_NAME, INDEX_NAME
+
     def __init__(self, paths: Iterable[Path]) -> None:
         self._entries: dict[str, _Entry] = {}
         for path in paths:
@@ -64,27 +66,6 @@ class TorchBinReader:
                 if key in self._entries:
                     raise broken(path, f"the tensor is also in {self._entries[key].path}", key=key)
                 self._entries[key] = entry
-
-    @classmethod
-    def from_files(cls, find: Callable[[str], Path | None]) -> TorchBinReader | None:
-        """Opens a model's weights, sharded or not.
-
-        Args:
-            find: From a file's name to its local path, or None when there is no such file.
-
-        Returns:
-            A reader, or None when the model has no such file.
-
-        Raises:
-            FileNotFoundError: The index names a shard that does not exist.
-            ValueError: A file is broken.
-        """
-        paths = open_files(find, WEIGHTS_NAME, INDEX_NAME)
-        return None if paths is None else cls(paths)
-
-    def keys(self) -> list[str]:
-        """Names of the tensors."""
-        return list(self._entries)
 
     def shape(self, key: str) -> tuple[int, ...]:
         """Shape of one tensor."""

@@ -140,15 +140,7 @@ def keep_top_p(scores: tf.Tensor, p: tf.Tensor, least: tf.Tensor | int = 1) -> t
         >>> keep_top_p(scores, tf.constant([0.8])).numpy().tolist()
         [[False, True, True]]
     """
-    keys = _ordered(scores)
-    probabilities = tf.nn.softmax(scores)  # [B, V]
-    edge = _largest_edge(
-        keys,
-        lambda edge: tf.reduce_sum(
-            tf.where(keys >= edge[:, None], probabilities, 0.0), axis=-1
-        ) >= p,
-    )  # fmt: skip
-    return (keys >= edge[:, None]) | (p >= 1)[:, None] | _best(scores, least)
+    return _smallest_set(scores, tf.nn.softmax(scores), p, least)
 
 
 def keep_min_p(scores: tf.Tensor, p: tf.Tensor, least: tf.Tensor | int = 1) -> tf.Tensor:
@@ -198,14 +190,7 @@ def keep_typical(scores: tf.Tensor, mass: tf.Tensor, least: tf.Tensor | int = 1)
     """
     logprobs, probabilities, entropy = _distribution(scores)
     typical = -tf.abs(logprobs + entropy[:, None])  # [B, V], 0 at the entropy, negative elsewhere
-    keys = _ordered(typical)
-    edge = _largest_edge(
-        keys,
-        lambda edge: tf.reduce_sum(
-            tf.where(keys >= edge[:, None], probabilities, 0.0), axis=-1
-        ) >= mass,
-    )  # fmt: skip
-    return (keys >= edge[:, None]) | (mass >= 1)[:, None] | _best(typical, least)
+    return _smallest_set(typical, probabilities, mass, least)
 
 
 def keep_epsilon(scores: tf.Tensor, cutoff: tf.Tensor, least: tf.Tensor | int = 1) -> tf.Tensor:
@@ -263,6 +248,30 @@ def _distribution(scores: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     # A token without probability adds nothing, however far below its logit lies.
     terms = tf.where(probabilities > 0, probabilities * logprobs, 0.0)
     return logprobs, probabilities, -tf.reduce_sum(terms, axis=-1)
+
+
+def _smallest_set(
+    order: tf.Tensor, probabilities: tf.Tensor, mass: tf.Tensor, least: tf.Tensor | int
+) -> tf.Tensor:
+    """Marks the first tokens in an order that together reach a mass.
+
+    Args:
+        order: float32 `[B, V]`; the largest come first, and ties come together.
+        probabilities: float32 `[B, V]`.
+        mass: float32 `[B]`; 1 marks everything.
+        least: int32 `[B]` or `[]`, how many are marked in any case.
+
+    Returns:
+        bool `[B, V]`.
+    """
+    keys = _ordered(order)
+
+    def enough(edge: tf.Tensor) -> tf.Tensor:
+        kept = tf.where(keys >= edge[:, None], probabilities, 0.0)  # [B, V]
+        return tf.reduce_sum(kept, axis=-1) >= mass
+
+    edge = _largest_edge(keys, enough)
+    return (keys >= edge[:, None]) | (mass >= 1)[:, None] | _best(order, least)
 
 
 def _best(scores: tf.Tensor, least: tf.Tensor | int) -> tf.Tensor:
