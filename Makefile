@@ -7,7 +7,7 @@ MODEL := saved_models/shakespeare-tiny/1
 export KERAS_BACKEND = tensorflow
 
 .PHONY: docs docs-test demo test test-long test-cpp-old lint load bench bench-tokenizer bench-training bench-int8 bench-filters \
-  bench-guessing bench-recompile clean help
+  bench-guessing bench-recompile bench-first-call clean help
 
 help:
 	@echo "make demo             export the bundled model and continue a prompt with it"
@@ -26,6 +26,7 @@ help:
 	@echo "make bench-training   measure training against its peers (ARGS=--short for minutes)"
 	@echo "make bench-guessing   measure lookup decoding, where it wins and where it loses"
 	@echo "make bench-recompile  count what XLA compiles when settings change"
+	@echo "make bench-first-call measure imports and the first call, with a cache of programs and without"
 
 demo: $(MODEL)
 	@# TensorFlow's start-up notes are shown only when something goes wrong.
@@ -81,6 +82,9 @@ bench-guessing: $(VENV)/installed-test
 
 bench-recompile: $(VENV)/installed-test
 	$(BIN)/python benchmarks/recompile.py $(ARGS)
+
+bench-first-call: $(VENV)/installed-test
+	$(BIN)/python benchmarks/first_call.py $(ARGS)
 
 docs: $(VENV)/installed-docs
 	$(BIN)/python -m mkdocs build --strict
