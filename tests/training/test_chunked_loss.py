@@ -201,7 +201,7 @@ def test_fit_in_mixed_precision(dtype):
 
 
 REPLICAS = """
-import keras, numpy as np, tensorflow as tf, test_chunked_loss as t
+import keras, numpy as np, tensorflow as tf, test_chunked_loss as t, tfgpt2
 cpus = tf.config.list_physical_devices("CPU")
 tf.config.set_logical_device_configuration(cpus[0], [tf.config.LogicalDeviceConfiguration()] * 2)
 data = {"input_ids": t.IDS, "labels": t.IDS}  # every replica scores as many tokens
@@ -230,6 +230,14 @@ with strategy.scope():
 np.testing.assert_allclose(found[0], expected[0], rtol=1e-5)
 for one, other in zip(found[1], expected[1]):
     np.testing.assert_allclose(one, other, atol=2e-5)
+with strategy.scope():
+    config = tfgpt2.GPT2Config(n_layer=1, n_embd=8, n_head=2, vocab_size=t.V, resid_pdrop=0.5)
+    model = tfgpt2.TFGPT2LMHeadModel(config)
+ids = np.ones((1, 6), np.int32)
+for training in (True, False):
+    out = strategy.run(lambda: model(ids, training=training).logits)
+    one, other = (x.numpy() for x in strategy.experimental_local_results(out))
+    assert np.any(one != other) == training, "dropout of two replicas"
 print("equal")
 """
 

@@ -100,7 +100,7 @@ class GPT2Transformer(GPT2Layer):
         x = embeddings + tf.cast(self.wpe(positions), embeddings.dtype)  # [B, T, D]
         if token_type_ids is not None:
             x += self.wte(token_type_ids)
-        seed = tf.cast(self.seeds.next(), tf.int32) if training else None  # [2]
+        seed = _replica_seed(self.seeds.next()) if training else None  # [2]
         x = dropout(x, self.config.embd_pdrop, seed, 0)
         hidden, presents, attentions, cross_attentions = [x], [], [], []
         for i, block in enumerate(self.h):
@@ -275,3 +275,12 @@ def _fill(valid: tf.Tensor, new: tf.Tensor, column: tf.Tensor) -> tf.Tensor:
     inside = (offsets >= 0) & (offsets < tf.shape(new)[1])
     source = tf.clip_by_value(offsets, 0, tf.shape(new)[1] - 1)
     return tf.where(inside[None, :], tf.gather(new, source, axis=1), valid)  # [B, S]
+
+
+def _replica_seed(seed: tf.Tensor) -> tf.Tensor:
+    """The seed of a pass, int32 `[2]`: of several replicas, each drops other numbers."""
+    seed = tf.cast(seed, tf.int32)
+    replica = tf.distribute.get_replica_context()
+    if replica is None or replica.num_replicas_in_sync == 1:
+        return seed
+    return fold_in(seed, replica.replica_id_in_sync_group)
