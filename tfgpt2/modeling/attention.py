@@ -13,17 +13,21 @@ MASKED = -1e30
 
 def split_heads(x: tf.Tensor, heads: int) -> tf.Tensor:
     """`[B, T, N * H]` -> `[B, N, T, H]`."""
+    known, size = x.shape[:2], x.shape[-1] // heads
     batch, length = tf.unstack(tf.shape(x)[:2])
-    x = tf.reshape(x, [batch, length, heads, x.shape[-1] // heads])  # [B, T, N, H]
+    x = tf.reshape(x, [batch, length, heads, size])  # [B, T, N, H]
+    x.set_shape([*known, heads, size])  # which `reshape` forgets where B is unknown
     return tf.transpose(x, [0, 2, 1, 3])  # [B, N, T, H]
 
 
 def merge_heads(x: tf.Tensor) -> tf.Tensor:
     """`[B, N, T, H]` -> `[B, T, N * H]`."""
     batch, length = tf.shape(x)[0], tf.shape(x)[2]
-    width = x.shape[1] * x.shape[3]
+    known, width = (x.shape[0], x.shape[2]), x.shape[1] * x.shape[3]
     x = tf.transpose(x, [0, 2, 1, 3])  # [B, T, N, H]
-    return tf.reshape(x, [batch, length, width])  # [B, T, N * H]
+    x = tf.reshape(x, [batch, length, width])  # [B, T, N * H]
+    x.set_shape([*known, width])  # see `split_heads`
+    return x
 
 
 def causal_mask(queries: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:

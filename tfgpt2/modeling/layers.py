@@ -131,7 +131,11 @@ class Conv1D(Int8Matrix, GPT2Layer):
         done = self.project_single(flat) if single else self.project(flat)  # [B * T, out]
         if self.lora_kernel_a is not None:
             done += self._adapt(flat, seed)
-        return tf.reshape(done, tf.concat([tf.shape(x)[:-1], [self.outputs]], 0))  # [..., out]
+        done = tf.reshape(done, tf.concat([tf.shape(x)[:-1], [self.outputs]], 0))  # [..., out]
+        # A step of decoding must stay known as one: where the number of rows is not, `reshape`
+        # forgets that there is one token, and the next layers would take the slower way.
+        done.set_shape([*x.shape[:-1], self.outputs])
+        return done
 
     def project(self, flat: tf.Tensor) -> tf.Tensor:
         """Float `[R, in]` -> `[R, out]`, without an adapter."""
