@@ -34,12 +34,7 @@ def test_training_from_scratch_makes_a_checkpoint_that_loads(tmp_path):
         *("01_train_from_scratch.py", "--text", tmp_path / "text.txt"),
         *("--output", tmp_path / "model", "--vocab-size", 300, "--width", 32, "--layers", 2),
         *("--heads", 2, "--context", 48, "--batch", 8, "--steps", 60, "--steps-per-epoch", 30),
-        *(
-            "--learning-rate",
-            0.01,
-            "--dropout",
-            0,
-        ),
+        *("--learning-rate", 0.01, "--dropout", 0),
     )
     report = json.loads((tmp_path / "model" / "training.json").read_text())
     losses = report["history"]["val_loss"]
