@@ -125,8 +125,9 @@ def attend_seen(
     batch, heads, length, size = tf.unstack(tf.shape(query))
     columns = tf.shape(key)[2]
     # Never the whole buffer: XLA would then fuse the write of the new columns into what reads
-    # them, and copy the buffer in each step.
-    block = tf.minimum((columns + 1) // 2, BLOCK)
+    # them, and copy the buffer in each step. All but one column, where they are few, since most
+    # steps then take one block.
+    block = tf.clip_by_value(columns - 1, 1, BLOCK)
     query = query * tf.cast(scale, query.dtype)
 
     def body(i: tf.Tensor, top: tf.Tensor, total: tf.Tensor, context: tf.Tensor) -> tuple:

@@ -15,6 +15,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from tfgpt2.modeling.attention import MASKED
+from tfgpt2.modeling.layers import fold_in, keep
 
 BLOCK = 128  # queries per block
 
@@ -72,10 +73,8 @@ def blockwise_attend(
         """Returns what dropout multiplies a block's weights by."""
         if not dropout:
             return 1.0
-        noise = tf.random.stateless_uniform(
-            shape, tf.random.experimental.stateless_fold_in(seed, i)
-        )
-        return tf.cast(noise >= dropout, tf.float32) / (1 - dropout)
+        seen, scale = keep(shape, dropout, fold_in(seed, i))
+        return tf.where(seen, scale, 0.0)
 
     @tf.custom_gradient
     def attend(

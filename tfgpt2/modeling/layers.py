@@ -39,7 +39,7 @@ def initial_weights(
         _reader.reset(token)
 
 
-def fold_in(seed: tf.Tensor, number: int) -> tf.Tensor:
+def fold_in(seed: tf.Tensor, number: int | tf.Tensor) -> tf.Tensor:
     """Derives an independent seed: int32 `[2]` and a number -> int32 `[2]`."""
     return tf.random.experimental.stateless_fold_in(seed, number)
 
@@ -60,7 +60,30 @@ def dropout(x: tf.Tensor, rate: float, seed: tf.Tensor | None, place: int) -> tf
     """
     if seed is None or not rate:
         return x
-    return tf.nn.experimental.stateless_dropout(x, rate, fold_in(seed, place))
+    kept, scale = keep(tf.shape(x), rate, fold_in(seed, place))
+    return tf.where(kept, x * tf.cast(scale, x.dtype), tf.zeros([], x.dtype))
+
+
+def keep(shape: tf.Tensor, rate: float, seed: tf.Tensor) -> tuple[tf.Tensor, float]:
+    """Decides for each number whether dropout keeps it.
+
+    Two decisions come from each 32 random bits: drawing bits is most of what dropout costs. So
+    the rate is the nearest multiple of 1/65,536, and the scale is exact for it.
+
+    Args:
+        shape: int32 `[n]`.
+        rate: Share to drop, in [0, 1).
+        seed: int32 `[2]`.
+
+    Returns:
+        What is kept, bool of that shape, and what to multiply it by.
+    """
+    dropped = min(round(rate * 65_536), 65_535)  # of the values that 16 bits can have
+    size = tf.reduce_prod(shape)
+    bits = tf.random.stateless_uniform([(size + 1) // 2], seed, None, None, tf.uint32)
+    bits = tf.reshape(tf.bitcast(bits, tf.uint16), [-1])[:size]
+    kept = tf.reshape(bits >= tf.constant(dropped, tf.uint16), shape)
+    return kept, 65_536 / (65_536 - dropped)
 
 
 class GPT2Layer(keras.layers.Layer):
