@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from tfgpt2.modeling.shapes import leading
+
 # In the place of scores that must not be seen; scores are float32 here. Finite, so that a row in
 # which everything is masked gives even weights and not NaN, and far below any real score.
 MASKED = -1e30
@@ -13,21 +15,14 @@ MASKED = -1e30
 
 def split_heads(x: tf.Tensor, heads: int) -> tf.Tensor:
     """`[B, T, N * H]` -> `[B, N, T, H]`."""
-    known, size = x.shape[:2], x.shape[-1] // heads
-    batch, length = tf.unstack(tf.shape(x)[:2])
-    x = tf.reshape(x, [batch, length, heads, size])  # [B, T, N, H]
-    x.set_shape([*known, heads, size])  # which `reshape` forgets where B is unknown
+    x = tf.reshape(x, leading(x, 2, heads, x.shape[-1] // heads))  # [B, T, N, H]
     return tf.transpose(x, [0, 2, 1, 3])  # [B, N, T, H]
 
 
 def merge_heads(x: tf.Tensor) -> tf.Tensor:
     """`[B, N, T, H]` -> `[B, T, N * H]`."""
-    batch, length = tf.shape(x)[0], tf.shape(x)[2]
-    known, width = (x.shape[0], x.shape[2]), x.shape[1] * x.shape[3]
     x = tf.transpose(x, [0, 2, 1, 3])  # [B, T, N, H]
-    x = tf.reshape(x, [batch, length, width])  # [B, T, N * H]
-    x.set_shape([*known, width])  # see `split_heads`
-    return x
+    return tf.reshape(x, leading(x, 2, x.shape[2] * x.shape[3]))  # [B, T, N * H]
 
 
 def causal_mask(queries: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
@@ -133,9 +128,10 @@ def attend_seen(
     def body(i: tf.Tensor, top: tf.Tensor, total: tf.Tensor, context: tf.Tensor) -> tuple:
         # The last block moves back to the end of the buffer; what it has seen twice, it hides.
         first = tf.minimum(i * block, columns - block)
-        shape = [batch, heads, block, size]
-        keys, values = (tf.slice(x, tf.stack([0, 0, first, 0]), shape) for x in (key, value))
-        here = tf.slice(mask, tf.stack([0, 0, 0, first]), [batch, 1, length, block])
+        # Not -1 for a whole axis: XLA would take all columns.
+        place, shape = tf.stack([0, 0, first, 0]), tf.stack([batch, heads, block, size])
+        keys, values = (tf.slice(x, place, shape) for x in (key, value))  # [B, N, C, H]
+        here = tf.slice(mask, tf.stack([0, 0, 0, first]), tf.stack([batch, 1, length, block]))
         here &= (first + tf.range(block) >= i * block)[None, None, None]  # [B, 1, T, C]
         rows = query
         if upcast:
@@ -149,8 +145,9 @@ def attend_seen(
         after = new, total, context * shrink + tf.cast(part, tf.float32)
         return i + 1, *(tf.ensure_shape(x, y.shape) for x, y in zip(after, start[1:], strict=True))
 
-    narrow = tf.zeros([batch, heads, length, 1])
-    start = (tf.constant(0), narrow + MASKED, narrow, tf.zeros([batch, heads, length, size]))
+    context = tf.zeros_like(query, tf.float32)
+    narrow = context[..., :1]  # [B, N, T, 1]
+    start = (tf.constant(0), narrow + MASKED, narrow, context)
     blocks = (seen + block - 1) // block
     _, _, total, context = tf.while_loop(lambda i, *_: i < blocks, body, start)
     return tf.ensure_shape(tf.cast(context / total, value.dtype), query.shape)

@@ -136,9 +136,10 @@ def spread(prefix: Prefix, rows: tf.Tensor, dtype: str) -> Prefix:
 
 def with_room(cache: KVCache, more: tf.Tensor) -> KVCache:
     """Adds empty columns, int32 `[]` of them, behind those that there are."""
+    room = tf.convert_to_tensor([[0, 0], [0, 0], [0, more], [0, 0]])
 
     def longer(memory: tf.Tensor) -> tf.Tensor:
-        return tf.pad(memory, [[0, 0], [0, 0], [0, more], [0, 0]])  # [B, N, S, H]
+        return tf.pad(memory, room)  # [B, N, S, H]
 
     return cache._replace(
         keys=tuple(map(longer, cache.keys)),

@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 
 from tfgpt2.modeling.int8 import Int8Matrix, compiled
+from tfgpt2.modeling.shapes import leading
 
 _PARTS = (8, 4, 2)  # of a kernel that one row is multiplied by; see `Conv1D.project_single`
 
@@ -154,11 +155,7 @@ class Conv1D(Int8Matrix, GPT2Layer):
         done = self.project_single(flat) if single else self.project(flat)  # [B * T, out]
         if self.lora_kernel_a is not None:
             done += self._adapt(flat, seed)
-        done = tf.reshape(done, tf.concat([tf.shape(x)[:-1], [self.outputs]], 0))  # [..., out]
-        # A step of decoding must stay known as one: where the number of rows is not, `reshape`
-        # forgets that there is one token, and the next layers would take the slower way.
-        done.set_shape([*x.shape[:-1], self.outputs])
-        return done
+        return tf.reshape(done, leading(x, len(x.shape) - 1, self.outputs))  # [..., out]
 
     def project(self, flat: tf.Tensor) -> tf.Tensor:
         """Float `[R, in]` -> `[R, out]`, without an adapter."""
@@ -177,13 +174,11 @@ class Conv1D(Int8Matrix, GPT2Layer):
         most = next((n for n in _PARTS if self.inputs % n == 0), 1)
         if self.is_int8 or most == 1:
             return self.project(flat)
-        rows = tf.shape(flat)[0]
-        parts = tf.where(rows == 1, most, 1)  # known when compiled; more rows are fast as they are
-        split = tf.stack([parts, rows, self.inputs // parts])
+        # Known when compiled; more rows are fast as they are, in one part.
+        width = tf.where(tf.shape(flat)[0] == 1, self.inputs // most, self.inputs)
         # With one row or one part, these are the numbers in the same order.
-        x = tf.reshape(flat, split)  # [parts, R, in / parts]
-        kernel = tf.convert_to_tensor(self.weight)
-        kernel = tf.reshape(kernel, tf.stack([parts, self.inputs // parts, self.outputs]))
+        x = tf.reshape(flat, [self.inputs // width, -1, width])  # [parts, R, in / parts]
+        kernel = tf.reshape(self.weight, tf.stack([-1, width, self.outputs]))
         done = tf.reduce_sum(tf.matmul(x, kernel), axis=0)  # [R, out]
         return tf.nn.bias_add(tf.ensure_shape(done, [flat.shape[0], self.outputs]), self.bias)
 
@@ -237,7 +232,7 @@ class Linear(GPT2Layer):
         flat = tf.matmul(flat, self.weight, transpose_b=True)
         if self.bias is not None:
             flat = tf.nn.bias_add(flat, self.bias)
-        return tf.reshape(flat, tf.concat([tf.shape(x)[:-1], [self.outputs]], 0))  # [..., out]
+        return tf.reshape(flat, leading(x, len(x.shape) - 1, self.outputs))  # [..., out]
 
 
 class LayerNorm(GPT2Layer):
