@@ -80,7 +80,7 @@ def keep(shape: tf.Tensor, rate: float, seed: tf.Tensor) -> tuple[tf.Tensor, flo
         What is kept, bool of that shape, and what to multiply it by.
     """
     dropped = min(round(rate * 65_536), 65_535)  # of the values that 16 bits can have
-    size = tf.reduce_prod(shape)
+    size = tf.reduce_prod(tf.cast(shape, tf.int64))  # more than int32 holds, on a large device
     bits = tf.random.stateless_uniform([(size + 1) // 2], seed, None, None, tf.uint32)
     bits = tf.reshape(tf.bitcast(bits, tf.uint16), [-1])[:size]
     kept = tf.reshape(bits >= tf.constant(dropped, tf.uint16), shape)

@@ -1,4 +1,4 @@
-"""Shapes for `tf.reshape` and `tf.slice` that say as much as is known."""
+"""Shapes for `tf.reshape` that say as much as is known."""
 
 from __future__ import annotations
 
