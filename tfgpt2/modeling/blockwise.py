@@ -91,10 +91,10 @@ def blockwise_attend(
             ) -> tuple[tf.Tensor, tf.TensorArray, tf.Tensor, tf.Tensor]:
                 rows = _rows(padded, i, block)
                 probabilities, seen = weights(rows, key, i)
-                keep = kept(tf.shape(probabilities), i)
+                factor = kept(tf.shape(probabilities), i)
                 above = tf.cast(_rows(upstream, i, block), tf.float32)  # [B, N, block, H]
-                d_value += tf.matmul(probabilities * keep, above, transpose_a=True)
-                d_weights = keep * tf.matmul(above, tf.cast(value, tf.float32), transpose_b=True)
+                d_value += tf.matmul(probabilities * factor, above, transpose_a=True)
+                d_weights = factor * tf.matmul(above, tf.cast(value, tf.float32), transpose_b=True)
                 inner = tf.reduce_sum(d_weights * probabilities, axis=-1, keepdims=True)
                 d_scores = tf.where(seen, probabilities * (d_weights - inner), 0.0) * scale
                 d_key += tf.matmul(d_scores, tf.cast(rows, tf.float32), transpose_a=True)

@@ -302,7 +302,7 @@ class Embedding(Int8Matrix, GPT2Layer):
         else:
             table = tf.cast(self.weight, x.dtype)
             scores = tf.cast(tf.matmul(flat, table, transpose_b=True), tf.float32)
-        return tf.reshape(scores, tf.concat([tf.shape(x)[:-1], [self.count]], 0))
+        return tf.reshape(scores, leading(x, len(x.shape) - 1, self.count))
 
     def matrix_shape(self) -> tuple[int, int]:
         """Rows and their width."""
