@@ -45,7 +45,7 @@ test-long: $(VENV)/installed-test
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-cpp-old: $(VENV)/installed-test
-	$(BIN)/python -m pytest tests/serving/test_cpp.py
+	$(BIN)/python -m pytest tests/serving/export/test_cpp.py
 
 # Other seeds than the tests', five times as many cases; ROBUSTNESS=50 looks further.
 robustness: $(VENV)/installed-test

@@ -17,7 +17,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 import tensorflow as tf
 
-from tfgpt2.generation.sampling import keep_top_k, keep_top_p
+from tfgpt2.generation.logits.sampling import keep_top_k, keep_top_p
 
 VOCABULARY = 50257
 ROWS = (1, 8, 32)

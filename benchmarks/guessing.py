@@ -25,10 +25,10 @@ import numpy as np
 import tensorflow as tf
 
 import tfgpt2
-from tfgpt2.generation.decoder import Decoder
+from tfgpt2.generation.compiled import Decoder
 from tfgpt2.generation.generate import _config, _request
 from tfgpt2.generation.inputs import lay_out, read_inputs
-from tfgpt2.generation.planning import program_of
+from tfgpt2.generation.params import program_of
 
 COPIES = [
     "First Citizen:\nWe are accounted poor citizens, the patricians good.\n\n" * 3,

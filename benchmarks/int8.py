@@ -27,7 +27,7 @@ import tensorflow as tf
 
 import tfgpt2
 from tfgpt2.evaluation.perplexity import perplexity
-from tfgpt2.modeling.quantization import quantized_copy
+from tfgpt2.nn.quantization import quantized_copy
 
 PROMPT, STEPS = 32, 32
 PROMPTS, PROMPT_TOKENS, NEW_TOKENS = 50, 16, 32

@@ -24,8 +24,8 @@ import tensorflow as tf
 import tokenizers
 
 from tfgpt2 import TFGPT2Tokenizer
-from tfgpt2.tokenizer.bpe import token_to_bytes
-from tfgpt2.tokenizer.spec import backend
+from tfgpt2.tokenizers.bpe import token_to_bytes
+from tfgpt2.tokenizers.spec import backend
 
 HERE = Path(__file__).resolve().parent
 SHARED = Path(os.environ.get("TFGPT2_TEST_DATA") or HERE.parent.parent / "shared" / "data")

@@ -162,7 +162,7 @@ def run_case(name: str, shape: str, batch: int, dtype: str, steps: int) -> None:
 
         make = keras_hub_step
     else:
-        import tfgpt2.modeling.heads  # noqa: F401
+        import tfgpt2.models.causal_lm  # noqa: F401
 
         make = tfgpt2_step
     libraries = peak_megabytes()

@@ -64,7 +64,7 @@ def start(driver: webdriver.Chrome, url: str, theme: str = "light") -> None:
     """Opens the page with the text above."""
     driver.get(url)
     driver.execute_script(
-        "localStorage.clear(); sessionStorage['tfgpt2.text'] = arguments[0];"
+        "localStorage.clear(); sessionStorage['tfgpt2.text.generator'] = arguments[0];"
         "localStorage['tfgpt2.theme'] = arguments[1]", TEXT, theme
     )  # fmt: skip
     driver.refresh()

@@ -35,12 +35,12 @@ COMMANDS = "reference/command-line.md"
 # What the groups inherit from, or return.
 BESIDE = {
     "configuration and results": ("tfgpt2.outputs",),
-    "strings <-> ids": ("tfgpt2.tokenizer.core.ByteLevelBPETokenizer",),
+    "strings <-> ids": ("tfgpt2.tokenizers.byte_level_bpe.ByteLevelBPETokenizer",),
     "models": (
-        "tfgpt2.modeling.pretrained.TFGPT2PreTrainedModel",
-        "tfgpt2.modeling.storage.StoredModel",
+        "tfgpt2.models.base.TFGPT2PreTrainedModel",
+        "tfgpt2.models.storage.StoredModel",
     ),
-    "generation": ("tfgpt2.generation.texts.Generation",),
+    "generation": ("tfgpt2.text.records.Generation",),
 }
 # Public modules whose names are not exported by the package itself; those that exist are shown.
 MODULES = {
@@ -48,13 +48,13 @@ MODULES = {
         "tfgpt2.serving.client.client.Client",
         "tfgpt2.serving.client.records",
         "tfgpt2.serving.client.failures",
-        "tfgpt2.serving.export.export",
-        "tfgpt2.serving.report",
-        "tfgpt2.serving.batching.Batching",
+        "tfgpt2.serving.export.export.export",
+        "tfgpt2.serving.export.report",
+        "tfgpt2.serving.export.batching.Batching",
     ),
     "Training": (
         "tfgpt2.training.data",
-        "tfgpt2.training.order",
+        "tfgpt2.training.data.schedule",
         "tfgpt2.training.settings",
         "tfgpt2.training.trainer",
         "tfgpt2.training.callbacks",
@@ -152,7 +152,7 @@ def command_line() -> str:
     import typer
     from typer.cli import get_docs_for_click
 
-    from tfgpt2.cli import app
+    from tfgpt2.cli.main import app
 
     command = typer.main.get_command(app)
     context = typer.Context(command, info_name="tfgpt2")

@@ -17,7 +17,7 @@ import typer
 
 from tfgpt2 import TextGenerator, TFGPT2LMHeadModel, TFGPT2Tokenizer
 from tfgpt2.evaluation.perplexity import perplexity
-from tfgpt2.tokenizer.train import train_tokenizer
+from tfgpt2.tokenizers.training import train_tokenizer
 from tfgpt2.training.data import lm_dataset
 
 HELD_OUT = 0.1

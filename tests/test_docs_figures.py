@@ -12,9 +12,9 @@ import tokenizers
 
 from tfgpt2 import GPT2Config, TFGPT2LMHeadModel, TFGPT2Tokenizer
 from tfgpt2.generation.buckets import default_buckets, round_up
-from tfgpt2.generation.sampling import gumbel
-from tfgpt2.modeling.cache import compact, settle
-from tfgpt2.tokenizer import pretokenize
+from tfgpt2.generation.logits.sampling import gumbel
+from tfgpt2.nn.cache import compact, rollback
+from tfgpt2.tokenizers import pretokenize
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 DRAWN = str.maketrans({"·": " ", "↵": "\n", "⇥": "\t"})
@@ -115,7 +115,7 @@ def test_holes_and_how_they_are_closed(model):
     start = read(model, prefilled(model, 12), ids(2, 2))[1]
     guesses = ids(2, 4)
     kept = tf.constant([1, 3])
-    cache = settle(read(model, start, guesses)[1], start, kept)
+    cache = rollback(read(model, start, guesses)[1], start, kept)
     assert seen(cache) == drawn("explanations/cache.md", "holes")
     assert int(cache.column) == 10 and cache.positions.numpy().tolist() == [6, 10]
     closed = compact(cache)

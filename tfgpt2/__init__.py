@@ -18,32 +18,32 @@ _PUBLIC = {
     "GPT2Config": "tfgpt2.config",
     "ModelOutput": "tfgpt2.outputs",
     # strings <-> ids
-    "TFGPT2Tokenizer": "tfgpt2.tokenizer.layer",
-    "GPT2Tokenizer": "tfgpt2.tokenizer.host",
-    "GPT2TokenizerFast": "tfgpt2.tokenizer.host",
+    "TFGPT2Tokenizer": "tfgpt2.tokenizers.gpt2",
+    "GPT2Tokenizer": "tfgpt2.tokenizers.host",
+    "GPT2TokenizerFast": "tfgpt2.tokenizers.host",
     # models
-    "TFGPT2Model": "tfgpt2.modeling.heads",
-    "TFGPT2LMHeadModel": "tfgpt2.modeling.heads",
-    "TFGPT2DoubleHeadsModel": "tfgpt2.modeling.double_heads",
-    "TFGPT2ForSequenceClassification": "tfgpt2.modeling.task_heads",
-    "TFGPT2ForTokenClassification": "tfgpt2.modeling.task_heads",
-    "TFGPT2ForQuestionAnswering": "tfgpt2.modeling.task_heads",
+    "TFGPT2Model": "tfgpt2.models.causal_lm",
+    "TFGPT2LMHeadModel": "tfgpt2.models.causal_lm",
+    "TFGPT2DoubleHeadsModel": "tfgpt2.models.double_heads",
+    "TFGPT2ForSequenceClassification": "tfgpt2.models.task_heads",
+    "TFGPT2ForTokenClassification": "tfgpt2.models.task_heads",
+    "TFGPT2ForQuestionAnswering": "tfgpt2.models.task_heads",
     # transformers' automatic classes, which find just GPT-2 here
-    "AutoConfig": "tfgpt2.auto",
-    "AutoTokenizer": "tfgpt2.auto",
-    "TFAutoModel": "tfgpt2.auto",
-    "TFAutoModelForCausalLM": "tfgpt2.auto",
-    "TFAutoModelForSequenceClassification": "tfgpt2.auto",
-    "TFAutoModelForTokenClassification": "tfgpt2.auto",
-    "TFAutoModelForQuestionAnswering": "tfgpt2.auto",
+    "AutoConfig": "tfgpt2.models.auto",
+    "AutoTokenizer": "tfgpt2.models.auto",
+    "TFAutoModel": "tfgpt2.models.auto",
+    "TFAutoModelForCausalLM": "tfgpt2.models.auto",
+    "TFAutoModelForSequenceClassification": "tfgpt2.models.auto",
+    "TFAutoModelForTokenClassification": "tfgpt2.models.auto",
+    "TFAutoModelForQuestionAnswering": "tfgpt2.models.auto",
     # generation
     "GenerationConfig": "tfgpt2.generation.config",
-    "TextGenerator": "tfgpt2.text",
+    "TextGenerator": "tfgpt2.text.generator",
     # checkpoints of other programs
-    "convert": "tfgpt2.conversion",
-    "load_keras_hub": "tfgpt2.conversion",
+    "convert": "tfgpt2.conversion.convert",
+    "load_keras_hub": "tfgpt2.conversion.convert",
     # serving
-    "export_task": "tfgpt2.serving.export",
+    "export_task": "tfgpt2.serving.export.export",
 }
 
 __all__ = ["__version__", *_PUBLIC]
@@ -70,8 +70,8 @@ _require_tensorflow_backend()
 
 def _register_keras_classes() -> None:
     """Imports the modules whose classes `keras.models.load_model` must find by name."""
-    heads = ("tfgpt2.modeling.double_heads", "tfgpt2.modeling.task_heads")
-    for module in ("tfgpt2.tokenizer.layer", *heads, "tfgpt2.text"):
+    heads = ("tfgpt2.models.double_heads", "tfgpt2.models.task_heads")
+    for module in ("tfgpt2.tokenizers.gpt2", *heads, "tfgpt2.text.generator"):
         importlib.import_module(module)
 
 

@@ -313,7 +313,7 @@ class GPT2Config:
 
         Args:
             name: Directory, bundled name or hub name.
-            revision: See `tfgpt2.checkpoints.hub.Repository`, as for the next five.
+            revision: See `tfgpt2.hub.Repository`, as for the next five.
             token: Access token.
             cache_dir: Download cache.
             subfolder: Folder inside the repository.
@@ -329,7 +329,7 @@ class GPT2Config:
             >>> GPT2Config.from_pretrained("shakespeare-tiny").model_type
             'gpt2'
         """
-        from tfgpt2.checkpoints.hub import Repository
+        from tfgpt2.hub import Repository
 
         files = Repository(
             name, revision, token, cache_dir, subfolder, local_files_only, force_download

@@ -122,4 +122,4 @@ def make(folder: Any, variant: str) -> protocol.Peer:
 
 
 if __name__ == "__main__":
-    protocol.serve(make, ["tfgpt2", "tfgpt2.modeling.heads"])
+    protocol.serve(make, ["tfgpt2", "tfgpt2.models.causal_lm"])

@@ -1,15 +1,11 @@
 """What the checkpoint tests share: small random checkpoints, made without the package."""
 
 import json
-import sys
-from pathlib import Path
 
 import pytest
 from safetensors.numpy import save_file
 
-sys.path.append(str(Path(__file__).parent.parent / "modeling"))
-
-import cases  # noqa: E402
+from tests.support import model_cases as cases
 
 
 @pytest.fixture

@@ -4,11 +4,11 @@ import json
 import subprocess
 import sys
 
-import cases
 import numpy as np
 import pytest
 
-from tfgpt2.checkpoints.safetensors import Stored, write
+from tests.support import model_cases as cases
+from tfgpt2.checkpoints.readers.safetensors import Stored, write
 
 LIMIT = 1.3
 # Blocks, width and heads of the published sizes.

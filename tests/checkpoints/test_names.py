@@ -1,8 +1,8 @@
 """Keys and paths: every weight of every kind of model has the name that PyTorch gives it."""
 
-import cases
 import pytest
 
+from tests.support import model_cases as cases
 from tfgpt2 import GPT2Config, TFGPT2LMHeadModel, TFGPT2Model
 from tfgpt2.checkpoints.names import is_buffer, key_from_path, with_prefix
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
-from tfgpt2.checkpoints.safetensors import SafetensorsReader, Stored, write
+from tfgpt2.checkpoints.readers.safetensors import SafetensorsReader, Stored, write
 
 TYPES = ["float64", "float32", "float16", ml_dtypes.bfloat16, "int64", "int8", "uint8", "bool"]
 

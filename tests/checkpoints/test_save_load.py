@@ -5,14 +5,14 @@ import json
 import os
 import stat
 
-import cases
 import ml_dtypes
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from tests.support import model_cases as cases
 from tfgpt2 import GPT2Config, TFGPT2LMHeadModel, TFGPT2Model
-from tfgpt2.checkpoints import safetensors
+from tfgpt2.checkpoints.readers import safetensors
 
 IDS = np.array([[1, 2, 3, 4], [5, 6, 7, 8]])
 SMALL_SHARDS = 4000  # bytes

@@ -3,7 +3,7 @@
 import pytest
 
 import tfgpt2
-from tfgpt2.checkpoints.hub import ASSETS
+from tfgpt2.hub import ASSETS
 
 collect_ignore = ["torch_recipes.py"]  # no tests; and it cannot be imported without torch
 

@@ -27,7 +27,7 @@ QUESTIONS = [
 def torch_recipes():
     pytest.importorskip("torch")
     pytest.importorskip("transformers")
-    import torch_recipes
+    from tests.support import torch_recipes
 
     return torch_recipes
 

@@ -18,7 +18,7 @@ TEXT = (
 def recipes():
     pytest.importorskip("torch")
     pytest.importorskip("transformers")
-    import torch_recipes
+    from tests.support import torch_recipes
 
     return torch_recipes
 

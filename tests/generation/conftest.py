@@ -1,19 +1,14 @@
 """Small models with random weights, shared by the tests of generation."""
 
 import json
-import sys
-from pathlib import Path
 
 import pytest
 import tensorflow as tf
 from safetensors.numpy import save_file
 
+from tests.support import greedy_cases  # noqa: E402
+from tests.support import model_cases as cases  # noqa: E402
 from tfgpt2 import TFGPT2LMHeadModel
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "modeling"))
-
-import cases  # noqa: E402
-import greedy_cases  # noqa: E402
 
 MODES = {
     "eager": lambda function: function,

@@ -3,15 +3,16 @@
 import json
 from pathlib import Path
 
-import greedy_cases
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import tfgpt2
+from tests.support import greedy_cases
+from tests.support.paths import GOLDEN as GOLDEN_FILES
 from tfgpt2 import GenerationConfig
 
-GOLDEN = json.loads((Path(__file__).parent.parent / "golden" / "generation.json").read_text())
+GOLDEN = json.loads((GOLDEN_FILES / "generation.json").read_text())
 
 
 def greedy(build, case, **options):
@@ -36,7 +37,7 @@ def test_compiled_greedy_equals_the_golden_file(build, name):
 @pytest.mark.parametrize("name", greedy_cases.CASES)
 def test_greedy_equals_pytorch(name):
     pytest.importorskip("torch")
-    import torch_generation
+    from tests.support import torch_generation
 
     found = torch_generation.run(greedy_cases.CASES[name])
     assert found == GOLDEN["sequences"][name]

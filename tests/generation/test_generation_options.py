@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-import twins
+
+from tests.support import decoding_twins as twins
 
 LENGTHS = (5, 1, 9, 3)
 RANDOM = np.random.RandomState(12)

@@ -1,14 +1,14 @@
 """The table of options in the docs says of every option what really happens."""
 
 import re
-from pathlib import Path
 
 import pytest
 
+from tests.support.paths import DOCS
 from tfgpt2 import GenerationConfig
 from tfgpt2.generation.known_options import ELSEWHERE
 
-PAGE = (Path(__file__).parents[2] / "docs" / "generation.md").read_text()
+PAGE = (DOCS / "generation.md").read_text()
 ROWS = {
     name: (default, here)
     for name, default, here in re.findall(r"^\| `(\w+)` \| (.+?) \| (.+?) \|$", PAGE, re.MULTILINE)

@@ -1,21 +1,22 @@
-"""Makes `beam.json`: the beam searches of PyTorch transformers on `tests/generation/beam_cases`.
+"""Makes `beam.json`: the beam searches of PyTorch transformers on `tests/support/beam_cases`.
 
 Run with an environment that has torch and transformers:
 
-    python tests/golden/make_beam_golden.py
+    python -m tests.golden.make_beam_golden
 """
 
 import json
-import sys
 from pathlib import Path
 
-HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE.parent / "modeling"), str(HERE.parent / "generation")]
+import torch
+import transformers
 
-import beam_cases  # noqa: E402
-import torch  # noqa: E402
-import torch_beam  # noqa: E402
-import transformers  # noqa: E402
+from tests.support import (
+    beam_cases,
+    torch_beam,
+)
+
+HERE = Path(__file__).parent
 
 
 def main() -> None:

@@ -1,22 +1,23 @@
-"""Makes `contrastive.json`: PyTorch transformers on `tests/generation/contrastive_cases`.
+"""Makes `contrastive.json`: PyTorch transformers on `tests/support/contrastive_cases`.
 
 Needs an environment of its own with torch and the last transformers that has contrastive search,
 4.55.4:
 
-    python tests/golden/make_contrastive_golden.py
+    python -m tests.golden.make_contrastive_golden
 """
 
 import json
-import sys
 from pathlib import Path
 
-HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE.parent / "modeling"), str(HERE.parent / "generation")]
+import torch
+import transformers
 
-import contrastive_cases  # noqa: E402
-import torch  # noqa: E402
-import torch_generation  # noqa: E402
-import transformers  # noqa: E402
+from tests.support import (
+    contrastive_cases,
+    torch_generation,
+)
+
+HERE = Path(__file__).parent
 
 
 @torch.no_grad()

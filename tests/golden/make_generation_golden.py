@@ -1,21 +1,22 @@
-"""Makes `generation.json`: what PyTorch transformers generates for `tests/generation/greedy_cases`.
+"""Makes `generation.json`: what PyTorch transformers generates for `tests/support/greedy_cases`.
 
 Run with an environment that has torch and transformers:
 
-    python tests/golden/make_generation_golden.py
+    python -m tests.golden.make_generation_golden
 """
 
 import json
-import sys
 from pathlib import Path
 
-HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE.parent / "modeling"), str(HERE.parent / "generation")]
+import torch
+import transformers
 
-import greedy_cases  # noqa: E402
-import torch  # noqa: E402
-import torch_generation  # noqa: E402
-import transformers  # noqa: E402
+from tests.support import (
+    greedy_cases,
+    torch_generation,
+)
+
+HERE = Path(__file__).parent
 
 
 def main() -> None:

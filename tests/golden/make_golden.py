@@ -1,24 +1,22 @@
-"""Makes `gpt2.npz`: what PyTorch transformers computes for the cases of `tests/modeling/cases.py`.
+"""Makes `gpt2.npz`: what PyTorch transformers computes for `tests/support/model_cases.py`.
 
 Run with an environment that has torch and transformers 4.57, the last version with `head_mask`:
 
-    python tests/golden/make_golden.py
+    python -m tests.golden.make_golden
 
 Only results are stored; weights and inputs come from numpy's frozen legacy generator.
 """
 
-import sys
 from pathlib import Path
 
 import numpy as np
+import torch
+import transformers
+
+from tests.support import model_cases as cases
+from tests.support import torch_gpt2
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent / "modeling"))
-
-import cases  # noqa: E402
-import torch  # noqa: E402
-import torch_gpt2  # noqa: E402
-import transformers  # noqa: E402
 
 
 def main() -> None:

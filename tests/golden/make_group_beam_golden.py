@@ -1,23 +1,24 @@
-"""Makes `group_beam.json`: PyTorch transformers' searches on `tests/generation/group_beam_cases`.
+"""Makes `group_beam.json`: PyTorch transformers' searches on `tests/support/group_beam_cases`.
 
 Needs an environment of its own with torch and the last transformers that has group beam search,
 4.55.4:
 
-    python tests/golden/make_group_beam_golden.py
+    python -m tests.golden.make_group_beam_golden
 """
 
 import json
-import sys
 from pathlib import Path
 
-HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE.parent / "modeling"), str(HERE.parent / "generation")]
+import torch
+import transformers
 
-import group_beam_cases  # noqa: E402
-import torch  # noqa: E402
-import torch_beam  # noqa: E402
-import torch_generation  # noqa: E402
-import transformers  # noqa: E402
+from tests.support import (
+    group_beam_cases,
+    torch_beam,
+    torch_generation,
+)
+
+HERE = Path(__file__).parent
 
 
 def main() -> None:

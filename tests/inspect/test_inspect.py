@@ -175,7 +175,7 @@ def test_the_page_of_attention_holds_the_weights(found, tmp_path):
 
 
 def test_a_token_cannot_end_the_script_it_stands_in():
-    from tfgpt2.inspect.pages import _json
+    from tfgpt2.inspect.render.pages import _json
 
     assert "<" not in _json(["</script>"]) and json.loads(_json(["</script>"])) == ["</script>"]
 
@@ -203,7 +203,7 @@ def _pixels(path):
 
 def test_long_texts_make_small_maps():
     pytest.importorskip("matplotlib")
-    from tfgpt2.inspect.figures import _shrunk
+    from tfgpt2.inspect.render.figures import _shrunk
 
     weights = np.zeros((150, 150), np.float32)
     weights[:, 0], weights[149, 100] = 0.5, 1.0
@@ -247,15 +247,15 @@ def test_models_that_cannot_say_it_say_so(bundled):
 
 def test_pictures_without_matplotlib_name_the_extra(found, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    monkeypatch.delitem(sys.modules, "tfgpt2.inspect.figures", raising=False)
-    monkeypatch.delattr("tfgpt2.inspect.figures", raising=False)
+    monkeypatch.delitem(sys.modules, "tfgpt2.inspect.render.figures", raising=False)
+    monkeypatch.delattr("tfgpt2.inspect.render.figures", raising=False)
     with pytest.raises(ImportError, match=r"tfgpt2\[inspect\]"):
         found[TEXT][1].save(tmp_path / "a.png")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_command(tmp_path):
-    from tfgpt2.cli import app
+    from tfgpt2.cli.main import app
 
     path = tmp_path / "lens.html"
     done = CliRunner().invoke(app, ["inspect", "-", "-k", "lens", "-o", str(path), "--top", "2"],

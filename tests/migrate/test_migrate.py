@@ -5,15 +5,16 @@ import json
 import traceback
 
 import pytest
-from programs import FAIL, START, WORK
 from typer.testing import CliRunner
 
-from tfgpt2 import cli
-from tfgpt2.migrate import advice, ask
-from tfgpt2.migrate.judge import judge
+from tests.support.migrate_programs import FAIL, START, WORK
+from tfgpt2.cli import main as cli
+from tfgpt2.migrate import advice
+from tfgpt2.migrate import introspect as ask
+from tfgpt2.migrate.check import judge
 from tfgpt2.migrate.report import migrate
 from tfgpt2.migrate.rewrite import rewritten
-from tfgpt2.migrate.sites import UNKNOWN, find
+from tfgpt2.migrate.usage import UNKNOWN, find
 
 NAME = "shakespeare-tiny"
 

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from tfgpt2.migrate.judge import judge
-from tfgpt2.migrate.sites import find
+from tests.support.paths import DOCS
+from tfgpt2.migrate.check import judge
+from tfgpt2.migrate.usage import find
 
-PAGE = (Path(__file__).parents[2] / "docs" / "migrate.md").read_text(encoding="utf-8")
+PAGE = (DOCS / "migrate.md").read_text(encoding="utf-8")
 START = re.search(r"```python\n(.*?)```", PAGE, re.S)[1]
 SECTIONS = dict(re.findall(r"^## From ([\w-]+).*?\n(.*?)(?=^## |\Z)", PAGE, re.M | re.S))
 CODE = re.compile(r"`([^`]+)`")

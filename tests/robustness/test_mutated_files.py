@@ -4,14 +4,15 @@ import json
 import subprocess
 import sys
 import tarfile
-from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-HERE = Path(__file__).parent
-GOLDEN = HERE.parent / "golden" / "formats"
+from tests.support import mutated_files
+from tests.support.paths import GOLDEN
+
+FORMATS = GOLDEN / "formats"
 CASES = ("safetensors", "torch_zip", "torch_legacy", "tf_lm", "flax", "tf1", "keras_hub")
 
 
@@ -19,7 +20,7 @@ CASES = ("safetensors", "torch_zip", "torch_legacy", "tf_lm", "flax", "tf1", "ke
 def whole(tmp_path_factory):
     """A folder with an undamaged checkpoint of each format."""
     folder = tmp_path_factory.mktemp("whole")
-    for path in sorted(GOLDEN.glob("*.tar.xz")):
+    for path in sorted(FORMATS.glob("*.tar.xz")):
         with tarfile.open(path) as archive:
             archive.extractall(folder, filter="data")
     draw = np.random.default_rng(0)
@@ -38,7 +39,7 @@ def whole(tmp_path_factory):
 @pytest.mark.parametrize("seed", [0, *(pytest.param(s, marks=pytest.mark.long) for s in (1, 2))])
 def test_damaged_checkpoints(seed, whole, count, amount):
     number, seed = amount(40 if seed == 0 else 400), 1000 * amount(1) + seed
-    command = [sys.executable, HERE / "mutated_files.py", whole, seed, number, *CASES]
+    command = [sys.executable, mutated_files.__file__, whole, seed, number, *CASES]
     done = subprocess.run([str(x) for x in command], capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, f"seed {seed}: the process died\n{done.stderr[-2000:]}"
     found = dict(zip(CASES, map(json.loads, done.stdout.splitlines()), strict=True))
@@ -51,9 +52,6 @@ def test_damaged_checkpoints(seed, whole, count, amount):
 
 
 def test_the_judge_sees_changed_numbers():
-    sys.path.insert(0, str(HERE))
-    import mutated_files
-
     whole = {}, {"a": np.zeros(3, "f4")}
     changed = {}, {"a": np.array([0, 1, 1], "f4")}
     assert mutated_files.judge("tf1", "flip", 1, whole, whole) is None

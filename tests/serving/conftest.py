@@ -22,8 +22,8 @@ def exported(tmp_path_factory) -> Path:
 
     Nobody may change it: copy it to add versions.
     """
-    from tfgpt2.serving.export import export
-    from tfgpt2.text import TextGenerator
+    from tfgpt2.serving.export.export import export
+    from tfgpt2.text.generator import TextGenerator
 
     root = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:

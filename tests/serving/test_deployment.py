@@ -100,7 +100,7 @@ def test_the_name_is_the_one_everybody_uses():
 
 
 def test_batching_is_what_an_export_carries():
-    from tfgpt2.serving import batching
+    from tfgpt2.serving.export import batching
 
     found = text_format.Parse(
         (SERVING / "batching_parameters.pbtxt").read_text(), BatchingParameters()

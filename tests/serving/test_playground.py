@@ -5,8 +5,9 @@ import re
 import shutil
 
 import pytest
-from playground_stub import MODEL, PAGE, WORDS, Stub
 from starlette.responses import JSONResponse
+
+from tests.support.playground_stub import MODEL, PAGE, WORDS, Stub
 
 selenium = pytest.importorskip("selenium", reason="selenium is not installed")
 from selenium import webdriver  # noqa: E402

@@ -272,7 +272,7 @@ def test_a_save_that_fails_leaves_the_earlier_one(saved, base, monkeypatch):
     def full(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("tfgpt2.checkpoints.safetensors.write", full)
+    monkeypatch.setattr("tfgpt2.checkpoints.readers.safetensors.write", full)
     with pytest.raises(OSError, match="No space left"):
         lora.save_adapter(model, folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before

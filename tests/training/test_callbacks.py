@@ -10,9 +10,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-import train_toys as toys
 from rich.console import Console
 
+from tests.support import train_toys as toys
 from tfgpt2.training import callbacks, display
 from tfgpt2.training.recipes import steps_of
 
@@ -74,7 +74,7 @@ def test_samples_follow_the_weights(shown):
     sampler = callbacks.SampleText(run.tokenizer, "ANNA:\n", lambda s, t: texts.append((s, t)),
                                    max_new_tokens=3, temperature=0)  # fmt: skip
     sampler.set_model(types.SimpleNamespace(optimizer=run.model.optimizer))
-    from tfgpt2.text import TextGenerator
+    from tfgpt2.text.generator import TextGenerator
 
     sampler._generator = TextGenerator(run.model, run.tokenizer)
     bias = run.model.transformer.ln_f.bias

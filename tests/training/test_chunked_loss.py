@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -11,9 +10,10 @@ import pytest
 import tensorflow as tf
 
 import tfgpt2
+from tests.support.paths import ROOT
 from tfgpt2 import GPT2Config
-from tfgpt2.modeling.chunked_loss import chunked_causal_lm_loss, tokens_per_chunk
-from tfgpt2.modeling.losses import LossSettings, causal_lm_loss
+from tfgpt2.nn.chunked_loss import chunked_causal_lm_loss, tokens_per_chunk
+from tfgpt2.nn.losses import LossSettings, causal_lm_loss
 
 B, T, D, V = 3, 11, 16, 37
 RANDOM = np.random.default_rng(0)
@@ -201,7 +201,8 @@ def test_fit_in_mixed_precision(dtype):
 
 
 REPLICAS = """
-import keras, numpy as np, tensorflow as tf, test_chunked_loss as t, tfgpt2
+import keras, numpy as np, tensorflow as tf, tfgpt2
+from tests.training import test_chunked_loss as t
 cpus = tf.config.list_physical_devices("CPU")
 tf.config.set_logical_device_configuration(cpus[0], [tf.config.LogicalDeviceConfiguration()] * 2)
 data = {"input_ids": t.IDS, "labels": t.IDS}  # every replica scores as many tokens
@@ -245,11 +246,9 @@ print("equal")
 @pytest.mark.long
 def test_two_replicas_train_like_one():
     """On arrays and on blocks; in a process of its own, since it divides the processor."""
-    here = Path(__file__).parent
-    paths = os.pathsep.join([str(here), str(here.parent.parent)])
     result = subprocess.run(
         [sys.executable, "-c", REPLICAS], capture_output=True, text=True, timeout=600,
-        env=os.environ | {"PYTHONPATH": paths, "KERAS_BACKEND": "tensorflow"},
+        env=os.environ | {"PYTHONPATH": str(ROOT), "KERAS_BACKEND": "tensorflow"},
     )  # fmt: skip
     assert result.stdout.strip().endswith("equal"), result.stderr[-3000:]
 

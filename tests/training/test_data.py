@@ -1,15 +1,16 @@
 """Language-modeling data: packing, borders, order, shards, continuing, and training on it."""
 
-import data_twins
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import tfgpt2
+from tests.support import data_twins
 from tfgpt2 import GPT2Config
-from tfgpt2.training import data, sources
-from tfgpt2.training.order import Order
+from tfgpt2.training import data
+from tfgpt2.training.data import sources
+from tfgpt2.training.data.schedule import Order
 
 DOCUMENTS = ["To be, or not to be", "a", "that is the question: " * 3, "Whether", "'tis nobler"] * 3
 
@@ -68,8 +69,8 @@ def test_long_texts_are_tokenized_in_pieces_to_the_same_tokens(tokenizer, monkey
     text = "First line\nand  \n\n second\nthird, é\nfourth  \n fifth\n<|endoftext|>\nlast\n" * 9
     (tmp_path / "long.txt").write_text(text)
     expected = tokenizer.tokenize([text, "more"]).to_list()
-    monkeypatch.setattr("tfgpt2.training.corpus._PIECE", 20)
-    monkeypatch.setattr("tfgpt2.training.corpus._BATCH", 100)
+    monkeypatch.setattr("tfgpt2.training.data.corpus._PIECE", 20)
+    monkeypatch.setattr("tfgpt2.training.data.corpus._BATCH", 100)
     corpus = data.tokenize_corpus([text, "more", ""], tokenizer, add_eos=False)
     assert [corpus.tokens[a:b].tolist() for a, b in zip(corpus.starts, corpus.starts[1:],
             strict=False)] == expected  # fmt: skip

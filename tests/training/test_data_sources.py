@@ -5,7 +5,8 @@ import pytest
 import tensorflow as tf
 
 import tfgpt2
-from tfgpt2.training import data, sources
+from tfgpt2.training import data
+from tfgpt2.training.data import sources
 
 TEXTS = ["To be", "or not", "to be, é"]
 

@@ -121,7 +121,7 @@ def test_tagging(tok, label_on, length):
 
 
 def tok_json(tok):
-    from tfgpt2.tokenizer.spec import backend
+    from tfgpt2.tokenizers.spec import backend
 
     return backend(tok.spec).to_str()
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfgpt2.modeling.losses import LossSettings, causal_lm_loss
+from tfgpt2.nn.losses import LossSettings, causal_lm_loss
 
 LOGITS = np.random.default_rng(0).normal(0, 3, (2, 9, 31)).astype("float32")
 LABELS = np.random.default_rng(1).integers(0, 31, (2, 9))

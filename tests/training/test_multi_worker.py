@@ -12,9 +12,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-import train_toys as toys
 
 import tfgpt2
+from tests.support import train_toys as toys
+from tests.support.paths import EXAMPLES, ROOT
 from tfgpt2.training import strategies
 from tfgpt2.training.settings import write_yaml
 
@@ -101,11 +102,11 @@ def test_two_replicas_train_as_one(tmp_path):
     # A process of its own: devices cannot be divided once TensorFlow has begun.
     program = """
 import sys
-sys.path.insert(0, sys.argv[2])
 import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-import pathlib, train_toys as toys
+import pathlib
+from tests.support import train_toys as toys
 folder = pathlib.Path(sys.argv[1])
 for name, strategy in (("one", "none"), ("two", "mirrored")):
     options = dict(dropout=0.0, steps=6, eval_every=3, strategy=strategy, ema=0.9, warmup=2)
@@ -114,7 +115,8 @@ for name, strategy in (("one", "none"), ("two", "mirrored")):
     print(trainer.strategy.num_replicas_in_sync)
 """
     done = subprocess.run(
-        [sys.executable, "-c", program, tmp_path, os.path.dirname(__file__)],
+        [sys.executable, "-c", program, tmp_path],
+        cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=400,
@@ -153,7 +155,7 @@ def test_one_replica_is_left_as_it_is():
 @pytest.mark.long
 def test_the_example_trains_with_two_workers(tmp_path):
     text = toys.write_text(tmp_path / "text.txt")
-    program = os.path.join(os.path.dirname(__file__), "../../examples/11_multi_worker.py")
+    program = EXAMPLES / "11_multi_worker.py"
     done = subprocess.run(
         [sys.executable, program, "--text", text, "--output", tmp_path / "out", "--steps", "3",
          "--block-size", "16", "--batch", "4"],

@@ -7,8 +7,8 @@ import signal
 import keras
 import numpy as np
 import pytest
-import train_toys as toys
 
+from tests.support import train_toys as toys
 from tfgpt2 import GPT2Config, TFGPT2LMHeadModel
 from tfgpt2.training import checkpoint, recipes
 from tfgpt2.training.callbacks import TrainingStopped

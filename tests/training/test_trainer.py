@@ -6,11 +6,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-import train_toys as toys
 
 import tfgpt2
-from tfgpt2.training import corpus, plan, recipes
+from tests.support import train_toys as toys
+from tfgpt2.training import plan, recipes
 from tfgpt2.training.callbacks import read_log
+from tfgpt2.training.data import corpus
 from tfgpt2.training.settings import TrainSettings, read_yaml, write_yaml
 
 

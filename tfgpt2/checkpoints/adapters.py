@@ -20,11 +20,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tfgpt2.checkpoints import safetensors
-from tfgpt2.checkpoints.hub import Repository
 from tfgpt2.checkpoints.names import HEADS, part, with_prefix
-from tfgpt2.checkpoints.torch_bin import TorchBinReader
+from tfgpt2.checkpoints.readers import safetensors
+from tfgpt2.checkpoints.readers.torch_bin import TorchBinReader
 from tfgpt2.errors import explain
+from tfgpt2.hub import Repository
 
 CONFIG_NAME = "adapter_config.json"
 WEIGHTS_NAME = "adapter_model.safetensors"

@@ -268,7 +268,7 @@ class TFGPT2LM(TemplateLM):
 
 def _generator(pretrained: Any, jit_compile: bool, dtype: str | None) -> Any:
     """Loads a generator, or takes one over."""
-    from tfgpt2.text import TextGenerator
+    from tfgpt2.text.generator import TextGenerator
 
     if not isinstance(pretrained, TextGenerator):
         return TextGenerator.from_pretrained(

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from tfgpt2.errors import explain, nearest
-from tfgpt2.generation.contradictions import check_asked, check_together, is_one_of
 from tfgpt2.generation.known_options import COUNTS, DEFAULTS, ELSEWHERE, FLAGS, SAMPLING
 from tfgpt2.generation.options import (
     OPTIONS,
@@ -20,6 +19,7 @@ from tfgpt2.generation.options import (
     check_row_option,
     early_stopping_codes,
 )
+from tfgpt2.generation.validation import check_asked, check_together, is_one_of
 
 CONFIG_NAME = "generation_config.json"
 
@@ -166,7 +166,7 @@ class GenerationConfig:
 
         Args:
             name: Directory, bundled name or hub name.
-            **options: Where to look (see `tfgpt2.checkpoints.hub.Repository`).
+            **options: Where to look (see `tfgpt2.hub.Repository`).
 
         Raises:
             FileNotFoundError: The model has no such file.
@@ -176,7 +176,7 @@ class GenerationConfig:
             >>> GenerationConfig.from_pretrained("shakespeare-tiny").do_sample
             True
         """
-        from tfgpt2.checkpoints.hub import Repository
+        from tfgpt2.hub import Repository
 
         return cls.from_json_file(Repository(name, **options).require(CONFIG_NAME))
 

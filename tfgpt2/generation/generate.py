@@ -10,17 +10,18 @@ import numpy as np
 import tensorflow as tf
 
 from tfgpt2.errors import explain
-from tfgpt2.generation import planning, stopping
+from tfgpt2.generation import params as planning
+from tfgpt2.generation import stopping
 from tfgpt2.generation.buckets import default_buckets, round_up
+from tfgpt2.generation.compiled import Decoder, watched
 from tfgpt2.generation.config import GenerationConfig
-from tfgpt2.generation.decoder import Decoder, watched
 from tfgpt2.generation.inputs import Inputs, lay_out, negative_prompt, read_inputs
 from tfgpt2.generation.options import ROW_OPTIONS, spread
 from tfgpt2.generation.replay import replay
 from tfgpt2.generation.request import Program, Request, Result
 from tfgpt2.generation.stopping import StopStrings
-from tfgpt2.generation.texts import check_numbers, token_texts
 from tfgpt2.outputs import ModelOutput
+from tfgpt2.text.records import check_numbers, token_texts
 
 _DEFAULT_NEW_TOKENS = 20  # as in transformers
 

@@ -12,7 +12,7 @@ from tfgpt2.errors import explain, nearest
 from tfgpt2.generation.buckets import default_buckets, round_up
 from tfgpt2.generation.config import GenerationConfig
 from tfgpt2.generation.request import Context, Prompt
-from tfgpt2.modeling.cache import Encoder, Prefix, align_right
+from tfgpt2.nn.cache import Encoder, Prefix, align_right
 
 
 class Inputs(NamedTuple):
@@ -146,7 +146,7 @@ def read_prefix(model: Any, inputs: Any, attention_mask: Any) -> Prefix:
     _check_lengths(model, Inputs(ids, mask, None, None, 0, None))
     columns = ids.shape[1]
     aligned, valid = align_right(tf.constant(ids), tf.constant(mask))  # [B, S]
-    _, cache = model.read(aligned, valid, columns=tf.constant(columns))
+    _, cache = model.prefill_hidden(aligned, valid, columns=tf.constant(columns))
     return Prefix(cache.keys, cache.values, cache.valid, aligned)
 
 

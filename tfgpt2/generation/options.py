@@ -68,7 +68,11 @@ BEAM_OPTIONS: dict[str, RowOption] = {
     "early_stopping": RowOption("int32", 0, 0, 2, "True, False or 'never'"),
 }
 OPTIONS = ROW_OPTIONS | EXTRA_OPTIONS | BEAM_OPTIONS
-_EARLY_STOPPING = {False: 0, True: 1, "never": 2}  # the codes of `tfgpt2.generation.beam`
+_EARLY_STOPPING = {
+    False: 0,
+    True: 1,
+    "never": 2,
+}  # the codes of `tfgpt2.generation.strategies.beam_search`
 
 
 def early_stopping_codes(value: Any) -> Any:

@@ -15,7 +15,7 @@ import tensorflow as tf
 from tfgpt2.errors import explain
 from tfgpt2.generation.config import GenerationConfig
 from tfgpt2.generation.inputs import Inputs
-from tfgpt2.modeling.cache import positions_from_mask
+from tfgpt2.nn.cache import positions_from_mask
 
 
 def replay(

@@ -16,8 +16,8 @@ import tensorflow as tf
 from tfgpt2.generation.stopping import StopStrings
 
 if TYPE_CHECKING:
-    from tfgpt2.generation.automaton import Constraint
-    from tfgpt2.generation.history import SequenceBias
+    from tfgpt2.generation.constraints.masking import Constraint
+    from tfgpt2.generation.logits.history import SequenceBias
 
 Nothing = tuple[()]
 
@@ -159,8 +159,8 @@ class Context(NamedTuple):
         ids: int32 `[B, P]`, right-aligned: what is still to be read after the prefix.
         mask: int32 `[B, P]`.
         embeds: Float `[B, P, D]`, read in place of the ids.
-        prefix: A `tfgpt2.modeling.cache.Prefix` that was read before.
-        encoder: A `tfgpt2.modeling.cache.Encoder` to look at.
+        prefix: A `tfgpt2.nn.cache.Prefix` that was read before.
+        encoder: A `tfgpt2.nn.cache.Encoder` to look at.
     """
 
     ids: tf.Tensor

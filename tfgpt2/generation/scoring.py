@@ -12,7 +12,9 @@ _MOST_NATS = 80.0  # exp of more is no finite float32
 class ScoringModel(Protocol):
     """What scoring asks of a model; see `TFGPT2LMHeadModel`."""
 
-    def read(self, ids: tf.Tensor, mask: tf.Tensor, *, columns: tf.Tensor) -> tuple[tf.Tensor, Any]:
+    def prefill_hidden(
+        self, ids: tf.Tensor, mask: tf.Tensor, *, columns: tf.Tensor
+    ) -> tuple[tf.Tensor, Any]:
         """Returns the hidden states `[B, P, D]` of right-aligned tokens, and the cache."""
         ...
 
@@ -50,7 +52,7 @@ def token_logprobs(model: ScoringModel, ids: tf.Tensor, mask: tf.Tensor) -> tf.T
     Returns:
         float32 `[B, P]`, nats; 0 for a row's first token, which follows nothing, and for padding.
     """
-    hidden, _ = model.read(ids, mask, columns=tf.shape(ids)[1])  # [B, P, D]
+    hidden, _ = model.prefill_hidden(ids, mask, columns=tf.shape(ids)[1])  # [B, P, D]
 
     def score_row(row: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
         logits, targets = _row_logits(model, row)  # [P - 1, V], [P - 1]
@@ -73,7 +75,7 @@ def token_scores(model: ScoringModel, ids: tf.Tensor, mask: tf.Tensor, *, top: i
 
     Source: Gehrmann et al. 2019, "GLTR: Statistical Detection and Visualization of Generated Text".
     """
-    hidden, _ = model.read(ids, mask, columns=tf.shape(ids)[1])  # [B, P, D]
+    hidden, _ = model.prefill_hidden(ids, mask, columns=tf.shape(ids)[1])  # [B, P, D]
 
     def score_row(row: tuple[tf.Tensor, tf.Tensor]) -> TokenScores:
         logits, targets = _row_logits(model, row)  # [P - 1, V], [P - 1]
@@ -113,7 +115,7 @@ def next_tokens(
     Returns:
         Tokens int32 `[B, N]`, the likeliest first, and their log-probabilities `[B, N]` in nats.
     """
-    hidden, _ = model.read(ids, mask, columns=tf.shape(ids)[1])  # [B, P, D]
+    hidden, _ = model.prefill_hidden(ids, mask, columns=tf.shape(ids)[1])  # [B, P, D]
     logits = model.score(hidden[:, -1:])[:, 0]  # [B, V]
     best, tokens = tf.math.top_k(logits, k=top)  # [B, N]
     return tokens, best - tf.reduce_logsumexp(logits, axis=-1, keepdims=True)
@@ -133,7 +135,7 @@ def text_vectors(
         float32 `[B, D]`, the state of the last token, and `[B, D]`, the mean over the tokens; 0
         for a row without tokens.
     """
-    hidden, _ = model.read(ids, mask, columns=tf.shape(ids)[1])  # [B, P, D]
+    hidden, _ = model.prefill_hidden(ids, mask, columns=tf.shape(ids)[1])  # [B, P, D]
     real = tf.cast(mask, tf.float32)[..., None]  # [B, P, 1]
     hidden = tf.cast(hidden, tf.float32) * real
     mean = tf.math.divide_no_nan(tf.reduce_sum(hidden, axis=1), tf.reduce_sum(real, axis=1))

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from tfgpt2.errors import explain
 from tfgpt2.inspect import tokens
-from tfgpt2.inspect.saving import save
+from tfgpt2.inspect.render.saving import save
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,12 +84,12 @@ class AttentionMaps:
             self.head(*chosen)
 
         def page() -> str:
-            from tfgpt2.inspect import pages
+            from tfgpt2.inspect.render import pages
 
             return pages.attention(self, chosen or (0, 0))
 
         def figure() -> Any:
-            from tfgpt2.inspect import figures
+            from tfgpt2.inspect.render import figures
 
             if chosen is not None:
                 return figures.attention_head(self, *chosen)

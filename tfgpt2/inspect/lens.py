@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfgpt2.inspect import tokens
-from tfgpt2.inspect.saving import save
+from tfgpt2.inspect.render.saving import save
 from tfgpt2.inspect.surprise import check_scorer, check_top
 
 
@@ -57,12 +57,12 @@ class LogitLens:
         """
 
         def page() -> str:
-            from tfgpt2.inspect import pages
+            from tfgpt2.inspect.render import pages
 
             return pages.lens(self)
 
         def figure() -> Any:
-            from tfgpt2.inspect import figures
+            from tfgpt2.inspect.render import figures
 
             return figures.lens(self)
 

@@ -13,7 +13,7 @@ import tensorflow as tf
 from tfgpt2.errors import explain
 from tfgpt2.generation.scoring import token_scores
 from tfgpt2.inspect import tokens
-from tfgpt2.inspect.saving import save
+from tfgpt2.inspect.render.saving import save
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,12 +65,12 @@ class Surprise:
         """
 
         def page() -> str:
-            from tfgpt2.inspect import pages
+            from tfgpt2.inspect.render import pages
 
             return pages.surprise(self)
 
         def figure() -> Any:
-            from tfgpt2.inspect import figures
+            from tfgpt2.inspect.render import figures
 
             return figures.surprise(self)
 

@@ -13,8 +13,8 @@ from rich.table import Table
 
 from tfgpt2.errors import explain
 from tfgpt2.migrate import rewrite
-from tfgpt2.migrate.judge import CHANGE, IMPORT, OTHER, UNCHANGED, UNCLEAR, Verdict, judge
-from tfgpt2.migrate.sites import find
+from tfgpt2.migrate.check import CHANGE, IMPORT, OTHER, UNCHANGED, UNCLEAR, Verdict, judge
+from tfgpt2.migrate.usage import find
 
 # Statuses that leave something to do.
 _OPEN = (IMPORT, CHANGE, UNCLEAR)

@@ -6,9 +6,9 @@ import ast
 import difflib
 import re
 
-from tfgpt2.migrate import ask
-from tfgpt2.migrate.judge import CHANGE, IMPORT, OTHER, Verdict
-from tfgpt2.migrate.sites import inside
+from tfgpt2.migrate import introspect as ask
+from tfgpt2.migrate.check import CHANGE, IMPORT, OTHER, Verdict
+from tfgpt2.migrate.usage import inside
 
 _FROM_LIBRARY = re.compile(r"(from\s+)transformers(?:\.\w+)*(\s+import)")
 
@@ -25,8 +25,8 @@ def rewritten(source: str, verdicts: list[Verdict]) -> str | None:
         apart by hand.
 
     Example:
-        >>> from tfgpt2.migrate.judge import judge
-        >>> from tfgpt2.migrate.sites import find
+        >>> from tfgpt2.migrate.check import judge
+        >>> from tfgpt2.migrate.usage import find
         >>> text = "from transformers import TFGPT2Model as M  # here"
         >>> rewritten(text, [judge(site) for site in find(text)])
         'from tfgpt2 import TFGPT2Model as M  # here'

@@ -10,9 +10,9 @@ import importlib
 _CLIENT = ("BadAnswer", "Client", "ClientError", "DeadlineExceeded", "InvalidRequest",
            "ModelNotFound", "ServerBusy", "ServerFault", "Unauthorized", "Unreachable")  # fmt: skip
 _PUBLIC = dict.fromkeys(_CLIENT, "tfgpt2.serving.client") | {
-    "Batching": "tfgpt2.serving.batching",
-    "ExportReport": "tfgpt2.serving.report",
-    "next_version": "tfgpt2.serving.export",
+    "Batching": "tfgpt2.serving.export.batching",
+    "ExportReport": "tfgpt2.serving.export.report",
+    "next_version": "tfgpt2.serving.export.export",
 }
 
 __all__ = list(_PUBLIC)

@@ -6,7 +6,7 @@ from typing import Any
 
 from tfgpt2.config import GPT2Config
 from tfgpt2.errors import explain
-from tfgpt2.modeling.heads import TFGPT2LMHeadModel
+from tfgpt2.models.causal_lm import TFGPT2LMHeadModel
 from tfgpt2.training import lora, recipes
 from tfgpt2.training.settings import TrainSettings
 

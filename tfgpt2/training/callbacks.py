@@ -308,7 +308,7 @@ class SampleText(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Writes a text."""
         if self._generator is None:
-            from tfgpt2.text import TextGenerator
+            from tfgpt2.text.generator import TextGenerator
 
             self._generator = TextGenerator(self.model, self.tokenizer)
         with averaged(self.model):

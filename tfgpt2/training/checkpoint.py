@@ -21,7 +21,7 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from tfgpt2.errors import explain
-from tfgpt2.tokenizer.inputs import check_count
+from tfgpt2.tokenizers.text_inputs import check_count
 from tfgpt2.training.recipes import value_of
 from tfgpt2.version import __version__
 

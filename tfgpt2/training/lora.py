@@ -32,9 +32,9 @@ from tfgpt2.checkpoints import adapters as files
 from tfgpt2.checkpoints.adapters import Adapter, Factors
 from tfgpt2.checkpoints.names import part
 from tfgpt2.errors import explain, nearest
-from tfgpt2.modeling import lora
-from tfgpt2.modeling.heads import TFGPT2Model
-from tfgpt2.modeling.pretrained import TFGPT2PreTrainedModel
+from tfgpt2.models.base import TFGPT2PreTrainedModel
+from tfgpt2.models.causal_lm import TFGPT2Model
+from tfgpt2.nn import lora
 
 # PEFT's names for the tasks of the model classes.
 _TASKS = {

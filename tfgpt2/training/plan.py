@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from tfgpt2.errors import explain
-from tfgpt2.training import order
-from tfgpt2.training.corpus import Corpus
+from tfgpt2.training.data import schedule as order
+from tfgpt2.training.data.corpus import Corpus
 from tfgpt2.training.settings import TrainSettings
 
 

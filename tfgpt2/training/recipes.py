@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfgpt2.errors import explain, nearest
-from tfgpt2.tokenizer.inputs import check_count
+from tfgpt2.tokenizers.text_inputs import check_count
 from tfgpt2.training.settings import PRECISIONS
 
 _TABLES = ("wte", "wpe")  # the embeddings

@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from tfgpt2.errors import explain
-from tfgpt2.tokenizer.inputs import check_choice, check_count
+from tfgpt2.tokenizers.text_inputs import check_choice, check_count
 from tfgpt2.training.settings import SCHEDULES
 
 

@@ -189,7 +189,7 @@ _REQUIRED = ("batch_size", "accumulate", "epochs", "keep", "log_every", "sample_
 
 
 def _check_numbers(settings: TrainSettings) -> None:
-    from tfgpt2.tokenizer.inputs import check_choice, check_count
+    from tfgpt2.tokenizers.text_inputs import check_choice, check_count
 
     for name, least in _COUNTS.items():
         value = getattr(settings, name)

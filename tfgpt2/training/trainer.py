@@ -20,13 +20,13 @@ import tensorflow as tf
 from rich.console import Console
 
 from tfgpt2.errors import explain
-from tfgpt2.text import TextGenerator
-from tfgpt2.tokenizer.layer import TFGPT2Tokenizer
+from tfgpt2.text.generator import TextGenerator
+from tfgpt2.tokenizers.gpt2 import TFGPT2Tokenizer
 from tfgpt2.training import callbacks as parts
 from tfgpt2.training import data, lora, recipes, strategies
 from tfgpt2.training.build import make_model
 from tfgpt2.training.checkpoint import Checkpoints, Found
-from tfgpt2.training.corpus import Corpus
+from tfgpt2.training.data.corpus import Corpus
 from tfgpt2.training.display import LossCurve, ProgressBar
 from tfgpt2.training.plan import block_size, checksum, even_batch, make_plan, segments, split
 from tfgpt2.training.schedules import schedule

@@ -1,19 +1,17 @@
 """Checkpoints that the real libraries wrote; see `tests/golden/formats/make_formats.py`."""
 
 import importlib.util
-import sys
 import tarfile
-from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).parent
-GOLDEN = HERE.parents[1] / "golden" / "formats"
-sys.path.insert(0, str(HERE))  # for format_cases
+from tests.support.paths import GOLDEN
+
+FORMATS = GOLDEN / "formats"
 
 
 def _module(name):
-    spec = importlib.util.spec_from_file_location(name, GOLDEN / f"{name}.py")
+    spec = importlib.util.spec_from_file_location(name, FORMATS / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

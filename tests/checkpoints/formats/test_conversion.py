@@ -5,12 +5,12 @@ import shutil
 
 import numpy as np
 import pytest
-from format_cases import first_output, load
 
 import tfgpt2
-from tfgpt2 import conversion as module
-from tfgpt2.checkpoints import h5
-from tfgpt2.conversion import convert, load_keras_hub
+from tests.support.format_cases import first_output, load
+from tfgpt2.checkpoints.readers import h5
+from tfgpt2.conversion import convert as module
+from tfgpt2.conversion.convert import convert, load_keras_hub
 
 SOURCES = ["torch_zip", "torch_base", "tf_lm", "tf_safetensors", "flax", "tf1", "keras_hub"]
 FORMATS = ["safetensors", "h5", "keras_hub"]
@@ -57,10 +57,9 @@ def test_heads_travel_along(case, kind, to, golden, tmp_path, model):
      ("keras_hub", "bfloat16"), ("keras_hub", "float16")],
 )  # fmt: skip
 def test_types(to, dtype, golden, tmp_path, weights):
-    from format_cases import finder
-
-    from tfgpt2.checkpoints.formats import open_checkpoint
+    from tests.support.format_cases import finder
     from tfgpt2.checkpoints.names import with_prefix
+    from tfgpt2.checkpoints.registry import open_checkpoint
 
     report = convert(golden / "torch_zip", tmp_path / "dst", to=to, dtype=dtype, progress=False)
     assert 0 < report.difference < 0.1
@@ -72,9 +71,8 @@ def test_types(to, dtype, golden, tmp_path, weights):
 
 
 def test_the_type_of_the_source_is_kept(golden, tmp_path):
-    from format_cases import finder
-
-    from tfgpt2.checkpoints.formats import open_checkpoint
+    from tests.support.format_cases import finder
+    from tfgpt2.checkpoints.registry import open_checkpoint
 
     for to, dtype in (("safetensors", "bfloat16"), ("h5", "float32"), ("keras_hub", "bfloat16")):
         report = convert(golden / "torch_bfloat16", tmp_path / to, to=to, progress=False)

@@ -7,10 +7,10 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from format_cases import finder
 
-from tfgpt2.checkpoints.flax_msgpack import FlaxReader
-from tfgpt2.checkpoints.tf1 import TF1Reader, config_from_hparams
+from tests.support.format_cases import finder
+from tfgpt2.checkpoints.readers.flax_msgpack import FlaxReader
+from tfgpt2.checkpoints.readers.tf1 import TF1Reader, config_from_hparams
 
 VALUES = np.arange(6, dtype=np.float32).reshape(2, 3)
 

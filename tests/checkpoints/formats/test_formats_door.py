@@ -5,12 +5,12 @@ import shutil
 
 import numpy as np
 import pytest
-from format_cases import finder
 
-from tfgpt2.checkpoints import safetensors
-from tfgpt2.checkpoints.companions import find_companion, read_vocabulary
-from tfgpt2.checkpoints.formats import load_config, open_checkpoint
-from tfgpt2.checkpoints.safetensors import Stored
+from tests.support.format_cases import finder
+from tfgpt2.checkpoints.readers import safetensors
+from tfgpt2.checkpoints.readers.safetensors import Stored
+from tfgpt2.checkpoints.registry import load_config, open_checkpoint
+from tfgpt2.checkpoints.tokenizer_files import find_companion, read_vocabulary
 
 
 def write(folder, *keys):

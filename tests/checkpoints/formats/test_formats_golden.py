@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from format_cases import finder, first_output, load
 
 import tfgpt2
-from tfgpt2.checkpoints.formats import load_config, open_checkpoint
+from tests.support.format_cases import finder, first_output, load
 from tfgpt2.checkpoints.names import is_buffer, with_prefix
+from tfgpt2.checkpoints.registry import load_config, open_checkpoint
 
 LM, BASE = "TFGPT2LMHeadModel", "TFGPT2Model"
 CASES = {

@@ -7,13 +7,13 @@ import tracemalloc
 import h5py
 import numpy as np
 import pytest
-from format_cases import finder, load
 
 import tfgpt2
-from tfgpt2.checkpoints import h5
-from tfgpt2.checkpoints.h5 import H5Reader
-from tfgpt2.checkpoints.keras_hub import KerasHubReader
-from tfgpt2.checkpoints.safetensors import Stored
+from tests.support.format_cases import finder, load
+from tfgpt2.checkpoints.readers import h5
+from tfgpt2.checkpoints.readers.h5 import H5Reader
+from tfgpt2.checkpoints.readers.keras_hub import KerasHubReader
+from tfgpt2.checkpoints.readers.safetensors import Stored
 
 LAYER = "transformer"
 NAME = "tfgpt2/transformer/h_._0/ln_1/gamma:0"

@@ -8,10 +8,10 @@ import zipfile
 
 import numpy as np
 import pytest
-from format_cases import finder
 
-from tfgpt2.checkpoints import torch_pickle
-from tfgpt2.checkpoints.torch_bin import TorchBinReader
+from tests.support.format_cases import finder
+from tfgpt2.checkpoints.readers import torch_pickle
+from tfgpt2.checkpoints.readers.torch_bin import TorchBinReader
 
 NUMBERS = np.arange(6, dtype=np.float32)
 

@@ -4,9 +4,9 @@ import collections
 
 import numpy as np
 import pytest
-from format_cases import finder
 
-from tfgpt2.checkpoints.torch_bin import TorchBinReader
+from tests.support.format_cases import finder
+from tfgpt2.checkpoints.readers.torch_bin import TorchBinReader
 
 torch = pytest.importorskip("torch")
 

@@ -2,8 +2,8 @@
 
 import httpx
 import pytest
-import toy_text
 
+from tests.support import toy_text
 from tfgpt2 import GenerationConfig
 
 pytestmark = pytest.mark.long

@@ -5,10 +5,10 @@ import json
 
 import numpy as np
 import pytest
-from fakes import ECHO, spec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.fake_servable import ECHO, spec
 from tfgpt2.serving.server.json_tensors import answer, parse_predict
 from tfgpt2.serving.server.saved_model import Signature, find
 from tfgpt2.serving.server.status import ServingError

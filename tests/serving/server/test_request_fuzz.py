@@ -3,12 +3,12 @@
 import json
 
 import numpy as np
-from fakes import ECHO
 from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tensorflow.core.framework import tensor_pb2
 
+from tests.support.fake_servable import ECHO
 from tfgpt2.serving.server import completion_request
 from tfgpt2.serving.server.json_tensors import parse_json
 from tfgpt2.serving.server.saved_model import from_protos

@@ -6,8 +6,8 @@ import time
 
 import numpy as np
 import pytest
-from fakes import ECHO, FakeServable, request
 
+from tests.support.fake_servable import ECHO, FakeServable, request
 from tfgpt2.serving.server.batching import Batcher
 from tfgpt2.serving.server.settings import BatchSettings
 from tfgpt2.serving.server.status import ServingError
@@ -54,8 +54,7 @@ def test_tables_of_strings_are_widened_with_empty_strings():
 
 
 def test_other_axes_must_agree_to_share():
-    from fakes import spec
-
+    from tests.support.fake_servable import spec
     from tfgpt2.serving.server.saved_model import Signature
 
     signature = Signature("ids", {"ids": spec("int32", -1, -1)}, {}, {})

@@ -7,7 +7,8 @@ import time
 import httpx
 import openai
 import pytest
-from requests_made import MODEL, columns, predict
+
+from tests.support.server_requests import MODEL, columns, predict
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
-from requests_made import MODEL, OFF
 from tensorflow_serving.apis import (
     classification_pb2,
     get_model_metadata_pb2,
@@ -13,6 +12,8 @@ from tensorflow_serving.apis import (
     predict_pb2,
     prediction_service_pb2_grpc,
 )
+
+from tests.support.server_requests import MODEL, OFF
 
 DTYPES = {"temperature": tf.float32, "top_p": tf.float32, "min_p": tf.float32,
           "repetition_penalty": tf.float32, "seed": tf.int64}  # fmt: skip
@@ -56,7 +57,8 @@ def test_predict_fills_in_the_defaults_of_the_export(prediction):
 
 def test_predict_gives_what_rest_gives(prediction, served):
     import httpx
-    from requests_made import columns, predict
+
+    from tests.support.server_requests import columns, predict
 
     settings = {name: [value] for name, value in OFF.items()}
     answer = prediction.Predict(request(text=["To be", "So"], stop=[[""]], **settings), timeout=120)

@@ -11,7 +11,8 @@ import time
 
 import httpx
 import pytest
-from requests_made import MODEL, columns, predict, same
+
+from tests.support.server_requests import MODEL, columns, predict, same
 
 
 def add_version(base, number, source, broken=False):

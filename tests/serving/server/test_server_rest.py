@@ -10,8 +10,9 @@ import pytest
 from google.protobuf import json_format
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from requests_made import MODEL, OFF, columns, predict, same, varied
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
+
+from tests.support.server_requests import MODEL, OFF, columns, predict, same, varied
 
 PREDICT = f"/v1/models/{MODEL}:predict"
 

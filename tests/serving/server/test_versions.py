@@ -3,8 +3,8 @@
 import asyncio
 
 import pytest
-from fakes import FakeServable
 
+from tests.support.fake_servable import FakeServable
 from tfgpt2.serving.server.models import Model
 from tfgpt2.serving.server.status import ServingError
 

@@ -11,7 +11,7 @@ Columns = Mapping[str, list[Any]]  # outputs by name, rows first
 
 @dataclasses.dataclass(frozen=True)
 class Generation:
-    """One continuation; the fields are those of `tfgpt2.generation.texts.Generation`.
+    """One continuation; the fields are those of `tfgpt2.text.records.Generation`.
 
     Attributes:
         text: The continuation, without the prompt; bytes that are no UTF-8 are U+FFFD.

@@ -1,0 +1,506 @@
+"""Processors and warpers against PyTorch transformers' classes of the same name, row by row."""
+
+import itertools
+import math
+import types
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfgpt2.generation.logits import history, processors, sampling
+from tfgpt2.generation.logits import vocab_ops as ids
+from tfgpt2.generation.logits.processors import Warping
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+from transformers.generation import logits_process as hf  # noqa: E402
+
+RANDOM = np.random.RandomState(7)
+ROWS, SIZE = 6, 53
+LOGITS = (RANDOM.standard_normal((ROWS, SIZE)) * 3).astype(np.float32)
+ALL = np.ones(ROWS, bool)
+SOME = np.array([True, False, True, True, False, False])
+LISTS = np.array([[3, 7, -1], [-1, -1, -1], [52, 0, 52], [1, 1, -1], [9, -1, 4], [5, 6, 7]])
+COUNTS = RANDOM.randint(0, 4, (ROWS, SIZE)) * (RANDOM.rand(ROWS, SIZE) < 0.3)
+
+
+@pytest.fixture
+def random():
+    """Random numbers that do not depend on which tests ran before."""
+    return np.random.RandomState(11)
+
+
+@pytest.fixture(params=["eager", "jit"])
+def run(request):
+    """Calls a function with numpy arguments, eagerly or compiled, and returns numpy."""
+
+    def call(function, *args, **kwargs):
+        if request.param == "jit":
+            function = tf.function(function, autograph=False, jit_compile=True)
+        tensors = tf.nest.map_structure(tensor, (args, kwargs))
+        return function(*tensors[0], **tensors[1]).numpy()
+
+    return call
+
+
+def tensor(value):
+    """Python and 64-bit numbers as the types that the functions take."""
+    if isinstance(value, tf.Tensor):
+        return value
+    value = np.asarray(value)
+    kinds = {"f": tf.float32, "i": tf.int32, "b": tf.bool}
+    return tf.constant(value, kinds[value.dtype.kind])
+
+
+def theirs(make, logits, tokens=None, lengths=None):
+    """Runs a processor of PyTorch for each row: `make(row)`, None where the row has it off."""
+    out = []
+    for row, scores in enumerate(logits):
+        given = np.zeros([1, 1], int) if tokens is None else tokens[row][None]
+        if lengths is not None:
+            given = np.zeros([1, lengths[row]], int)
+        processor = make(row)
+        scores = torch.tensor(scores[None])
+        out.append(processor(torch.tensor(given), scores) if processor else scores)
+    return torch.cat(out).numpy()
+
+
+def assert_same(found, expected, **tolerance):
+    """Compares logits; minus infinity there is `MASK_VALUE` here, and everything here is finite."""
+    assert found.dtype == np.float32 and np.isfinite(found).all()
+    out = np.isneginf(expected)
+    np.testing.assert_array_equal(found < -1e29, out)
+    tolerance = {"rtol": 1e-5, "atol": 1e-5, **tolerance}
+    np.testing.assert_allclose(np.where(out, 0, found), np.where(out, 0, expected), **tolerance)
+
+
+def kept(found, expected):
+    np.testing.assert_array_equal(found, ~np.isneginf(expected))
+
+
+# --- filters ---
+
+FILTERS = {
+    "top_k": (sampling.keep_top_k, hf.TopKLogitsWarper, [0, 1, 3, 10, 52, 1000]),
+    "top_p": (sampling.keep_top_p, hf.TopPLogitsWarper, [1.0, 0.0, 0.2, 0.6, 0.9, 0.99]),
+    "min_p": (sampling.keep_min_p, hf.MinPLogitsWarper, [0.0, 1.0, 0.3, 0.1, 0.02, 1e-4]),
+    "typical_p": (sampling.keep_typical, hf.TypicalLogitsWarper, [1.0, 0.02, 0.2, 0.5, 0.9, 0.99]),
+    "epsilon_cutoff": (sampling.keep_epsilon, hf.EpsilonLogitsWarper,
+                       [0.0, 0.9, 0.1, 0.03, 3e-3, 3e-4]),
+    "eta_cutoff": (sampling.keep_eta, hf.EtaLogitsWarper, [0.0, 0.9, 0.3, 0.03, 3e-3, 3e-4]),
+}  # fmt: skip
+OFF = {"top_k": 0, "top_p": 1.0, "min_p": 0.0, "typical_p": 1.0,
+       "epsilon_cutoff": 0.0, "eta_cutoff": 0.0}  # fmt: skip
+
+
+@pytest.mark.parametrize("which", FILTERS)
+def test_filters(run, which):
+    """Flat and steep distributions, every setting, one or three tokens that always stay."""
+    keep, warper, settings = FILTERS[which]
+    cases = [*itertools.product(range(ROWS), (0.3, 1.0), (1, 3), settings)]
+    logits = np.stack([LOGITS[row] * np.float32(scale) for row, scale, _, _ in cases])
+    setting, least = np.array([case[3] for case in cases]), np.array([case[2] for case in cases])
+
+    def make(row):
+        off = setting[row] == OFF[which]
+        return None if off else warper(setting[row].item(), min_tokens_to_keep=int(least[row]))
+
+    expected = theirs(make, logits)
+    assert 0 < np.isneginf(expected).mean() < 1
+    kept(run(keep, logits, setting, least), expected)
+    one = least == 1  # the default, which needs no search
+    kept(run(keep, logits[one], setting[one]), expected[one])
+
+
+@pytest.mark.parametrize("which", FILTERS)
+def test_filters_of_tokens_that_were_ruled_out(run, random, which):
+    keep, warper, settings = FILTERS[which]
+    logits = np.repeat(
+        np.where(random.rand(ROWS, SIZE) < 0.5, sampling.MASK_VALUE, LOGITS), 5, axis=0
+    )
+    logits = logits.astype(np.float32)
+    per_row = np.tile(settings[1:], ROWS)
+    gone = logits < -1e29
+    expected = theirs(lambda row: warper(per_row[row].item()), np.where(gone, -np.inf, logits))
+    found = run(keep, logits, per_row)
+    np.testing.assert_array_equal(found & ~gone, ~np.isneginf(expected))
+
+
+def test_most_typical_token_may_not_be_the_likeliest():
+    logits = np.log([[0.5, 0.3, 0.1, 0.1]]).astype(np.float32)
+    assert sampling.keep_typical(tensor(logits), tensor([0.1])).numpy().tolist() == [
+        [False, True, False, False]
+    ]
+
+
+SETTINGS = (0.7, 12, 0.9, 0.1, 0.8, 0.06, 0.1)
+
+
+def warpers_of_generate(least):
+    """The warpers in the order in which transformers' own `generate` makes them."""
+    from transformers import GenerationConfig
+    from transformers.generation import GenerationMixin
+
+    config = GenerationConfig(
+        do_sample=True, num_beams=least, **dict(zip(Warping._fields, SETTINGS, strict=True))
+    )
+    config._eos_token_tensor = torch.tensor([0])
+    model = GenerationMixin()
+    model.config = types.SimpleNamespace(is_encoder_decoder=False)
+    return model._get_logits_processor(config, input_ids_seq_length=1)
+
+
+def test_warp_goes_through_the_filters_in_their_order(run):
+    logits = (np.random.RandomState(1).standard_normal((48, SIZE)) * 2).astype(np.float32)
+    per_row = Warping(*(np.full(48, setting) for setting in SETTINGS))
+    least = np.repeat([1, 2], 24)  # one beam, or several and one end token
+    warpers = [warpers_of_generate(number) for number in (1, 2)]
+    assert [len(one) for one in warpers] == [len(Warping._fields)] * 2
+    expected = theirs(lambda row: warpers[row // 24], logits)
+    assert_same(run(processors.warp, logits, per_row, least), expected)
+    # The order matters: these logits can tell each pair of neighbours but the last.
+    for first in range(1, len(SETTINGS) - 2):
+        order = [*range(len(SETTINGS))]
+        order[first : first + 2] = first + 1, first
+        swapped = hf.LogitsProcessorList(warpers[0][number] for number in order)
+        other = theirs(lambda row, swapped=swapped: swapped, logits[:24])
+        assert (np.isneginf(other) != np.isneginf(expected[:24])).any()
+
+
+def test_warp_with_other_settings_in_each_row(run):
+    rows = [{**OFF, "temperature": 1.0}, {**OFF, "temperature": 0.0, "top_k": 3}]
+    rows += [{**OFF, "temperature": 0.8, name: FILTERS[name][2][3]} for name in FILTERS]
+    logits = np.resize(LOGITS, (len(rows), SIZE))
+    fields = [np.array([row[name] for row in rows]) for name in Warping._fields]
+    found = run(processors.warp, logits, Warping(*fields))
+
+    def alone(row):
+        if row < 2:
+            return None
+        name = list(FILTERS)[row - 2]
+        warpers = [hf.TemperatureLogitsWarper(0.8), FILTERS[name][1](rows[row][name])]
+        return hf.LogitsProcessorList(warpers)
+
+    assert_same(found, theirs(alone, logits))
+    np.testing.assert_array_equal(found[:2].view(np.int32), logits[:2].view(np.int32))
+
+
+def test_draw_takes_settings_as_one_tuple_or_by_name(run):
+    seeds, steps = tf.range(ROWS, dtype=tf.int64), np.arange(ROWS) * 3
+    fields = Warping(*(np.full(ROWS, value) for value in (0.9, 9, 0.95, 0.01, 0.8, 0.01, 0.01)))
+    by_name = run(processors.draw, LOGITS, seed=seeds, step=steps, **fields._asdict())
+    whole = Warping(*map(tensor, fields))
+    by_tuple = processors.draw(tensor(LOGITS), whole, seed=seeds, step=tensor(steps))
+    np.testing.assert_array_equal(by_name, by_tuple)
+    noise = sampling.gumbel(seeds, tensor(steps), SIZE)
+    warped = processors.warp(tensor(LOGITS), whole)
+    np.testing.assert_array_equal(by_name, np.argmax(warped + noise, axis=1))
+    for row in range(ROWS):
+        here = slice(row, row + 1)
+        alone = Warping(*(tensor(field[here]) for field in fields))
+        step = tf.constant(int(steps[row]))
+        found = processors.draw(tensor(LOGITS[here]), alone, seed=seeds[here], step=step)
+        assert int(found[0]) == by_name[row]
+    with pytest.raises(ValueError, match="top_q"):
+        processors.draw(tensor(LOGITS), seed=seeds, step=tensor(steps), top_q=1)
+
+
+# --- penalties ---
+
+
+def test_encoder_repetition(run, random):
+    prompt = random.randint(0, SIZE, (ROWS, 9))
+    penalty = np.array([0.5, 1.0, 1.3, 100.0, 0.01, 2.0])
+    found = run(processors.penalize_encoder_repetition, LOGITS,
+                ids.mark(tensor(prompt), SIZE).numpy(), penalty)  # fmt: skip
+    expected = theirs(
+        lambda row: hf.EncoderRepetitionPenaltyLogitsProcessor(
+            float(penalty[row]), torch.tensor(prompt[row : row + 1])
+        ),
+        LOGITS,
+    )
+    assert_same(found, expected)
+
+
+def test_presence_and_frequency(run):
+    """transformers has neither; the formula is that of OpenAI's reference, term by term."""
+    presence = np.array([0.0, 1.5, -2.0, 0.3, 0.0, 2.0])
+    frequency = np.array([0.0, 0.0, 0.7, -0.1, 2.0, 1.0])
+    expected = LOGITS - COUNTS * frequency[:, None] - (COUNTS > 0) * presence[:, None]
+    found = run(processors.penalize_presence, LOGITS, COUNTS, presence)
+    assert_same(run(processors.penalize_frequency, found, COUNTS, frequency), expected)
+
+
+def test_hamming_diversity(run):
+    """transformers 5 dropped the class; 4.57: `scores -= penalty * bincount(previous tokens)`."""
+    penalty = np.array([0.0, 0.5, 1.0, 2.0, 0.3, 7.0])
+    expected = LOGITS.copy()
+    for row, chosen in enumerate(LISTS):
+        expected[row] -= penalty[row] * np.bincount(chosen[chosen >= 0], minlength=SIZE)
+    assert_same(run(processors.hamming_diversity, LOGITS, LISTS, penalty), expected)
+
+
+def test_decay_length(run):
+    start, factor = np.array([3, 3, 0, 5, 2, 0]), np.array([1.5, 0.9, 1.01, 2.0, 1.0, 1.1])
+    length = np.array([9, 8, 40, 5, 30, 1])
+    logits = LOGITS.copy()
+    logits[0, 3] = sampling.MASK_VALUE  # a forbidden end token, as before `min_new_tokens`
+    found = run(processors.decay_length, logits, LISTS, start, factor, length)
+
+    def make(row):
+        ends = LISTS[row][LISTS[row] >= 0].tolist()
+        decay = (int(start[row]) - 1, float(factor[row]))
+        return hf.ExponentialDecayLengthPenalty(decay, ends, 1) if ends else None
+
+    expected = theirs(make, np.where(logits < -1e29, -np.inf, logits), lengths=length)
+    assert_same(found, expected, rtol=2e-5)
+    assert (found[2] != logits[2]).sum() == 2
+
+
+def test_decay_length_stays_finite(run):
+    logits = np.array([[0.0, 5.0, -5.0]] * 2, np.float32)
+    ends, factor = np.array([[0, 1, 2]] * 2), np.array([100.0, 1e-3])
+    start, length = np.zeros(2, int), np.full(2, 1000)
+    found = run(processors.decay_length, logits, ends, start, factor, length)
+    assert np.isfinite(found).all()
+    assert found[0, 0] == 0 and found[0, 1:].min() > 1e29
+    np.testing.assert_allclose(found[1], [0, 0, -10])
+
+
+# --- tokens ruled out and forced ---
+
+
+def test_suppress(run):
+    listed = [row[row >= 0].tolist() for row in LISTS]
+    expected = theirs(lambda row: hf.SuppressTokensLogitsProcessor(listed[row])
+                      if listed[row] else None, LOGITS)  # fmt: skip
+    assert_same(run(processors.suppress, LOGITS, LISTS), expected, rtol=0)
+    length = np.where(SOME, 4, 5)
+    expected = theirs(lambda row: hf.SuppressTokensAtBeginLogitsProcessor(listed[row], 4)
+                      if listed[row] else None, LOGITS, lengths=length)  # fmt: skip
+    assert_same(run(processors.begin_suppress, LOGITS, LISTS, length == 4), expected, rtol=0)
+
+
+def test_forced_tokens(run):
+    listed = [row[row >= 0].tolist() for row in LISTS]
+    length = np.where(SOME, 7, 3)
+    expected = theirs(lambda row: hf.ForcedEOSTokenLogitsProcessor(8, listed[row])
+                      if listed[row] else None, LOGITS, lengths=length)  # fmt: skip
+    assert_same(run(processors.force_token, LOGITS, LISTS, length == 7), expected, rtol=0)
+    length = np.where(SOME, 1, 2)
+    expected = theirs(lambda row: hf.ForcedBOSTokenLogitsProcessor(row), LOGITS, lengths=length)
+    found = run(processors.force_token, LOGITS, np.arange(ROWS)[:, None], length == 1)
+    assert_same(found, expected, rtol=0)
+
+
+# --- whole distributions ---
+
+
+def test_guidance(run, random):
+    without = (random.standard_normal((ROWS, SIZE)) * 2).astype(np.float32)
+    scale = np.array([1.5, 3.0, 0.5, 0.0, -1.0, 1.0])
+
+    class Model:
+        def __init__(self, logits):
+            self.logits = torch.tensor(logits)[None, None]
+
+        def __call__(self, *args, **kwargs):
+            return type("Output", (dict,), {"logits": self.logits})()
+
+    guidance = hf.UnbatchedClassifierFreeGuidanceLogitsProcessor
+    expected = theirs(
+        lambda row: guidance(scale[row], Model(without[row])) if scale[row] != 1 else None, LOGITS
+    )
+    assert_same(run(processors.guide, LOGITS, without, scale), expected)
+
+
+def test_remove_invalid_and_renormalize(run):
+    logits = LOGITS.copy()
+    logits[:, 3], logits[:, 4], logits[:, 5], logits[2, 6] = np.nan, np.inf, -np.inf, -3e38
+    expected = theirs(lambda row: hf.InfNanRemoveLogitsProcessor(), logits)
+    assert np.isfinite(expected).all()
+    np.testing.assert_array_equal(run(processors.remove_invalid, logits, ALL), expected)
+    mixed = run(processors.remove_invalid, logits, SOME)
+    np.testing.assert_array_equal(mixed, np.where(SOME[:, None], expected, logits))
+    expected = theirs(lambda row: hf.LogitNormalization() if SOME[row] else None, LOGITS)
+    assert_same(run(processors.renormalize, LOGITS, SOME), expected)
+
+
+# --- history ---
+
+LENGTHS = np.array([0, 1, 2, 3, 5, 8, 11, 12])
+
+
+def some_history(random, cases, size, columns=16):
+    """Histories of many lengths that end in different columns, with tokens of no row around."""
+    tokens = random.randint(0, size, (cases, columns))
+    tokens[::3] = tokens[::3, np.arange(columns) % 5]  # some rows go round in circles
+    length = LENGTHS[np.arange(cases) % len(LENGTHS)]
+    end = columns - random.randint(0, columns - length + 1)
+    column = np.arange(columns)[None]
+    written = (column >= (end - length)[:, None]) & (column < end[:, None])
+    return tokens, written, [row[mask] for row, mask in zip(tokens, written, strict=True)]
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_repeated_ngrams(run, random, size):
+    tokens, written, texts = some_history(random, 160, size)
+    logits = random.standard_normal((160, size)).astype(np.float32)
+    ngram = np.repeat([0, 1, 2, 3, 4, 5, 9, 2**30], 20)
+    random.shuffle(ngram)
+    found = run(history.forbid_repeated_ngrams, logits, tokens, written, ngram)
+    expected = theirs(lambda row: hf.NoRepeatNGramLogitsProcessor(int(ngram[row]))
+                      if ngram[row] else None, logits, texts)  # fmt: skip
+    assert_same(found, expected, rtol=0)
+    for n in (1, 2, 3, 4):
+        assert np.isneginf(expected[ngram == n]).any(), f"no case for {n}"
+
+
+def test_repeated_ngrams_of_the_prompt(run, random):
+    tokens, written, texts = some_history(random, 160, 3)
+    logits = random.standard_normal((160, 3)).astype(np.float32)
+    ngram = np.repeat([0, 1, 2, 3, 5], 32)
+    random.shuffle(ngram)
+    prompt = [len(text) * 2 // 3 for text in texts]
+    source = written & (np.cumsum(written, axis=1) <= np.array(prompt)[:, None])
+    found = run(history.forbid_repeated_ngrams, logits, tokens, written, ngram, source)
+    expected = theirs(
+        lambda row: hf.EncoderNoRepeatNGramLogitsProcessor(
+            int(ngram[row]), torch.tensor(texts[row][: prompt[row]][None])
+        )
+        if ngram[row] else None,
+        logits, texts,
+    )  # fmt: skip
+    assert_same(found, expected, rtol=0)
+    whole = run(history.forbid_repeated_ngrams, logits, tokens, written, ngram)
+    assert (whole != found).any()
+
+
+def some_sequences(random, size, longest=4):
+    """Up to seven sequences of ids with their biases."""
+    made = {}
+    for _ in range(random.randint(1, 8)):
+        length = random.randint(1, longest + 1)
+        made[tuple(random.randint(0, size, length).tolist())] = float(random.standard_normal())
+    return made
+
+
+def test_sequence_bias(run, random):
+    size = 4
+    tokens, written, texts = some_history(random, 96, size)
+    logits = random.standard_normal((96, size)).astype(np.float32)
+    rows = [some_sequences(random, size) for _ in range(96)]
+    biases = history.lay_out_biases([{} if row % 5 == 0 else rows[row] for row in range(96)])
+    found = run(history.add_sequence_bias, logits, tokens, written, biases)
+    expected = theirs(
+        lambda row: hf.SequenceBiasLogitsProcessor([[list(k), v] for k, v in rows[row].items()])
+        if row % 5 else None,
+        logits, texts,
+    )  # fmt: skip
+    assert_same(found, expected)
+    long = [any(len(k) > 1 and tuple(texts[i][1 - len(k) :]) == k[:-1] for k in rows[i])
+            for i in range(96) if i % 5 and len(texts[i]) > 3]  # fmt: skip
+    assert sum(long) >= 5
+
+
+def test_bad_words_and_the_end_token(run, random):
+    size, eos = 4, [3, 1]
+    tokens, written, texts = some_history(random, 96, size)
+    logits = random.standard_normal((96, size)).astype(np.float32)
+    rows = [
+        [list(ids) for ids in some_sequences(random, size)] + [[3], [0, 3], [2, 1]]
+        for _ in range(96)
+    ]
+    biases = history.lay_out_biases([history.bad_words(words, eos) for words in rows])
+    found = run(history.add_sequence_bias, logits, tokens, written, biases)
+    expected = theirs(lambda row: hf.NoBadWordsLogitsProcessor(rows[row], eos), logits, texts)
+    out = np.isneginf(expected)
+    np.testing.assert_array_equal(found[~out], logits[~out])
+    assert np.isfinite(found).all() and (found[out] < -1e29).all()
+    assert out.any() and not out[:, 3].all()
+
+
+def test_layout_of_biases_is_checked():
+    with pytest.raises(ValueError, match="1 to 256 tokens"):
+        history.lay_out_biases([{(): 1.0}])
+    with pytest.raises(ValueError, match="1 to 256 tokens"):
+        history.lay_out_biases([{(1,) * 257: 1.0}])
+    with pytest.raises(ValueError, match="at most 4096"):
+        history.lay_out_biases([{(i,): 1.0 for i in range(4097)}])
+    biases = history.lay_out_biases([{(1,): -math.inf}, {}])
+    assert biases.ids.shape == (2, 1, 1) and biases.bias.numpy()[0, 0] == np.float32(
+        sampling.MASK_VALUE
+    )
+
+
+# --- off ---
+
+NO_LISTS = np.full([ROWS, 2], -1)
+TOKENS, WRITTEN = np.zeros([ROWS, 8], int), np.ones([ROWS, 8], bool)
+OFF_CALLS = {
+    "repetition": (processors.penalize_repetition, COUNTS > 0, np.ones(ROWS)),
+    "encoder repetition": (processors.penalize_encoder_repetition, COUNTS > 0, np.ones(ROWS)),
+    "presence": (processors.penalize_presence, COUNTS, np.zeros(ROWS)),
+    "frequency": (processors.penalize_frequency, COUNTS, np.zeros(ROWS)),
+    "hamming": (processors.hamming_diversity, LISTS, np.zeros(ROWS)),
+    "hamming, none": (processors.hamming_diversity, NO_LISTS, np.ones(ROWS)),
+    "forbid": (processors.forbid, COUNTS > 0, ~ALL),
+    "suppress": (processors.suppress, NO_LISTS),
+    "begin": (processors.begin_suppress, LISTS, ~ALL),
+    "force": (processors.force_token, LISTS, ~ALL),
+    "force, none": (processors.force_token, NO_LISTS, ALL),
+    "decay": (processors.decay_length, LISTS, np.zeros(ROWS, int), np.ones(ROWS), LISTS[:, 0] + 9),
+    "decay, early": (processors.decay_length, LISTS, LISTS[:, 0], LOGITS[:, 0] ** 2, LISTS[:, 0]),
+    "guidance": (processors.guide, LOGITS[::-1], np.ones(ROWS)),
+    "invalid": (processors.remove_invalid, ~ALL),
+    "renormalize": (processors.renormalize, ~ALL),
+    "warp": (processors.warp, Warping()),
+    "n-grams": (history.forbid_repeated_ngrams, TOKENS, WRITTEN, np.zeros(ROWS, int)),
+    "bias": (history.add_sequence_bias, TOKENS, WRITTEN, history.lay_out_biases([{}] * ROWS)),
+}  # fmt: skip
+
+
+def test_off_leaves_every_bit(run):
+    logits = LOGITS.copy()
+    logits[:, 0], logits[:, 1], logits[:, 2] = -0.0, sampling.MASK_VALUE, 3e38
+    calls = {name: (call[0], call[1:]) for name, call in OFF_CALLS.items()}
+    arguments = {name: given for name, (_, given) in calls.items()}
+    found = run(
+        lambda x, given: tf.stack([calls[name][0](x, *given[name]) for name in calls]),
+        logits, arguments,
+    )  # fmt: skip
+    for name, values in zip(calls, found, strict=True):
+        np.testing.assert_array_equal(values.view(np.int32), logits.view(np.int32), name)
+
+
+def test_rows_and_columns_may_be_dynamic():
+    """One traced program for any number of rows and columns, and for any setting."""
+    vector, matrix = (
+        (lambda kind: tf.TensorSpec([None], kind)),
+        tf.TensorSpec([None, None], tf.int32),
+    )
+    program = tf.function(
+        lambda x, tokens, written, size, biases, warping: processors.warp(
+            history.add_sequence_bias(
+                history.forbid_repeated_ngrams(x, tokens, written, size), tokens, written, biases
+            ),
+            warping,
+        ),
+        [tf.TensorSpec([None, SIZE], tf.float32), matrix, tf.TensorSpec([None, None], tf.bool),
+         vector(tf.int32),
+         history.SequenceBias(tf.TensorSpec([None, None, None], tf.int32),
+                              tf.TensorSpec([None, None], tf.float32)),
+         Warping(*(vector(tf.int32 if name == "top_k" else tf.float32)
+                   for name in Warping._fields))],
+        autograph=False, jit_compile=True,
+    )  # fmt: skip
+    for rows, columns in ((1, 1), (3, 9)):
+        fields = Warping(*(np.full(rows, value) for value in (0.9, 9, 0.95, 0.01, 0.8, 0.01, 0.01)))
+        found = program(
+            tensor(LOGITS[:rows]), tensor(np.zeros([rows, columns], int)),
+            tensor(np.ones([rows, columns], bool)), tensor(np.full(rows, 1)),
+            history.lay_out_biases([{(1, 2): 3.0}] * rows), tf.nest.map_structure(tensor, fields),
+        )  # fmt: skip
+        assert (found.numpy()[:, 0] < -1e29).all()
+    assert program.experimental_get_tracing_count() == 1

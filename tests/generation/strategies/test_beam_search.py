@@ -1,0 +1,437 @@
+"""Beam search: PyTorch's texts and scores, a slow twin, the true optimum, and independent rows."""
+
+import itertools
+import json
+import time
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tfgpt2
+from tests.support import beam_cases
+from tests.support.paths import GOLDEN as GOLDEN_FILES
+from tfgpt2 import GenerationConfig
+from tfgpt2.generation import stopping
+from tfgpt2.generation.compiled import Decoder
+from tfgpt2.generation.options import ROW_OPTIONS
+from tfgpt2.generation.request import Program, Prompt, Request
+from tfgpt2.generation.strategies import beam_search as beam
+from tfgpt2.generation.strategies.beam_search import BeamRequest
+
+GOLDEN = json.loads((GOLDEN_FILES / "beam.json").read_text())["found"]
+STOPS = {False: beam.HEURISTIC, True: beam.FULL, "never": beam.EXACT}
+COMPILED = ("deep",)  # golden cases that run compiled; the others run as graphs
+TOLERANCE = 1e-4  # of scores, as asked of the package
+
+
+def beam_request(rows, *, eos=(-1,), length_penalty=1.0, early_stopping=False, **values):
+    options = {
+        name: tf.constant(np.broadcast_to(values.get(name, one.off), [rows]), one.dtype)
+        for name, one in ROW_OPTIONS.items()
+    }
+    early = np.vectorize(STOPS.get)(np.array(early_stopping, object))
+    return BeamRequest(
+        row=Request(**options, eos=tf.tile(tf.constant([list(eos)], tf.int32), [rows, 1])),
+        length_penalty=tf.constant(np.broadcast_to(length_penalty, [rows]), tf.float32),
+        early_stopping=tf.constant(np.broadcast_to(early, [rows]), tf.int32),
+    )
+
+
+# A model that is a table: the next token depends on the last one and on the number read so far.
+
+
+class TableCache(NamedTuple):
+    read: tf.Tensor  # int32 [B], tokens that each row has read
+    history: tf.Tensor  # int32 [B, S], what they are: beams that mix their memories are found out
+    column: tf.Tensor  # int32 []
+
+
+class Table:
+    """Logits `[time, last token, token]`; `decode_step` looks all of the past up in its cache."""
+
+    def __init__(self, logits):
+        self.logits = tf.constant(logits, tf.float32)
+
+    def prefill(self, ids, mask, *, columns):
+        read = tf.reduce_sum(mask, axis=1)
+        history = tf.pad(ids, [[0, 0], [0, columns - tf.shape(ids)[1]]])
+        cache = TableCache(read, history, tf.shape(ids)[1])
+        return self._look(cache), cache
+
+    def decode_step(self, ids, valid, cache, *, in_place):
+        here = tf.range(tf.shape(cache.history)[1])[None] == cache.column
+        history = tf.where(here, ids, cache.history)
+        cache = TableCache(cache.read + 1, history, cache.column + 1)
+        return self._look(cache)[:, None], cache
+
+    def _look(self, cache):
+        last = tf.gather(cache.history, cache.column - 1, axis=1)  # [B]
+        before = tf.reduce_sum(cache.history, axis=1) % self.logits.shape[0]  # [B]
+        return tf.gather_nd(self.logits, tf.stack([before, last], axis=1))  # [B, V]
+
+
+def right_aligned(prompts, columns=4):
+    ids = np.array([[0] * (columns - len(row)) + list(row) for row in prompts], np.int32)
+    mask = np.array([[0] * (columns - len(row)) + [1] * len(row) for row in prompts], np.int32)
+    return tf.constant(ids), tf.constant(mask)
+
+
+def rows_of(found):
+    """For each row the texts, best first, as (tokens, score, reason)."""
+    found = [x.numpy() for x in found]
+    score, tokens, _, count, reason, *_ = found
+    return [
+        [
+            (tokens[row, k, : count[row, k]].tolist(), score[row, k].item(),
+             stopping.FINISH_REASONS[reason[row, k]])
+            for k in range(score.shape[1]) if count[row, k]
+        ]
+        for row in range(len(score))
+    ]  # fmt: skip
+
+
+def run(table, prompts, request, *, beams, room, run_as=lambda function: function, columns=4):
+    model = Table(table)
+    program = run_as(lambda *x: beam.decode(model, *x, beams=beams, in_place=False))
+    out = tf.zeros([len(prompts), room], tf.int32)
+    return rows_of(program(*right_aligned(prompts, columns), request, out))
+
+
+def slow(table, prompt, *, beams, eos=(), max_new_tokens, min_new_tokens=0, repetition_penalty=1.0,
+         length_penalty=1.0, early_stopping=False):  # fmt: skip
+    """Beam search with lists: one row, the whole text looked up anew for each token."""
+    running, ended = [(0.0, [])], []
+    for step in range(max_new_tokens):
+        found = []
+        for total, text in running:
+            ids = [*prompt, *text]
+            scores = table[sum(ids) % len(table), ids[-1]]
+            scores = scores - np.log(np.exp(scores).sum())
+            scores[sorted(set(ids))] *= repetition_penalty  # log-probabilities are below 0
+            banned = eos if step < min_new_tokens else ()
+            found += [(total + s, [*text, t]) for t, s in enumerate(scores) if t not in banned]
+        found = sorted(found, reverse=True)[: beams * (1 + max(1, len(eos)))]
+        running = []
+        for rank, (total, text) in enumerate(found):
+            reason = "eos" if text[-1] in eos else "length"
+            if reason == "length" and step + 1 < max_new_tokens:
+                running.append((total, text))
+            elif rank < beams:
+                ended.append((text, total / len(text) ** length_penalty, reason))
+        running, ended = running[:beams], sorted(ended, key=lambda x: -x[1])[:beams]
+        if len(ended) == beams and running:
+            longest = early_stopping == "never" and length_penalty > 0
+            length = max_new_tokens if longest else step + 1
+            possible = running[0][0] / length**length_penalty
+            if early_stopping is True or possible <= ended[-1][1]:
+                break
+    return ended
+
+
+def check_texts(found, expected):
+    assert [one[::2] for one in found] == [one[::2] for one in expected]
+    np.testing.assert_allclose([one[1] for one in found], [one[1] for one in expected], atol=1e-4)
+
+
+def random_tables():
+    """A table, prompts and settings of 96 rows, no two alike."""
+    random = np.random.RandomState(3)
+    rows, size = 96, 9
+    table = random.randn(11, size, size) * 2.0
+    prompts = [random.randint(0, size, random.randint(1, 5)).tolist() for _ in range(rows)]
+    settings = {
+        "max_new_tokens": random.randint(0, 9, rows),
+        "min_new_tokens": random.choice([0, 0, 3], rows),
+        "repetition_penalty": random.choice([1.0, 1.0, 1.5, 0.8], rows),
+        "length_penalty": random.choice([0.0, 0.7, 1.0, 2.0, -0.5], rows),
+        "early_stopping": random.choice(np.array([True, False, "never"], object), rows),
+    }
+    eos = [[[-1, -1], [4, -1], [4, 7]][random.randint(3)] for _ in range(rows)]
+    return table, prompts, settings, eos
+
+
+def test_rows_of_all_kinds_equal_the_slow_twin(run_as):
+    beams = 4
+    table, prompts, settings, eos = random_tables()
+    request = beam_request(len(prompts), **settings)
+    request = request._replace(row=request.row._replace(eos=tf.constant(eos, tf.int32)))
+    found = run(table, prompts, request, beams=beams, room=8, run_as=run_as)
+    reasons = set()
+    for row, prompt in enumerate(prompts):
+        one = {name: value[row] for name, value in settings.items()}
+        ends = tuple(token for token in eos[row] if token >= 0)
+        expected = slow(table, prompt, beams=beams, eos=ends, **one)
+        check_texts(found[row], expected)
+        reasons |= {(reason, len(text) == one["max_new_tokens"]) for text, _, reason in expected}
+    assert reasons >= {("eos", True), ("eos", False), ("length", True)}
+
+
+@pytest.mark.parametrize(("seed", "power"), [(48, -0.5), (51, -2.0), (85, -2.0), (105, -0.5)])
+def test_never_reckons_with_the_present_length_where_short_texts_are_favoured(seed, power):
+    """On these tables the search would end too early if it reckoned with the longest."""
+    table = np.random.RandomState(seed).randn(7, 6, 6) * 3
+    options = {"length_penalty": power, "early_stopping": "never", "max_new_tokens": 8}
+    (found,) = run(table, [[1]], beam_request(1, eos=[2, 4], **options), beams=2, room=8)
+    check_texts(found, slow(table, [1], beams=2, eos=(2, 4), **options))
+
+
+@pytest.mark.parametrize("power", [0.0, 0.7, 1.0, 2.0])
+def test_wide_beams_find_the_best_texts_there_are(power):
+    random, size, most, eos = np.random.RandomState(5), 4, 4, 2
+    table = random.randn(5, size, size) * 1.5
+    every = []
+    for text in itertools.chain(*(itertools.product(range(size), repeat=n + 1) for n in range(4))):
+        whole = eos not in text[:-1] and (text[-1] == eos or len(text) == most)
+        if whole:
+            ids, total = [1], 0.0
+            for token in text:
+                scores = table[sum(ids) % 5, ids[-1]]
+                total += scores[token] - np.log(np.exp(scores).sum())
+                ids.append(token)
+            every.append((list(text), total / len(text) ** power))
+    every.sort(key=lambda one: -one[1])
+    request = beam_request(
+        1, eos=[eos], max_new_tokens=most, length_penalty=power, early_stopping="never"
+    )
+    (found,) = run(table, [[1]], request, beams=size ** (most - 1), room=most)
+    assert [text for text, _, _ in found[:20]] == [text for text, _ in every[:20]]
+    np.testing.assert_allclose([x[1] for x in found[:20]], [x[1] for x in every[:20]], atol=1e-5)
+
+
+@pytest.mark.parametrize(("eos", "most"), [([], 1), ([0, 1, 2], 3), ([0, 2], 3)])
+@pytest.mark.parametrize("beams", [1, 2, 4, 9])
+def test_few_texts_leave_places_empty(eos, most, beams):
+    """With few ways to go on, ended texts stay ended and no text is found twice."""
+    table = np.random.RandomState(0).randn(5, 3, 3)
+    request = beam_request(1, eos=eos or [-1], max_new_tokens=most)
+    (found,) = run(table, [[1]], request, beams=beams, room=4)
+    check_texts(found, slow(table, [1], beams=beams, eos=tuple(eos), max_new_tokens=most))
+
+
+def test_a_row_depends_on_nothing_but_itself():
+    table, prompts, settings, eos = random_tables()
+    settings = settings | {"temperature": np.arange(96) % 3 / 2, "seed": np.arange(96) * 2**40}
+
+    def some(rows, **shape):
+        request = beam_request(len(rows), **{k: v[rows] for k, v in settings.items()})
+        ends = tf.constant([eos[row] for row in rows], tf.int32)
+        request = request._replace(row=request.row._replace(eos=ends))
+        return run(table, [prompts[row] for row in rows], request, beams=3, **shape)
+
+    together = some(list(range(96)), room=8)
+    order = np.random.RandomState(0).permutation(96)[:20].tolist()
+    for row, found in zip(order, some(order, room=11, columns=7), strict=True):
+        check_texts(found, together[row])
+    for row in order[:4]:
+        check_texts(some([row], room=8)[0], together[row])
+
+
+def test_beam_sampling_draws_without_replacement():
+    """Chi-square over the pairs of two beams; the bound has a false-alarm rate of 1e-6.
+
+    One step, so the pairs are two draws from the softmax without replacement.
+    """
+    rows, size = 20000, 5
+    logits = np.array([0.0, 1.0, -1.0, 0.5, -0.3])
+    table = np.tile(logits, [1, size, 1])
+    request = beam_request(rows, max_new_tokens=1, temperature=0.8, seed=np.arange(rows))
+    found = run(table, [[1]] * rows, request, beams=2, room=1)
+    chance = np.exp(logits / 0.8) / np.exp(logits / 0.8).sum()
+    statistic = 0.0
+    for pair in itertools.combinations(range(size), 2):
+        seen = sum({text[0] for text, _, _ in texts} == set(pair) for texts in found)
+        one, two = chance[list(pair)]
+        expected = rows * one * two * (1 / (1 - one) + 1 / (1 - two))
+        statistic += (seen - expected) ** 2 / expected
+    assert statistic < 45.1  # the 1 - 1e-6 quantile of chi-square with 9 degrees of freedom
+
+
+def test_beam_samples_are_the_same_in_every_mode(run_as):
+    table = np.random.RandomState(7).randn(11, 9, 9)
+    request = beam_request(
+        6, eos=[4], max_new_tokens=6, temperature=[0.0, 1.0, 1.0, 0.5, 2.0, 1.0],
+        top_k=[0, 0, 1, 5, 0, 0], top_p=[1.0, 1.0, 1.0, 1.0, 0.7, 1.0],
+        min_p=[0.0, 0.0, 0.0, 0.0, 0.0, 0.2], seed=[1, 1, 2, 3, 4, 5],
+    )  # fmt: skip
+    prompts = [[1]] * 2 + [[2, 3]] * 4
+    found = run(table, prompts, request, beams=3, room=6, run_as=run_as)
+    for row, expected in enumerate(run(table, prompts, request, beams=3, room=6)):
+        check_texts(found[row], expected)
+    check_texts(found[0], slow(table, [1], beams=3, eos=(4,), max_new_tokens=6))
+    assert found[1] != found[0]
+    # top_k=1 still leaves two tokens, so that a beam can go on when the best one ends.
+    ids = [2, 3]
+    best = set(np.argsort(table[sum(ids) % 11, ids[-1]])[-2:])
+    assert {text[0] for text, _, _ in found[2]} <= best
+
+
+def search(build, name, **options):
+    case, (ids, mask) = beam_cases.CASES[name], beam_cases.prompts(name)
+    options = {"jit_compile": False, "return_dict_in_generate": True, **case.options, **options}
+    return build(seed=case.seed, **case.config).generate(ids, attention_mask=mask, **options)
+
+
+def check(found, expected):
+    np.testing.assert_array_equal(found.sequences, expected["sequences"])
+    np.testing.assert_allclose(found.sequences_scores, expected["scores"], atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("name", [
+    pytest.param(name, marks=[] if i < 10 or i % 6 == 0 else pytest.mark.long)
+    for i, name in enumerate(beam_cases.CASES)
+])  # fmt: skip
+def test_texts_and_scores_equal_the_golden_file(build, name):
+    check(search(build, name, jit_compile=name in COMPILED), GOLDEN[name])
+
+
+@pytest.mark.parametrize("name", list(beam_cases.CASES)[::6])
+def test_pytorch_equals_the_golden_file(name):
+    pytest.importorskip("torch")
+    from tests.support import torch_beam
+
+    found = torch_beam.run(name)
+    assert found["sequences"] == GOLDEN[name]["sequences"]
+    np.testing.assert_allclose(found["scores"], GOLDEN[name]["scores"], atol=TOLERANCE)
+
+
+@pytest.fixture(scope="module")
+def trained(shared_data):
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    folder = shared_data / "checkpoints" / "slm4096"
+    theirs = transformers.GPT2LMHeadModel.from_pretrained(folder, dtype=torch.float32).eval()
+    return tfgpt2.TFGPT2LMHeadModel.from_pretrained(folder), theirs
+
+
+@pytest.mark.parametrize(("beams", "power", "early", "compiled"), [
+    (2, 1.0, False, False),
+    *(pytest.param(*one, marks=pytest.mark.long) for one in (
+        (4, 0.0, "never", True),
+        (4, 1.0, True, True), (4, 2.0, False, True), (2, 0.7, "never", False),
+        (2, -0.5, True, False),
+    )),
+])  # fmt: skip
+def test_a_trained_model_equals_pytorch(trained, figure, beams, power, early, compiled):
+    from tests.support import torch_beam
+
+    ours, theirs = trained
+    random = np.random.RandomState(beams)
+    mask = (np.arange(8) >= np.array([[0], [3], [6]])).astype(int)
+    ids = np.where(mask > 0, random.randint(0, ours.config.vocab_size, mask.shape), 1)
+    # Frequent tokens end texts here, so that early stopping has something to decide.
+    likely = ours(ids[:1]).logits[0, -1].numpy().argsort()[::-1]
+    options = {"max_new_tokens": 24, "num_beams": beams, "num_return_sequences": 2,
+               "length_penalty": power, "early_stopping": early, "pad_token_id": 1,
+               "eos_token_id": likely[1:5].tolist()}  # fmt: skip
+    expected = torch_beam.search(theirs, ids, mask, options)
+    found = ours.generate(ids, attention_mask=mask, return_dict_in_generate=True,
+                          jit_compile=compiled, **options)  # fmt: skip
+    check(found, expected)
+    error = np.abs(found.sequences_scores - np.array(expected["scores"])).max()
+    figure("beam search on slm4096: difference of scores from PyTorch", error)
+
+
+@pytest.mark.long
+def test_results_in_full(model):
+    prompts, beams = [[1, 2, 3], [4, 5, 6]], {"num_beams": 4, "num_return_sequences": 3}
+    options = {"max_new_tokens": [7, 2], "eos_token_id": None, "jit_compile": False} | beams
+    out = model.generate(prompts, return_dict_in_generate=True, **options)
+    np.testing.assert_array_equal(out.sequences, model.generate(prompts, **options))
+    assert out.sequences.shape == (6, 10)
+    assert out.num_tokens.numpy().tolist() == [7, 7, 7, 2, 2, 2]
+    np.testing.assert_array_equal(out.sequences[:, :3], np.repeat(prompts, 3, axis=0))
+    assert out.finish_reason == ["length"] * 6
+    sums = out.token_logprobs.numpy().sum(axis=1) / out.num_tokens.numpy()
+    np.testing.assert_allclose(out.sequences_scores, sums, atol=1e-5)
+    assert (np.diff(out.sequences_scores.numpy().reshape(2, 3)) <= 0).all()
+    one = model.generate(prompts, num_beams=4, **{k: options[k] for k in list(options)[:3]})
+    np.testing.assert_array_equal(one, out.sequences[::3])
+    nothing = model.generate(prompts, return_dict_in_generate=True,
+                             **options | {"max_new_tokens": 0})  # fmt: skip
+    assert nothing.sequences.shape == (6, 3) and not nothing.sequences_scores.numpy().any()
+    empty = model.generate(np.zeros([0, 3], int), return_dict_in_generate=True,
+                           **options | {"max_new_tokens": 3})  # fmt: skip
+    assert empty.sequences.shape == (0, 3) and empty.sequences_scores.shape == (0,)
+
+
+def test_beam_sampling_through_generate(model):
+    options = {"max_new_tokens": 8, "eos_token_id": None, "jit_compile": False, "num_beams": 4}
+    ids = [[1, 2, 3]] * 3
+    draw = lambda **o: model.generate(ids, do_sample=True, **options, **o).numpy()  # noqa: E731
+    found = draw(seed=1)
+    np.testing.assert_array_equal(found, draw(seed=[1, 2, 3]))
+    assert len(np.unique(found, axis=0)) > 1
+    np.testing.assert_array_equal(
+        draw(seed=1, temperature=0.0), model.generate(ids, **options).numpy()
+    )
+
+
+def test_no_setting_asks_for_another_program():
+    """Once compiled, other values take no more than a fifth of the first call's time."""
+    decoder, rows = Decoder(Table(np.zeros([1, 9, 9])), jit_compile=True), 2
+    prompt = Prompt(*right_aligned([[1, 2], [3]]))
+    times = []
+    for power, early, most, heat in ((1.0, True, 4, 0.0), (2.0, False, 3, 1.0),
+                                     (-0.5, "never", 2, 0.5)):  # fmt: skip
+        asked = beam_request(rows, eos=[4], length_penalty=power, early_stopping=early,
+                             max_new_tokens=most, temperature=heat, top_k=most)  # fmt: skip
+        request = asked.row._replace(
+            length_penalty=asked.length_penalty, early_stopping=asked.early_stopping
+        )
+        begin = time.perf_counter()
+        decoder.run(Program(beams=2), prompt, request, tf.zeros([rows, 4], tf.int32))
+        times.append(time.perf_counter() - begin)
+    assert max(times[1:]) < times[0] / 5
+    (program,) = decoder._made.values()
+    assert program.experimental_get_tracing_count() == 1
+
+
+@pytest.mark.parametrize(("options", "error", "message"), [
+    ({"num_beams": 2, "num_return_sequences": 3}, ValueError,
+     "`num_return_sequences` must not be larger than `num_beams`.*num_beams=2"),
+    ({"num_return_sequences": 2}, ValueError, "needs sampling or beams.*num_return_sequences=2"),
+    ({"early_stopping": True}, ValueError, "`early_stopping` acts on beam search only"),
+    ({"early_stopping": "never"}, ValueError, "`early_stopping` acts on beam search only"),
+    ({"length_penalty": 2.0}, ValueError, "`length_penalty` acts on beam search only"),
+    ({"num_beams": 2, "early_stopping": "always"}, ValueError,
+     "`early_stopping` must be True, False or 'never'.*early_stopping='always'"),
+    ({"num_beams": 2, "early_stopping": 1}, ValueError, "`early_stopping` must be True, False"),
+    ({"num_beams": 2, "early_stopping": [True] * 3}, ValueError, "must be one value or 2 values"),
+    ({"num_beams": 2, "length_penalty": 99.0}, ValueError, "`length_penalty` must be a number in"),
+    ({"num_beams": 2, "length_penalty": "long"}, TypeError, "`length_penalty` must be a number"),
+    ({"num_beams": 0}, ValueError, "`num_beams` must be an integer of 1 or more"),
+    ({"num_beams": 2.0}, ValueError, "`num_beams` must be an integer of 1 or more"),
+    ({"num_beams": 2, "num_return_sequences": 0}, ValueError, "integer of 1 or more"),
+    ({"num_beams": 2, "output_scores": True}, ValueError, "Use token_logprobs and sequences_sco"),
+    ({"num_beams": 2, "max_time": 1.0}, ValueError, "`max_time` can end greedy decoding and samp"),
+    ({"num_beams": 2, "prompt_lookup_num_tokens": 3}, ValueError, "Lookup decoding is for greedy"),
+    ({"num_beams": 2, "top_p": 0.5}, ValueError, "`top_p` acts on sampling only"),
+    ({"num_beams": 4, "num_beam_groups": 2}, ValueError, "and `num_beam_groups` go together"),
+    ({"num_beams": 4, "diversity_penalty": 0.5}, ValueError, "and `num_beam_groups` go together"),
+    ({"num_beams": 4, "num_beam_groups": 3}, ValueError, "`num_beams` must be a multiple of"),
+    ({"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 0.5, "do_sample": True},
+     ValueError, "Groups of beams do not sample"),
+    ({"num_beams": 4, "streamer": print}, ValueError, "A streamer gets one text"),
+])  # fmt: skip
+def test_options_that_are_refused(model, options, error, message):
+    with pytest.raises(error, match=f"(?s){message}"):
+        model.generate([[1, 2, 3], [4, 5, 6]], **options)
+
+
+def test_a_broken_model_is_refused(build):
+    broken = build(seed=97)
+    broken.transformer.ln_f.bias.assign(np.full(16, np.nan))
+    with pytest.raises(ValueError, match=r"scores are not numbers.*Received: logprobs=\[nan"):
+        broken.generate([[1]], num_beams=2, jit_compile=False)
+
+
+def test_files_keep_the_options_of_beams(tmp_path):
+    GenerationConfig(num_beams=4, length_penalty=0.7, early_stopping="never").save_pretrained(
+        tmp_path
+    )
+    assert json.loads((tmp_path / "generation_config.json").read_text()) == {
+        "num_beams": 4, "length_penalty": 0.7, "early_stopping": "never"}  # fmt: skip
+    found = GenerationConfig.from_pretrained(tmp_path)
+    assert found.beams == 4 and found.early_stopping == "never"

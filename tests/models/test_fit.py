@@ -1,0 +1,130 @@
+"""`fit`, `evaluate` and `predict`: the model's own loss, a compiled loss, and neither or both."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.support import model_cases as cases
+from tfgpt2 import GPT2Config, TFGPT2LMHeadModel
+
+IDS = np.random.RandomState(0).randint(0, 23, (8, 1)) + np.arange(12)
+IDS = IDS % 23  # each token is the one before, plus one: learnable
+QUIET = {"n_layer": 1, "embd_pdrop": 0.0, "attn_pdrop": 0.0, "resid_pdrop": 0.0}
+
+
+def make(**fields):
+    keras.utils.set_random_seed(0)
+    return TFGPT2LMHeadModel(GPT2Config(**(cases.BASE | QUIET | fields)))
+
+
+def cross_entropy():
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def test_own_loss():
+    model = make()
+    data = tf.data.Dataset.from_tensor_slices({"input_ids": IDS, "labels": IDS}).batch(4)
+    model.compile(keras.optimizers.Adam(0.01))
+    before = model.evaluate(data, verbose=0)
+    np.testing.assert_allclose(before, model(IDS, labels=IDS).loss, rtol=1e-4)
+    model.fit(data, epochs=20, verbose=0)
+    assert model.evaluate(data, verbose=0) < 0.5 * before
+
+
+@pytest.mark.parametrize("loss", ["auto", "passthrough"])
+def test_names_of_the_own_loss(loss):
+    model = make()
+    model.compile("sgd", loss=loss)
+    found = model.evaluate({"input_ids": IDS, "labels": IDS}, verbose=0)
+    np.testing.assert_allclose(found, model(IDS, labels=IDS).loss, rtol=1e-4)
+
+
+def test_compiled_loss_and_metrics():
+    model, targets = make(), np.roll(IDS, -1, axis=1)
+    model.compile(keras.optimizers.Adam(0.01), cross_entropy(), metrics=["accuracy"])
+    first = model.evaluate(IDS, targets, verbose=0, return_dict=True)
+    logits = model(IDS).logits
+    expected = keras.losses.sparse_categorical_crossentropy(targets, logits, from_logits=True)
+    np.testing.assert_allclose(first["loss"], np.mean(expected), rtol=1e-4)
+    np.testing.assert_allclose(first["accuracy"], (np.argmax(logits, -1) == targets).mean())
+    history = model.fit(IDS, targets, epochs=30, verbose=0).history
+    assert history["accuracy"][-1] > 0.6
+    weighted = model.fit(IDS, targets, sample_weight=np.zeros(IDS.shape), verbose=0).history
+    assert weighted["loss"][-1] == 0
+
+
+@pytest.mark.parametrize(
+    "loss, data",
+    [
+        (True, ({"input_ids": IDS, "labels": IDS}, None)),
+        (True, ({"input_ids": IDS, "labels": IDS}, IDS)),
+        (False, ({"input_ids": IDS, "labels": IDS}, IDS)),
+        (False, (IDS, None)),
+        (True, (IDS, None)),
+        (False, (IDS, IDS)),
+    ],
+)
+def test_both_or_neither(loss, data):
+    model = make()
+    model.compile("sgd", cross_entropy() if loss else None)
+    with pytest.raises(ValueError, match="not both, not neither.* Received: .*Use compile"):
+        model.fit(*data, verbose=0)
+
+
+def test_sample_weights_need_targets():
+    model = make()
+    model.compile("sgd")
+    with pytest.raises(ValueError, match="sample weights only with targets"):
+        model.compute_loss(IDS, None, model(IDS, labels=IDS), sample_weight=np.ones(8))
+
+
+def test_metrics_need_targets():
+    model = make()
+    model.compile("sgd", metrics=["accuracy"])
+    with pytest.raises(ValueError, match="Metrics compare the logits with targets"):
+        model.fit({"input_ids": IDS, "labels": IDS}, verbose=0)
+
+
+def test_ignored_labels():
+    model = make()
+    labels = IDS.copy()
+    labels[:, 5:] = -100
+    np.testing.assert_allclose(
+        model(IDS, labels=labels).loss, model(IDS[:, :5], labels=IDS[:, :5]).loss, rtol=1e-5
+    )
+    assert float(model(IDS, labels=np.full_like(IDS, -100)).loss) == 0
+
+
+def test_predict_joins_batches():
+    model = make()
+    out = model.predict({"input_ids": IDS, "labels": IDS}, batch_size=3, verbose=0)
+    assert {name: value.shape for name, value in out.items()} == {"logits": (8, 12, 23)}
+    np.testing.assert_allclose(out["logits"], model(IDS).logits, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "dtype", ["float32", pytest.param("mixed_float16", marks=pytest.mark.long)]
+)
+def test_compiled_model_survives_a_keras_file(tmp_path, dtype):
+    model = TFGPT2LMHeadModel(GPT2Config(**(cases.BASE | QUIET)), dtype=dtype)
+    model.compile(keras.optimizers.Adam(0.01))
+    data = {"input_ids": IDS, "labels": IDS}
+    model.fit(data, verbose=0)
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    assert int(again.optimizer.iterations.numpy()) == int(model.optimizer.iterations.numpy()) > 0
+    states = zip(again.optimizer.variables, model.optimizer.variables, strict=True)
+    assert all(np.array_equal(x, y) for x, y in states)
+    assert len(again.optimizer.variables) > len(model.weights)
+    losses = [m.fit(data, epochs=2, shuffle=False, verbose=0).history["loss"]
+              for m in (model, again)]  # fmt: skip
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5 if dtype == "float32" else 2e-2)
+
+
+def test_untied_head_trains():
+    model = make(tie_word_embeddings=False)
+    before = model.lm_head.weight.numpy()
+    model.compile("sgd")
+    model.fit({"input_ids": IDS, "labels": IDS}, verbose=0)
+    assert np.abs(model.lm_head.weight.numpy() - before).max() > 0

@@ -1,0 +1,1 @@
+"""What tests share: cases, slow twins, stand-ins for other programs."""

@@ -1,0 +1,5 @@
+"""`python -m tfgpt2.cli`."""
+
+from tfgpt2.cli.main import main
+
+main()

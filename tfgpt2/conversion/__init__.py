@@ -1,0 +1,1 @@
+"""Checkpoints converted from one format to another."""

@@ -1,0 +1,1 @@
+"""Constrained decoding: choices, regular expressions and JSON schemas as automata."""

@@ -1,0 +1,1 @@
+"""Decoding strategies: how the next tokens are chosen."""

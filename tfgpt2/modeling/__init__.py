@@ -1,1 +1,0 @@
-"""The GPT-2 network: pure functions on tensors in the middle, Keras layers at the edge."""

@@ -1,0 +1,313 @@
+"""Matrices, norms and tables as Keras layers; weights have the checkpoint's names and shapes."""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator
+
+import keras
+import tensorflow as tf
+
+from tfgpt2.nn.int8 import Int8Matrix, compiled
+from tfgpt2.nn.shapes import leading
+
+_PARTS = (8, 4, 2)  # of a kernel that one row is multiplied by; see `Conv1D.project_single`
+
+_reader: contextvars.ContextVar[Callable[..., tf.Tensor | None] | None] = contextvars.ContextVar(
+    "initial weights", default=None
+)
+
+
+@contextlib.contextmanager
+def initial_weights(
+    read: Callable[[str, tuple[int, ...], str], tf.Tensor | None],
+) -> Iterator[None]:
+    """Within this context, weights are born with the values that `read` returns.
+
+    So loading a checkpoint neither initialises weights that are about to be overwritten nor
+    holds two copies of them.
+
+    Args:
+        read: From a weight's path (`".../transformer/h_0/attn/c_attn/weight"`), its shape and
+            dtype to its value; None for "initialise it freshly". The weight takes the shape of
+            the value, so that one that does not fit can be made empty until the error is raised.
+    """
+    token = _reader.set(read)
+    try:
+        yield
+    finally:
+        _reader.reset(token)
+
+
+def fold_in(seed: tf.Tensor, number: int | tf.Tensor) -> tf.Tensor:
+    """Derives an independent seed: int32 `[2]` and a number -> int32 `[2]`."""
+    return tf.random.experimental.stateless_fold_in(seed, number)
+
+
+def dropout(x: tf.Tensor, rate: float, seed: tf.Tensor | None, place: int) -> tf.Tensor:
+    """Zeroes a share of the numbers and scales the others up.
+
+    The seed is given and not drawn here, so a block that is computed a second time, for
+    gradient checkpointing, drops the same numbers.
+
+    Args:
+        x: Float, any shape.
+        rate: Share to drop, in [0, 1).
+        seed: int32 `[2]`; None drops nothing.
+        place: Number of the place in the block, so that places differ.
+
+    Source: Srivastava et al. 2014, with the scaling in training.
+    """
+    if seed is None or not rate:
+        return x
+    kept, scale = keep(tf.shape(x), rate, fold_in(seed, place))
+    return tf.where(kept, x * tf.cast(scale, x.dtype), tf.zeros([], x.dtype))
+
+
+def keep(shape: tf.Tensor, rate: float, seed: tf.Tensor) -> tuple[tf.Tensor, float]:
+    """Decides for each number whether dropout keeps it.
+
+    Two decisions come from each 32 random bits: drawing bits is most of what dropout costs. So
+    the rate is the nearest multiple of 1/65,536, and the scale is exact for it.
+
+    Args:
+        shape: int32 `[n]`.
+        rate: Share to drop, in [0, 1).
+        seed: int32 `[2]`.
+
+    Returns:
+        What is kept, bool of that shape, and what to multiply it by.
+    """
+    dropped = min(round(rate * 65_536), 65_535)  # of the values that 16 bits can have
+    size = tf.reduce_prod(tf.cast(shape, tf.int64))  # more than int32 holds, on a large device
+    bits = tf.random.stateless_uniform([(size + 1) // 2], seed, None, None, tf.uint32)
+    bits = tf.reshape(tf.bitcast(bits, tf.uint16), [-1])[:size]
+    kept = tf.reshape(bits >= tf.constant(dropped, tf.uint16), shape)
+    return kept, 65_536 / (65_536 - dropped)
+
+
+class GPT2Layer(keras.layers.Layer):
+    """A layer whose weights can be born from a checkpoint."""
+
+    def add_parameter(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        initializer: str | keras.Initializer,
+        *,
+        autocast: bool = True,
+        trainable: bool = True,
+        dtype: str | None = None,
+    ) -> keras.Variable:
+        """Creates a weight, of the policy's type unless told; see `initial_weights`."""
+        read, dtype = _reader.get(), dtype or self.variable_dtype
+        value = read(f"{self.path}/{name}", shape, dtype) if read else None
+        if value is not None:
+            shape = value.shape.as_list()
+
+            def initializer(shape: tuple[int, ...], dtype: str) -> tf.Tensor:
+                return value
+
+        return self.add_weight(
+            name=name,
+            shape=shape,
+            initializer=initializer,
+            dtype=dtype,
+            autocast=autocast,
+            trainable=trainable,
+        )
+
+
+class Conv1D(Int8Matrix, GPT2Layer):
+    """An affine map of the last axis, with the kernel stored `[in, out]` as OpenAI had it.
+
+    `project` is the map itself, with a float kernel or an int8 one (`tfgpt2.nn.int8`); a
+    low-rank adapter (see `tfgpt2.nn.lora`) adds to a float one.
+
+    Args:
+        inputs: Width of the input.
+        outputs: Width of the output.
+        stddev: Standard deviation of the fresh kernel.
+        **kwargs: Passed to `keras.layers.Layer`.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, stddev: float, **kwargs: object) -> None:
+        super().__init__(**kwargs)
+        self.inputs, self.outputs, self.stddev = inputs, outputs, stddev
+        self.lora_kernel_a = self.lora_kernel_b = self.lora_scale = None
+        self.lora_dropout, self.lora_place = 0.0, 0
+
+    def build(self, input_shape: object = None) -> None:
+        """Creates `weight` `[in, out]` and `bias` `[out]`."""
+        if self.is_int8:
+            self.add_int8()
+        else:
+            normal = keras.initializers.RandomNormal(stddev=self.stddev)
+            self.weight = self.add_parameter("weight", (self.inputs, self.outputs), normal)
+        self.bias = self.add_parameter("bias", (self.outputs,), "zeros")
+
+    def call(self, x: tf.Tensor, *, seed: tf.Tensor | None = None) -> tf.Tensor:
+        """Float `[..., in]` -> `[..., out]`; `seed` is for an adapter's dropout, None is none."""
+        # One flat matrix product: the kernels for rank 2 are the fast ones on every device.
+        flat = tf.reshape(x, [-1, self.inputs])  # [B * T, in]
+        single = x.shape[-2] == 1 and compiled()
+        done = self.project_single(flat) if single else self.project(flat)  # [B * T, out]
+        if self.lora_kernel_a is not None:
+            done += self._adapt(flat, seed)
+        return tf.reshape(done, leading(x, len(x.shape) - 1, self.outputs))  # [..., out]
+
+    def project(self, flat: tf.Tensor) -> tf.Tensor:
+        """Float `[R, in]` -> `[R, out]`, without an adapter."""
+        if self.is_int8:
+            done = self.multiply(flat) + tf.cast(self.bias, tf.float32)  # [R, out]
+            return tf.cast(done, flat.dtype)
+        return tf.nn.bias_add(tf.matmul(flat, self.weight), self.bias)
+
+    def project_single(self, flat: tf.Tensor) -> tf.Tensor:
+        """`project` where a step of decoding reads one token per row.
+
+        XLA gives the product of one row and a matrix to a single core. As a sum of products over
+        parts of the inputs it is a batch, which all cores share, and the kernel lies in memory
+        in that shape already.
+        """
+        most = next((n for n in _PARTS if self.inputs % n == 0), 1)
+        if self.is_int8 or most == 1:
+            return self.project(flat)
+        # Known when compiled; more rows are fast as they are, in one part.
+        width = tf.where(tf.shape(flat)[0] == 1, self.inputs // most, self.inputs)
+        # With one row or one part, these are the numbers in the same order.
+        x = tf.reshape(flat, [self.inputs // width, -1, width])  # [parts, R, in / parts]
+        kernel = tf.reshape(self.weight, tf.stack([-1, width, self.outputs]))
+        done = tf.reduce_sum(tf.matmul(x, kernel), axis=0)  # [R, out]
+        return tf.nn.bias_add(tf.ensure_shape(done, [flat.shape[0], self.outputs]), self.bias)
+
+    def matrix_shape(self) -> tuple[int, int]:
+        """Outputs and inputs."""
+        return self.outputs, self.inputs
+
+    def float_matrix(self) -> tf.Tensor:
+        """The kernel as float32 `[out, in]`."""
+        return tf.transpose(tf.cast(self.weight.value, tf.float32))  # [out, in]
+
+    def _adapt(self, flat: tf.Tensor, seed: tf.Tensor | None) -> tf.Tensor:
+        """What the adapter adds: float `[R, in]` -> `[R, out]`.
+
+        Source: Hu et al. 2021, equation 3.
+        """
+        flat = dropout(flat, self.lora_dropout, seed, self.lora_place)
+        # The factors are float32 under every policy, and Keras casts them under mixed ones only.
+        a, b = (tf.cast(one, flat.dtype) for one in (self.lora_kernel_a, self.lora_kernel_b))
+        return tf.matmul(tf.matmul(flat, a) * tf.cast(self.lora_scale, flat.dtype), b)
+
+
+class Linear(GPT2Layer):
+    """An affine map of the last axis, with the kernel stored `[out, in]` as PyTorch has it.
+
+    Args:
+        inputs: Width of the input.
+        outputs: Width of the output.
+        stddev: Standard deviation of the fresh kernel.
+        use_bias: Whether a bias is added.
+        **kwargs: Passed to `keras.layers.Layer`.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, *, stddev: float, use_bias: bool = True, **kwargs: object
+    ) -> None:
+        super().__init__(**kwargs)
+        self.inputs, self.outputs, self.stddev, self.use_bias = inputs, outputs, stddev, use_bias
+
+    def build(self, input_shape: object = None) -> None:
+        """Creates `weight` `[out, in]` and `bias` `[out]`."""
+        normal = keras.initializers.RandomNormal(stddev=self.stddev)
+        self.weight = self.add_parameter("weight", (self.outputs, self.inputs), normal)
+        self.bias = None
+        if self.use_bias:
+            self.bias = self.add_parameter("bias", (self.outputs,), "zeros")
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        """Float `[..., in]` -> `[..., out]`."""
+        flat = tf.reshape(x, [-1, self.inputs])
+        flat = tf.matmul(flat, self.weight, transpose_b=True)
+        if self.bias is not None:
+            flat = tf.nn.bias_add(flat, self.bias)
+        return tf.reshape(flat, leading(x, len(x.shape) - 1, self.outputs))  # [..., out]
+
+
+class LayerNorm(GPT2Layer):
+    """Layer normalisation of the last axis, computed in float32.
+
+    Args:
+        width: Size of the last axis.
+        epsilon: Added to the variance.
+        **kwargs: Passed to `keras.layers.Layer`.
+
+    Source: Ba et al. 2016, equation 4.
+    """
+
+    def __init__(self, width: int, *, epsilon: float, **kwargs: object) -> None:
+        super().__init__(**kwargs)
+        self.width, self.epsilon = width, epsilon
+
+    def build(self, input_shape: object = None) -> None:
+        """Creates `weight` and `bias`, both `[width]`."""
+        self.weight = self.add_parameter("weight", (self.width,), "ones")
+        self.bias = self.add_parameter("bias", (self.width,), "zeros")
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        """Float `[..., width]` -> the same shape and dtype."""
+        wide = tf.cast(x, tf.float32)
+        mean = tf.reduce_mean(wide, axis=-1, keepdims=True)
+        centred = wide - mean
+        variance = tf.reduce_mean(tf.square(centred), axis=-1, keepdims=True)
+        normal = centred * tf.math.rsqrt(variance + self.epsilon)
+        weight, bias = tf.cast(self.weight, tf.float32), tf.cast(self.bias, tf.float32)
+        return tf.cast(normal * weight + bias, x.dtype)
+
+
+class Embedding(Int8Matrix, GPT2Layer):
+    """A table of vectors, which can also score vectors against its rows.
+
+    Args:
+        count: Number of rows.
+        width: Width of a row.
+        stddev: Standard deviation of fresh rows.
+        **kwargs: Passed to `keras.layers.Layer`.
+    """
+
+    def __init__(self, count: int, width: int, *, stddev: float, **kwargs: object) -> None:
+        super().__init__(**kwargs)
+        self.count, self.width, self.stddev = count, width, stddev
+
+    def build(self, input_shape: object = None) -> None:
+        """Creates `weight` `[count, width]`."""
+        if self.is_int8:
+            self.add_int8()
+            return
+        normal = keras.initializers.RandomNormal(stddev=self.stddev)
+        # Not cast by Keras: a look-up of a few rows must not first cast the whole table.
+        self.weight = self.add_parameter("weight", (self.count, self.width), normal, autocast=False)
+
+    def call(self, ids: tf.Tensor) -> tf.Tensor:
+        """Int `[...]` in `[0, count)` -> float `[..., width]`."""
+        rows = self.look_up(ids) if self.is_int8 else tf.gather(self.weight, ids)
+        return tf.cast(rows, self.compute_dtype)  # [..., width]
+
+    def score(self, x: tf.Tensor) -> tf.Tensor:
+        """Float `[B, T, width]` -> float32 `[B, T, count]`, the product with every row."""
+        flat = tf.reshape(x, [-1, self.width])  # [B * T, width]
+        if self.is_int8:
+            scores = self.multiply(flat)  # [B * T, count]
+        else:
+            table = tf.cast(self.weight, x.dtype)
+            scores = tf.cast(tf.matmul(flat, table, transpose_b=True), tf.float32)
+        return tf.reshape(scores, leading(x, len(x.shape) - 1, self.count))
+
+    def matrix_shape(self) -> tuple[int, int]:
+        """Rows and their width."""
+        return self.count, self.width
+
+    def float_matrix(self) -> tf.Tensor:
+        """The table as float32 `[count, width]`."""
+        return tf.cast(self.weight.value, tf.float32)

@@ -1,0 +1,348 @@
+"""Low-rank adapters on a model's projections: several by name, one at a time acts.
+
+A projection that some adapter changes gets one slot: `lora_kernel_a` `[in, rank]`,
+`lora_kernel_b` `[rank, out]` (named as in Keras' `Dense.enable_lora`) and a scale. The adapter
+that acts has its numbers in the slots, filled with zeros up to the largest rank; the numbers of the
+others wait on the host. So a change of adapter is an assignment, and compiled programs see it. The
+zeros stay zeros in training: each factor's gradient there is a product with the other's zeros.
+
+Source: Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models".
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfgpt2.checkpoints.adapters import Adapter, Factors
+from tfgpt2.checkpoints.names import key_from_path, part
+from tfgpt2.errors import explain, nearest
+from tfgpt2.nn import quantization
+from tfgpt2.nn.layers import Conv1D
+from tfgpt2.nn.resize import replace_value
+
+# A place in the block for each projection's dropout; see `layers.dropout`, where 0 to 3 are taken.
+_PLACES = {"attn.c_attn": 4, "attn.c_proj": 5, "mlp.c_fc": 6, "mlp.c_proj": 7, "attn.q_attn": 8}
+_SLOT = ("lora_kernel_a", "lora_kernel_b", "lora_scale")
+
+
+@dataclasses.dataclass
+class Adapters:
+    """What a model knows of its adapters.
+
+    Attributes:
+        named: The adapters; the numbers of the one that acts are in the slots.
+        active: Name of the one that acts, or None.
+        merged: Its product has been added to the kernels.
+        frozen: Weights of the base that were trainable before.
+        base_heads: A head's own weights, by key, where an adapter brings its own.
+    """
+
+    named: dict[str, Adapter]
+    active: str | None
+    merged: bool
+    frozen: list[keras.Variable]
+    base_heads: dict[str, np.ndarray]
+
+
+def projections(model: Any) -> dict[str, Conv1D]:
+    """The layers that an adapter can change, by checkpoint key without `.weight`.
+
+    Raises:
+        ValueError: The model is quantised.
+    """
+    quantization.refuse(model, "An adapter")
+    layers = [layer for layer in model._flatten_layers() if isinstance(layer, Conv1D)]
+    return {key_from_path(one.weight.path).removesuffix(".weight"): one for one in layers}
+
+
+def head_weights(model: Any) -> dict[str, keras.Variable]:
+    """The weights beyond the transformer, by checkpoint key."""
+    keyed = {key_from_path(weight.path): weight for weight in base_weights(model)}
+    return {key: weight for key, weight in keyed.items() if part(key) != "transformer"}
+
+
+def base_weights(model: Any) -> list[keras.Variable]:
+    """A model's weights without those of adapters, in order."""
+    return [weight for weight in model.weights if weight.name not in _SLOT]
+
+
+def storable_weights(model: Any) -> list[keras.Variable]:
+    """The weights that a checkpoint of a whole model holds.
+
+    Raises:
+        ValueError: An adapter acts and is not merged, so that the file would lack it.
+    """
+    state = model.adapters
+    if state is not None and state.active is not None and not state.merged:
+        raise ValueError(
+            explain(
+                "A checkpoint holds a whole model, and an adapter that is not merged acts on this"
+                " one.",
+                fix="Call tfgpt2.training.lora.merge_adapter(model) first, or save_adapter(model,"
+                " directory) for the adapter alone.",
+                adapter=state.active,
+            )
+        )
+    return base_weights(model)
+
+
+def refuse(model: Any, what: str) -> None:
+    """Raises when a model has adapters, for what would leave them with wrong shapes."""
+    if model.adapters is not None:
+        raise ValueError(
+            explain(
+                f"{what} changes the shape of projections that adapters belong to.",
+                fix="Call tfgpt2.training.lora.unload_adapters(model) first.",
+                adapters=sorted(model.adapters.named),
+            )
+        )
+
+
+def attach(model: Any, name: str, adapter: Adapter) -> None:
+    """Adds an adapter that fits the model, and freezes the base; `activate` makes it act."""
+    if model.adapters is None:
+        heads = {key: weight.numpy() for key, weight in head_weights(model).items()}
+        model.adapters = Adapters({}, None, False, list(model.trainable_weights), heads)
+        for weight in model.adapters.frozen:
+            weight.trainable = False
+    check_fit(model, adapter)
+    model.adapters.named[name] = adapter
+    _fit_slots(model)
+
+
+def detach(model: Any, name: str) -> None:
+    """Removes an adapter that does not act; with the last one, the base is trainable again."""
+    state = model.adapters
+    del state.named[name]
+    _fit_slots(model)
+    if not state.named:
+        for weight in state.frozen:
+            weight.trainable = True
+        model.adapters = None
+        _forget_training(model)
+
+
+def activate(model: Any, name: str | None) -> None:
+    """Lets one adapter act, or none; what acts now keeps its numbers."""
+    state, layers, heads = model.adapters, projections(model), head_weights(model)
+    if state.active is not None:
+        state.named[state.active] = current(model)
+    adapter = Adapter({}) if name is None else state.named[name]
+    before = _trained(model)
+    for key, layer in layers.items():
+        if layer.lora_kernel_a is None:
+            continue
+        used = key in adapter.layers
+        _fill(layer, adapter.layers.get(key), adapter.scale(key) if used else 0.0)
+        layer.lora_kernel_a.trainable = layer.lora_kernel_b.trainable = used
+        layer.lora_dropout = adapter.dropout if used else 0.0
+    for key, weight in heads.items():
+        weight.assign(adapter.heads.get(key, state.base_heads[key]))
+        weight.trainable = key in adapter.heads
+    state.active = name
+    if _trained(model) != before:
+        _forget_training(model)
+
+
+def current(model: Any) -> Adapter:
+    """The adapter that acts, with the numbers it has by now."""
+    adapter = model.adapters.named[model.adapters.active]
+    layers, heads = projections(model), head_weights(model)
+    return dataclasses.replace(
+        adapter,
+        layers={
+            key: Factors(
+                layers[key].lora_kernel_a.numpy()[:, : old.rank],
+                layers[key].lora_kernel_b.numpy()[: old.rank],
+                old.alpha,
+            )
+            for key, old in adapter.layers.items()
+        },
+        heads={key: heads[key].numpy() for key in adapter.heads},
+    )
+
+
+def add_products(model: Any, sign: int) -> None:
+    """Adds the active adapter to the kernels (`sign` 1), or takes it out again (-1)."""
+    state, layers = model.adapters, projections(model)
+    adapter = state.named[state.active]
+    before = _trained(model)
+    for key in adapter.layers:
+        layer, scale = layers[key], adapter.scale(key)
+        product = scale * tf.matmul(layer.lora_kernel_a.value, layer.lora_kernel_b.value)
+        kernel = tf.cast(layer.weight.value, tf.float32) + sign * product  # [in, out]
+        layer.weight.assign(tf.cast(kernel, layer.weight.dtype))
+        layer.lora_scale.assign(0.0 if sign > 0 else scale)
+        layer.lora_kernel_a.trainable = layer.lora_kernel_b.trainable = sign < 0
+    for key, weight in head_weights(model).items():
+        weight.trainable = sign < 0 and key in adapter.heads
+    state.merged = sign > 0
+    if _trained(model) != before:
+        _forget_training(model)
+
+
+def to_config(model: Any) -> dict[str, Any] | None:
+    """What `from_config` needs to make the slots again; Keras stores their numbers itself.
+
+    Raises:
+        ValueError: There are several adapters, and the others' numbers would be lost.
+    """
+    state = model.adapters
+    if state is None:
+        return None
+    if list(state.named) != [state.active]:
+        raise ValueError(
+            explain(
+                "Keras' own files hold one adapter, the one that acts.",
+                fix="Save the adapters with tfgpt2.training.lora.save_adapter, and delete or"
+                " unload them before model.save().",
+                adapters=sorted(state.named),
+                active=state.active,
+            )
+        )
+    adapter = state.named[state.active]
+    return {
+        "name": state.active,
+        "merged": state.merged,
+        "layers": {key: [one.rank, one.alpha] for key, one in adapter.layers.items()},
+        "heads": sorted(adapter.heads),
+        "dropout": adapter.dropout,
+        "use_rslora": adapter.use_rslora,
+    }
+
+
+def from_config(model: Any, config: dict[str, Any]) -> None:
+    """Makes the slots that `to_config` described."""
+    layers, heads = projections(model), head_weights(model)
+    empty = {
+        key: Factors(
+            np.zeros((layers[key].inputs, rank), np.float32),
+            np.zeros((rank, layers[key].outputs), np.float32),
+            alpha,
+        )
+        for key, (rank, alpha) in config["layers"].items()
+    }
+    own = {key: heads[key].numpy() for key in config["heads"]}
+    adapter = Adapter(empty, own, config["dropout"], config["use_rslora"])
+    attach(model, config["name"], adapter)
+    activate(model, config["name"])
+    if config["merged"]:
+        add_products(model, 1)  # of zeros; the kernels that Keras loads hold the product
+
+
+def check_fit(model: Any, adapter: Adapter) -> None:
+    """Checks that an adapter's shapes are those of the model."""
+    layers, heads = projections(model), head_weights(model)
+    for key, factors in adapter.layers.items():
+        if key not in layers:
+            raise ValueError(
+                explain(
+                    f"The adapter changes {key!r}, which the model does not have.",
+                    fix=nearest(key, layers) if len(layers) < 9 else "Load it into its base model.",
+                    blocks=model.config.n_layer,
+                )
+            )
+        shape = (factors.a.shape[0], factors.b.shape[1])
+        expected = (layers[key].inputs, layers[key].outputs)
+        if shape != expected:
+            raise ValueError(
+                explain(
+                    f"The adapter is for another model: {key!r} maps {expected[0]} numbers to"
+                    f" {expected[1]} here.",
+                    fix="Load it into the model it was trained on.",
+                    adapter=list(shape),
+                )
+            )
+    for key, value in adapter.heads.items():
+        found = tuple(heads[key].shape) if key in heads else None
+        if found != value.shape:
+            raise ValueError(
+                explain(
+                    f"The adapter brings a head that the model does not have: {key!r} is"
+                    f" {list(found) if found else 'absent'} here.",
+                    fix="Use the model class, and the number of labels, it was trained with.",
+                    adapter=list(value.shape),
+                )
+            )
+
+
+def _fit_slots(model: Any) -> None:
+    """Gives each projection a slot of the largest rank that an adapter asks for."""
+    changed = False
+    for key, layer in projections(model).items():
+        wanted = [
+            one.layers[key].rank for one in model.adapters.named.values() if key in one.layers
+        ]
+        rank = max(wanted, default=0)
+        if rank == (0 if layer.lora_kernel_a is None else layer.lora_kernel_a.shape[1]):
+            continue
+        changed = True
+        if layer.lora_kernel_a is None:
+            _make_slot(layer, rank)
+            layer.lora_place = next(n for end, n in _PLACES.items() if key.endswith(end))
+        elif rank:
+            for weight, axis in ((layer.lora_kernel_a, 1), (layer.lora_kernel_b, 0)):
+                weight.trainable = True
+                replace_value(weight, _resized(weight.numpy(), rank, axis))
+        else:
+            _drop_slot(layer)
+    if changed:
+        model._forget_programs()
+
+
+def _make_slot(layer: Conv1D, rank: int) -> None:
+    """Adds the weights of a slot to a layer that exists, as Keras' own layers do."""
+    layer._tracker.unlock()
+    # Born trainable, so that gradient tapes watch them; `activate` says which of them train.
+    options = {"initializer": "zeros", "dtype": "float32"}
+    layer.lora_kernel_a = layer.add_weight(
+        name="lora_kernel_a", shape=(layer.inputs, rank), **options
+    )
+    layer.lora_kernel_b = layer.add_weight(
+        name="lora_kernel_b", shape=(rank, layer.outputs), **options
+    )
+    layer.lora_scale = layer.add_weight(name="lora_scale", shape=(), trainable=False, **options)
+    layer._tracker.lock()
+
+
+def _drop_slot(layer: Conv1D) -> None:
+    """Takes the weights of a slot away."""
+    for name in _SLOT:
+        delattr(layer, name)
+        setattr(layer, name, None)
+    layer.lora_dropout = 0.0
+
+
+def _resized(array: np.ndarray, rank: int, axis: int) -> np.ndarray:
+    """Cuts an axis to `rank`, or fills it up with zeros."""
+    array = np.take(array, range(min(rank, array.shape[axis])), axis)
+    missing = [(0, rank - size if i == axis else 0) for i, size in enumerate(array.shape)]
+    return np.pad(array, missing)
+
+
+def _fill(layer: Conv1D, factors: Factors | None, scale: float) -> None:
+    """Puts an adapter's numbers into a slot, zeros beside them."""
+    rank = layer.lora_kernel_a.shape[1]
+    if factors is None:
+        layer.lora_kernel_a.assign(np.zeros(layer.lora_kernel_a.shape))
+        layer.lora_kernel_b.assign(np.zeros(layer.lora_kernel_b.shape))
+    else:
+        layer.lora_kernel_a.assign(_resized(factors.a, rank, 1))  # [in, rank]
+        layer.lora_kernel_b.assign(_resized(factors.b, rank, 0))  # [rank, out]
+    layer.lora_scale.assign(scale)
+
+
+def _trained(model: Any) -> tuple[Any, ...]:
+    """What a training program was made for: which weights it changes, and the dropout."""
+    rates = [layer.lora_dropout for layer in projections(model).values()]
+    return [id(weight) for weight in model.trainable_weights], rates
+
+
+def _forget_training(model: Any) -> None:
+    """Drops the training program; the model must be compiled again."""
+    model.train_function, model.optimizer, model.compiled = None, None, False

@@ -1,0 +1,1 @@
+"""SavedModels: signatures, files beside them, and the check before they get their name."""

@@ -1,0 +1,1 @@
+"""The signatures of an export, one file each."""

@@ -1,0 +1,1 @@
+"""Strings in, strings out: `TextGenerator` and the pipeline inside it."""

@@ -1,0 +1,171 @@
+"""Python's side of the text border: prompts as bytes, results as records."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfgpt2.errors import explain
+from tfgpt2.generation.request import Result
+from tfgpt2.generation.stopping import utf8
+from tfgpt2.text.prompts import FINISH_REASONS, Prompts
+from tfgpt2.tokenizers.pretokenize import valid_utf8
+
+
+@dataclasses.dataclass(frozen=True)
+class Generation:
+    """One continuation and what is known of it.
+
+    Attributes:
+        text: The continuation as text; bytes that are no UTF-8 are replaced by U+FFFD.
+        text_bytes: The same as the model wrote it.
+        token_ids: The tokens, an end token included.
+        prompt_tokens: Tokens of the prompt that the model read.
+        truncated: Tokens of the prompt that were dropped on the left.
+        logprob: Log-probability of the continuation in nats, under the model's own distribution.
+        token_logprobs: The same per token.
+        finish_reason: `"length"`, `"eos"`, `"stop"` or `"time"`.
+        score: Of beam search: the sum of processed log-probabilities after length penalty.
+        top_logprobs: With `top_logprobs`: for each token, the likeliest ids and their nats.
+    """
+
+    text: str
+    text_bytes: bytes
+    token_ids: list[int]
+    prompt_tokens: int
+    truncated: int
+    logprob: float
+    token_logprobs: list[float]
+    finish_reason: str
+    score: float | None = None
+    top_logprobs: list[dict[int, float]] | None = None
+
+
+def write_texts(tokenizer: Any, result: Result, prompts: Prompts) -> dict[str, tf.Tensor]:
+    """Turns what the loop made into strings and plain tensors, all with `R` as first axis.
+
+    Args:
+        tokenizer: The tokenizer.
+        result: What was generated, `R` rows.
+        prompts: The prompts, `B` rows; `R` is a multiple of `B`.
+
+    Returns:
+        `text` (valid UTF-8), `text_bytes` (as the model wrote it) string `[R]`; `token_ids` int32
+        `[R, T]`; `num_tokens`, `prompt_tokens`, `truncated` int32 `[R]`; `logprob` float32 `[R]`
+        and `token_logprobs` `[R, T]` in nats; `finish_reason` string `[R]`; of beam search `score`
+        float32 `[R]`; where the program reports them, `top_ids` int32 and `top_logprobs` float32
+        `[R, T, N]`.
+    """
+    width = tf.reduce_max(tf.pad(result.count, [[0, 1]]))
+    tokens, logprobs = result.tokens[:, :width], result.logprobs[:, :width]  # [R, T]
+    written = tf.range(width)[None] < result.count[:, None]  # [R, T]
+    # -1 is no token; special tokens, the end token among them, are not text.
+    raw = tokenizer.detokenize_bytes(tf.where(written, tokens, -1), skip_special_tokens=True)
+    size = tf.strings.length(raw)
+    raw = tf.strings.substr(raw, tf.zeros_like(size), tf.where(result.cut >= 0, result.cut, size))
+    copies = tf.size(result.count) // tf.maximum(tf.size(prompts.length), 1)
+    length, refusal, truncated = (
+        tf.repeat(x, copies) for x in (prompts.length, prompts.refusal, prompts.truncated)
+    )  # [R]
+    outputs = {
+        "text": valid_utf8(raw),
+        "text_bytes": raw,
+        "token_ids": tokens,
+        "num_tokens": result.count,
+        "prompt_tokens": length,
+        "logprob": tf.reduce_sum(logprobs, axis=1),
+        "token_logprobs": logprobs,
+        "finish_reason": tf.gather(
+            tf.constant(FINISH_REASONS), tf.where(refusal > 0, refusal, result.reason)
+        ),
+        "truncated": truncated,
+    }
+    if not isinstance(result.score, tuple):
+        outputs["score"] = result.score
+    if result.top:
+        top = {"top_ids": result.top.ids, "top_logprobs": result.top.logprobs}
+        outputs |= {name: value[:, :width] for name, value in top.items()}
+    return outputs
+
+
+def as_bytes(prompts: Any) -> list[bytes]:
+    """Returns prompts as bytes, whatever holds them."""
+    if isinstance(prompts, (str, bytes)):
+        prompts = [prompts]
+    if isinstance(prompts, (tf.Tensor, np.ndarray)) and len(prompts.shape) == 1:
+        prompts = np.asarray(prompts).tolist()
+    if not isinstance(prompts, (list, tuple)) or not all(
+        isinstance(prompt, (str, bytes)) for prompt in prompts
+    ):
+        raise TypeError(
+            explain(
+                "Prompts must be a string or a list of strings.",
+                fix="For token ids, use model.generate(input_ids).",
+                prompts=prompts,
+            )
+        )
+    return [utf8(prompt) for prompt in prompts]
+
+
+def token_texts(tokenizer: Any, size: int) -> list[bytes]:
+    """The text of each id of a model: bytes; none for special tokens and ids beyond the vocabulary.
+
+    Args:
+        tokenizer: A `TFGPT2Tokenizer`.
+        size: `V` of the model.
+    """
+    ids = tf.range(size)[:, None]  # [V, 1]
+    return list(tokenizer.detokenize_bytes(ids, skip_special_tokens=True).numpy())
+
+
+def check_numbers(logprobs: np.ndarray) -> None:
+    """Refuses results of a model whose weights are broken.
+
+    Raises:
+        ValueError: A log-probability is no number.
+    """
+    if not np.all(np.isfinite(logprobs)):
+        raise ValueError(
+            explain(
+                "The model's scores are not numbers: its weights or activations overflow.",
+                fix="Check the weights for NaN and infinity, or use a wider dtype.",
+                logprobs=logprobs[~np.isfinite(logprobs)][:3].tolist(),
+            )
+        )
+
+
+def records(outputs: Mapping[str, tf.Tensor]) -> list[Generation]:
+    """Makes one record per row of the pipeline's outputs.
+
+    Raises:
+        ValueError: The model's scores were not numbers.
+    """
+    if not outputs:
+        return []
+    rows = {name: value.numpy() for name, value in outputs.items()}
+    check_numbers(rows["token_logprobs"])
+    return [
+        Generation(
+            text=rows["text"][i].decode(),
+            text_bytes=rows["text_bytes"][i],
+            token_ids=rows["token_ids"][i, :count].tolist(),
+            prompt_tokens=int(rows["prompt_tokens"][i]),
+            truncated=int(rows["truncated"][i]),
+            logprob=float(rows["logprob"][i]),
+            token_logprobs=rows["token_logprobs"][i, :count].tolist(),
+            finish_reason=rows["finish_reason"][i].decode(),
+            score=float(rows["score"][i]) if "score" in rows else None,
+            top_logprobs=_top(rows, i, count) if "top_ids" in rows else None,
+        )
+        for i, count in enumerate(rows["num_tokens"])
+    ]
+
+
+def _top(rows: Mapping[str, np.ndarray], i: int, count: int) -> list[dict[int, float]]:
+    """The likeliest ids of each token of a row."""
+    ids, logprobs = rows["top_ids"][i, :count].tolist(), rows["top_logprobs"][i, :count].tolist()
+    return [dict(zip(*pair, strict=True)) for pair in zip(ids, logprobs, strict=True)]

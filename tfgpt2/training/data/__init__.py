@@ -1,0 +1,18 @@
+"""From texts to batches: `tf.data` pipelines with the tokenizer inside."""
+
+from tfgpt2.training.data.classification import classification_dataset, tagging_dataset
+from tfgpt2.training.data.corpus import Corpus
+from tfgpt2.training.data.corpus import tokenize as tokenize_corpus
+from tfgpt2.training.data.language_modeling import completion_dataset, lm_dataset
+from tfgpt2.training.data.qa import multiple_choice_dataset, qa_dataset
+
+__all__ = [
+    "Corpus",
+    "classification_dataset",
+    "completion_dataset",
+    "lm_dataset",
+    "multiple_choice_dataset",
+    "qa_dataset",
+    "tagging_dataset",
+    "tokenize_corpus",
+]
