@@ -7,7 +7,7 @@ MODEL := saved_models/shakespeare-tiny/1
 export KERAS_BACKEND = tensorflow
 
 .PHONY: docs docs-test demo test test-long test-cpp-old lint load bench bench-tokenizer bench-training bench-int8 bench-filters \
-  bench-guessing bench-recompile bench-first-call clean help
+  bench-speculative bench-recompile bench-first-call clean help
 
 help:
 	@echo "make demo             export the bundled model and continue a prompt with it"
@@ -19,14 +19,14 @@ help:
 	@echo "make docs             build the docs site into site/"
 	@echo "make docs-test        run every Python block of the pages"
 	@echo "make load             64 clients on the local server, for a few minutes"
-	@echo "make bench            measure everything against every peer (ARGS=--short for 5 minutes)"
-	@echo "make bench-tokenizer  measure the tokenizer against its peers"
+	@echo "make bench            compare with other implementations (ARGS=--short for 5 minutes)"
+	@echo "make bench-tokenizer  measure the tokenizer against others"
 	@echo "make bench-int8       measure int8 against float32: speed and quality"
-	@echo "make bench-filters    measure top-k and top-p by threshold against sorting"
-	@echo "make bench-training   measure training against its peers (ARGS=--short for minutes)"
-	@echo "make bench-guessing   measure lookup decoding, where it wins and where it loses"
-	@echo "make bench-recompile  count what XLA compiles when settings change"
-	@echo "make bench-first-call measure imports and the first call, with a cache of programs and without"
+	@echo "make bench-filters    measure top-k and top-p by bisection against sorting"
+	@echo "make bench-training   measure training against others (ARGS=--short for minutes)"
+	@echo "make bench-speculative measure speculative decoding with prompt lookup"
+	@echo "make bench-recompile  count XLA recompilations when settings change"
+	@echo "make bench-first-call measure imports and the first call, with and without a compilation cache"
 
 demo: $(MODEL)
 	@# TensorFlow's start-up notes are shown only when something goes wrong.
@@ -77,8 +77,8 @@ bench-training: $(VENV)/installed-test
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[parity]'
 	$(BIN)/python benchmarks/training.py $(ARGS)
 
-bench-guessing: $(VENV)/installed-test
-	$(BIN)/python benchmarks/guessing.py $(ARGS)
+bench-speculative: $(VENV)/installed-test
+	$(BIN)/python benchmarks/speculative.py $(ARGS)
 
 bench-recompile: $(VENV)/installed-test
 	$(BIN)/python benchmarks/recompile.py $(ARGS)

@@ -1,4 +1,4 @@
-"""The random GPT-2 of 124M parameters that all programs of a comparison load."""
+"""The random 124M GPT-2 checkpoint that all backends of the comparison load."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ CONFIG = {
     "tie_word_embeddings": True,
     "vocab_size": 50257,
 }
-# Larger than GPT-2's 0.02: the blocks, and not the last token alone, then choose what comes next.
+# Larger than GPT-2's 0.02, so that the next token depends on the blocks too.
 SPREAD = 0.06
 
 
 def tensors(config: dict, seed: int = 0) -> dict[str, np.ndarray]:
-    """Random weights float32 by the names of transformers.
+    """Random float32 weights, keyed by transformers' names.
 
-    The row of the end of text is zero. Its logit is then zero, which is never the largest of
-    50,257, so no program ends early whatever it thinks of ends.
+    The embedding of the end-of-text token is zero. Its logit is then zero, which is never the
+    largest of 50,257, so no backend stops early.
     """
     random = np.random.default_rng(seed)
     width = config["n_embd"]
@@ -61,7 +61,7 @@ def tensors(config: dict, seed: int = 0) -> dict[str, np.ndarray]:
 
 
 def write(folder: Path, config: dict = CONFIG) -> Path:
-    """Writes the checkpoint where there is none yet, and returns its folder."""
+    """Write the checkpoint unless it exists; return its folder."""
     if not (folder / "config.json").exists():
         folder.mkdir(parents=True, exist_ok=True)
         save_file(tensors(config), folder / "model.safetensors", {"format": "pt"})

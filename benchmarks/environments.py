@@ -1,11 +1,11 @@
-"""The peers' environments: one for each library, with versions that are written down.
+"""Virtual environments of the backends: one per library, with pinned versions.
 
-    python benchmarks/environments.py            # make all that are missing
-    python benchmarks/environments.py torch      # one of them
+    python benchmarks/environments.py            # create all that are missing
+    python benchmarks/environments.py torch      # create one
 
-They lie in `benchmarks/.envs/`, which git ignores, and need about 12 GB and, the first time, some
-minutes: llama.cpp is compiled. An environment that cannot be made is named with the last line of
-the reason, and its peers are left out.
+They are stored in `benchmarks/.envs/` (ignored by git) and need about 12 GB. The first run takes
+some minutes because llama.cpp is compiled. An environment that cannot be created is reported with
+the last line of the error, and its backends are skipped.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 FOLDER = HERE / ".envs"
-OWN = "development"  # the environment this program runs in: this package, KerasHub
+OWN = "development"  # the current environment: this package, KerasHub
 
-# torch's wheels on PyPI carry CUDA on Linux; a machine with a CPU build at hand gets that.
+# PyPI's torch wheels for Linux include CUDA; a machine with a CPU build configured gets that one.
 ENVIRONMENTS: dict[str, list[str]] = {
     "transformers4": [
         "transformers==4.57.6",
@@ -44,16 +44,16 @@ ENVIRONMENTS: dict[str, list[str]] = {
         "numpy==2.4.6",
     ],
 }
-SECONDS = 1800  # to install one
+SECONDS = 1800  # timeout of one installation
 
 
 def interpreter(name: str, folder: Path = FOLDER) -> Path:
-    """The Python of an environment."""
+    """The Python interpreter of an environment."""
     return Path(sys.executable) if name == OWN else folder / name / "bin" / "python"
 
 
 def is_ready(name: str, folder: Path = FOLDER) -> bool:
-    """Whether an environment holds what is written here."""
+    """Whether an environment exists with the versions listed here."""
     if name == OWN:
         return True
     mark = folder / name / "requirements.sha256"
@@ -61,15 +61,15 @@ def is_ready(name: str, folder: Path = FOLDER) -> bool:
 
 
 def fingerprint(name: str) -> str:
-    """Changes when the requirements do."""
+    """Hash of the requirements."""
     return hashlib.sha256("\n".join(ENVIRONMENTS[name]).encode()).hexdigest()
 
 
 def create(name: str, folder: Path = FOLDER) -> str | None:
-    """Makes an environment where there is none yet.
+    """Create an environment if it is missing or outdated.
 
     Returns:
-        None, or why there is none.
+        None on success, else the reason.
     """
     if is_ready(name, folder):
         return None
@@ -97,13 +97,13 @@ def create(name: str, folder: Path = FOLDER) -> str | None:
 
 
 def ensure(names: list[str], folder: Path = FOLDER) -> dict[str, str]:
-    """Makes environments; returns the reasons of those that could not be made."""
+    """Create environments; return the reasons of those that failed."""
     failed = {name: create(name, folder) for name in names if name != OWN}
     return {name: reason for name, reason in failed.items() if reason}
 
 
 def main() -> None:
-    """Makes the environments."""
+    """Create the environments."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", choices=[*ENVIRONMENTS, []], help="default: all")
     failed = ensure(parser.parse_args().names or list(ENVIRONMENTS))

@@ -1,10 +1,10 @@
-"""What a program waits for before its first token: imports, loading, tracing and compiling.
+"""Time to the first token: imports, loading, tracing and XLA compilation.
 
     python benchmarks/first_call.py [--rounds 3] [--models shakespeare-tiny 124M]
 
-Each figure is the median over new processes. The cases of a round: without a cache of compiled
-programs, with an empty one, and with one that a process before has filled. TensorFlow writes it
-where `TF_XLA_FLAGS=--tf_xla_persistent_cache_directory=DIR` says. The tokens must not change.
+Times are medians over new processes. Each round measures three cases: no persistent compilation
+cache, an empty one, and one filled by a previous process. The cache is TensorFlow's
+(`TF_XLA_FLAGS=--tf_xla_persistent_cache_directory=DIR`). The tokens must be the same in all cases.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ print(json.dumps({"first": times[0], "second": times[1], "tokens": tokens}))
 
 
 def seconds_to(code: str) -> float:
-    """Seconds that a statement takes in a new process."""
+    """Time of a statement in a new process, in seconds."""
     timed = f"import time; s = time.perf_counter(); {code}; print(time.perf_counter() - s)"
     return float(run(timed).split()[-1])
 
 
 def run(code: str, *arguments: str, **variables: str) -> str:
-    """Runs Python in a new process and returns what it prints."""
+    """Run Python in a new process and return its standard output."""
     quiet = {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow"}
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments],
@@ -64,7 +64,7 @@ def run(code: str, *arguments: str, **variables: str) -> str:
 
 
 def main() -> None:
-    """Measures and prints both tables."""
+    """Measure, and print both tables."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--models", nargs="+", default=["shakespeare-tiny", "124M"])
@@ -91,13 +91,13 @@ def main() -> None:
                 size = sum(path.stat().st_size for path in Path(folder).iterdir())
         tokens = [answer["tokens"] for answers in found.values() for answer in answers]
         assert all(one == tokens[0] for one in tokens), "the cache changed the tokens"
-        print(f"\n{model}: first call of 64 tokens, seconds, by the cache of compiled programs")
+        print(f"\n{model}: first call of 64 tokens, seconds, by state of the compilation cache")
         for case, answers in found.items():
             first, second = (
                 statistics.median(answer[key] for answer in answers) for key in ("first", "second")
             )
             print(f"  {case:8s} {first:6.2f}   (second call {second:.2f})")
-        print(f"  the filled cache: {size / 1e6:.1f} MB")
+        print(f"  size of the filled cache: {size / 1e6:.1f} MB")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,12 @@
-"""int8 against float32: the decode step's time, and what the rounding costs in quality.
+"""int8 against float32: decode step time and loss of quality.
 
     python benchmarks/int8.py                 # speed at the 124M shape, random weights
     python benchmarks/int8.py --quality       # perplexity and greedy tokens of trained models
     python benchmarks/int8.py --quality --data ../shared/data
 
-A step is the difference between decoding many tokens and one, divided by the rest, so reading the
-prompt does not count. Each round times every program once, in turn, so a machine that slows down
-slows all; the table shows medians and the ratio of them. CPU is the processor time of all threads,
-which a busy machine changes less.
+The step time is the difference between decoding many tokens and one, divided by the number of
+additional tokens, so prefill is excluded. Rounds are interleaved; the table shows medians and their
+ratio. CPU is the processor time of all threads, which depends less on the load of the machine.
 """
 
 from __future__ import annotations
@@ -34,8 +33,8 @@ PROMPTS, PROMPT_TOKENS, NEW_TOKENS = 50, 16, 32
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def program(model, rows):
-    """A greedy decoder: from the number of steps to how long they took, wall and CPU seconds."""
+def make_decoder(model, rows):
+    """A compiled greedy decoder: number of steps -> wall and CPU seconds."""
     ids = tf.constant(np.random.default_rng(0).integers(0, model.config.vocab_size, (rows, PROMPT)))
     ids = tf.cast(ids, tf.int32)
 
@@ -63,10 +62,10 @@ def program(model, rows):
 
 
 def speed(rounds: int, batches: list[int]) -> None:
-    """Prints the table of decode steps."""
+    """Print the table of decode step times."""
     wide = tfgpt2.TFGPT2LMHeadModel(tfgpt2.GPT2Config())
     models = {"float32": wide, "int8": quantized_copy(wide)}
-    runs = {(rows, name): program(m, rows) for rows in batches for name, m in models.items()}
+    runs = {(rows, name): make_decoder(m, rows) for rows in batches for name, m in models.items()}
     times = {key: [] for key in runs}
     for _ in range(rounds):
         for key, run in runs.items():
@@ -86,7 +85,7 @@ def speed(rounds: int, batches: list[int]) -> None:
 
 
 def quality(data: Path) -> None:
-    """Prints what the rounding changes in trained models."""
+    """Print perplexity and token agreement of trained models."""
     shakespeare = (data / "text" / "tinyshakespeare.txt").read_text(encoding="utf-8")
     slm = data / "checkpoints" / "slm4096"
     corpus = (slm / "corpus.txt").read_text(encoding="utf-8")
@@ -112,11 +111,11 @@ def quality(data: Path) -> None:
 
 
 def agreement(wide, small, tokenizer, text: str) -> tuple[float, int, float]:
-    """How often two models choose the same token, greedily.
+    """Agreement of the greedy tokens of two models.
 
     Returns:
-        The share of places at which both choose alike after the same text (the float model's
-        continuations); how many continuations are the same to the end; and the mean number of
+        The share of positions where both predict the same token after the same context (the float
+        model's continuations), the number of identical continuations, and the mean number of
         tokens before the first difference.
     """
     ids = tokenizer([text])["input_ids"].numpy()[0]
@@ -131,7 +130,7 @@ def agreement(wide, small, tokenizer, text: str) -> tuple[float, int, float]:
 
 
 def main() -> None:
-    """Reads the arguments."""
+    """Parse the arguments and run."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quality", action="store_true", help="quality instead of speed")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")

@@ -1,12 +1,12 @@
-"""Load on the local server: 64 clients, every answer checked, versions and kills in between.
+"""Load test of the local server: 64 clients, all answers checked, a restart and a new version.
 
     make load
 
-One run: the bundled model is exported, served by `tfgpt2 serve` on loopback, and asked by 64
-threads with different prompts, rows, lengths and settings, over REST and gRPC. Each answer is
-compared with that of the same request sent alone. Then the same without batching; then with a
-server that is killed and started again; then with a new version that appears meanwhile. It stops
-itself, and exits with 1 when an answer was wrong or a request failed that should not.
+The bundled model is exported, served by `tfgpt2 serve` on loopback, and queried by 64 threads with
+different prompts, batch sizes, lengths and settings, over REST and gRPC. Each answer is compared
+with that of the same request sent alone. Four runs: with batching, without batching, with a server
+that is killed and restarted, and with a new model version appearing under load. Exits with 1 if an
+answer was wrong or a request failed unexpectedly.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 MODEL = "shakespeare-tiny"
 CLIENTS = 64
-REQUESTS = 48  # different ones
+REQUESTS = 48  # distinct requests
 PROMPTS = ("ROMEO:\n", "To be, or not", "Now is the winter of", "JULIET:\nO Romeo", "KING:", "A")
 DTYPES = {"temperature": tf.float32, "top_p": tf.float32, "min_p": tf.float32,
           "repetition_penalty": tf.float32, "seed": tf.int64}  # fmt: skip
 
 
 def make_request(number: int) -> dict:
-    """A `generate` request in columns; the same for the same number."""
+    """A `generate` request in columnar form, a function of its number."""
     random = np.random.RandomState(number)
     rows = int(random.choice([1, 1, 1, 2, 4]))
     return {
@@ -58,7 +58,7 @@ def make_request(number: int) -> dict:
 
 
 class Server:
-    """A server process on free ports of this machine."""
+    """A `tfgpt2 serve` process on free ports."""
 
     def __init__(self, base: Path, *options: str, port: int = 0, grpc_port: int = 0):
         command = [sys.executable, "-m", "tfgpt2.cli", "serve", str(base), "--poll-seconds", "0.5"]
@@ -76,17 +76,17 @@ class Server:
         )  # fmt: skip
 
     def megabytes(self) -> float:
-        """Resident memory."""
+        """Resident memory in MB."""
         return psutil.Process(self.process.pid).memory_info().rss / 1e6
 
     def stop(self) -> int:
-        """SIGTERM; returns the exit status."""
+        """Send SIGTERM; return the exit status."""
         self.process.terminate()
         return self.process.wait(60)
 
 
-def ask_rest(client: httpx.Client, request: dict) -> list[str]:
-    """The texts of a request, over REST."""
+def send_rest(client: httpx.Client, request: dict) -> list[str]:
+    """Send a request over REST; return its texts."""
     answer = client.post(
         f"/v1/models/{MODEL}:predict", json={"signature_name": "generate", "inputs": request}
     )
@@ -95,8 +95,8 @@ def ask_rest(client: httpx.Client, request: dict) -> list[str]:
     return answer.json()["outputs"]["text"]
 
 
-def ask_grpc(stub: object, request: dict) -> list[str]:
-    """The same over gRPC."""
+def send_grpc(stub: object, request: dict) -> list[str]:
+    """Send a request over gRPC; return its texts."""
     message = predict_pb2.PredictRequest()
     message.model_spec.name, message.model_spec.signature_name = MODEL, "generate"
     for name, value in request.items():
@@ -106,18 +106,18 @@ def ask_grpc(stub: object, request: dict) -> list[str]:
 
 
 class Load:
-    """Clients that ask for a while.
+    """Context manager that runs the clients.
 
     Args:
-        server: Whom they ask.
-        expected: The texts of each request, sent alone.
-        retry: Whether a connection that breaks is tried again, as a client in production does.
+        server: The server.
+        expected: The texts of each request when it is sent alone.
+        retry: Whether to retry after a broken connection, as a production client does.
     """
 
     def __init__(self, server: Server, expected: list[list[str]], retry: bool = False):
         self.server, self.expected, self.retry = server, expected, retry
         self.seconds: list[float] = []
-        self.troubles: collections.Counter[str] = collections.Counter()
+        self.errors: collections.Counter[str] = collections.Counter()
         self.retries = 0
         self._stop = threading.Event()
         self._threads = [
@@ -131,34 +131,34 @@ class Load:
             if over_grpc:
                 channel = stack.enter_context(grpc.insecure_channel(self.server.grpc))
                 stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
-                ask = lambda request: ask_grpc(stub, request)  # noqa: E731
+                send = lambda request: send_grpc(stub, request)  # noqa: E731
             else:
                 http = httpx.Client(base_url=self.server.url, timeout=60)
                 stack.enter_context(http)
-                ask = lambda request: ask_rest(http, request)  # noqa: E731
+                send = lambda request: send_rest(http, request)  # noqa: E731
             while not self._stop.is_set():
                 number = int(random.randint(REQUESTS))
                 begin = time.perf_counter()
                 try:
-                    texts = self._answer(ask, make_request(number))
+                    texts = self._send(send, make_request(number))
                 except Exception as error:
-                    self.troubles[f"{type(error).__name__}: {error}"[:120]] += 1
+                    self.errors[f"{type(error).__name__}: {error}"[:120]] += 1
                     continue
                 self.seconds.append(time.perf_counter() - begin)
                 if texts != self.expected[number]:
-                    self.troubles[f"request {number}: another answer"] += 1
+                    self.errors[f"request {number}: wrong answer"] += 1
 
-    def _answer(self, ask: object, request: dict) -> list[str]:
+    def _send(self, send: object, request: dict) -> list[str]:
         while True:
             try:
-                return ask(request)
+                return send(request)
             except (httpx.TransportError, grpc.RpcError) as error:
                 lost = not isinstance(error, grpc.RpcError) or error.code().name == "UNAVAILABLE"
                 if not (self.retry and lost) or self._stop.is_set():
                     raise
                 self.retries += 1
                 time.sleep(0.5)
-            except RuntimeError as error:  # restarted, and still loading its model
+            except RuntimeError as error:  # restarted and still loading the model
                 if not (self.retry and "HTTP 503" in str(error)):
                     raise
                 self.retries += 1
@@ -177,20 +177,20 @@ class Load:
         self.wall = time.perf_counter() - self._begin
 
     def report(self, title: str) -> None:
-        """Prints a line of figures."""
+        """Print throughput, latencies and errors."""
         p50, p95, p99 = np.percentile(self.seconds or [float("nan")], [50, 95, 99])
         print(
             f"{title:<22} {len(self.seconds):6d} answers {len(self.seconds) / self.wall:7.1f}/s"
             f"  p50 {p50:6.3f} s  p95 {p95:6.3f} s  p99 {p99:6.3f} s"
-            f"  troubles {sum(self.troubles.values())}  retries {self.retries}",
+            f"  errors {sum(self.errors.values())}  retries {self.retries}",
             flush=True,
         )
-        for trouble, count in self.troubles.most_common(5):
-            print(f"    {count} x {trouble}")
+        for error, count in self.errors.most_common(5):
+            print(f"    {count} x {error}")
 
 
-def figure(server: Server, name: str) -> float:
-    """Sums a counter of the server over its labels."""
+def metric(server: Server, name: str) -> float:
+    """A counter of the server, summed over its labels."""
     page = httpx.get(f"{server.url}/metrics", timeout=30).text
     return sum(
         float(line.rsplit(" ", 1)[1])
@@ -200,32 +200,32 @@ def figure(server: Server, name: str) -> float:
 
 
 def steady(base: Path, seconds: float, title: str, *options: str) -> tuple[int, list[list[str]]]:
-    """Load for a while; returns the number of troubles, and the answers of requests sent alone."""
+    """Steady load; return the number of errors, and the answers of the requests sent alone."""
     server = Server(base, *options)
     try:
         with httpx.Client(base_url=server.url, timeout=60) as http:
-            alone = [ask_rest(http, make_request(number)) for number in range(REQUESTS)]
+            alone = [send_rest(http, make_request(number)) for number in range(REQUESTS)]
         with Load(server, alone) as load:
-            time.sleep(min(10, seconds / 4))  # threads, channels and arenas are there after that
+            time.sleep(min(10, seconds / 4))  # let threads, channels and arenas settle
             first = server.megabytes()
             time.sleep(seconds - min(10, seconds / 4))
             last = server.megabytes()
         load.report(title)
-        batches = figure(server, "tfgpt2_batch_rows_count")
+        batches = metric(server, "tfgpt2_batch_rows_count")
         print(
-            f"    rows per batch {figure(server, 'tfgpt2_batch_rows_sum') / batches:.1f},"
-            f" tokens {figure(server, 'tfgpt2_generated_tokens_total') / load.wall:.0f}/s,"
+            f"    rows per batch {metric(server, 'tfgpt2_batch_rows_sum') / batches:.1f},"
+            f" tokens {metric(server, 'tfgpt2_generated_tokens_total') / load.wall:.0f}/s,"
             f" memory {first:.0f} -> {last:.0f} MB"
         )
         status = server.stop()
         print(f"    exit status after SIGTERM: {status}")
-        return sum(load.troubles.values()) + (status != 0), alone
+        return sum(load.errors.values()) + (status != 0), alone
     finally:
         server.process.kill()
 
 
 def new_version(base: Path, seconds: float, alone: list[list[str]]) -> int:
-    """Load while version 2 appears, and for a while after it took over."""
+    """Load while version 2 appears and takes over; return the number of errors."""
     server = Server(base)
     try:
         with Load(server, alone) as load:
@@ -240,23 +240,23 @@ def new_version(base: Path, seconds: float, alone: list[list[str]]) -> int:
             memory = server.megabytes()
         load.report("a new version")
         print(
-            f"    version {newest(server)} took over after {took:.0f} s, and gave"
-            f" {len(load.seconds) - before} answers, memory {memory:.0f} MB"
+            f"    version {newest(server)} took over after {took:.0f} s and answered"
+            f" {len(load.seconds) - before} requests, memory {memory:.0f} MB"
         )
-        return sum(load.troubles.values()) + (newest(server) != 2)
+        return sum(load.errors.values()) + (newest(server) != 2)
     finally:
         server.process.kill()
 
 
 def newest(server: Server) -> int:
-    """The version that serves; 0 for none."""
+    """The newest available version; 0 if there is none."""
     answer = httpx.get(f"{server.url}/v1/models/{MODEL}", timeout=30).json()
     states = {int(v["version"]): v["state"] for v in answer["model_version_status"]}
     return max((v for v, state in states.items() if state == "AVAILABLE"), default=0)
 
 
 def kill_and_restart(base: Path, seconds: float, alone: list[list[str]]) -> int:
-    """Load on a server that is killed and started again on the same ports."""
+    """Load on a server that is killed and restarted on the same ports; return the errors."""
     servers = [Server(base)]
     try:
         with Load(servers[0], alone, retry=True) as load:
@@ -269,16 +269,16 @@ def kill_and_restart(base: Path, seconds: float, alone: list[list[str]]) -> int:
             time.sleep(2 * seconds / 3)
         load.report("killed and restarted")
         print(f"    answers before {before}, after {len(load.seconds) - before}")
-        return sum(load.troubles.values()) + (len(load.seconds) == before)
+        return sum(load.errors.values()) + (len(load.seconds) == before)
     finally:
         for server in servers:
             server.process.kill()
 
 
 def main() -> int:
-    """Runs all parts; returns the exit status."""
+    """Run all parts; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=60, help="of each steady part")
+    parser.add_argument("--seconds", type=float, default=60, help="duration of each steady part")
     parser.add_argument("--jit-compile", action="store_true", help="export with XLA")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -286,15 +286,15 @@ def main() -> int:
         command = [sys.executable, "-m", "tfgpt2.cli", "export", str(base / "1"), "--no-check"]
         command.append("--jit-compile" if options.jit_compile else "--no-jit-compile")
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        print(f"{CLIENTS} clients, {REQUESTS} different requests, {os.cpu_count()} cores,"
-              f" load of the machine before {os.getloadavg()[0]:.1f}")  # fmt: skip
-        troubles, alone = steady(base, options.seconds, "batched")
+        print(f"{CLIENTS} clients, {REQUESTS} distinct requests, {os.cpu_count()} cores,"
+              f" load average before {os.getloadavg()[0]:.1f}")  # fmt: skip
+        errors, alone = steady(base, options.seconds, "batched")
         unbatched, other = steady(base, options.seconds, "unbatched", "--no-batching")
-        troubles += unbatched + (alone != other)
-        troubles += kill_and_restart(base, options.seconds / 2, alone)
-        troubles += new_version(base, options.seconds / 2, alone)
-    print("all answers right" if not troubles else f"{troubles} troubles")
-    return int(troubles > 0)
+        errors += unbatched + (alone != other)
+        errors += kill_and_restart(base, options.seconds / 2, alone)
+        errors += new_version(base, options.seconds / 2, alone)
+    print("all answers correct" if not errors else f"{errors} errors")
+    return int(errors > 0)
 
 
 if __name__ == "__main__":

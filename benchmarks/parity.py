@@ -1,10 +1,10 @@
-"""Prints how far this package is from PyTorch transformers: head x flag x dtype.
+"""Print the differences from PyTorch transformers: head x flag x dtype.
 
     python benchmarks/parity.py            # needs the extra `parity` (torch, transformers)
 
-Each row builds a random model here, saves it, loads it with PyTorch transformers, and compares
-all float outputs, the loss and (in float32) every gradient. Figures are largest absolute
-differences; a gradient's is divided by the largest entry of that gradient when that exceeds 1.
+Each row builds a random model, saves it, loads it with PyTorch transformers, and compares all float
+outputs, the loss and (in float32) every gradient. The numbers are largest absolute differences;
+that of a gradient is divided by the gradient's largest entry if that exceeds 1.
 """
 
 import os
@@ -82,7 +82,7 @@ OUTPUTS = ("loss", "mc_loss", "logits", "mc_logits", "start_logits", "end_logits
 
 
 def main() -> None:
-    """Prints the table as Markdown."""
+    """Print the table as Markdown."""
     print(f"TensorFlow {tf.__version__}, Keras {keras.__version__}, PyTorch {torch.__version__},"
           f" transformers {transformers.__version__}\n")  # fmt: skip
     print("| head | flag | dtype | outputs | hidden states | gradients |")
@@ -98,7 +98,7 @@ def main() -> None:
 
 
 def row(head: str, changes: dict, inputs: dict, dtype: str) -> str:
-    """Compares one model and returns the last cells of its line."""
+    """Compare one model; return the last cells of its line."""
     with tempfile.TemporaryDirectory() as directory:
         ours = getattr(tfgpt2, f"TFGPT2{head}")(GPT2Config.from_dict(SHAPE | changes))
         for weight in ours.weights:
@@ -129,7 +129,7 @@ def difference(found: tf.Tensor, expected: torch.Tensor) -> float:
 
 
 def gradient_difference(ours, theirs, tape, loss, expected) -> float:
-    """Largest difference over all gradients, relative where they are large."""
+    """Largest difference over all gradients, relative where they exceed 1."""
     sum(expected[name] for name in ("loss", "mc_loss") if name in expected).backward()
     named = dict(theirs.named_parameters())
     worst = 0.0

@@ -1,14 +1,13 @@
-"""Does another value of an option make XLA compile again? Times second calls against the first.
+"""Count the XLA recompilations when the value of a generation option changes.
 
     python benchmarks/recompile.py [OPTION ...]
 
-Without names, all options are tried.
+Without names, all options are measured.
 
-For each option that a row may set, one call compiles the program; the next calls pass other values
-of the same option. Tracing counts cannot show what XLA does with a value, so two things are
-measured: the time, and the programs that XLA compiled, of which it writes each into a folder when
-it is asked to (`--xla_dump_to`). The last row is `tf.math.top_k` with a tensor `k`, which does
-compile again: so the count can be trusted.
+For each option that can be set per row, the first call compiles; the next calls pass other values.
+Tracing counts do not show compilations by XLA, so the calls are timed and the programs that XLA
+dumps (`--xla_dump_to`) are counted. The last row is a control: `tf.math.top_k` with a tensor `k`,
+which does recompile.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ import tfgpt2
 DUMP = Path(os.environ["XLA_FLAGS"].split()[0].split("=")[1])
 PROMPTS = np.array([[3, 8, 1, 20], [5, 5, 2, 7]])
 SAMPLE = {"do_sample": True, "temperature": 0.8}
-# Name -> what else is asked, and the values: the first compiles, the others follow.
+# Name -> further options, and the values: the first compiles, the others must not.
 OPTIONS: dict[str, tuple[dict[str, Any], list[Any]]] = {
     "max_new_tokens": ({}, [16, 9, [12, 3]]),
     "min_new_tokens": ({"eos_token_id": [4, 9]}, [0, 5, [3, 12]]),
@@ -66,12 +65,12 @@ OPTIONS: dict[str, tuple[dict[str, Any], list[Any]]] = {
 
 
 def compiled() -> int:
-    """How many programs XLA has compiled so far."""
+    """Number of programs compiled by XLA so far."""
     return len(list(DUMP.glob("*before_optimizations.txt")))
 
 
 def row(name: str, call: Callable[[Any], Any], values: list[Any]) -> bool:
-    """Prints an option's row; returns whether another value compiled again."""
+    """Print the row of an option; return whether another value recompiled."""
     times, counts = [], []
     for value in values:
         before, start = compiled(), time.perf_counter()
@@ -87,7 +86,7 @@ def row(name: str, call: Callable[[Any], Any], values: list[Any]) -> bool:
 
 
 def main() -> None:
-    """Prints the table and what was compiled again."""
+    """Print the table, and the options that recompiled."""
     config = tfgpt2.GPT2Config(
         n_layer=2, n_embd=16, n_head=2, vocab_size=23, n_positions=48, eos_token_id=0
     )
@@ -97,7 +96,7 @@ def main() -> None:
     chosen = sys.argv[1:] or list(OPTIONS)
     for name in chosen:
         others, values = OPTIONS[name]
-        model = tfgpt2.TFGPT2LMHeadModel(config)  # a model of its own: no program is made yet
+        model = tfgpt2.TFGPT2LMHeadModel(config)  # a new model: nothing is compiled yet
         model(tf.constant([[1]]))
         asked = {"max_new_tokens": 16, "eos_token_id": None} | others
         call = lambda value: model.generate(PROMPTS, **(asked | {name: value}))  # noqa: B023, E731
@@ -106,9 +105,9 @@ def main() -> None:
     top = tf.function(lambda x, k: tf.math.top_k(x, k).values, jit_compile=True)
     scores = tf.zeros([2, 9])
     seen = row("(tf.math.top_k)", lambda k: top(scores, tf.constant(k)), [3, 4])
-    print(f"\n{len(chosen)} options; compiled again: {', '.join(again) or 'none'}")
+    print(f"\n{len(chosen)} options; recompiled: {', '.join(again) or 'none'}")
     if not seen:
-        print("The count cannot be trusted: it did not see top_k compile again.")
+        print("The count is not reliable: it missed the recompilation of top_k.")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""What a comparison found: tables in the terminal and as text, the targets, and a plot.
+"""Report of a comparison: tables in the terminal and as text, targets, and a plot.
 
-python benchmarks/report.py [results.json]      # shows a kept result again
+python benchmarks/report.py [results.json]      # print saved results again
 """
 
 from __future__ import annotations
@@ -11,17 +11,15 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-import lineup as work
+import cases as work
 import roofline
-from lineup import BASELINE
+from cases import BASELINE
 from rich.console import Console
 from rich.table import Table
 
 HERE = Path(__file__).resolve().parent
-_RIVALS = {"transformers": "transformers 4 TF, XLA", "KerasHub": "KerasHub TF, XLA"}
 
-# What issue 7 asks: case, the slower program, the faster one, and how many times as long the first
-# must take at least; or, with "most", may take at most.
+# Targets: case, slower row, faster row, and the least (or most) ratio of their times.
 TARGETS: tuple[tuple[str, str, str, str, float], ...] = (
     ("decode-1", "transformers 4 TF, XLA", BASELINE, "least", 1.2),
     ("decode-1", "KerasHub TF, XLA", BASELINE, "least", 1.4),
@@ -41,13 +39,13 @@ TARGETS: tuple[tuple[str, str, str, str, float], ...] = (
     ("decode-1", "tfgpt2 bfloat16", BASELINE, "most", 1.0),
     ("decode-1", "tfgpt2 float16", BASELINE, "most", 1.0),
 )
-_PREFILL_PEERS = ("transformers 4 TF, XLA", "KerasHub TF, XLA", "PyTorch eager",
+_PREFILL_ROWS = ("transformers 4 TF, XLA", "KerasHub TF, XLA", "PyTorch eager",
                   "PyTorch compile", "CTranslate2 float32", "llama.cpp float32",
                   "ONNX Runtime float32")  # fmt: skip
 
 
 def rates(data: dict[str, Any]) -> roofline.Rates | None:
-    """The machine's rates: the best that was seen, because they are limits."""
+    """The machine's rates: the highest measured, because they are upper bounds."""
     if not data.get("rates"):
         return None
     return roofline.Rates(
@@ -56,31 +54,31 @@ def rates(data: dict[str, Any]) -> roofline.Rates | None:
 
 
 def values(data: dict[str, Any], case: str, row: str) -> list[float]:
-    """The figures of a row, one a round."""
+    """Measurements of a row, one per round."""
     return data["cases"].get(case, {}).get("rows", {}).get(row, {}).get("values", [])
 
 
 def median(data: dict[str, Any], case: str, row: str) -> float | None:
-    """The median of a row's figures."""
+    """Median of a row's measurements."""
     found = values(data, case, row)
     return statistics.median(found) if found else None
 
 
 def ratio(data: dict[str, Any], case: str, row: str, base: str = BASELINE) -> float | None:
-    """How many times as long a row takes as another: the median over rounds of their ratio.
+    """Ratio of the times of two rows, the median over rounds.
 
-    The two figures of a round were measured within seconds of each other, so a machine that slows
-    down between rounds does not count.
+    Both were measured within seconds of each other, so a slowdown of the machine between rounds
+    cancels out.
     """
     pairs = zip(values(data, case, row), values(data, case, base), strict=False)
     found = [a / b for a, b in pairs if b > 0]
     return statistics.median(found) if found else None
 
 
-def floor(data: dict[str, Any], case: str, row: str) -> float | None:
-    """The least time of a case for the 124M shape, for a row's size of weights."""
+def bound(data: dict[str, Any], case: str, row: str) -> float | None:
+    """Roofline bound of a case for the 124M shape and a row's weight size, in milliseconds."""
     if case == work.SIZES_CASE.name:
-        return _size_floor(data, row)
+        return _size_bound(data, row)
     known = {r.name: r for r in work.ROWS}.get(row)
     limits, about = rates(data), {c.name: c for c in (*work.CASES, work.PREFILL_32)}.get(case)
     if limits is None or known is None or about is None or data["about"].get("mode") == "tiny":
@@ -88,26 +86,26 @@ def floor(data: dict[str, Any], case: str, row: str) -> float | None:
     request = dict(about.request)
     if about.do == "decode" and case.startswith("prefill"):
         length = request["prompt"]
-        step = roofline.step_floor(limits, 1, length, known.weight_bytes)
-        return roofline.prefill_floor(limits, length, known.weight_bytes) + step
+        step = roofline.step_bound(limits, 1, length, known.weight_bytes)
+        return roofline.prefill_bound(limits, length, known.weight_bytes) + step
     if about.do in ("decode", "sample"):
         columns = request["prompt"] + request["new"] / 2
-        return roofline.step_floor(limits, request["batch"], columns, known.weight_bytes)
+        return roofline.step_bound(limits, request["batch"], columns, known.weight_bytes)
     return None
 
 
-def _size_floor(data: dict[str, Any], name: str) -> float | None:
-    """The least time of a step of a published shape, float32."""
+def _size_bound(data: dict[str, Any], name: str) -> float | None:
+    """Roofline bound of a float32 step of a published size."""
     limits, shape = rates(data), work.SIZES.get(name)
     if limits is None or shape is None:
         return None
     layers, width = shape
     sizes = {"n_layer": layers, "n_embd": width, "vocab_size": roofline.SHAPE["vocab_size"]}
-    return roofline.step_floor(limits, 1, 40, shape=sizes)
+    return roofline.step_bound(limits, 1, 40, shape=sizes)
 
 
 def targets(data: dict[str, Any]) -> list[tuple[str, float, str, bool]]:
-    """Each target that can be judged: what it is, the ratio, what was asked, whether it is met."""
+    """The targets with measurements: title, ratio, required ratio, whether it is met."""
     found = []
     for case, slow, fast, kind, limit in TARGETS:
         seen = ratio(data, case, slow, fast)
@@ -116,9 +114,9 @@ def targets(data: dict[str, Any]) -> list[tuple[str, float, str, bool]]:
         met = seen >= limit if kind == "least" else seen <= limit
         found.append((f"{case}: {slow} / {fast}", seen, f"at {kind} {limit:g}", met))
     own = median(data, "decode-1", BASELINE)
-    least = floor(data, "decode-1", BASELINE)
+    least = bound(data, "decode-1", BASELINE)
     if own and least:
-        found.append(("decode-1: tfgpt2 float32 / bandwidth floor", own / least, "at most 1.25",
+        found.append(("decode-1: tfgpt2 float32 / roofline", own / least, "at most 1.25",
                       own / least <= 1.25))  # fmt: skip
     greedy, drawn = median(data, "decode-8", BASELINE), median(data, "sample-8", BASELINE)
     if greedy and drawn:
@@ -129,10 +127,10 @@ def targets(data: dict[str, Any]) -> list[tuple[str, float, str, bool]]:
         found.append(
             ("buffer of 1024 / of 128", large / small, "at most 1.1", large <= 1.1 * small)
         )
-    rivals = [ratio(data, "prefill-512", name) for name in _PREFILL_PEERS]
+    rivals = [ratio(data, "prefill-512", name) for name in _PREFILL_ROWS]
     if any(rivals):
         best = min(rival for rival in rivals if rival)
-        found.append(("prefill-512: best peer / tfgpt2 float32", best, "at least 1", best >= 1))
+        found.append(("prefill-512: best other / tfgpt2 float32", best, "at least 1", best >= 1))
     found += _start_targets(data)
     return found
 
@@ -142,7 +140,7 @@ def _start_targets(data: dict[str, Any]) -> list[tuple[str, float, str, bool]]:
     found = []
     rows = data["cases"].get("decode-1", {}).get("rows", {})
     ours, theirs = (
-        rows.get(n, {}).get("first_seconds") for n in (BASELINE, _RIVALS["transformers"])
+        rows.get(n, {}).get("first_seconds") for n in (BASELINE, "transformers 4 TF, XLA")
     )
     if ours and theirs:
         share = ours / theirs
@@ -156,11 +154,11 @@ def _start_targets(data: dict[str, Any]) -> list[tuple[str, float, str, bool]]:
 
 
 def case_table(data: dict[str, Any], name: str) -> Table:
-    """The table of one case, the fastest first."""
+    """The table of one case, fastest first."""
     case = data["cases"][name]
     table = Table(title=f"{case['title']} ({name})", title_justify="left")
-    columns = (case["unit"], "spread", "x tfgpt2", "x floor", "first call s", "same tokens")
-    table.add_column("program")
+    columns = (case["unit"], "spread", "x tfgpt2", "x roofline", "first call s", "same tokens")
+    table.add_column("row")
     for column in columns:
         table.add_column(column, justify="right")
     errors: list[str] = []
@@ -169,9 +167,11 @@ def case_table(data: dict[str, Any], name: str) -> Table:
         entry = case["rows"][row]
         if not entry["values"]:
             table.add_row(row, "failed")
-            errors.append(f"{row}: {entry.get('error', 'stopped before its first figure')}")
+            errors.append(
+                f"{row}: {entry.get('error', 'interrupted before its first measurement')}"
+            )
             continue
-        middle, least = median(data, name, row), floor(data, name, row)
+        middle, least = median(data, name, row), bound(data, name, row)
         same = f"{entry['same_tokens']}/{entry['all_tokens']}" if "same_tokens" in entry else ""
         if entry.get("compiled_again"):
             same += f" compiled again: {entry['compiled_again']}"
@@ -193,9 +193,9 @@ def _number(value: float | None, digits: int = 2) -> str:
     return "" if value is None else f"{value:.{digits}f}"
 
 
-def start_table(data: dict[str, Any]) -> Table:
-    """Import times, loading and memory."""
-    table = Table(title="imports, in new processes, seconds", title_justify="left")
+def import_table(data: dict[str, Any]) -> Table:
+    """Table of import times."""
+    table = Table(title="imports in new processes, seconds", title_justify="left")
     for column in ("library", "median", "spread"):
         table.add_column(column, justify="left" if column == "library" else "right")
     for name, found in data["imports"].items():
@@ -204,11 +204,11 @@ def start_table(data: dict[str, Any]) -> Table:
 
 
 def load_table(data: dict[str, Any]) -> Table:
-    """Loading and memory of each program."""
+    """Table of loading times and memory, a line per row."""
     table = Table(title="loading the checkpoint, once; MB are 10^6 bytes", title_justify="left")
-    columns = ("program", "version", "import s", "load s", "libraries MB", "loaded MB", "peak MB")
+    columns = ("row", "version", "import s", "load s", "libraries MB", "loaded MB", "peak MB")
     for column in columns:
-        table.add_column(column, justify="left" if column == "program" else "right")
+        table.add_column(column, justify="left" if column == "row" else "right")
     for name, found in data["rows"].items():
         if "load" in found:
             table.add_row(
@@ -224,31 +224,31 @@ def load_table(data: dict[str, Any]) -> Table:
 
 
 def target_table(data: dict[str, Any]) -> Table:
-    """What issue 7 asks, and what was found."""
+    """Table of the targets."""
     table = Table(title="targets", title_justify="left")
-    for column in ("what", "found", "asked", ""):
-        table.add_column(column, justify="left" if column == "what" else "right")
-    for what, seen, asked, met in targets(data):
-        table.add_row(what, f"{seen:.2f}", asked, "met" if met else "MISSED")
+    for column in ("target", "measured", "required", ""):
+        table.add_column(column, justify="left" if column == "target" else "right")
+    for title, measured, required, met in targets(data):
+        table.add_row(title, f"{measured:.2f}", required, "met" if met else "MISSED")
     return table
 
 
 def show(data: dict[str, Any], console: Console) -> None:
-    """Prints everything."""
+    """Print all tables."""
     for name, value in data["about"].items():
         console.print(f"{name}: {value}", highlight=False)
     limits = rates(data)
     if limits is not None:
         console.print(
-            f"memory is read at {limits.bandwidth:.1f} GB/s, float32 matrices multiplied at"
+            f"memory bandwidth {limits.bandwidth:.1f} GB/s, float32 matrix products"
             f" {limits.matmul:.0f} GFLOP/s (NumPy, two threads)",
             highlight=False,
         )
     for kind, found in data.get("left_out", {}).items():
         if found:
-            console.print(f"left out, {kind}: {found}", highlight=False)
+            console.print(f"skipped {kind}: {found}", highlight=False)
     if data["imports"]:
-        console.print(start_table(data))
+        console.print(import_table(data))
     console.print(load_table(data))
     for name in data["cases"]:
         console.print(case_table(data, name))
@@ -257,7 +257,7 @@ def show(data: dict[str, Any], console: Console) -> None:
 
 
 def plot(data: dict[str, Any], path: Path) -> None:
-    """Draws the cases as bars, the fastest first, with the floor as a line."""
+    """Plot the cases as bars, fastest first, with the roofline bound as a line."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -285,7 +285,7 @@ def plot(data: dict[str, Any], path: Path) -> None:
         ]
         colors = ["#c44e52" if row.startswith("tfgpt2") else "#8c9bb5" for row in rows]
         axis.barh(rows, middles, xerr=spread, color=colors, ecolor="#555555")
-        least = floor(data, name, BASELINE)
+        least = bound(data, name, BASELINE)
         if least is not None:
             axis.axvline(least, color="black", linestyle=":", linewidth=1)
         axis.set_title(f"{case['title']}, {case['unit']}", fontsize=9)
@@ -293,7 +293,7 @@ def plot(data: dict[str, Any], path: Path) -> None:
         axis.spines[["top", "right"]].set_visible(False)
     figure.suptitle(
         f"GPT-2 124M, {data['about'].get('cpus')} cores, {data['about'].get('date')};"
-        " dotted: the float32 floor",
+        " dotted: float32 roofline",
         fontsize=9,
     )
     figure.tight_layout()
@@ -302,7 +302,7 @@ def plot(data: dict[str, Any], path: Path) -> None:
 
 
 def write(data: dict[str, Any], folder: Path) -> None:
-    """Prints the tables, and writes them and the plot beside the results."""
+    """Print the tables, and write them and the plot next to the results."""
     console = Console(record=True, width=None if Console().is_terminal else 110)
     show(data, console)
     (folder / "results.txt").write_text(console.export_text())
@@ -311,7 +311,7 @@ def write(data: dict[str, Any], folder: Path) -> None:
 
 
 def main() -> None:
-    """Shows a kept result."""
+    """Print saved results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("results", type=Path, nargs="?", default=HERE / "results" / "results.json")
     path = parser.parse_args().results

@@ -1,9 +1,9 @@
-"""What the machine can do at most: reading memory and multiplying matrices, measured with NumPy.
+"""Roofline of the machine: memory bandwidth and float32 matrix throughput, measured with NumPy.
 
     python benchmarks/roofline.py
 
-From the two rates follows the least time that a piece of work needs, if it does nothing but read
-every weight once, and the keys and values of the text so far, or do its multiplications.
+The two rates give a lower bound of the time of a decode step or a prefill: reading every weight and
+the KV cache once, or doing the multiplications, whichever is longer.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ SHAPE = {"n_layer": 12, "n_embd": 768, "vocab_size": 50257}
 
 @dataclasses.dataclass(frozen=True)
 class Rates:
-    """Rates of the machine.
+    """Peak rates of the machine.
 
     Attributes:
-        bandwidth: GB/s (10^9 bytes) read by both cores.
-        matmul: GFLOP/s of float32 products of large matrices by both cores.
+        bandwidth: Memory read by both cores, in GB/s (10^9 bytes).
+        matmul: float32 products of large matrices on both cores, in GFLOP/s.
     """
 
     bandwidth: float
@@ -40,7 +40,7 @@ class Rates:
 
 
 def fastest(call: Callable[[], Any], repeats: int) -> float:
-    """Seconds of the fastest of some calls."""
+    """Seconds of the fastest of `repeats` calls."""
     times = []
     for _ in range(repeats):
         start = time.perf_counter()
@@ -50,17 +50,17 @@ def fastest(call: Callable[[], Any], repeats: int) -> float:
 
 
 def measure(repeats: int = 4, megabytes: int = MEGABYTES, side: int = SIDE) -> Rates:
-    """Measures both rates; about two seconds.
+    """Measure both rates, in about two seconds.
 
     Args:
-        repeats: Of each; the fastest counts, because it is the limit that is asked for.
-        megabytes: Memory that is read.
+        repeats: Repetitions, of which the fastest counts.
+        megabytes: Amount of memory to read.
         side: Rows and columns of the matrices.
     """
     threads = int(THREADS)
     parts = [np.ones(megabytes * 10**6 // 4 // threads, np.float32) for _ in range(threads)]
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-        # Which of them is the faster depends on how NumPy was built.
+        # Which of these is fastest depends on how NumPy was built.
         readings = [
             fastest(lambda: list(pool.map(read, parts)), repeats)  # noqa: B023
             for read in (np.add.reduce, lambda part: np.dot(part, part), np.max)
@@ -72,25 +72,25 @@ def measure(repeats: int = 4, megabytes: int = MEGABYTES, side: int = SIDE) -> R
 
 
 def matrix_weights(shape: dict[str, int] = SHAPE) -> int:
-    """Weights that every token is multiplied with: the blocks' matrices and the output's."""
+    """Number of weights in the matrices of the blocks and the output."""
     return shape["n_layer"] * 12 * shape["n_embd"] ** 2 + shape["vocab_size"] * shape["n_embd"]
 
 
-def step_floor(
+def step_bound(
     rates: Rates,
     batch: int,
     columns: float,
     weight_bytes: float = 4,
     shape: dict[str, int] = SHAPE,
 ) -> float:
-    """Least milliseconds of one decode step.
+    """Lower bound of one decode step, in milliseconds.
 
     Args:
-        rates: Of the machine.
+        rates: Rates of the machine.
         batch: Rows `B`.
-        columns: Tokens in the cache, on average.
-        weight_bytes: Bytes of a weight; with other types than float32 only reading is counted.
-        shape: Of the model.
+        columns: Mean number of cached tokens.
+        weight_bytes: Bytes per weight; for types other than float32 only reading is counted.
+        shape: Shape of the model.
     """
     weights, width, layers = matrix_weights(shape), shape["n_embd"], shape["n_layer"]
     read = weights * weight_bytes + batch * columns * 2 * layers * width * 4
@@ -98,12 +98,12 @@ def step_floor(
     return 1e3 * max(read / rates.bandwidth / 1e9, _time(flops, rates, weight_bytes))
 
 
-def prefill_floor(
+def prefill_bound(
     rates: Rates, tokens: int, weight_bytes: float = 4, shape: dict[str, int] = SHAPE
 ) -> float:
-    """Least milliseconds of reading a prompt: each token attends to those before it."""
+    """Lower bound of prefilling a prompt with causal attention, in milliseconds."""
     width, layers = shape["n_embd"], shape["n_layer"]
-    output = shape["vocab_size"] * width  # asked for once
+    output = shape["vocab_size"] * width  # computed for one token
     blocks = matrix_weights(shape) - output
     flops = 2 * tokens * blocks + 2 * output + 2 * tokens**2 * layers * width
     read = (blocks + output) * weight_bytes
@@ -111,19 +111,19 @@ def prefill_floor(
 
 
 def _time(flops: float, rates: Rates, weight_bytes: float) -> float:
-    """Seconds of float32 multiplications; other types have rates that are not measured here."""
+    """Seconds of float32 multiplications; rates of other types are not measured."""
     return flops / rates.matmul / 1e9 if weight_bytes == 4 else 0.0
 
 
 def main() -> None:
-    """Prints the rates and some floors."""
+    """Print the rates and some lower bounds."""
     rates = measure()
-    print(f"reading memory  {rates.bandwidth:7.1f} GB/s")
-    print(f"float32 matmul  {rates.matmul:7.0f} GFLOP/s")
+    print(f"memory bandwidth {rates.bandwidth:7.1f} GB/s")
+    print(f"float32 matmul   {rates.matmul:7.0f} GFLOP/s")
     for batch in (1, 8, 32):
-        floor = step_floor(rates, batch, 64)
-        print(f"decode step of the 124M shape, batch {batch:2d}: at least {floor:6.1f} ms")
-    print(f"prefill of 512 tokens: at least {prefill_floor(rates, 512):6.0f} ms")
+        bound = step_bound(rates, batch, 64)
+        print(f"decode step of the 124M shape, batch {batch:2d}: at least {bound:6.1f} ms")
+    print(f"prefill of 512 tokens: at least {prefill_bound(rates, 512):6.0f} ms")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Tokenizer speed against its peers, measured side by side in one run.
+"""Tokenizer throughput and latency against tokenizers, tiktoken and KerasHub.
 
-Each round runs every program once on the same texts, so a machine that slows down slows all; the
-table shows each program's best round. `tokenizers` and `tiktoken` run on one thread; TensorFlow may
-use several, so the last two columns count the time of all processors.
+Rounds are interleaved across the implementations, on the same texts; the table shows the best round
+of each. `tokenizers` and `tiktoken` run on one thread. TensorFlow may use several, so the last two
+columns count the processor time of all threads.
 
     python benchmarks/tokenizer.py [--text FILE] [--rounds 5]
 """
@@ -25,16 +25,15 @@ import tokenizers
 
 from tfgpt2 import TFGPT2Tokenizer
 from tfgpt2.tokenizers.bpe import token_to_bytes
-from tfgpt2.tokenizers.spec import backend
 
 HERE = Path(__file__).resolve().parent
 SHARED = Path(os.environ.get("TFGPT2_TEST_DATA") or HERE.parent.parent / "shared" / "data")
 SHORT = "To be, or not to be, that is the question"
-ROWS = 256  # rows of a batch in the dataset
+ROWS = 256  # batch size of the dataset
 
 
 def tiktoken_program(spec) -> Callable[[list[str]], list[list[int]]] | None:
-    """Returns `tiktoken` on one thread, or None where it is not installed."""
+    """`tiktoken` on one thread, or None if it is not installed."""
     try:
         import tiktoken
     except ImportError:
@@ -50,14 +49,14 @@ def tiktoken_program(spec) -> Callable[[list[str]], list[list[int]]] | None:
 
 
 def programs(folder: Path, texts: list[str]) -> dict[str, Callable[[], object]]:
-    """Returns what is measured: name to a program that encodes all texts once."""
+    """Name -> a function that encodes all texts once."""
     layer = TFGPT2Tokenizer.from_pretrained(folder)
     batch = tf.constant(texts)
     graph = tf.function(layer.tokenize, input_signature=[tf.TensorSpec([None], tf.string)])
     graph = graph.get_concrete_function()
     dataset = tf.data.Dataset.from_tensor_slices(texts).batch(ROWS)
     dataset = dataset.map(layer.tokenize, num_parallel_calls=tf.data.AUTOTUNE)
-    host = backend(layer.spec)
+    host = layer.spec.backend()
     result = {
         "tfgpt2 in the graph, one batch": lambda: graph(batch).flat_values,
         f"tfgpt2 in tf.data, batches of {ROWS}": lambda: [ids.flat_values for ids in dataset],
@@ -71,14 +70,14 @@ def programs(folder: Path, texts: list[str]) -> dict[str, Callable[[], object]]:
 
 
 def check(layer: TFGPT2Tokenizer, host: tokenizers.Tokenizer, texts: list[str]) -> None:
-    """Ends the program unless both give the same ids: a fast wrong answer is worth nothing."""
+    """Exit unless both give the same ids."""
     ours = layer.tokenize(texts).to_list()
     if ours != [item.ids for item in host.encode_batch(texts, add_special_tokens=False)]:
         sys.exit("the ids differ from those of tokenizers")
 
 
 def keras_hub_program(folder: Path, texts: list[str]) -> Callable[[], object]:
-    """Returns KerasHub's in-graph tokenizer; its cache is warm after the first run."""
+    """KerasHub's in-graph tokenizer; its cache is warm after the first run."""
     import keras_nlp
 
     layer = keras_nlp.models.GPT2Tokenizer(
@@ -90,19 +89,19 @@ def keras_hub_program(folder: Path, texts: list[str]) -> Callable[[], object]:
 
 
 def lines(path: Path) -> list[str]:
-    """Returns the lines of a file, ended by line feeds alone."""
+    """The lines of a file, separated by line feeds only."""
     return path.read_text(encoding="utf-8").split("\n")
 
 
 def seconds(program: Callable[[], object]) -> tuple[float, float]:
-    """Returns the wall time and the processor time (all threads) of one run."""
+    """Wall time and processor time (all threads) of one run."""
     wall, processor = time.perf_counter(), time.process_time()
     program()
     return time.perf_counter() - wall, time.process_time() - processor
 
 
 def throughput(texts: list[str], folder: Path, rounds: int) -> None:
-    """Prints the speed of each program, and the ratios to `tokenizers`."""
+    """Print the throughput of each implementation, and the ratios to `tokenizers`."""
     size = megabytes(texts)
     table = programs(folder, texts)
     best: dict[str, tuple[float, float]] = {}
@@ -110,7 +109,7 @@ def throughput(texts: list[str], folder: Path, rounds: int) -> None:
         for name, program in table.items():
             old = best.get(name, (float("inf"), float("inf")))
             best[name] = tuple(map(min, old, seconds(program)))
-    some = texts[: max(1, len(texts) // 8)]  # KerasHub is slow: an eighth of the text is enough.
+    some = texts[: max(1, len(texts) // 8)]  # KerasHub is slow, so it gets an eighth of the text.
     hub, scale = keras_hub_program(folder, some), size / megabytes(some)
     for name in ("KerasHub in the graph, first run", "KerasHub in the graph, cache warm"):
         best[name] = tuple(took * scale for took in seconds(hub))
@@ -125,17 +124,17 @@ def throughput(texts: list[str], folder: Path, rounds: int) -> None:
 
 
 def megabytes(texts: list[str]) -> float:
-    """Returns the size of texts as UTF-8."""
+    """Size of texts as UTF-8, in MB."""
     return sum(len(text.encode()) for text in texts) / 1e6
 
 
 def latency(folder: Path, repeats: int = 500) -> None:
-    """Prints how long one short text takes."""
+    """Print the latency of one short string."""
     layer = TFGPT2Tokenizer.from_pretrained(folder)
     spec = tf.TensorSpec([None], tf.string)
     concrete = tf.function(layer.tokenize, input_signature=[spec]).get_concrete_function()
     call = tf.function(lambda text: layer(text), input_signature=[spec]).get_concrete_function()
-    text, host = tf.constant([SHORT]), backend(layer.spec)
+    text, host = tf.constant([SHORT]), layer.spec.backend()
     cases = {
         "tfgpt2 tokenize, concrete function": lambda: concrete(text),
         "tfgpt2 call (dense, mask), concrete": lambda: call(text),
@@ -150,7 +149,7 @@ def latency(folder: Path, repeats: int = 500) -> None:
 
 
 def main() -> None:
-    """Runs the benchmark."""
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--text", type=Path, default=SHARED / "text" / "wiki.test.raw")
     parser.add_argument("--vocabulary", type=Path, default=SHARED / "gpt2_vocab")
@@ -158,7 +157,9 @@ def main() -> None:
     options = parser.parse_args()
     for path in (options.text, options.vocabulary):
         if not path.exists():
-            sys.exit(f"{path} is not there: set TFGPT2_TEST_DATA, or pass --text and --vocabulary")
+            sys.exit(
+                f"{path} does not exist: set TFGPT2_TEST_DATA, or pass --text and --vocabulary"
+            )
     texts = [line + "\n" for line in lines(options.text) if line]
     throughput(texts, options.vocabulary, options.rounds)
     latency(options.vocabulary)

@@ -1,8 +1,8 @@
-"""Training speed and peak memory against KerasHub and PyTorch transformers, side by side.
+"""Training throughput and peak memory against KerasHub and PyTorch transformers.
 
-Each case runs in a process of its own, so that its peak memory is its own; the rounds go through
-all cases, so a machine that slows down slows all. The table shows each case's best round. The
-whole peak counts the libraries too (Python, TensorFlow or PyTorch).
+Each case runs in its own process, so that its peak memory can be measured; rounds are interleaved
+across the cases, and the table shows the best round of each. The peak includes the libraries
+(Python, TensorFlow or PyTorch).
 
     python benchmarks/training.py                # the 124M shape, T = 1024, B = 1 and 2
     python benchmarks/training.py --short        # a small shape, a few minutes
@@ -42,26 +42,26 @@ OURS = {
     "tfgpt2 all three": ("chunked", "blockwise", "checkpointing"),
     "tfgpt2 plain, XLA": ("xla",),
 }
-PEERS = {
+OTHERS = {
     "KerasHub": (),
     "KerasHub, no XLA": ("no xla",),
     "PyTorch transformers": (),
     "PyTorch transformers, checkpointing": ("checkpointing",),
 }
-CASES = OURS | PEERS
+CASES = OURS | OTHERS
 
 Step = Callable[[], object]
 
 
 def tokens(shape: dict[str, int], batch: int) -> Any:
-    """Random ids int64 `[B, T]`, the same for all programs."""
+    """Random ids int64 `[B, T]`, the same for all cases."""
     import numpy as np
 
     return np.random.default_rng(0).integers(0, shape["words"], (batch, shape["length"]))
 
 
 def tfgpt2_step(shape: dict[str, int], batch: int, dtype: str, features: tuple[str, ...]) -> Step:
-    """One training step of this package."""
+    """A training step of this package."""
     import keras
 
     import tfgpt2
@@ -89,7 +89,7 @@ def tfgpt2_step(shape: dict[str, int], batch: int, dtype: str, features: tuple[s
 def keras_hub_step(
     shape: dict[str, int], batch: int, dtype: str, features: tuple[str, ...]
 ) -> Step:
-    """One training step of KerasHub's GPT2CausalLM."""
+    """A training step of KerasHub's GPT2CausalLM."""
     import keras
     import keras_hub
     import numpy as np
@@ -116,7 +116,7 @@ def keras_hub_step(
 
 
 def torch_step(shape: dict[str, int], batch: int, dtype: str, features: tuple[str, ...]) -> Step:
-    """One training step of PyTorch transformers' GPT2LMHeadModel."""
+    """A training step of PyTorch transformers' GPT2LMHeadModel."""
     import torch
     import transformers
 
@@ -147,12 +147,12 @@ def torch_step(shape: dict[str, int], batch: int, dtype: str, features: tuple[st
 
 
 def peak_megabytes() -> float:
-    """Most memory this process has held so far."""
+    """Peak resident memory of this process, in MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def run_case(name: str, shape: str, batch: int, dtype: str, steps: int) -> None:
-    """Runs one case in this process and prints its figures as JSON."""
+    """Run one case in this process and print its results as JSON."""
     if name.startswith("PyTorch"):
         import transformers  # noqa: F401
 
@@ -189,7 +189,7 @@ def run_case(name: str, shape: str, batch: int, dtype: str, steps: int) -> None:
 
 
 def child(name: str, shape: str, batch: int, dtype: str, steps: int) -> dict[str, Any]:
-    """Runs one case in a process of its own."""
+    """Run one case in its own process."""
     arguments = ["--case", name, "--shape", shape, "--batches", str(batch), "--types", dtype]
     result = subprocess.run(
         [sys.executable, __file__, *arguments, "--steps", str(steps)],
@@ -202,7 +202,7 @@ def child(name: str, shape: str, batch: int, dtype: str, steps: int) -> dict[str
 
 
 def compare(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Runs all cases, round after round, and returns the best of each."""
+    """Run all cases in interleaved rounds; return the best round of each."""
     best: dict[tuple[str, int, str], dict[str, Any]] = {}
     for round_number in range(options.rounds):
         for batch in options.batches:
@@ -232,7 +232,7 @@ def compare(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def show(results: list[dict[str, Any]]) -> None:
-    """Prints the table, with ratios to KerasHub as it comes."""
+    """Print the table, with ratios to KerasHub's default settings."""
     for batch, dtype in sorted({(r["batch"], r["dtype"]) for r in results}):
         group = [r for r in results if (r["batch"], r["dtype"]) == (batch, dtype)]
         base = next((r for r in group if r["case"] == "KerasHub" and "error" not in r), None)
@@ -251,7 +251,7 @@ def show(results: list[dict[str, Any]]) -> None:
 
 
 def pipeline(seconds: float = 2.0) -> dict[str, float]:
-    """Measures the data pipeline by itself, in tokens per second."""
+    """Throughput of the data pipeline alone, in tokens per second."""
     import tensorflow as tf
 
     import tfgpt2
@@ -262,7 +262,7 @@ def pipeline(seconds: float = 2.0) -> dict[str, float]:
     start = time.perf_counter()
     corpus = data.tokenize_corpus([text * 40] * 500, tokenizer)
     found = {"tokenizing": len(corpus) / (time.perf_counter() - start)}
-    for name, mask in (("blocks", False), ("blocks, documents apart", True)):
+    for name, mask in (("blocks", False), ("blocks with document mask", True)):
         dataset = data.lm_dataset(corpus, None, 1024, 8, document_mask=mask, epochs=None)
         iterator, count = iter(dataset), 0
         next(iterator)
@@ -274,13 +274,13 @@ def pipeline(seconds: float = 2.0) -> dict[str, float]:
 
 
 def main() -> None:
-    """Runs the benchmark, or one case of it."""
+    """Run the benchmark, or one case of it."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--short", action="store_true", help="a small shape, fewer cases")
     parser.add_argument("--shape", choices=SHAPES, default="124M")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--types", nargs="+", default=["float32", "mixed_bfloat16"])
-    parser.add_argument("--only", nargs="+", default=[""], help="beginnings of cases' names")
+    parser.add_argument("--only", nargs="+", default=[""], help="prefixes of case names")
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--output", type=Path, default=HERE / "results" / "training.json")

@@ -1,4 +1,4 @@
-"""A peer's process, as the driver sees it: ask and get an answer, or learn that there is none."""
+"""The driver's side of a worker process: requests, answers, timeouts."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-LAST_LINES = 3  # of what a process printed before it ended
+LAST_LINES = 3  # of the log, quoted when a worker dies
 
 
 def free_gigabytes() -> float:
-    """Memory that programs can still have; endless where the system does not say."""
+    """Available memory; infinite where the system does not report it."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:
@@ -23,18 +23,18 @@ def free_gigabytes() -> float:
     return next((int(line.split()[1]) / 1e6 for line in lines if "MemAvailable" in line), 0.0)
 
 
-class PeerError(RuntimeError):
-    """A peer could not do what it was asked."""
+class BackendError(RuntimeError):
+    """A backend failed to answer a request."""
 
 
 class Worker:
-    """Starts a peer's program and speaks JSON lines with it.
+    """A backend in its own process, driven by JSON lines.
 
     Args:
-        command: The program and its arguments.
-        log: A file for what it prints beside its answers.
-        seconds: How long an answer may take.
-        variables: Changes of the environment.
+        command: Command line of the process.
+        log: File that receives its standard error.
+        seconds: Timeout of an answer.
+        variables: Additional environment variables.
     """
 
     def __init__(
@@ -65,15 +65,15 @@ class Worker:
 
     @property
     def alive(self) -> bool:
-        """Whether it can be asked."""
+        """Whether the process is running."""
         return self._process.poll() is None
 
-    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Sends a request and waits for the answer.
+    def send(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Send a request and wait for the answer.
 
         Raises:
-            PeerError: It answered with an error, ended, or took too long; a process that took too
-                long is ended, because its next answer would be taken for another's.
+            BackendError: The backend answered with an error, exited, or timed out. After a timeout
+                the process is stopped, because a late answer would be taken for the next one.
         """
         try:
             self._process.stdin.write(json.dumps(request) + "\n")
@@ -81,23 +81,23 @@ class Worker:
             line = self._answers.get(timeout=self.seconds)
         except queue.Empty:
             self.close()
-            raise PeerError(f"no answer in {self.seconds:.0f} s") from None
+            raise BackendError(f"no answer in {self.seconds:.0f} s") from None
         except OSError:
             line = None
         if line is None:
             self._process.wait()
-            raise PeerError(f"ended with {self._process.returncode}: {self._last_words()}")
+            raise BackendError(f"exited with {self._process.returncode}: {self._last_words()}")
         answer = json.loads(line)
         if "error" in answer:
-            raise PeerError(answer["error"])
+            raise BackendError(answer["error"])
         return answer
 
     def _last_words(self) -> str:
         lines = self.log.read_text(errors="replace").strip().splitlines()
-        return " / ".join(lines[-LAST_LINES:])[-300:] or "it printed nothing"
+        return " / ".join(lines[-LAST_LINES:])[-300:] or "no output"
 
     def close(self) -> None:
-        """Ends the process: by its own will, or else by force."""
+        """Ask the process to quit, and kill it if it does not."""
         if not self.alive:
             return
         try:

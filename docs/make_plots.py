@@ -1,4 +1,4 @@
-"""Makes the pictures of docs/inspect.md, and README's loss curve, of the bundled model.
+"""Create the pictures of docs/inspect.md and the README's loss curve, for the bundled model.
 
 Needs matplotlib, selenium and Debian's chromium and chromium-driver:
 
@@ -28,7 +28,7 @@ To smooth that rough touch with a tender kiss."""
 
 
 def loss_curve() -> Path:
-    """Draws the losses that the training of the bundled model left in `training.json`."""
+    """Plot the losses in the bundled model's `training.json`."""
     asset = Path(tfgpt2.__file__).parent / "assets" / "shakespeare-tiny" / "training.json"
     history = json.loads(asset.read_text())["history"]
     pairs = zip(history["loss"], history["val_loss"], strict=True)
@@ -38,7 +38,7 @@ def loss_curve() -> Path:
 
 
 def main() -> None:
-    """Draws two pictures, and photographs one page."""
+    """Create two plots and a screenshot."""
     print(loss_curve())
     model = TFGPT2LMHeadModel.from_pretrained("shakespeare-tiny")
     tokenizer = TFGPT2Tokenizer.from_pretrained("shakespeare-tiny")

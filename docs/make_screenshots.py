@@ -1,4 +1,4 @@
-"""Photographs the playground in a headless Chromium, for the pages of the documentation.
+"""Take screenshots of the playground in headless Chromium for the documentation.
 
 Needs selenium and Debian's chromium and chromium-driver, and a server with the bundled model:
 
@@ -36,7 +36,7 @@ FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-
 
 @contextmanager
 def browser(size: tuple[int, int]) -> Iterator[webdriver.Chrome]:
-    """Starts a browser whose page is `size` CSS pixels wide and high."""
+    """Start a browser with a viewport of `size` CSS pixels."""
     options = webdriver.ChromeOptions()
     options.binary_location = "/usr/bin/chromium"
     with tempfile.TemporaryDirectory() as profile:
@@ -56,12 +56,12 @@ def browser(size: tuple[int, int]) -> Iterator[webdriver.Chrome]:
 
 
 def wait(driver: webdriver.Chrome, condition: str) -> None:
-    """Waits for a JavaScript expression to hold."""
+    """Wait until a JavaScript expression is true."""
     WebDriverWait(driver, 60).until(lambda one: one.execute_script(f"return {condition}"))
 
 
 def start(driver: webdriver.Chrome, url: str, theme: str = "light") -> None:
-    """Opens the page with the text above."""
+    """Open the page with the text above."""
     driver.get(url)
     driver.execute_script(
         "localStorage.clear(); sessionStorage['tfgpt2.text.generator'] = arguments[0];"
@@ -69,26 +69,26 @@ def start(driver: webdriver.Chrome, url: str, theme: str = "light") -> None:
     )  # fmt: skip
     driver.refresh()
     wait(driver, "!document.getElementById('suggest').disabled")
-    driver.execute_script("document.getElementById('seed').value = 11")  # the same texts each time
+    driver.execute_script("document.getElementById('seed').value = 11")  # reproducible suggestions
     text = driver.find_element(By.ID, "text")
     text.send_keys(Keys.CONTROL, Keys.END)
 
 
 def suggest(driver: webdriver.Chrome) -> None:
-    """Asks for suggestions and waits for them."""
+    """Request suggestions and wait for them."""
     driver.find_element(By.ID, "suggest").click()
     wait(driver, "document.querySelectorAll('#options li').length")
 
 
 def tint(driver: webdriver.Chrome) -> None:
-    """Shows the tinted text, with the card of one token open."""
+    """Show the tinted text, with the card of one token open."""
     driver.find_element(By.ID, "tint").click()
     wait(driver, "document.querySelectorAll('#tinted .t').length")
     driver.execute_script("document.querySelectorAll('#tinted .c')[3].focus()")
 
 
 def save(driver: webdriver.Chrome, name: str) -> None:
-    """Writes what the browser shows; nothing moves any more."""
+    """Save a screenshot after all animations have finished."""
     driver.execute_script("document.getAnimations().forEach((one) => one.finish?.call(one))")
     path = FOLDER / f"playground-{name}.png"
     driver.save_screenshot(str(path))
@@ -96,7 +96,7 @@ def save(driver: webdriver.Chrome, name: str) -> None:
 
 
 def main(url: str) -> None:
-    """Takes all pictures."""
+    """Take all screenshots."""
     FOLDER.mkdir(exist_ok=True)
     with browser(DESKTOP) as driver:
         start(driver, url)
@@ -122,5 +122,5 @@ def main(url: str) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("url", help="where the playground is served")
+    parser.add_argument("url", help="URL of the playground")
     main(parser.parse_args().url)

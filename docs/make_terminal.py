@@ -1,8 +1,8 @@
-"""Draws a terminal in which `tfgpt2 generate` has run, for the pages of the documentation.
+"""Draw the terminal output of `tfgpt2 generate` as an SVG for the documentation.
 
     python docs/make_terminal.py
 
-The text is what the command really writes, read from a pseudo-terminal; rich turns it into an SVG.
+The command runs in a pseudo-terminal; rich converts its output to an SVG.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from rich.text import Text
 TARGET = Path(__file__).parent / "images" / "generate.svg"
 ARGUMENTS = ["generate", "ROMEO:\n", "--seed", "2", "-n", "90"]
 WIDTH = 64
-# Rich's template asks a server for a font; the reader's own will do.
+# Rich's template downloads a font; a local one is enough.
 _FONT = re.compile(r"@font-face \{\{.*?\}\}\s*", re.DOTALL)
 
 
 def output() -> str:
-    """Runs the command in a terminal and returns what it writes to standard output."""
+    """Run the command in a terminal and return its standard output."""
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "tfgpt2.cli", *ARGUMENTS], stdout=theirs, stderr=subprocess.DEVNULL
@@ -37,7 +37,7 @@ def output() -> str:
     while True:
         try:
             piece = os.read(ours, 4096)
-        except OSError:  # the other end is closed
+        except OSError:  # the process closed its end
             break
         if not piece:
             break
@@ -48,12 +48,12 @@ def output() -> str:
 
 
 def _template() -> str:
-    """The SVG that rich fills in unless told otherwise."""
+    """Rich's default SVG template."""
     return inspect.signature(Console.export_svg).parameters["code_format"].default
 
 
 def main() -> None:
-    """Writes the picture."""
+    """Write the picture."""
     with open(os.devnull, "w") as nowhere:
         console = Console(record=True, width=WIDTH, file=nowhere, force_terminal=True)
         shown = [a.replace("\n", "\\n") for a in ARGUMENTS]

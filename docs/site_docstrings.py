@@ -1,4 +1,4 @@
-"""Makes the docstrings' `Example:` the section `Examples:`, which the site shows as code."""
+"""Rename the section `Example:` of docstrings to `Examples:`, which the site renders as code."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _HEADING = re.compile(r"^Example:[ \t]*$", re.MULTILINE)
 
 
 class ExampleSections(griffe.Extension):
-    """Renames the heading; the docstring has been dedented by then."""
+    """Griffe extension that renames the heading."""
 
     def on_object(self, *, obj: griffe.Object, **unused: Any) -> None:
-        """Changes one docstring."""
+        """Rename the heading in one docstring."""
         if obj.docstring:
             obj.docstring.value = _HEADING.sub("Examples:", obj.docstring.value)

@@ -1,11 +1,11 @@
-"""What mkdocs calls while it builds the site: pages that are made, and links that are mended.
+"""Hooks of the mkdocs build: generated pages and rewritten links.
 
     reference/api/*             from the groups of `tfgpt2.__init__._PUBLIC` and the docstrings
-    reference/command-line.md   from the command line itself
-    reference/*, project/*      from pages that live beside the code, such as saved_models/README.md
+    reference/command-line.md   from the commands' help texts
+    reference/*, project/*      from pages next to the code, such as saved_models/README.md
 
-So none of these can go stale. Links between pages are written for the repository; on the way into
-the site those that leave docs/ are turned to the site's page, or to plain text where there is none.
+Links between pages are written for the repository. Those that leave docs/ are rewritten to the page
+of the site, or to plain text if the site has no such page.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from typing import Any
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parent.parent
-# From a page of the repository to its place in the site.
-ELSEWHERE = {
+# Page of the repository -> page of the site.
+NOTES = "project/notes/"
+SITE_PAGES = {
     "README.md": "index.md",
     "saved_models/README.md": "reference/signatures.md",
     "serving/README.md": "reference/deployment.md",
@@ -29,28 +30,35 @@ ELSEWHERE = {
     "SECURITY.md": "project/security.md",
     "CONTRIBUTING.md": "project/contributing.md",
     "CHANGELOG.md": "project/changelog.md",
+    **{
+        f"benchmarks/notes/{path.name}": NOTES + path.name
+        for path in sorted((ROOT / "benchmarks" / "notes").glob("*.md"))
+    },
 }
 API = "reference/api/"
 COMMANDS = "reference/command-line.md"
-# What the groups inherit from, or return.
-BESIDE = {
+# Base classes and return types of the groups.
+RELATED = {
     "configuration and results": ("tfgpt2.outputs",),
-    "strings <-> ids": ("tfgpt2.tokenizers.byte_level_bpe.ByteLevelBPETokenizer",),
+    "strings <-> ids": (
+        "tfgpt2.tokenizers.layer.Tokenizer",
+        "tfgpt2.tokenizers.byte_level_bpe.ByteLevelBPETokenizer",
+    ),
     "models": (
         "tfgpt2.models.base.TFGPT2PreTrainedModel",
-        "tfgpt2.models.storage.StoredModel",
+        "tfgpt2.models.trainable.TrainableModel",
     ),
     "generation": ("tfgpt2.text.records.Generation",),
 }
-# Public modules whose names are not exported by the package itself; those that exist are shown.
+# Public modules whose names the package itself does not export.
 MODULES = {
     "Serving clients and exports": (
         "tfgpt2.serving.client.client.Client",
         "tfgpt2.serving.client.records",
-        "tfgpt2.serving.client.failures",
+        "tfgpt2.serving.client.exceptions",
         "tfgpt2.serving.export.export.export",
         "tfgpt2.serving.export.report",
-        "tfgpt2.serving.export.batching.Batching",
+        "tfgpt2.serving.export.batching_options.Batching",
     ),
     "Training": (
         "tfgpt2.training.data",
@@ -74,15 +82,15 @@ MODULES = {
     ),
 }
 _LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)\s#]+)(#[^)\s]*)?\)")
-# A list right after a paragraph: GitHub shows it as one, Python's markdown wants a line between.
+# A list directly after a paragraph: GitHub accepts it, Python's markdown needs a blank line.
 _LIST = re.compile(r"^(?![ \t]|[-*] |\d+\. |[|#>]|$)(.+)\n(?=[-*] |1\. )", re.MULTILINE)
 _FENCE = re.compile(r"(^```.*?^```[^\n]*$)", re.MULTILINE | re.DOTALL)
 
 
 def on_config(config: Any) -> Any:
-    """Leaves out of the navigation what is not there (yet), and fills in the pages of the API."""
-    made = {site for source, site in ELSEWHERE.items() if (ROOT / source).is_file()}
-    made |= {COMMANDS, API + "index.md"}
+    """Drop missing pages from the navigation, and add the generated ones."""
+    generated = {site for source, site in SITE_PAGES.items() if (ROOT / source).is_file()}
+    generated |= {COMMANDS, API + "index.md"}
 
     def kept(entry: Any) -> Any:
         if isinstance(entry, list):
@@ -93,20 +101,22 @@ def on_config(config: Any) -> Any:
             return {title: value} if value else None
         if entry == API:
             return [API + "index.md", *({title: page} for title, page, _ in api_pages())]
-        return entry if entry in made or Path(config.docs_dir, entry).is_file() else None
+        if entry == NOTES:
+            return sorted(site for site in generated if site.startswith(NOTES))
+        return entry if entry in generated or Path(config.docs_dir, entry).is_file() else None
 
     config.nav = kept(config.nav)
     return config
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Adds the pages that are made."""
+    """Add the generated pages."""
     pages = {site: (ROOT / source).read_text(encoding="utf-8")
-             for source, site in ELSEWHERE.items()
+             for source, site in SITE_PAGES.items()
              if source != "README.md" and (ROOT / source).is_file()}  # fmt: skip
     pages[COMMANDS] = command_line()
     contents = [f"- [{title}]({posixpath.basename(page)})" for title, page, _ in api_pages()]
-    pages[API + "index.md"] = "# API\n\nFrom the docstrings.\n\n" + "\n".join(contents) + "\n"
+    pages[API + "index.md"] = "# API\n\n" + "\n".join(contents) + "\n"
     for title, page, names in api_pages():
         pages[page] = f"# {title}\n\n" + "\n".join(f"::: {name}\n" for name in names)
     for page, text in pages.items():
@@ -115,39 +125,39 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, *, page: Any, files: Files, **unused: Any) -> str:
-    """Mends the links of a page."""
-    sources = {site: source for source, site in ELSEWHERE.items() if site != "index.md"}
+    """Rewrite the links of a page."""
+    sources = {site: source for source, site in SITE_PAGES.items() if site != "index.md"}
     here = page.file.src_uri
     source = sources.get(here, "docs/" + here)
     known = {file.src_uri for file in files}
-    parts = _FENCE.split(markdown)  # code stays as it is
+    parts = _FENCE.split(markdown)  # code blocks stay unchanged
 
-    def mend(text: str) -> str:
+    def rewrite(text: str) -> str:
         text = _LIST.sub(r"\1\n\n", text)
-        return _LINK.sub(lambda match: _mended(match, source, here, known), text)
+        return _LINK.sub(lambda match: _rewritten(match, source, here, known), text)
 
-    return "".join(part if part.startswith("```") else mend(part) for part in parts)
+    return "".join(part if part.startswith("```") else rewrite(part) for part in parts)
 
 
-def _mended(match: re.Match[str], source: str, here: str, known: set[str]) -> str:
-    """One link of the page `source` of the repository, as the page `here` of the site has it."""
+def _rewritten(match: re.Match[str], source: str, here: str, known: set[str]) -> str:
+    """A link of the repository page `source`, rewritten for the site page `here`."""
     text, target, anchor = match[1], match[2], match[3] or ""
     if ":" in target:
         return match[0]
     path = posixpath.normpath(posixpath.join(posixpath.dirname(source), target))
     folder_page = posixpath.join(path, "README.md")
-    site = ELSEWHERE.get(path) or ELSEWHERE.get(folder_page)
+    site = SITE_PAGES.get(path) or SITE_PAGES.get(folder_page)
     if site is None and path.startswith("docs/"):
         site = path.removeprefix("docs/")
     if site in known:
         return f"[{text}]({posixpath.relpath(site, posixpath.dirname(here) or '.')}{anchor})"
     if (ROOT / path).exists():
         return text if "`" in text or text == path else f"{text} (`{path}`)"
-    return match[0]  # strict mode tells of it
+    return match[0]  # reported by strict mode
 
 
 def command_line() -> str:
-    """Returns the page of the command line, as typer writes it."""
+    """The page of the command line, from typer's help texts."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import typer
     from typer.cli import get_docs_for_click
@@ -157,13 +167,13 @@ def command_line() -> str:
     command = typer.main.get_command(app)
     context = typer.Context(command, info_name="tfgpt2")
     text = get_docs_for_click(obj=command, ctx=context, name="tfgpt2")
-    # A line of its own for each, and "<|endoftext|>" is no tag.
+    # "<|endoftext|>" must not be parsed as a tag.
     text = re.sub(r"<(?=\|)", r"&lt;", text)
     return text.replace("# `tfgpt2`", "# The command line", 1)
 
 
 def api_pages() -> Iterator[tuple[str, str, tuple[str, ...]]]:
-    """Yields title, page and names of each group of the API."""
+    """Yield title, page and names of each group of the API."""
     groups: dict[str, list[str]] = {}
     title = ""
     for line in (ROOT / "tfgpt2" / "__init__.py").read_text(encoding="utf-8").splitlines():
@@ -173,15 +183,8 @@ def api_pages() -> Iterator[tuple[str, str, tuple[str, ...]]]:
             groups.setdefault(title, []).append(f"{found[2]}.{found[1]}")
         elif line == "}":
             break
-    for title, names in BESIDE.items():
+    for title, names in RELATED.items():
         groups[title] += names
-    modules = {title: list(filter(_exists, names)) for title, names in MODULES.items()}
-    for title, names in (groups | modules).items():
+    for title, names in (groups | MODULES).items():
         slug = re.sub(r"[^a-z0-9]+", "-", title.lower().replace("<->", "and")).strip("-")
         yield title[0].upper() + title[1:], f"{API}{slug}.md", tuple(names)
-
-
-def _exists(name: str) -> bool:
-    """Whether there is a module, or a name in one; names are written as in the sources."""
-    path = ROOT.joinpath(*name.split("."))
-    return path.with_suffix(".py").is_file() or path.parent.with_suffix(".py").is_file()

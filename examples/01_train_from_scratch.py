@@ -1,13 +1,13 @@
-"""Trains a vocabulary and a small GPT-2 on one text file, from nothing to a checkpoint.
+"""Trains a vocabulary and a small GPT-2 on one text file, from scratch to a checkpoint.
 
-This is the script that made the bundled model `shakespeare-tiny`:
+This script made the bundled model `shakespeare-tiny`:
 
     python examples/01_train_from_scratch.py --output shakespeare-tiny
 
-Strings go in: a `tf.data` pipeline splits the text into speeches, the tokenizer layer turns them
-into ids inside the pipeline, and `model.fit()` trains on random windows of them. The last tenth
-of the text is held out; the weights with the lowest loss there are kept. Without `--text`, the
-text is downloaded (tinyshakespeare, 1.1 MB, public domain).
+A `tf.data` pipeline splits the text into speeches, the tokenizer layer converts them to ids inside
+the pipeline, and `model.fit()` trains on random windows. The last tenth of the text is held out,
+and the weights with the lowest loss on it are kept. Without `--text`, the text is downloaded
+(tinyshakespeare, 1.1 MB, public domain).
 """
 
 import json
@@ -53,7 +53,7 @@ def speeches(text: str, tokenizer: TFGPT2Tokenizer) -> tf.RaggedTensor:
 def training_windows(
     rows: tf.RaggedTensor, *, length: int, batch: int, start_id: int, seed: int
 ) -> tf.data.Dataset:
-    """Endless batches of random windows; one in four begins a speech, marked by `start_id`."""
+    """Infinite batches of random windows; one in four starts a speech, marked by `start_id`."""
     flat, starts = rows.flat_values, tf.cast(rows.row_starts(), tf.int32)
     last = tf.size(flat) - length
     starts = starts[starts < last]
@@ -127,7 +127,7 @@ def main(
     )
     optimizer = keras.optimizers.AdamW(schedule, weight_decay=0.1, beta_2=0.95, clipnorm=1.0)
     optimizer.exclude_from_weight_decay(var_names=["bias", "ln_", "wpe"])
-    # Outside XLA the CPU's own matrix kernels are the faster ones for training.
+    # On CPUs, TensorFlow's own matrix kernels train faster than XLA.
     model.compile(optimizer, jit_compile=False)
     with tempfile.TemporaryDirectory() as directory:
         best = Path(directory) / "best.weights.h5"
@@ -141,7 +141,7 @@ def main(
                     best, monitor="val_loss", save_best_only=True, save_weights_only=True
                 )
             ],
-            shuffle=False,  # the windows are drawn at random already
+            shuffle=False,  # the windows are random already
             verbose=2,
         )
         model.load_weights(best)

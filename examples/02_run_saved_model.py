@@ -1,8 +1,8 @@
-"""Runs an exported model as any program would: with tensorflow and tensorflow_text alone.
+"""Runs an exported model with tensorflow and tensorflow_text alone.
 
     python examples/02_run_saved_model.py saved_models/shakespeare-tiny/1 "To be, or not to be"
 
-The SavedModel holds the tokenizer, the model and the decode loop; this package is not imported.
+The SavedModel contains the tokenizer, the model and the decode loop; this package is not imported.
 """
 
 import os

@@ -1,9 +1,9 @@
-"""Fine-tunes a model on one author's text, and shows how its writing changes.
+"""Fine-tunes a model on the text of one author, and generates samples before and after.
 
     python examples/03_fine_tune_an_author.py --text my-author.txt --output my-author
 
-The last tenth of the text is held out; the weights that predict it best are kept. Give verse or
-songs with what stands between the pieces (`--separator`) and each piece is read by itself.
+The last tenth of the text is held out, and the weights with the lowest loss on it are kept. With
+`--separator`, for example between poems or songs, each piece is a separate document.
 """
 
 import tempfile
@@ -20,7 +20,7 @@ HELD_OUT = 0.1
 
 
 def split(text: str, separator: str | None) -> tuple[list[str], list[str]]:
-    """Cuts a text into pieces: those to learn from, and the last tenth."""
+    """Splits a text into pieces for training and the held-out last tenth."""
     if separator is None:
         cut = text.rfind(" ", 0, int(len(text) * (1 - HELD_OUT)))
         return [text[:cut]], [text[cut:]]
@@ -34,34 +34,34 @@ def main(
     output: Annotated[Path, typer.Option(help="Directory for the checkpoint.")],
     model: str = "shakespeare-tiny",
     separator: Annotated[
-        str | None, typer.Option(help="What stands between pieces, such as '\\n\\n'.")
+        str | None, typer.Option(help="Separator of pieces, such as '\\n\\n'.")
     ] = None,
-    block_size: Annotated[int, typer.Option(help="Tokens that are read at once.")] = 128,
+    block_size: Annotated[int, typer.Option(help="Tokens of an example.")] = 128,
     batch: int = 8,
     epochs: int = 5,
     learning_rate: float = 5e-4,
-    prompt: Annotated[str, typer.Option(help="What both models continue.")] = "The ",
+    prompt: Annotated[str, typer.Option(help="Prompt of the samples.")] = "The ",
     max_new_tokens: int = 60,
     seed: int = 0,
 ) -> None:
-    """Trains and saves the model, and continues a text with it before and after."""
+    """Trains and saves the model, and generates samples before and after."""
     keras.utils.set_random_seed(seed)
     generator = TextGenerator.from_pretrained(model)
     network, tokenizer = generator.model, generator.tokenizer
     separator = separator and separator.replace("\\n", "\n")  # as a shell passes it
     known, unknown = split(text.read_text(encoding="utf-8"), separator)
-    # With a separator each piece is a text of its own: tokens see no other piece.
-    bounded = separator is not None
-    train = lm_dataset(known, tokenizer, block_size, batch, seed=seed, document_mask=bounded)
+    # With a separator, tokens attend to their own piece only.
+    separate = separator is not None
+    train = lm_dataset(known, tokenizer, block_size, batch, seed=seed, document_mask=separate)
     test = lm_dataset(unknown, tokenizer, block_size, batch, shuffle=False, keep_tail=True,
-                      document_mask=bounded)  # fmt: skip
+                      document_mask=separate)  # fmt: skip
     written = [generator.generate(prompt, max_new_tokens=max_new_tokens, seed=seed)]
 
     steps = len(train) * epochs
     schedule = keras.optimizers.schedules.CosineDecay(learning_rate, steps, alpha=0.1)
     optimizer = keras.optimizers.AdamW(schedule, weight_decay=0.01, clipnorm=1.0)
     optimizer.exclude_from_weight_decay(var_names=["bias", "ln_", "wpe"])
-    network.compile(optimizer)  # no loss: the data holds labels, and the model scores them
+    network.compile(optimizer)  # no loss: the model computes it from the labels in the data
     before = network.evaluate(test, verbose=0)
     with tempfile.TemporaryDirectory() as directory:
         best = Path(directory) / "best.weights.h5"

@@ -1,11 +1,11 @@
-"""Teaches a model another language: a new vocabulary in front of a network that can write already.
+"""Adapts a model to another language: a new vocabulary for a pretrained network.
 
     python examples/04_new_language.py --text german.txt --output german-tiny
 
-An English vocabulary cuts other languages to crumbs. A new one is learned from the text. Tokens
-that both vocabularies have keep their embedding, a new token starts as the mean of the old tokens
-that spell it, and the blocks between stay as they are. All of it is then fine-tuned. Losses are
-per byte, so that models with different vocabularies can be compared.
+An English vocabulary splits other languages into short tokens, so a new one is trained on the
+text. Tokens of both vocabularies keep their embedding, the embedding of a new token is initialized
+to the mean of the old tokens that spell it, and the blocks are kept. Then the whole model is
+fine-tuned. Losses are per byte, so that models with different vocabularies can be compared.
 """
 
 from pathlib import Path
@@ -26,22 +26,22 @@ HELD_OUT = 0.1
 def carry_over(
     table: tf.Tensor, old: TFGPT2Tokenizer, new: TFGPT2Tokenizer
 ) -> tuple[tf.Tensor, int]:
-    """Makes the embeddings of a new vocabulary from those of an old one.
+    """Initializes the embeddings of a new vocabulary from those of an old one.
 
     Args:
         table: Float `[V_old, D]`.
-        old: The vocabulary that belongs to it.
-        new: The vocabulary that is wanted.
+        old: Its vocabulary.
+        new: The new vocabulary.
 
     Returns:
-        Float `[V_new, D]`, and how many tokens both have.
+        Float `[V_new, D]`, and the number of shared tokens.
     """
-    places = {token: i for i, token in enumerate(old.token_bytes)}
-    # Parts of a character are read as U+FFFD here; bytes themselves are in every vocabulary.
+    old_ids = {token: i for i, token in enumerate(old.token_bytes)}
+    # Parts of a character are tokenized as U+FFFD; single bytes are in every vocabulary.
     pieces = old.tokenize(tf.constant(new.token_bytes))  # [V_new, (pieces)]
     spelled = tf.reduce_mean(tf.gather(table, pieces), axis=1)  # [V_new, D]
-    shared = [i for i, token in enumerate(new.token_bytes) if token in places]
-    rows = tf.gather(table, [places[new.token_bytes[i]] for i in shared])  # [shared, D]
+    shared = [i for i, token in enumerate(new.token_bytes) if token in old_ids]
+    rows = tf.gather(table, [old_ids[new.token_bytes[i]] for i in shared])  # [shared, D]
     return tf.tensor_scatter_nd_update(spelled, [[i] for i in shared], rows), len(shared)
 
 
@@ -50,15 +50,17 @@ def main(
     output: Annotated[Path, typer.Option(help="Directory for the checkpoint.")],
     model: str = "shakespeare-tiny",
     vocab_size: int = 1024,
-    block_size: Annotated[int, typer.Option(help="Tokens that are read at once.")] = 128,
+    block_size: Annotated[int, typer.Option(help="Tokens of an example.")] = 128,
     batch: int = 16,
     epochs: int = 5,
     learning_rate: float = 1e-3,
-    carry: Annotated[bool, typer.Option(help="--no-carry: train the same from nothing.")] = True,
-    prompt: Annotated[str | None, typer.Option(help="Else the held-out text begins it.")] = None,
+    carry: Annotated[bool, typer.Option(help="--no-carry: train from scratch.")] = True,
+    prompt: Annotated[
+        str | None, typer.Option(help="Default: the start of the held-out text.")
+    ] = None,
     seed: int = 0,
 ) -> None:
-    """Trains vocabulary and model, and compares with the old model on held-out text."""
+    """Trains vocabulary and model, and compares them with the old ones on held-out text."""
     keras.utils.set_random_seed(seed)
     network = TFGPT2LMHeadModel.from_pretrained(model)
     old = TFGPT2Tokenizer.from_pretrained(model)
@@ -81,7 +83,7 @@ def main(
     for settings in (network.config, network.generation_config):
         settings.bos_token_id, settings.eos_token_id = new.bos_token_id, new.eos_token_id
     if not carry:
-        network = TFGPT2LMHeadModel(network.config)  # fresh weights
+        network = TFGPT2LMHeadModel(network.config)  # new weights
     train = lm_dataset([whole[:cut]], new, block_size, batch, seed=seed)
     schedule = keras.optimizers.schedules.CosineDecay(
         learning_rate / 10, len(train) * epochs, 0.05, warmup_target=learning_rate,

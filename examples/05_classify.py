@@ -1,10 +1,10 @@
-"""Trains a classifier that takes strings, and exports it: strings in, labels and scores out.
+"""Trains a classifier on strings, and exports it with labels and scores as outputs.
 
     python examples/05_classify.py --output saved_models/mood
 
-The tokenizer is the first layer of a Keras Functional model, so `fit` takes texts as they are.
-Without `--data` the texts are made up here: lines that are glad or sad, of which one in five is
-held out. A file of your own is JSON lines with `text` and `label`.
+The tokenizer is the first layer of a Keras Functional model, so `fit` takes texts. Without
+`--data` the texts are synthetic: glad and sad lines, of which one in five is held out. `--data` is
+a file of JSON lines with `text` and `label`.
 """
 
 import itertools
@@ -29,8 +29,8 @@ MOODS = {
 }  # fmt: skip
 
 
-def toy_rows() -> list[dict[str, str]]:
-    """Every combination of who, what and when, in a fixed disorder."""
+def synthetic_rows() -> list[dict[str, str]]:
+    """Every combination of who, what and when, in a fixed random order."""
     rows = [
         {"text": f"{who} {what} {when}.", "label": mood}
         for mood, whats in MOODS.items()
@@ -41,19 +41,19 @@ def toy_rows() -> list[dict[str, str]]:
 
 
 def main(
-    output: Annotated[Path, typer.Option(help="The model's directory; a version is made in it.")],
+    output: Annotated[Path, typer.Option(help="Model directory, in which a version is created.")],
     data: Annotated[Path | None, typer.Option(help="JSON lines with text and label.")] = None,
     model: str = "shakespeare-tiny",
-    rows: Annotated[int, typer.Option(help="Most rows to use.")] = 2000,
+    rows: Annotated[int, typer.Option(help="Maximum number of rows.")] = 2000,
     batch: int = 16,
     epochs: int = 3,
     learning_rate: float = 3e-4,
     seed: int = 0,
 ) -> None:
-    """Trains on four rows of five, measures on the others, exports, and runs the export."""
+    """Trains on four of five rows, evaluates on the others, exports, and runs the export."""
     keras.utils.set_random_seed(seed)
     if data is None:
-        examples = toy_rows()
+        examples = synthetic_rows()
     else:
         examples = [json.loads(line) for line in data.read_text("utf-8").splitlines() if line]
     examples = examples[:rows]
@@ -71,7 +71,7 @@ def main(
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     whole.compile(
         keras.optimizers.AdamW(learning_rate), loss, metrics=["accuracy"],
-        jit_compile=False,  # strings cannot enter XLA
+        jit_compile=False,  # XLA does not support strings
     )  # fmt: skip
     pairs = tf.data.Dataset.from_tensor_slices((texts, labels))
     train, test = pairs.take(cut), pairs.skip(cut).batch(batch)
@@ -79,7 +79,7 @@ def main(
     whole.fit(train, epochs=epochs, validation_data=test, shuffle=False, verbose=2)
     accuracy = whole.evaluate(test, verbose=0, return_dict=True)["accuracy"]
 
-    # The labels' names go into the graph with the weights and the vocabulary.
+    # The export contains the label names, the weights and the vocabulary.
     path = export_task(classifier, tokenizer, output, version="next").path
     loaded = tf.saved_model.load(str(path))
     answer = loaded.classify(tf.constant(texts[cut : cut + 5]))

@@ -1,11 +1,11 @@
-"""Trains a tagger: a label for each word, here names of persons and of places.
+"""Trains a tagger: a label for each word, here for names of persons and places.
 
     python examples/06_tag.py --output saved_models/names
 
-Without `--data` the sentences are made up here, and so are the names: those of the held-out ones
-never occur in training, and the model must tell from what stands before. GPT-2 reads from left to
-right, so each word is judged at its last token. A file of your own is JSON lines with `words` and
-`labels`, lists of the same length.
+Without `--data` the sentences and names are synthetic: held-out names never occur in training, so
+the model must use the words before them. GPT-2 reads from left to right, so each word is labelled
+at its last token. `--data` is a file of JSON lines with `words` and `labels`, lists of the same
+length.
 """
 
 import json
@@ -32,8 +32,8 @@ PATTERNS = [
 ]
 
 
-def toy_rows(count: int, seed: int) -> tuple[list[dict], list[dict]]:
-    """Sentences to learn from, and a fifth as many with other names."""
+def synthetic_rows(count: int, seed: int) -> tuple[list[dict], list[dict]]:
+    """Training sentences, and a fifth as many with other names."""
     draw, known = random.Random(seed), set()
 
     def sentence(*, new: bool) -> dict:
@@ -52,33 +52,33 @@ def toy_rows(count: int, seed: int) -> tuple[list[dict], list[dict]]:
 
 
 def accuracies(model: TFGPT2ForTokenClassification, data: tf.data.Dataset, other: int) -> tuple:
-    """Part of the words that are tagged right, and of the names alone."""
-    right, names = [], []
+    """Accuracy on all words, and on the names alone."""
+    correct, names = [], []
     for batch in data:
-        labels = batch["labels"].numpy()  # [B, T], -100 where no word ends
+        labels = batch["labels"].numpy()  # [B, T], -100 except at the last token of a word
         chosen = np.argmax(model.predict_on_batch(batch)["logits"], axis=-1)  # [B, T]
         scored = labels >= 0
-        right.extend((chosen == labels)[scored])
+        correct.extend((chosen == labels)[scored])
         names.extend((labels != other)[scored])
-    right, names = np.array(right), np.array(names)
-    return right.mean(), right[names].mean()
+    correct, names = np.array(correct), np.array(names)
+    return correct.mean(), correct[names].mean()
 
 
 def main(
-    output: Annotated[Path, typer.Option(help="The model's directory; a version is made in it.")],
+    output: Annotated[Path, typer.Option(help="Model directory, in which a version is created.")],
     data: Annotated[Path | None, typer.Option(help="JSON lines with words and labels.")] = None,
     model: str = "shakespeare-tiny",
-    rows: Annotated[int, typer.Option(help="Sentences to learn from.")] = 300,
-    max_length: Annotated[int, typer.Option(help="Most tokens of a sentence.")] = 64,
+    rows: Annotated[int, typer.Option(help="Number of training sentences.")] = 300,
+    max_length: Annotated[int, typer.Option(help="Maximum tokens of a sentence.")] = 64,
     batch: int = 16,
     epochs: int = 2,
     learning_rate: float = 3e-4,
     seed: int = 0,
 ) -> None:
-    """Trains, measures on held-out sentences, exports, and tags a sentence with the export."""
+    """Trains, evaluates on held-out sentences, exports, and tags a sentence with the export."""
     keras.utils.set_random_seed(seed)
     if data is None:
-        known, unknown = toy_rows(rows, seed)
+        known, unknown = synthetic_rows(rows, seed)
     else:
         lines = [json.loads(line) for line in data.read_text("utf-8").splitlines() if line]
         known, unknown = lines[: len(lines) * 4 // 5][:rows], lines[len(lines) * 4 // 5 :]
@@ -93,13 +93,13 @@ def main(
     words, names = accuracies(tagger, test, labels.index("other") if "other" in labels else -1)
 
     path = export_task(tagger, tokenizer, output, version="next").path
-    sentence = " " + " ".join(unknown[0]["words"])  # words were tokenized with their space
+    sentence = " " + " ".join(unknown[0]["words"])  # words were tokenized with a space before them
     loaded = tf.saved_model.load(str(path))
     tagged = loaded.tag(tf.constant([sentence]))
     word, pieces = b"", [*tagged["tokens_bytes"][0].numpy(), b" "]
     for piece, after, label in zip(pieces, pieces[1:], tagged["labels"][0].numpy(), strict=False):
         word += piece
-        if after.startswith(b" "):  # only the label of a word's last token was trained
+        if after.startswith(b" "):  # only the last token of a word was trained
             print(f"{word.decode(errors='replace'):>12}  {label.decode()}")
             word = b""
     print(f"held-out accuracy {words:.3f} of words, {names:.3f} of names; exported to {path}")

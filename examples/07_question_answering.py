@@ -1,11 +1,11 @@
-"""Trains a model that finds the answer to a question in a text, and exports it.
+"""Trains a model for extractive question answering, and exports it.
 
     python examples/07_question_answering.py --output saved_models/answers
 
-Without `--data` the texts are made up here: each says three things of a person, in any order, and
-the question asks for one. The held-out questions have answers that training never pairs with the
-person. A file of your own is JSON lines with `question`,
-`context` and `answers` (`{"text": [...], "answer_start": [...]}`), as SQuAD has them.
+Without `--data` the texts are synthetic: three facts about a person in any order, and a question
+about one of them. Held-out questions have answers that are never paired with that person in
+training. `--data` is a file of JSON lines with `question`, `context` and `answers`
+(`{"text": [...], "answer_start": [...]}`), as in SQuAD.
 """
 
 import json
@@ -37,8 +37,8 @@ FACTS = {
 }  # fmt: skip
 
 
-def toy_rows(count: int, seed: int, *, held_out: bool) -> list[dict]:
-    """Three facts and a question; that person `n` has answer `n` is held out."""
+def synthetic_rows(count: int, seed: int, *, held_out: bool) -> list[dict]:
+    """Rows of three facts and a question; the pairs of person `n` and answer `n` are held out."""
     draw, rows = random.Random(f"{seed} {held_out}"), []
     for _ in range(count):
         who = draw.randrange(10)
@@ -63,7 +63,7 @@ def toy_rows(count: int, seed: int, *, held_out: bool) -> list[dict]:
 
 
 def exact_matches(answers: dict[str, tf.Tensor], rows: list[dict]) -> float:
-    """Part of the answers that are the first right one, white space at the ends aside."""
+    """Share of the answers that equal the first reference answer, ignoring outer white space."""
     given = [text.decode().strip(" .") for text in answers["text"].numpy()]
     return float(np.mean([
         text == row["answers"]["text"][0] for text, row in zip(given, rows, strict=True)
@@ -71,21 +71,21 @@ def exact_matches(answers: dict[str, tf.Tensor], rows: list[dict]) -> float:
 
 
 def main(
-    output: Annotated[Path, typer.Option(help="The model's directory; a version is made in it.")],
-    data: Annotated[Path | None, typer.Option(help="JSON lines as SQuAD has them.")] = None,
+    output: Annotated[Path, typer.Option(help="Model directory, in which a version is created.")],
+    data: Annotated[Path | None, typer.Option(help="JSON lines as in SQuAD.")] = None,
     model: str = "shakespeare-tiny",
-    rows: Annotated[int, typer.Option(help="Questions to learn from.")] = 600,
-    max_length: Annotated[int, typer.Option(help="Most tokens of question and text.")] = 96,
+    rows: Annotated[int, typer.Option(help="Number of training questions.")] = 600,
+    max_length: Annotated[int, typer.Option(help="Maximum tokens of question and text.")] = 96,
     batch: int = 16,
     epochs: int = 2,
     learning_rate: float = 5e-4,
     seed: int = 0,
 ) -> None:
-    """Trains, exports, and asks the export the held-out questions."""
+    """Trains, exports, and evaluates the export on the held-out questions."""
     keras.utils.set_random_seed(seed)
     if data is None:
-        known = toy_rows(rows, seed, held_out=False)
-        unknown = toy_rows(max(20, rows // 10), seed, held_out=True)
+        known = synthetic_rows(rows, seed, held_out=False)
+        unknown = synthetic_rows(max(20, rows // 10), seed, held_out=True)
     else:
         lines = [json.loads(line) for line in data.read_text("utf-8").splitlines() if line]
         known, unknown = lines[: len(lines) * 4 // 5][:rows], lines[len(lines) * 4 // 5 :]

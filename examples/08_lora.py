@@ -1,9 +1,9 @@
-"""Teaches a model a new style with a low-rank adapter, and keeps both: the model and the style.
+"""Trains a low-rank adapter for a new style, next to the unchanged base model.
 
     python examples/08_lora.py --text my-author.txt --output my-author-lora
 
-The adapter is a few thousand numbers beside a frozen model. It is saved in PEFT's format, switched
-on and off without compiling anything again, and at last merged into a whole model.
+The adapter adds a few thousand parameters to the frozen model. It is saved in PEFT's format,
+switched on and off without recompilation, and finally merged into a full model.
 """
 
 from pathlib import Path
@@ -18,26 +18,28 @@ from tfgpt2.training import lora
 
 
 def windows(ids: tf.Tensor, length: int, batch: int) -> tf.data.Dataset:
-    """Cuts a text's ids into windows `[batch, length]` that overlap by half."""
+    """Divides the ids of a text into windows `[batch, length]` that overlap by half."""
     frames = tf.signal.frame(ids, length, max(1, length // 2))  # [windows, T]
     dataset = tf.data.Dataset.from_tensor_slices({"input_ids": frames, "labels": frames})
     return dataset.shuffle(len(frames), seed=0).batch(batch, drop_remainder=True)
 
 
 def main(
-    text: Annotated[Path, typer.Option(help="UTF-8 text to learn from.")],
+    text: Annotated[Path, typer.Option(help="UTF-8 training text.")],
     output: Annotated[Path, typer.Option(help="Directory for the adapter.")],
     model: str = "shakespeare-tiny",
     rank: int = 8,
     alpha: float = 16,
-    targets: Annotated[str, typer.Option(help="Projections, with commas.")] = "c_attn,c_proj,c_fc",
+    targets: Annotated[
+        str, typer.Option(help="Projections, separated by commas.")
+    ] = "c_attn,c_proj,c_fc",
     length: int = 64,
     batch: int = 8,
     epochs: int = 3,
     learning_rate: float = 3e-3,
     prompt: str = "ROMEO:\n",
 ) -> None:
-    """Trains and saves an adapter, and shows what it changes."""
+    """Trains and saves an adapter, and generates with and without it."""
     keras.utils.set_random_seed(0)
     generator = TextGenerator.from_pretrained(model)
     base, tokenizer = generator.model, generator.tokenizer
@@ -51,14 +53,14 @@ def main(
     lora.save_adapter(base, output, base=model)
     print(f"adapter: {sum(path.stat().st_size for path in output.iterdir()):,} bytes in {output}")
 
-    # A generator made after the adapter follows it; the switch compiles nothing.
+    # A generator made after the adapter was added uses it; switching does not recompile.
     generator = TextGenerator(base, tokenizer)
     for name in (None, "style"):
         lora.set_adapter(base, name)
         written = generator.generate(prompt, temperature=0, max_new_tokens=40)
         print(f"--- {name or 'base'}\n{prompt}{written}")
 
-    lora.unload_adapters(base, merge=True)  # a plain model again, with the style in its kernels
+    lora.unload_adapters(base, merge=True)  # a plain model, with the style merged into its kernels
     TextGenerator(base, tokenizer).save_pretrained(output / "merged")
 
 

@@ -1,11 +1,12 @@
-"""Trains two heads at once: one chooses the right continuation of a text, the other writes on.
+"""Trains two heads at once: multiple choice and language modeling.
 
     python examples/09_multiple_choice.py --output my-chooser
 
-`TFGPT2DoubleHeadsModel` reads each choice as a text of its own and scores it at its end token. Its
-language head learns from the right choices. Without `--data` the rows are made up here; the right
-choice is the one that speaks of the same thing, and the held-out rows pair things that training
-never pairs. A file of your own is JSON lines with `prompt`, `choices` and `label` (from 0).
+`TFGPT2DoubleHeadsModel` reads each choice as a separate text and scores it at its end token. Its
+language modeling head is trained on the correct choices. Without `--data` the rows are synthetic:
+the correct choice mentions the same thing as the prompt, and held-out rows combine things that are
+never combined in training. `--data` is a file of JSON lines with `prompt`, `choices` and `label`
+(from 0).
 """
 
 import json
@@ -33,13 +34,13 @@ PROMPTS = [
 CHOICE = "Here is the {thing}, my lord."
 
 
-def toy_rows(count: int, choices: int, seed: int, *, held_out: bool) -> list[dict]:
-    """Requests for a thing with that thing and others to choose from."""
+def synthetic_rows(count: int, choices: int, seed: int, *, held_out: bool) -> list[dict]:
+    """Requests for a thing, with that thing and others as choices."""
     draw, rows = random.Random(f"{seed} {held_out}"), []
     while len(rows) < count:
         things = draw.sample(range(len(THINGS)), choices)
         label = draw.randrange(choices)
-        # One pair of things in four stands in held-out rows only.
+        # One pair of things in four occurs in held-out rows only.
         pairs = [(things[label] + 3 * other) % 4 == 0 for other in things if other != things[label]]
         if all(pairs) if held_out else not any(pairs):
             rows.append({
@@ -51,31 +52,31 @@ def toy_rows(count: int, choices: int, seed: int, *, held_out: bool) -> list[dic
 
 
 def accuracy(model: TFGPT2DoubleHeadsModel, data: tf.data.Dataset) -> float:
-    """Part of the rows whose right choice has the highest score."""
-    right = [
+    """Share of the rows whose correct choice has the highest score."""
+    correct = [
         np.argmax(model.predict_on_batch(batch)["mc_logits"], axis=-1) == batch["mc_labels"]
         for batch in data
     ]
-    return float(np.mean(np.concatenate(right)))
+    return float(np.mean(np.concatenate(correct)))
 
 
 def main(
     output: Annotated[Path, typer.Option(help="Directory for the checkpoint.")],
     data: Annotated[Path | None, typer.Option(help="JSON lines.")] = None,
     model: str = "shakespeare-tiny",
-    rows: Annotated[int, typer.Option(help="Rows to learn from.")] = 300,
-    choices: Annotated[int, typer.Option(help="Choices of a made-up row.")] = 3,
-    max_length: Annotated[int, typer.Option(help="Most tokens of a choice.")] = 64,
+    rows: Annotated[int, typer.Option(help="Number of training rows.")] = 300,
+    choices: Annotated[int, typer.Option(help="Choices of a synthetic row.")] = 3,
+    max_length: Annotated[int, typer.Option(help="Maximum tokens of a choice.")] = 64,
     batch: int = 8,
     epochs: int = 2,
     learning_rate: float = 3e-4,
     seed: int = 0,
 ) -> None:
-    """Trains, measures on held-out rows, and saves the model."""
+    """Trains, evaluates on held-out rows, and saves the model."""
     keras.utils.set_random_seed(seed)
     if data is None:
-        known = toy_rows(rows, choices, seed, held_out=False)
-        unknown = toy_rows(max(24, rows // 10), choices, seed, held_out=True)
+        known = synthetic_rows(rows, choices, seed, held_out=False)
+        unknown = synthetic_rows(max(24, rows // 10), choices, seed, held_out=True)
     else:
         lines = [json.loads(line) for line in data.read_text("utf-8").splitlines() if line]
         known, unknown = lines[: len(lines) * 4 // 5][:rows], lines[len(lines) * 4 // 5 :]

@@ -1,10 +1,10 @@
-"""Continues one text with every strategy, side by side: text, time and log-probability.
+"""Compares decoding strategies on one prompt: text, time and log-probability.
 
     python examples/10_decoding_strategies.py "Shall I compare thee to"
 
-The log-probability is always the model's own, before temperature and filters, so it says how
-likely each text is and not how it was found: beams find likelier texts than greedy decoding, and
-likelier is not livelier. `first` holds the compilation, `again` is the second call.
+The log-probability is that of the model, before temperature and filters, so it is comparable
+between strategies: beam search finds likelier texts than greedy decoding, which are not always
+better. `first` includes the compilation, `again` is the second call.
 """
 
 import json

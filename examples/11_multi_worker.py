@@ -1,10 +1,10 @@
-"""Trains with several worker processes on this machine, as several machines would.
+"""Trains with several worker processes on this machine, as on several machines.
 
     python examples/11_multi_worker.py --text my-text.txt --output out --workers 2
 
-Each worker runs the same command, `tfgpt2 train`, and finds the others by the variable TF_CONFIG.
-On machines of your own, start the command on each of them by hand or by your cluster's means; the
-addresses are then theirs, and the output directory one that all of them see.
+Each worker runs the same command, `tfgpt2 train`, and finds the others through the environment
+variable TF_CONFIG. On several machines, start the command on each of them, with their addresses
+and an output directory that all of them share.
 """
 
 import json
@@ -19,7 +19,7 @@ import typer
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of this machine that nobody uses at the moment."""
+    """Free ports of this machine."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [one.getsockname()[1] for one in sockets]
     for one in sockets:
@@ -28,16 +28,16 @@ def free_ports(count: int) -> list[int]:
 
 
 def main(
-    text: Annotated[Path, typer.Option(help="UTF-8 text to learn from.")],
+    text: Annotated[Path, typer.Option(help="UTF-8 training text.")],
     output: Annotated[Path, typer.Option(help="Directory for the model.")],
     workers: int = 2,
     model: str = "shakespeare-tiny",
     block_size: int = 64,
-    batch: Annotated[int, typer.Option(help="Of all workers together.")] = 8,
+    batch: Annotated[int, typer.Option(help="Batch size of all workers together.")] = 8,
     steps: int = 50,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from a checkpoint.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume from a checkpoint.")] = False,
 ) -> None:
-    """Starts the workers and waits for them; when one fails, the others are ended."""
+    """Starts the workers and waits for them; if one fails, the others are killed."""
     command = [sys.executable, "-m", "tfgpt2.cli", "train", "--texts", text, "--output", output,
                "--model", model, "--block-size", block_size, "--batch-size", batch,
                "--steps", steps, *(["--resume"] if resume else [])]  # fmt: skip

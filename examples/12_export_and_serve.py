@@ -1,10 +1,10 @@
-"""From a model to a service and back: load or train, export, serve, ask, stop.
+"""Exports a model, serves it, queries it with the client, and stops the server.
 
     pip install '.[serve,client]'
     python examples/12_export_and_serve.py --output saved_models/demo
 
-`tfgpt2 serve` runs in the background and holds the SavedModel alone; the client speaks REST with
-it, as it would with TensorFlow Serving. The served answer is compared with the live model's. With
+`tfgpt2 serve` runs in the background and loads only the SavedModel; the client uses REST, as with
+TensorFlow Serving. The served text is compared with that of the in-memory model. With
 `--train-on FILE` the model is first fine-tuned on a text.
 """
 
@@ -19,17 +19,17 @@ import keras
 import typer
 
 from tfgpt2 import TextGenerator
-from tfgpt2.serving.client import Client
+from tfgpt2.serving import Client
 from tfgpt2.training.data import lm_dataset
 
 
 def start(directory: Path) -> tuple[subprocess.Popen, str]:
-    """Starts the server on free ports and waits until it says where it listens."""
+    """Starts the server on a free port and waits until it prints its address."""
     command = [sys.executable, "-m", "tfgpt2.cli", "serve", directory, "--port", "0"]
     server = subprocess.Popen(
         [*map(str, command), "--grpc-port", "-1"], stdout=subprocess.PIPE, text=True
     )
-    line = server.stdout.readline()  # comes when the model answers
+    line = server.stdout.readline()  # printed when the model is ready
     found = re.search(r"http://\S+", line)
     if found is None:
         server.kill()
@@ -38,21 +38,21 @@ def start(directory: Path) -> tuple[subprocess.Popen, str]:
 
 
 def stop(server: subprocess.Popen) -> int:
-    """Asks the server to finish what it does, and waits."""
+    """Stops the server gracefully, and waits."""
     server.send_signal(signal.SIGTERM)
     return server.wait(timeout=60)
 
 
 def main(
-    output: Annotated[Path, typer.Option(help="The model's directory; a version is made in it.")],
+    output: Annotated[Path, typer.Option(help="Model directory, in which a version is created.")],
     model: str = "shakespeare-tiny",
-    train_on: Annotated[Path | None, typer.Option(help="Text to learn from first.")] = None,
+    train_on: Annotated[Path | None, typer.Option(help="Text to fine-tune on first.")] = None,
     epochs: int = 1,
     max_new_tokens: int = 40,
     prompts: Annotated[list[str] | None, typer.Option("--prompt")] = None,
     jit_compile: Annotated[bool, typer.Option(help="Compile the export with XLA.")] = True,
 ) -> None:
-    """Exports a model, serves it, asks it and stops it."""
+    """Exports a model, serves and queries it, and stops the server."""
     prompts = prompts or ["ROMEO:\nI ", "The king "]
     generator = TextGenerator.from_pretrained(model)
     if train_on is not None:
@@ -65,7 +65,7 @@ def main(
     print(f"exported {report.path}: {', '.join(report.signatures)}")
 
     options = {"max_new_tokens": max_new_tokens, "temperature": 0.8, "seed": 1}
-    # What a request leaves out is off, whatever the model's own settings are.
+    # Settings that a request leaves out are off, whatever the model's defaults are.
     live = generator.generate(prompts, top_p=1.0, top_k=0, **options)
     server, url = start(output)
     print(f"serving at {url}")

@@ -1,4 +1,4 @@
-"""What every test may ask for."""
+"""Fixtures of all tests, and the summary of the figures that they record."""
 
 import os
 from pathlib import Path
@@ -10,9 +10,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The folder of real inputs; tests that need it are skipped where it is absent."""
-    here = Path(__file__).resolve().parent.parent
-    folder = Path(os.environ.get("TFGPT2_TEST_DATA") or here.parent / "shared" / "data")
+    """The folder of real data; tests that need it are skipped where it is missing."""
+    repository = Path(__file__).resolve().parent.parent
+    default = repository.parent / "shared" / "data"
+    folder = Path(os.environ.get("TFGPT2_TEST_DATA") or default)
     if not folder.is_dir():
         pytest.skip("no shared data: set TFGPT2_TEST_DATA")
     return folder
@@ -20,18 +21,18 @@ def shared_data() -> Path:
 
 @pytest.fixture
 def figure(record_property):
-    """Notes a number under a name; the run prints the largest of each name at its end."""
+    """Returns a function that records a named number; the summary prints the largest of each."""
 
-    def note(name: str, value: float) -> None:
+    def record(name: str, value: float) -> None:
         record_property("figure", (name, float(value)))
 
-    return note
+    return record
 
 
 def pytest_terminal_summary(terminalreporter):
     largest: dict[str, float] = {}
     for report in terminalreporter.getreports("passed") + terminalreporter.getreports("failed"):
-        # The reports and not a list of our own: tests may run in several processes.
+        # From the reports, since tests may run in several processes.
         for kind, entry in report.user_properties if report.when == "call" else ():
             if kind == "figure":
                 largest[entry[0]] = max(entry[1], largest.get(entry[0], 0.0))

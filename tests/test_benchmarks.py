@@ -1,4 +1,4 @@
-"""The driver of `make bench`, with peers that only pretend: rounds, failures, budget, report."""
+"""The driver of `make bench` with fake backends: rounds, failures, time budget, report."""
 
 import dataclasses
 import json
@@ -11,19 +11,19 @@ import pytest
 FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
 
 FAKE = '''
-"""A peer of no model: its variant says how it behaves."""
+"""A backend without a model: its variant selects the behavior."""
 import json, os, sys, time
 variant = sys.argv[sys.argv.index("--variant") + 1]
 answers = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)
-print("libraries print where they like")
+print("libraries may print to standard output")
 calls, prepared = 0, False
 for line in sys.stdin:
     request = json.loads(line)
     what = request["do"]
     if what == "quit":
         break
-    calls += what in ("decode", "sample", "core")
+    calls += what in ("decode", "sample", "bare_loop")
     new = request.get("new", 0)
     made = what == "prepare" and not os.path.exists("made-" + variant) and variant == "converts"
     if made:
@@ -44,7 +44,7 @@ for line in sys.stdin:
         if variant == "wrong":
             reply = {"error": "ValueError: no"}
         if variant == "dies" and calls == 3:
-            sys.stderr.write("a library gave up")
+            sys.stderr.write("a library crashed")
             os._exit(7)
         if variant == "hangs":
             time.sleep(60)
@@ -55,11 +55,11 @@ for line in sys.stdin:
 
 @pytest.fixture
 def bench(monkeypatch):
-    """The modules of the folder, which is no package."""
+    """The modules of the folder, which is not a package."""
     monkeypatch.syspath_prepend(str(FOLDER))
+    import cases
     import compare
     import environments
-    import lineup
     import report
     import roofline
 
@@ -67,7 +67,7 @@ def bench(monkeypatch):
         pass
 
     modules = Modules()
-    modules.lineup, modules.compare, modules.report = lineup, compare, report
+    modules.cases, modules.compare, modules.report = cases, compare, report
     modules.environments, modules.roofline = environments, roofline
     rates = roofline.Rates(10.0, 100.0)
     monkeypatch.setattr(roofline, "measure", lambda **_: rates)  # it takes a second
@@ -76,59 +76,61 @@ def bench(monkeypatch):
 
 @pytest.fixture
 def comparison(bench, tmp_path):
-    """Makes a comparison of pretended peers, by their variants; the first is the baseline."""
+    """Creates a comparison of fake backends by variant; the first is the baseline."""
     (tmp_path / "fake.py").write_text(FAKE)
-    made = []
+    pools = []
 
     def make(*variants, rounds=3, seconds=60.0, answer=20.0, resume=False, count=False):
         results = bench.compare.Results(tmp_path / "results.json", resume=resume)
         results.data["about"] = {"mode": "full", "cpus": 2, "date": "today"}
-        peers = bench.compare.Peers(tmp_path, results, seconds=answer, here=tmp_path, count=count)
-        made.append(peers)
+        pool = bench.compare.WorkerPool(
+            tmp_path, results, seconds=answer, here=tmp_path, count=count
+        )
+        pools.append(pool)
         does = (("decode", "decode"), ("sample", "sample"))
-        names = [bench.lineup.BASELINE, *variants[1:]]
+        names = [bench.cases.BASELINE, *variants[1:]]
         rows = [
-            bench.lineup.Row(name, bench.environments.OWN, "fake.py", variant, does)
+            bench.cases.Row(name, bench.environments.OWN, "fake.py", variant, does)
             for name, variant in zip(names, variants, strict=True)
         ]
         notes = []
         run = bench.compare.Comparison(
-            peers, results, rounds=rounds, end=time.monotonic() + seconds, note=notes.append
+            pool, results, rounds=rounds, end=time.monotonic() + seconds, note=notes.append
         )
         return run, rows, results, notes
 
     yield make
-    for peers in made:
-        peers.close()
+    for pool in pools:
+        pool.close()
 
 
 def case(bench, name="decode-1"):
-    return next(case for case in bench.lineup.CASES if case.name == name)
+    return next(case for case in bench.cases.CASES if case.name == name)
 
 
-def test_a_step_is_what_longer_runs_take_more(bench, comparison):
+def test_step_time_is_the_difference_of_two_lengths(bench, comparison):
     run, rows, results, _ = comparison("plain", "slow")
     assert run.run(rows, [case(bench)]) == []
     found = results.data["cases"]["decode-1"]["rows"]
     assert found["slow"]["values"] == pytest.approx([20.0] * 3)
-    assert bench.report.median(results.data, "decode-1", bench.lineup.BASELINE) == pytest.approx(10)
+    assert bench.report.median(results.data, "decode-1", bench.cases.BASELINE) == pytest.approx(10)
     assert bench.report.ratio(results.data, "decode-1", "slow") == pytest.approx(2)
     assert found["slow"]["first_seconds"] == pytest.approx(0.1 + 64 * 0.020)
     assert results.data["rows"]["slow"]["peak_mb"] == 30
     prefill = results.data["cases"]["prefill-32"]["rows"]["slow"]["values"]
-    assert prefill == pytest.approx([140.0] * 3)  # the run that is subtracted
+    assert prefill == pytest.approx([140.0] * 3)  # the subtracted run
     assert len(results.data["rates"]) == 3
     assert json.loads(results.path.read_text()) == results.data
 
 
-def test_a_whole_call_is_measured_where_nothing_is_subtracted(bench, comparison):
+def test_whole_call_is_measured_without_a_base(bench, comparison):
     run, rows, results, _ = comparison("plain", rounds=1)
     run.run(rows, [case(bench, "prefill-512")])
-    values = results.data["cases"]["prefill-512"]["rows"][bench.lineup.BASELINE]["values"]
+    values = results.data["cases"]["prefill-512"]["rows"][bench.cases.BASELINE]["values"]
     assert values == pytest.approx([120.0])
 
 
-def test_rounds_are_interleaved_and_take_turns(bench, comparison, monkeypatch):
+def test_rounds_are_interleaved_and_rotated(bench, comparison, monkeypatch):
     run, rows, _, _ = comparison("plain", "slow")
     order = []
     measure = run._measure
@@ -145,38 +147,36 @@ def test_tokens_are_compared_with_the_baseline(bench, comparison):
     found = results.data["cases"]["decode-1"]["rows"]
     assert (found["slow"]["same_tokens"], found["slow"]["all_tokens"]) == (64, 64)
     assert found["other"]["same_tokens"] == 3
-    assert [note for note in notes if "ONLY" in note] == [
-        "decode-1: other agrees on 3 of 64 tokens ONLY"
+    assert [note for note in notes if "only" in note] == [
+        "decode-1: other: only 3 of 64 tokens agree"
     ]
     assert "tokens" not in found["slow"]
 
 
-def test_a_peer_that_fails_is_left_out_and_the_others_go_on(bench, comparison):
+def test_failing_backend_is_skipped_and_the_others_continue(bench, comparison):
     run, rows, results, notes = comparison("plain", "wrong", "dies", "slow")
     run.run(rows, [case(bench), case(bench, "decode-8")])
     found = results.data["cases"]["decode-1"]["rows"]
     assert found["wrong"] == {"values": [], "error": "ValueError: no"}
-    assert "ended with 7: " in found["dies"]["error"]
-    assert "a library gave up" in found["dies"]["error"]
-    assert len(found["slow"]["values"]) == len(found[bench.lineup.BASELINE]["values"]) == 3
-    # A peer that died is started again for the next case.
+    assert "exited with 7: " in found["dies"]["error"]
+    assert "a library crashed" in found["dies"]["error"]
+    assert len(found["slow"]["values"]) == len(found[bench.cases.BASELINE]["values"]) == 3
+    # A backend that died is restarted for the next case.
     assert "first_seconds" in results.data["cases"]["decode-8"]["rows"]["dies"]
     assert any("wrong failed" in note for note in notes)
 
 
-def test_a_peer_that_had_to_convert_is_started_anew(bench, comparison, tmp_path, monkeypatch):
+def test_backend_is_restarted_after_a_conversion(bench, comparison, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run, rows, results, _ = comparison("plain", "converts", rounds=1)
-    starts, start = [], run.peers._start
-    monkeypatch.setattr(
-        run.peers, "_start", lambda row: (starts.append(row.variant), start(row))[1]
-    )
+    starts, start = [], run.pool._start
+    monkeypatch.setattr(run.pool, "_start", lambda row: (starts.append(row.variant), start(row))[1])
     run.run(rows, [case(bench)])
     assert starts == ["plain", "converts", "converts"]
     assert results.data["cases"]["decode-1"]["rows"]["converts"]["values"]
 
 
-def test_programs_that_are_needed_no_more_are_ended(bench, comparison, monkeypatch):
+def test_workers_no_longer_needed_are_stopped(bench, comparison, monkeypatch):
     run, rows, _, _ = comparison("plain", "slow", "again", rounds=1)
     for variant, only in (("slow", "decode-1"), ("again", "decode-8")):
         index = [row.variant for row in rows].index(variant)
@@ -186,40 +186,40 @@ def test_programs_that_are_needed_no_more_are_ended(bench, comparison, monkeypat
 
     def look(case, taking, share):
         measure(case, taking, share)
-        alive.append(sorted(variant for _, _, variant in run.peers._workers))
+        alive.append(sorted(variant for _, _, variant in run.pool._workers))
 
     monkeypatch.setattr(run, "measure", look)
     run.run(rows, [case(bench), case(bench, "decode-8"), case(bench, "decode-32")])
     assert alive == [["plain", "slow"], ["again", "plain"], ["plain"]]
 
 
-def test_a_peer_that_does_not_answer_is_ended(bench, comparison):
+def test_backend_that_times_out_is_stopped(bench, comparison):
     run, rows, results, _ = comparison("plain", "hangs", rounds=1, answer=3.0)
     run.run(rows, [case(bench)])
     found = results.data["cases"]["decode-1"]["rows"]
     assert found["hangs"]["error"] == "no answer in 3 s"
-    assert found[bench.lineup.BASELINE]["values"]
+    assert found[bench.cases.BASELINE]["values"]
 
 
-def test_a_peer_that_cannot_start_is_named(bench, comparison):
+def test_backend_that_cannot_start_is_reported(bench, comparison):
     run, rows, results, _ = comparison("plain", "slow", rounds=1)
-    (run.peers.here / "broken.py").write_text("import there_is_no_such_library")
-    rows[1] = bench.lineup.Row("broken", bench.environments.OWN, "broken.py", "x", rows[0].does)
+    (run.pool.here / "broken.py").write_text("import there_is_no_such_library")
+    rows[1] = bench.cases.Row("broken", bench.environments.OWN, "broken.py", "x", rows[0].does)
     run.run(rows, [case(bench)])
     error = results.data["cases"]["decode-1"]["rows"]["broken"]["error"]
     assert "No module named 'there_is_no_such_library'" in error
 
 
-def test_when_time_is_over_cases_are_left_out_by_name(bench, comparison):
+def test_cases_beyond_the_time_budget_are_reported(bench, comparison):
     run, rows, results, _ = comparison("plain", seconds=-1.0)
     assert run.run(rows, [case(bench), case(bench, "decode-8")]) == ["decode-1", "decode-8"]
     run, rows, results, _ = comparison("plain", rounds=10**6, seconds=0.5)
     run.run(rows, [case(bench)])
-    values = results.data["cases"]["decode-1"]["rows"][bench.lineup.BASELINE]["values"]
+    values = results.data["cases"]["decode-1"]["rows"][bench.cases.BASELINE]["values"]
     assert bench.compare.LEAST_ROUNDS <= len(values) < 10**6
 
 
-def test_a_run_is_resumed_with_what_is_missing(bench, comparison):
+def test_resumed_run_measures_what_is_missing(bench, comparison):
     run, rows, _, _ = comparison("plain", "slow", "wrong", rounds=2)
     run.run(rows, [case(bench)])
     run, rows, results, notes = comparison("plain", "slow", "wrong", rounds=4, resume=True)
@@ -230,17 +230,17 @@ def test_a_run_is_resumed_with_what_is_missing(bench, comparison):
     assert not any(note.startswith("decode-1") for note in notes)
 
 
-def test_programs_compiled_in_timed_calls_are_told(bench, comparison):
+def test_compilations_in_timed_calls_are_counted(bench, comparison):
     run, rows, results, _ = comparison("plain", "again", rounds=2)
     run.run(rows, [case(bench)])
     found = results.data["cases"]["decode-1"]["rows"]
     assert found["again"]["compiled_again"] == 4
-    assert found[bench.lineup.BASELINE]["compiled_again"] == 0
+    assert found[bench.cases.BASELINE]["compiled_again"] == 0
 
 
-def test_the_report_is_a_table_a_text_and_a_plot(bench, comparison, tmp_path, capsys):
+def test_report_is_printed_written_and_plotted(bench, comparison, tmp_path, capsys):
     run, rows, results, _ = comparison("plain", "slow", "wrong")
-    rows[1] = bench.lineup.Row("KerasHub TF, XLA", rows[1].environment, "fake.py", "slow",
+    rows[1] = bench.cases.Row("KerasHub TF, XLA", rows[1].environment, "fake.py", "slow",
                               rows[1].does)  # fmt: skip
     run.run(rows, [case(bench), case(bench, "decode-8"), case(bench, "sample-8")])
     results.data["imports"] = {"tensorflow": [3.0, 3.2], "tfgpt2": [3.5, 3.6]}
@@ -255,13 +255,13 @@ def test_the_report_is_a_table_a_text_and_a_plot(bench, comparison, tmp_path, ca
     assert met["import: tfgpt2 beyond tensorflow, s"] == (pytest.approx(0.45), True)
 
 
-def test_nothing_measured_is_still_a_report(bench, tmp_path):
+def test_report_without_measurements(bench, tmp_path):
     results = bench.compare.Results(tmp_path / "results.json")
     bench.report.write(results.data, tmp_path)
     assert not (tmp_path / "results.png").exists()
 
 
-def test_a_new_run_keeps_the_old_figures(bench, comparison, tmp_path):
+def test_new_run_keeps_the_previous_results(bench, comparison, tmp_path):
     run, rows, old, _ = comparison("plain", rounds=1)
     run.run(rows, [case(bench)])
     _, _, new, _ = comparison("plain")
@@ -272,32 +272,32 @@ def test_a_new_run_keeps_the_old_figures(bench, comparison, tmp_path):
 
 def test_sizes_are_one_case_one_process_at_a_time(bench, comparison, monkeypatch):
     run, _, results, _ = comparison("plain")
-    (run.peers.here / "ours.py").write_text(FAKE)
-    monkeypatch.setattr(bench.lineup, "SIZES", {"gpt2": (12, 768), "gpt2-medium": (24, 1024)})
-    bench.compare.measure_sizes(results, run.peers, 2, note=lambda line: None)
+    (run.pool.here / "tfgpt2_model.py").write_text(FAKE)
+    monkeypatch.setattr(bench.cases, "SIZES", {"gpt2": (12, 768), "gpt2-medium": (24, 1024)})
+    bench.compare.measure_sizes(results, run.pool, 2, note=lambda line: None)
     found = results.data["cases"]["sizes"]["rows"]
     assert {name: len(entry["values"]) for name, entry in found.items()} == {
         "gpt2": 2,
         "gpt2-medium": 2,
     }
     rates = bench.report.rates(results.data)
-    step = bench.roofline.step_floor(rates, 1, 40)
-    assert bench.report.floor(results.data, "sizes", "gpt2") == pytest.approx(step)
-    assert bench.report.floor(results.data, "sizes", "gpt2-medium") > 2 * step
+    step = bench.roofline.step_bound(rates, 1, 40)
+    assert bench.report.bound(results.data, "sizes", "gpt2") == pytest.approx(step)
+    assert bench.report.bound(results.data, "sizes", "gpt2-medium") > 2 * step
 
 
-def test_the_floor_is_what_reading_the_weights_takes(bench):
+def test_roofline_bounds(bench):
     rates = bench.roofline.Rates(bandwidth=47.0, matmul=1e9)
     weights = 12 * 12 * 768**2 + 50257 * 768  # of the 124M shape, without positions and biases
     assert bench.roofline.matrix_weights() == weights
-    assert bench.roofline.step_floor(rates, 1, 0) == pytest.approx(4e3 * weights / 47e9)
-    assert bench.roofline.step_floor(rates, 1, 0, 1) == pytest.approx(1e3 * weights / 47e9)
+    assert bench.roofline.step_bound(rates, 1, 0) == pytest.approx(4e3 * weights / 47e9)
+    assert bench.roofline.step_bound(rates, 1, 0, 1) == pytest.approx(1e3 * weights / 47e9)
     cache = 8 * 64 * 2 * 12 * 768 * 4
-    more = bench.roofline.step_floor(rates, 8, 64) - bench.roofline.step_floor(rates, 8, 0)
+    more = bench.roofline.step_bound(rates, 8, 64) - bench.roofline.step_bound(rates, 8, 0)
     assert more == pytest.approx(1e3 * cache / 47e9)
     slow = bench.roofline.Rates(bandwidth=1e9, matmul=100.0)
-    assert bench.roofline.step_floor(slow, 32, 0) == pytest.approx(1e3 * 64 * weights / 1e11)
-    assert bench.roofline.prefill_floor(slow, 512) == pytest.approx(
+    assert bench.roofline.step_bound(slow, 32, 0) == pytest.approx(1e3 * 64 * weights / 1e11)
+    assert bench.roofline.prefill_bound(slow, 512) == pytest.approx(
         1e3 * (2 * 512 * 12 * 12 * 768**2 + 2 * 50257 * 768 + 2 * 512**2 * 12 * 768) / 1e11
     )
 
@@ -310,30 +310,30 @@ def test_rates_are_measured(monkeypatch):
     assert rates.bandwidth > 0 and rates.matmul > 0
 
 
-def test_rows_and_cases_are_chosen_by_name(bench):
-    rows, cases = bench.lineup.chosen(["decode-8", "llama"], short=False)
+def test_rows_and_cases_are_selected_by_name(bench):
+    rows, cases = bench.cases.chosen(["decode-8", "llama"], short=False)
     assert [case.name for case in cases] == ["decode-8"]
     assert [row.name for row in rows] == ["llama.cpp float32", "llama.cpp Q8_0"]
-    rows, cases = bench.lineup.chosen([], short=True)
+    rows, cases = bench.cases.chosen([], short=True)
     assert all(row.short for row in rows) and all(case.short for case in cases)
-    with pytest.raises(ValueError, match="no such program or case"):
-        bench.lineup.chosen(["jax"], short=False)
+    with pytest.raises(ValueError, match="no such row or case"):
+        bench.cases.chosen(["jax"], short=False)
 
 
 def test_every_row_has_a_file_an_environment_and_known_cases(bench):
-    names = {case.name for case in bench.lineup.CASES}
-    assert len(names) == len(bench.lineup.CASES) == 12
-    for row in bench.lineup.ROWS:
-        assert (FOLDER / "peers" / row.file).is_file()
+    names = {case.name for case in bench.cases.CASES}
+    assert len(names) == len(bench.cases.CASES) == 12
+    for row in bench.cases.ROWS:
+        assert (FOLDER / "backends" / row.file).is_file()
         known = {bench.environments.OWN, *bench.environments.ENVIRONMENTS}
         assert row.environment in known
         assert set(row.cases) <= names
-    rows = {row.name for row in bench.lineup.ROWS}
+    rows = {row.name for row in bench.cases.ROWS}
     for name, slow, fast, _, _ in bench.report.TARGETS:
         assert name in names and {slow, fast} <= rows
 
 
-def test_an_environment_that_cannot_be_made_is_told(bench, tmp_path, monkeypatch):
+def test_failed_environment_is_reported(bench, tmp_path, monkeypatch):
     calls = []
 
     def fails_at_pip(command, **_):
@@ -350,7 +350,7 @@ def test_an_environment_that_cannot_be_made_is_told(bench, tmp_path, monkeypatch
     assert not bench.environments.is_ready("none", tmp_path)
 
 
-def test_an_environment_is_made_again_when_its_versions_change(bench, tmp_path, monkeypatch):
+def test_environment_is_outdated_when_its_versions_change(bench, tmp_path, monkeypatch):
     (tmp_path / "torch").mkdir()
     mark = tmp_path / "torch" / "requirements.sha256"
     mark.write_text(bench.environments.fingerprint("torch"))
@@ -359,8 +359,8 @@ def test_an_environment_is_made_again_when_its_versions_change(bench, tmp_path, 
     assert not bench.environments.is_ready("torch", tmp_path)
 
 
-def test_peers_read_the_same_prompt_and_nobody_ends_early(bench, monkeypatch):
-    monkeypatch.syspath_prepend(str(FOLDER / "peers"))
+def test_prompts_are_reproducible_and_end_of_text_is_never_generated(bench, monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER / "backends"))
     import checkpoint
     import protocol
 
@@ -372,20 +372,20 @@ def test_peers_read_the_same_prompt_and_nobody_ends_early(bench, monkeypatch):
     assert {"transformer.h.0.attn.c_attn.weight", "transformer.ln_f.bias"} <= set(tensors)
 
 
-def test_a_peer_answers_errors_and_goes_on(bench, monkeypatch, tmp_path):
-    monkeypatch.syspath_prepend(str(FOLDER / "peers"))
+def test_backend_reports_errors_and_keeps_running(bench, monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(FOLDER / "backends"))
     import numpy as np
     import protocol
 
-    class Toy(protocol.Peer):
+    class Toy(protocol.Backend):
         def decode(self, ids, new):
             return np.zeros((len(ids), new - (new == 3)), int)
 
     toy = Toy(tmp_path, "x")
-    asked = {"do": "decode", "batch": 2, "prompt": 4, "new": 2}
-    found = protocol.answer(toy, asked | {"tokens": True})
+    request = {"do": "decode", "batch": 2, "prompt": 4, "new": 2}
+    found = protocol.answer(toy, request | {"tokens": True})
     assert found["tokens"] == [[0, 0], [0, 0]] and found["seconds"] >= 0
-    assert "tokens" not in protocol.answer(toy, asked)
-    with pytest.raises(ValueError, match="asked for"):
-        protocol.answer(toy, asked | {"new": 3})
+    assert "tokens" not in protocol.answer(toy, request)
+    with pytest.raises(ValueError, match="expected"):
+        protocol.answer(toy, request | {"new": 3})
     assert set(protocol.answer(toy, {"do": "memory"})) == {"rss_mb", "peak_mb"}

@@ -1,15 +1,15 @@
-"""The pages of the documentation: every Python block runs, and says what the page says it says.
+"""Tests of the documentation: every Python block runs and prints what the page shows.
 
-The blocks of a page are one program, run in an empty folder. Comments on the line before a block:
+The blocks of a page form one program, run in an empty folder. Comments on the line before a block:
 
-    <!-- not run: WHY -->         it needs the network or another program; listed and counted
-    <!-- raises: ValueError -->   it ends with that error
-    <!-- run -->                  a block of shell commands that runs, too
-    <!-- server: DIR -->          before it, the local server starts on DIR; it stands for
+    <!-- not run: WHY -->         needs the network or another program; listed and counted
+    <!-- raises: ValueError -->   raises that error
+    <!-- run -->                  a block of shell commands that is run
+    <!-- server: DIR -->          run after starting the local server on DIR, which replaces
                                   http://127.0.0.1:8501 on the rest of the page
 
-A block of `text` after one of Python or of shell commands is what that prints. A page that holds
-`<!-- own process -->` changes the process and gets one of its own.
+A `text` block after a Python or shell block is its expected output. A page that contains
+`<!-- own process -->` changes process-wide settings and runs in its own process.
 """
 
 from __future__ import annotations
@@ -33,7 +33,11 @@ PAGES = {
     page.relative_to(ROOT).as_posix(): page
     for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 }
-# What the default suite runs; the rest are the long ones' (`make docs-test`).
+OTHER_PAGES = {
+    page.relative_to(ROOT).as_posix(): page
+    for page in [*ROOT.glob("*.md"), *sorted((ROOT / "benchmarks").rglob("*.md"))]
+}
+# Pages of the default suite; the others are marked `long` (`make docs-test`).
 QUICK = ("docs/index.md", "docs/explanations/tokenizer.md")
 OWN_PROCESS = "<!-- own process -->"
 ADDRESS = "http://127.0.0.1:8501"
@@ -45,7 +49,7 @@ _MARK = re.compile(r"<!-- (not run|raises|run|server)(?:: (.*?))? -->\s*\Z")
 
 @dataclasses.dataclass
 class Block:
-    """A fenced block: its language and text, where it begins, its mark, and what it prints."""
+    """A fenced block: language, code, line number, mark with its value, and expected output."""
 
     language: str
     code: str
@@ -62,7 +66,7 @@ class Block:
 
 
 def blocks(text: str) -> list[Block]:
-    """Reads the blocks of a page."""
+    """Parse the blocks of a page."""
     found: list[Block] = []
     end = 0
     for match in _FENCE.finditer(text):
@@ -80,7 +84,7 @@ def blocks(text: str) -> list[Block]:
 
 
 def run_page(name: str, folder: Path) -> None:
-    """Runs the blocks of a page, one after the other, in a folder."""
+    """Run the blocks of a page in order, in a folder."""
     state = {"__name__": "__main__"}
     with contextlib.ExitStack() as stack:
         stack.enter_context(
@@ -95,7 +99,7 @@ def run_page(name: str, folder: Path) -> None:
 
 
 def run_block(name: str, block: Block, code: str, state: dict[str, object]) -> None:
-    """Runs one block and compares what it prints."""
+    """Run a block and compare its output."""
     place = f"{name}:{block.line}"
     if block.language == "sh":
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -106,7 +110,7 @@ def run_block(name: str, block: Block, code: str, state: dict[str, object]) -> N
         assert done.returncode == 0, f"{place}\n{done.stdout}\n{done.stderr}"
         printed = done.stdout
     else:
-        # Errors show the line of the page.
+        # Tracebacks show the line number of the page.
         program = compile("\n" * (block.line - 1) + code, str(PAGES[name]), "exec")
         out = io.StringIO()
         raised = ""
@@ -125,7 +129,7 @@ def run_block(name: str, block: Block, code: str, state: dict[str, object]) -> N
 
 
 def plain(text: str) -> str:
-    """Without white space at the ends of lines and of the text."""
+    """Strip trailing whitespace from the lines and the text."""
     return "\n".join(line.rstrip() for line in text.strip().splitlines())
 
 
@@ -141,7 +145,7 @@ def _in(folder: Path):
 
 @contextlib.contextmanager
 def server(models: str):
-    """Serves a folder of versions and yields the address."""
+    """Serve a folder of versions; yield the address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -149,7 +153,7 @@ def server(models: str):
     with open("server.log", "w") as log:
         process = subprocess.Popen([*command, "--grpc-port", "-1"], stdout=log, stderr=log)
     try:
-        until = time.monotonic() + 300  # it runs each signature once
+        until = time.monotonic() + 300  # loading runs each signature once
         while True:
             try:
                 urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5).close()
@@ -177,7 +181,7 @@ def has_blocks(name: str) -> bool:
         if has_blocks(name)
     ],
 )
-def test_the_blocks_of_a_page_run(name, tmp_path):
+def test_blocks_of_a_page_run(name, tmp_path):
     if OWN_PROCESS not in PAGES[name].read_text(encoding="utf-8"):
         run_page(name, tmp_path)
         return
@@ -186,8 +190,8 @@ def test_the_blocks_of_a_page_run(name, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_blocks_that_do_not_run_say_why_and_are_counted(figure):
-    """Nothing is skipped in silence: a reason for each, and few of them."""
+def test_blocks_that_are_not_run_give_a_reason(figure):
+    """Each skipped block has a reason, and there are few."""
     ran, skipped = 0, []
     for name, page in PAGES.items():
         for block in blocks(page.read_text(encoding="utf-8")):
@@ -202,7 +206,7 @@ def test_blocks_that_do_not_run_say_why_and_are_counted(figure):
     assert len(skipped) <= 12 and ran > 5 * len(skipped)
 
 
-def test_marks_and_outputs_are_read_from_a_page(tmp_path, monkeypatch):
+def test_marks_and_outputs_are_parsed(tmp_path, monkeypatch):
     page = tmp_path / "page.md"
     page.write_text(
         "<!-- not run: needs the network -->\n```python\nboom\n```\n\n"
@@ -220,9 +224,9 @@ def test_marks_and_outputs_are_read_from_a_page(tmp_path, monkeypatch):
         run_page("page.md", tmp_path)
 
 
-def test_links_between_pages_lead_somewhere():
+def test_links_between_pages_are_valid():
     broken = []
-    for name, page in PAGES.items():
+    for name, page in (PAGES | OTHER_PAGES).items():
         prose = _FENCE.sub("", page.read_text(encoding="utf-8"))
         for target in re.findall(r"\]\(([^)\s]+)\)", prose):
             path = target.split("#")[0]
@@ -232,7 +236,7 @@ def test_links_between_pages_lead_somewhere():
 
 
 @pytest.mark.long
-def test_the_site_builds_without_warnings_and_loads_nothing_from_elsewhere(tmp_path):
+def test_site_builds_without_warnings_and_external_resources(tmp_path):
     pytest.importorskip("mkdocs", reason="needs the extra docs")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)

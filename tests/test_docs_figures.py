@@ -1,4 +1,4 @@
-"""What the explanations draw is what the code does: their tables are read and compared."""
+"""The tables of the explanations are read from the pages and compared with the code."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import tokenizers
 
 from tfgpt2 import GPT2Config, TFGPT2LMHeadModel, TFGPT2Tokenizer
 from tfgpt2.generation.buckets import default_buckets, round_up
-from tfgpt2.generation.logits.sampling import gumbel
-from tfgpt2.nn.cache import compact, rollback
-from tfgpt2.tokenizers import pretokenize
+from tfgpt2.generation.logits.random import gumbel
+from tfgpt2.nn.kv_cache import compact, rollback
+from tfgpt2.tokenizers import pretokenize, segments
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 DRAWN = str.maketrans({"·": " ", "↵": "\n", "⇥": "\t"})
 
 
 def table(page: str, name: str) -> list[list[str]]:
-    """The rows of a figure, without its heading."""
+    """The rows of a table, without its heading."""
     text = (DOCS / page).read_text(encoding="utf-8")
     found = re.search(rf"<!-- figure: {name} -->\n\n((?:\|.*\n)+)", text)
     assert found, f"{page} has no figure {name!r}"
@@ -30,7 +30,7 @@ def table(page: str, name: str) -> list[list[str]]:
 
 
 def spans(cell: str) -> list[str]:
-    """The code spans of a cell, with what is drawn for white space turned back."""
+    """The code spans of a cell, with the symbols for whitespace replaced by it."""
     return [one.translate(DRAWN) for one in re.findall(r"`([^`]*)`", cell)]
 
 
@@ -40,11 +40,9 @@ def spans(cell: str) -> list[str]:
 @pytest.mark.parametrize("row", table("explanations/tokenizer.md", "cutting"))
 def test_cutting(row):
     (text,), (marked,), words = map(spans, row)
-    once = tf.strings.regex_replace(
-        text, pretokenize._LOOK_AHEAD, rb"\1" + pretokenize.CUT + rb"\2"
-    )
+    once = tf.strings.regex_replace(text, pretokenize._LOOK_AHEAD, rb"\1" + segments.CUT + rb"\2")
     assert once.numpy().replace(b"\xff", "‖".encode()).decode() == marked
-    rows = pretokenize.Rows(tf.constant([text]), tf.constant([0, 1], tf.int64))
+    rows = segments.Rows(tf.constant([text]), tf.constant([0, 1], tf.int64))
     found = pretokenize.split_words(rows, has_special=False).values.numpy()
     assert [word.decode() for word in found] == words
     other = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False).pre_tokenize_str(text)
@@ -76,12 +74,12 @@ def ids(*shape: int) -> tf.Tensor:
 
 
 def drawn(page: str, name: str) -> list[list[int | None]]:
-    """A figure of columns: positions, None where a row sees nothing."""
+    """A table of columns: positions, None where a column is masked for the row."""
     return [[None if c == "·" else int(c) for c in row[1:]] for row in table(page, name)]
 
 
 def seen(cache) -> list[list[int | None]]:
-    """The same of a cache: a row's columns are numbered in their order."""
+    """The same for a cache: the valid columns of a row are numbered in order."""
     valid = cache.valid.numpy()
     number = np.cumsum(valid, axis=1) - 1
     return [
@@ -111,22 +109,22 @@ def test_prefill(model):
     assert int(cache.column) == 7 and cache.positions.numpy().tolist() == [5, 7]
 
 
-def test_holes_and_how_they_are_closed(model):
+def test_holes_and_compaction(model):
     start = read(model, prefilled(model, 12), ids(2, 2))[1]
-    guesses = ids(2, 4)
+    draft_tokens = ids(2, 4)
     kept = tf.constant([1, 3])
-    cache = rollback(read(model, start, guesses)[1], start, kept)
+    cache = rollback(read(model, start, draft_tokens)[1], start, kept)
     assert seen(cache) == drawn("explanations/cache.md", "holes")
     assert int(cache.column) == 10 and cache.positions.numpy().tolist() == [6, 10]
     closed = compact(cache)
     assert seen(closed) == drawn("explanations/cache.md", "compact")
     assert closed.positions.numpy().tolist() == [6, 10]
-    # A model that never guessed has the same to say of the next token, row by row.
+    # Plain decoding gives the same logits of the next token, row by row.
     token = ids(2, 1)
     logits = [read(model, one, token)[0].numpy() for one in (cache, closed)]
     for row, count in enumerate(kept.numpy()):
         plain = alone(start, row)
-        plain = read(model, plain, guesses[row : row + 1, :count])[1]
+        plain = read(model, plain, draft_tokens[row : row + 1, :count])[1]
         expected = read(model, plain, token[row : row + 1])[0].numpy()[0]
         for found in logits:
             np.testing.assert_allclose(found[row], expected, atol=1e-5)

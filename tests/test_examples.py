@@ -1,16 +1,15 @@
-"""The example programs run, at toy size."""
+"""The example programs at a small size."""
 
 import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 import tfgpt2
+from tests.support.paths import EXAMPLES
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
 SPEECH = "{name}:\nWhat say you, {name}, of the {thing} that we saw?\nIt was a {thing}, I say.\n\n"
 
 
@@ -26,7 +25,7 @@ def run(program, *arguments):
     return done.stdout
 
 
-def test_training_from_scratch_makes_a_checkpoint_that_loads(tmp_path):
+def test_training_from_scratch_makes_a_loadable_checkpoint(tmp_path):
     names, things = ("ANNA", "BERT", "CARL", "DORA"), ("horse", "crown", "ghost", "letter", "ship")
     speeches = [SPEECH.format(name=n, thing=t) for n in names for t in things]
     (tmp_path / "text.txt").write_text("".join(speeches * 10))

@@ -1,20 +1,19 @@
-"""The examples of tasks, at toy size; each must have learned something, or say what a twin says."""
+"""The examples of tasks at a small size, and checks of their results."""
 
 import json
 import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import tfgpt2
+from tests.support.paths import EXAMPLES
 from tfgpt2 import GPT2Config, TextGenerator, TFGPT2LMHeadModel, TFGPT2Tokenizer
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
 RHYME = "The {a} and the {b} went over the hill,\nThe {a} came home and the {b} sits still.\n\n"
 THINGS = ("cat", "dog", "fox", "owl", "hen", "cow")
 
@@ -97,7 +96,7 @@ def test_choices_are_learned_by_both_heads(small, tmp_path):
 
 
 @pytest.mark.long
-def test_made_up_choices_are_learned(tmp_path):
+def test_synthetic_choices_are_learned(tmp_path):
     output = run(
         *("09_multiple_choice.py", "--output", tmp_path / "chooser", "--rows", 300),
         *("--epochs", 2),
@@ -107,7 +106,7 @@ def test_made_up_choices_are_learned(tmp_path):
 
 
 @pytest.mark.long
-def test_a_new_language_takes_the_shared_tokens_along(tmp_path):
+def test_a_new_language_keeps_shared_tokens(tmp_path):
     words = ("Häuser", "Mühlen", "Gärten", "Brücken", "Straßen")
     text = "".join(
         f"Die {a} stehen neben den {b}, und die {b} gehören zu den {c}n.\n"
@@ -127,7 +126,7 @@ def test_a_new_language_takes_the_shared_tokens_along(tmp_path):
     tokens = TFGPT2Tokenizer.from_pretrained(tmp_path / "german").token_bytes
     known = set(TFGPT2Tokenizer.from_pretrained("shakespeare-tiny").token_bytes)
     assert (shared, total) == (sum(token in known for token in tokens), len(tokens))
-    # The network that could write is worth something: from nothing, the same steps lead less far.
+    # The pretrained network helps: from scratch, the same steps reach a higher loss.
     output = run(*arguments, "--output", tmp_path / "fresh", "--no-carry")
     assert carried < numbers(r"held-out bits per byte [\d.]+ -> ([\d.]+)", output)[0]
 
@@ -143,7 +142,7 @@ def test_a_functional_classifier_learns_and_is_exported(tmp_path):
 
 
 @pytest.mark.long
-def test_a_tagger_knows_names_it_never_saw(tmp_path):
+def test_a_tagger_labels_new_names(tmp_path):
     output = run("06_tag.py", "--output", tmp_path / "names", "--rows", 300, "--epochs", 2)
     words, names = numbers(r"held-out accuracy ([\d.]+) of words, ([\d.]+) of names", output)
     assert words > 0.9 and names > 0.8
@@ -166,7 +165,7 @@ def test_answers_are_found(tmp_path):
 
 
 @pytest.mark.long
-def test_strategies_side_by_side(tmp_path):
+def test_decoding_strategies(tmp_path):
     output = run("10_decoding_strategies.py", "--max-new-tokens", 12, "--save", tmp_path / "a.json")
     found = {one["strategy"]: one for one in json.loads((tmp_path / "a.json").read_text())}
     assert len(found) == 12 and all(name.split(",")[0] in output for name in found)
@@ -175,7 +174,7 @@ def test_strategies_side_by_side(tmp_path):
     assert found["beams"]["logprob"] > greedy["logprob"] > found["sampling"]["logprob"]
     assert re.fullmatch(r"[a-z ,]*[.!?]?", found["constrained: a regular expression"]["text"])
     assert found["constrained: one of these"]["text"].strip().endswith(("day?", "night?"))
-    # The log-probability is that of the text after the prompt, whoever computes it.
+    # The log-probability equals that computed from the logits of the whole text.
     generator = TextGenerator.from_pretrained("shakespeare-tiny")
     prompt = "Shall I compare thee to"
     ids = generator.tokenizer.tokenize(prompt)
@@ -187,7 +186,7 @@ def test_strategies_side_by_side(tmp_path):
 
 
 @pytest.mark.long
-def test_served_answers_are_the_live_ones(tmp_path):
+def test_served_texts_equal_those_of_the_model(tmp_path):
     output = run(
         *("12_export_and_serve.py", "--output", tmp_path / "demo", "--no-jit-compile"),
         *("--max-new-tokens", 12),
@@ -201,7 +200,7 @@ def test_served_answers_are_the_live_ones(tmp_path):
     assert (tmp_path / "demo" / "1" / "saved_model.pb").exists()
 
 
-def test_the_table_of_examples_names_the_programs():
+def test_the_table_of_examples_lists_the_programs():
     table = (EXAMPLES / "README.md").read_text(encoding="utf-8")
     programs = {path.name for path in EXAMPLES.glob("[0-9]*.py")}
     rows = re.findall(r"^\| (\d\d) \|", table, re.M)

@@ -1,6 +1,6 @@
-"""Models from the hub, played by a server on the loopback; each program runs in its own process.
+"""Models from the hub, which a local server replaces; each program runs in its own process.
 
-`huggingface_hub` reads HF_ENDPOINT, HF_HUB_OFFLINE and the place of its cache when it is imported.
+`huggingface_hub` reads HF_ENDPOINT, HF_HUB_OFFLINE and its cache directory when it is imported.
 """
 
 import json
@@ -11,15 +11,16 @@ import sys
 
 import pytest
 
+from tests.support.checkpoint_loading import make_checkpoint
 from tests.support.hub_server import COMMIT, FakeHub
 from tfgpt2 import TFGPT2LMHeadModel
 
-# Loads what each line of its input asks for; prints the result or the error of each as JSON.
+# Loads what each line of its input requests; prints the result or the error of each as JSON.
 PROGRAM = """
 import json, sys, time
-time.sleep = lambda seconds: None  # the library waits between its attempts
-from tfgpt2.checkpoints.hub import Repository
-from tfgpt2.checkpoints.safetensors import SafetensorsReader
+time.sleep = lambda seconds: None  # the library waits between attempts
+from tfgpt2.hub import HubOptions, Repository
+from tfgpt2.checkpoints.readers.safetensors import SafetensorsReader
 from tfgpt2.config import GPT2Config
 
 def load(name, want="layers", file=None, **options):
@@ -29,8 +30,8 @@ def load(name, want="layers", file=None, **options):
         from tfgpt2 import TFGPT2LMHeadModel
         model = TFGPT2LMHeadModel.from_pretrained(name, **options)
         return float(model([[1, 2, 3]]).logits[0, 0, 0])
-    files = Repository(name, **options)
-    if want == "tensors":  # what loading a model asks for, without the time TensorFlow takes
+    files = Repository(name, HubOptions(**options))
+    if want == "tensors":  # requests the files of a model without importing TensorFlow
         files.require("config.json")
         return len(SafetensorsReader.from_files(files.find).keys())
     path = files.find(file)
@@ -45,13 +46,18 @@ for line in sys.stdin:
 
 
 @pytest.fixture
+def checkpoint(tmp_path):
+    """The directory of a small random checkpoint."""
+    return make_checkpoint(tmp_path / "checkpoint")
+
+
+@pytest.fixture
 def hub(tmp_path, checkpoint):
-    """The server, with repositories of every kind."""
+    """A server with repositories of every kind."""
     repositories = tmp_path / "repositories"
-    folder = checkpoint()
     for name in ("me/tiny", "me/private", "me/gated", "me/inner/sub"):
-        shutil.copytree(folder, repositories / name)
-    TFGPT2LMHeadModel.from_pretrained(folder).save_pretrained(
+        shutil.copytree(checkpoint, repositories / name)
+    TFGPT2LMHeadModel.from_pretrained(checkpoint).save_pretrained(
         repositories / "me" / "sharded", max_shard_bytes=6000
     )
     server = FakeHub(repositories)
@@ -61,12 +67,12 @@ def hub(tmp_path, checkpoint):
 
 @pytest.fixture
 def expected(checkpoint):
-    return float(TFGPT2LMHeadModel.from_pretrained(checkpoint())([[1, 2, 3]]).logits[0, 0, 0])
+    return float(TFGPT2LMHeadModel.from_pretrained(checkpoint)([[1, 2, 3]]).logits[0, 0, 0])
 
 
 @pytest.fixture
 def ask(tmp_path):
-    """Runs the program on requests, with the hub at an address."""
+    """Returns a function that runs the program on requests, with the hub at a given address."""
 
     def run(url, *requests, **environment):
         clean = {
@@ -114,20 +120,20 @@ def test_download_cache_and_offline(hub, ask):
     by_hash = [request | {"revision": COMMIT} for request in ALL]
     assert ask(hub.url, *by_hash, HF_HUB_OFFLINE="1") == ANSWERS
     assert len(hub.requests) == seen
-    # The server is gone: the cache answers, as far as it goes.
+    # Without the server, the cache is used.
     hub.stop()
     assert ask(hub.url, *ALL) == ANSWERS
     (unknown,) = ask(hub.url, {"name": "me/private", "token": "hf_right"})
     assert unknown["error"] == "ConnectionError"
     assert (
-        "'config.json' is not in the local cache and the hub could not be asked."
+        "'config.json' is not in the local cache and the hub could not be reached."
         in (unknown["text"])
     )
     assert "Received: name='me/private', revision=None. Check the network" in unknown["text"]
 
 
-def test_a_snapshot_that_somebody_else_downloaded(hub, ask, tmp_path):
-    """Without a mark for each absent file, as `hf download` leaves it; then offline."""
+def test_a_snapshot_of_another_program(hub, ask, tmp_path):
+    """Offline, without the cache's marks for absent files, as `hf download` leaves it."""
     ask(hub.url, TINY, SHARDED)
     for marks in (tmp_path / "home").rglob(".no_exist"):
         shutil.rmtree(marks)
@@ -168,10 +174,15 @@ def test_revisions_tokens_and_refusals(hub, ask):
         "ConnectionError",
     ]  # fmt: skip
     text = [answer.get("text", "") for answer in answers]
-    assert "no such revision. Received: name='me/tiny', revision='v2'. Name an exist" in text[2]
+    assert (
+        "not have this revision. Received: name='me/tiny', revision='v2'. Name an exist" in text[2]
+    )
     assert "No local directory, bundled model or hub repository has this name." in text[5]
     assert "needs `token=` or HF_TOKEN" in text[5] and "needs `token=`" in text[7]
-    assert "is gated and the token does not open it. Received: name='me/gated'. Ask" in text[6]
+    assert (
+        "is gated and the token does not grant access. Received: name='me/gated'. Request"
+        in text[6]
+    )
     assert "has no file 'config.json'. Received: name='me/inner', subfolder=''" in text[9]
     assert "No local directory" in text[10] and "No local directory" in text[11]
     sent = {token for _, path, token in hub.requests if "/me/private/" in path}
@@ -180,7 +191,7 @@ def test_revisions_tokens_and_refusals(hub, ask):
 
 
 def test_one_commit_for_all_files(hub, ask):
-    """After the first file the others are asked for by the hash, whatever `main` is by then."""
+    """After the first file, the others are requested by its commit, whatever `main` is by then."""
     ask(hub.url, TINY)
     revisions = [path.split("/resolve/")[1].split("/")[0] for _, path, _ in hub.requests]
     assert revisions[0] == "main" and set(revisions[2:]) == {COMMIT}

@@ -1,7 +1,7 @@
-"""The public interface is what `tests/public_api.txt` says, so that it never changes by accident.
+"""The public API equals the snapshot `tests/public_api.txt`, so that it never changes by accident.
 
-After a change that is meant: UPDATE_PUBLIC_API=1 python -m pytest tests/test_public_api.py,
-and say in CHANGELOG.md what became of it (CONTRIBUTING.md has the rules).
+After an intended change, run UPDATE_PUBLIC_API=1 python -m pytest tests/test_public_api.py and
+describe the change in CHANGELOG.md (see CONTRIBUTING.md).
 """
 
 import difflib
@@ -16,15 +16,15 @@ import pytest
 import tfgpt2
 
 SNAPSHOT = Path(__file__).with_name("public_api.txt")
-# Modules that users import by name, beside `tfgpt2` itself.
+# Public modules besides `tfgpt2` itself.
 MODULES = ("tfgpt2.outputs", "tfgpt2.serving", "tfgpt2.training.data", "tfgpt2.training.lora",
            "tfgpt2.training.recipes", "tfgpt2.training.schedules", "tfgpt2.training.settings",
            "tfgpt2.training.trainer", "tfgpt2.training.checkpoint", "tfgpt2.training.callbacks",
            "tfgpt2.evaluation.perplexity", "tfgpt2.evaluation.cloze", "tfgpt2.inspect")  # fmt: skip
 
 
-def described(name, value):
-    """A class or function in lines: its signature, and the members it has of ours."""
+def describe(name, value):
+    """Describes a class or function in lines: its signature, and the members that we define."""
     if not callable(value):
         return [f"{name}: {type(value).__name__}"]
     if not inspect.isclass(value):
@@ -50,7 +50,7 @@ def described(name, value):
 
 
 def signature(function):
-    """Names, order, kinds and defaults; annotations are documentation and may get better."""
+    """Formats names, order, kinds and defaults; annotations may change."""
     try:
         found = inspect.signature(function)
     except (TypeError, ValueError):
@@ -60,20 +60,20 @@ def signature(function):
     return re.sub(r" at 0x[0-9a-f]+", "", text)
 
 
-def interface():
+def describe_public_api():
     lines = ["# tfgpt2"]
     for name in sorted(tfgpt2.__all__):
-        lines += described(name, getattr(tfgpt2, name))
+        lines += describe(name, getattr(tfgpt2, name))
     for module in MODULES:
         found = importlib.import_module(module)
         lines.append(f"# {module}")
         for name in sorted(getattr(found, "__all__", None) or own_names(found)):
-            lines += described(name, getattr(found, name))
+            lines += describe(name, getattr(found, name))
     return "\n".join(lines) + "\n"
 
 
 def own_names(module):
-    """Public names that a module defines, and does not import."""
+    """Returns the public names that a module defines itself."""
     return [
         name
         for name, value in vars(module).items()
@@ -81,39 +81,39 @@ def own_names(module):
     ]
 
 
-def test_the_interface_is_the_snapshot():
-    now = interface()
+def test_public_api_equals_the_snapshot():
+    now = describe_public_api()
     if os.environ.get("UPDATE_PUBLIC_API"):
         SNAPSHOT.write_text(now, encoding="utf-8")
     known = SNAPSHOT.read_text(encoding="utf-8")
     changes = "".join(
         difflib.unified_diff(known.splitlines(True), now.splitlines(True), "snapshot", "now", n=1)
     )
-    assert not changes, f"The public interface changed:\n{changes}\n{__doc__}"
+    assert not changes, f"The public API changed:\n{changes}\n{__doc__}"
 
 
-def test_a_change_is_seen(monkeypatch):
+def test_changes_are_detected(monkeypatch):
     from tfgpt2.generation.config import GenerationConfig
 
     def updated(self, *, other=1, **options):
         return self
 
     monkeypatch.setattr(GenerationConfig, "updated", updated)
-    assert "    updated(self, *, other=1, **options)" in interface()
+    assert "    updated(self, *, other=1, **options)" in describe_public_api()
     assert "    updated(self, *, other=1, **options)" not in SNAPSHOT.read_text(encoding="utf-8")
 
 
-def test_every_public_name_has_a_docstring():
+def test_public_names_have_docstrings():
     for name in tfgpt2.__all__:
         if name != "__version__":
             assert inspect.getdoc(getattr(tfgpt2, name)), name
 
 
-def test_the_version_is_a_semantic_one():
+def test_version_is_valid():
     assert re.fullmatch(r"\d+\.\d+\.\d+((a|b|rc|\.dev)\d+)?", tfgpt2.__version__)
 
 
 @pytest.mark.parametrize("name", ["AnythingElse", "TFGPT2", "_PUBLICS"])
-def test_other_names_are_no_attributes(name):
+def test_unknown_names_raise(name):
     with pytest.raises(AttributeError, match="has no attribute"):
         getattr(tfgpt2, name)

@@ -22,7 +22,7 @@ _PUBLIC = {
     "GPT2Tokenizer": "tfgpt2.tokenizers.host",
     "GPT2TokenizerFast": "tfgpt2.tokenizers.host",
     # models
-    "TFGPT2Model": "tfgpt2.models.causal_lm",
+    "TFGPT2Model": "tfgpt2.models.transformer",
     "TFGPT2LMHeadModel": "tfgpt2.models.causal_lm",
     "TFGPT2DoubleHeadsModel": "tfgpt2.models.double_heads",
     "TFGPT2ForSequenceClassification": "tfgpt2.models.task_heads",
@@ -70,9 +70,9 @@ _require_tensorflow_backend()
 
 def _register_keras_classes() -> None:
     """Imports the modules whose classes `keras.models.load_model` must find by name."""
-    heads = ("tfgpt2.models.double_heads", "tfgpt2.models.task_heads")
-    for module in ("tfgpt2.tokenizers.gpt2", *heads, "tfgpt2.text.generator"):
-        importlib.import_module(module)
+    models = ("models.transformer", "models.double_heads", "models.task_heads")
+    for module in ("tokenizers.gpt2", *models, "text.generator"):
+        importlib.import_module(f"tfgpt2.{module}")
 
 
 def __getattr__(name: str) -> object:

@@ -1,4 +1,4 @@
-"""What a model is: every field of transformers' GPT-2 `config.json`, checked when it enters."""
+"""The configuration of a model: the checked fields of transformers' GPT-2 `config.json`."""
 
 from __future__ import annotations
 
@@ -10,40 +10,41 @@ from pathlib import Path
 from typing import Any
 
 from tfgpt2.config_fields import ALIASES, ATTENTION_IMPLEMENTATIONS, FIELDS, GPT2_FIELDS, is_int
-from tfgpt2.errors import explain, nearest
+from tfgpt2.errors import explain, nearest, type_error, value_error
+from tfgpt2.files import make_directory, read_json_object, replace_files
+from tfgpt2.hub import HubOptions, Repository
 
 CONFIG_NAME = "config.json"
 
 
 class GPT2Config:
-    """The configuration of a GPT-2 model, field for field that of transformers.
+    """The configuration of a GPT-2 model, with the same fields as in transformers.
 
-    Keys of a file that this class does not know survive `from_dict(...).to_dict()` and the files,
-    and read as attributes; the constructor and attribute assignment refuse unknown names, because
-    there they are misspellings.
+    Unknown keys of a file or dict are kept, are readable as attributes, and are written again. The
+    constructor and attribute assignment refuse unknown names, because there they are misspellings.
 
     Args:
         vocab_size: Number of token ids.
-        n_positions: Longest sequence in tokens, prompt and continuation together.
+        n_positions: Maximum sequence length in tokens, prompt and continuation together.
         n_embd: Model width `D`; `n_head` must divide it.
         n_layer: Number of blocks `L`.
         n_head: Number of attention heads `N` per block.
         n_inner: Width `F` of the MLP; None is `4 * n_embd`.
-        activation_function: Activation of the MLP, a name as transformers knows it.
+        activation_function: Activation of the MLP, one of transformers' names.
         resid_pdrop: Dropout rate of attention and MLP outputs, in [0, 1).
         embd_pdrop: Dropout rate of the embeddings, in [0, 1).
         attn_pdrop: Dropout rate of the attention weights, in [0, 1).
-        layer_norm_epsilon: Added to the variance in every layer norm.
-        initializer_range: Standard deviation of fresh weights.
-        summary_type: Which hidden state the double-heads model summarises.
+        layer_norm_epsilon: Number added to the variance in every layer norm.
+        initializer_range: Standard deviation of newly initialised weights.
+        summary_type: Hidden state that the double-heads model summarises.
         summary_use_proj: Whether the summary is projected.
         summary_activation: Activation after that projection; None for none.
-        summary_proj_to_labels: Whether it projects to `num_labels` (else to `n_embd`).
+        summary_proj_to_labels: Whether the projection is to `num_labels` (else to `n_embd`).
         summary_first_dropout: Dropout rate before the projection, in [0, 1).
         scale_attn_weights: Whether attention scores are divided by `sqrt(head size)`.
         use_cache: Whether calls return `past_key_values`.
-        bos_token_id: Id that begins a text, or None.
-        eos_token_id: Id (or ids) that end a text, or None.
+        bos_token_id: Id of the token that begins a text, or None.
+        eos_token_id: Id (or ids) of the tokens that end a text, or None.
         scale_attn_by_inverse_layer_idx: Whether scores are also divided by `layer + 1`.
         reorder_and_upcast_attn: Whether attention scores are computed in float32.
         **kwargs: The other fields: `add_cross_attention`, `tie_word_embeddings`, `num_labels`,
@@ -70,21 +71,21 @@ class GPT2Config:
         self._assign(self._checked_names(_positional(args, kwargs) | kwargs))
 
     def _assign(self, values: Mapping[str, Any]) -> None:
-        """Takes values under their proper names; unknown ones are kept aside."""
+        """Sets the fields from values under their proper names, and keeps unknown ones apart."""
         values = copy.deepcopy(dict(values))
         num_labels = values.pop("num_labels", None)
         for name, field in FIELDS.items():
             setattr(self, name, values.pop(name, copy.deepcopy(field.default)))
-        # Apart from the fields, so that no key of a file can shadow a method.
-        self.__dict__["_foreign"] = values
+        # Not as attributes, so that no key of a file can shadow a method.
+        self.__dict__["_unknown"] = values
         self._complete_labels(num_labels)
         self.validate()
 
     def _complete_labels(self, num_labels: int | None) -> None:
-        """Makes `id2label` and `label2id` agree; JSON has turned integer keys into strings."""
+        """Makes `id2label` and `label2id` consistent; JSON turns integer keys into strings."""
         names, ids = self.id2label, self.label2id
         if not all(each is None or isinstance(each, Mapping) for each in (names, ids)):
-            return  # `validate` says so
+            return  # reported by `validate`
         if names is None and ids is None:
             self.num_labels = 2 if num_labels is None else num_labels
             return
@@ -92,13 +93,11 @@ class GPT2Config:
             pairs = names.items() if names is not None else ((i, name) for name, i in ids.items())
             self.id2label = {int(key): name for key, name in pairs}
         except (TypeError, ValueError) as error:
-            raise ValueError(
-                explain(
-                    "`id2label` in a GPT2Config must be a dict whose keys are label numbers.",
-                    fix="Write {0: 'first label', 1: 'second label'}.",
-                    id2label=names,
-                    label2id=ids,
-                )
+            raise value_error(
+                "`id2label` in a GPT2Config must be a dict whose keys are label numbers.",
+                fix="Write {0: 'first label', 1: 'second label'}.",
+                id2label=names,
+                label2id=ids,
             ) from error
         if num_labels is not None and len(self.id2label) != num_labels:
             self.num_labels = num_labels
@@ -106,7 +105,7 @@ class GPT2Config:
             self.label2id = {name: key for key, name in self.id2label.items()}
 
     def validate(self) -> None:
-        """Checks every field; called again when a model is built from the configuration.
+        """Checks every field; a model calls it when it is built.
 
         Raises:
             ValueError: A value is out of range, or `n_head` does not divide `n_embd`.
@@ -114,21 +113,17 @@ class GPT2Config:
         for name, field in FIELDS.items():
             value = getattr(self, name)
             if not field.accepts(value):
-                raise ValueError(
-                    explain(
-                        f"`{name}` in a GPT2Config must be {field.expected}.",
-                        fix=f"The default is {field.default!r}.",
-                        **{name: value},
-                    )
+                raise value_error(
+                    f"`{name}` in a GPT2Config must be {field.expected}.",
+                    fix=f"The default is {field.default!r}.",
+                    **{name: value},
                 )
         if self.n_embd % self.n_head:
-            raise ValueError(
-                explain(
-                    "`n_head` must divide `n_embd`: each head takes an equal share.",
-                    fix="Choose n_embd as a multiple of n_head.",
-                    n_embd=self.n_embd,
-                    n_head=self.n_head,
-                )
+            raise value_error(
+                "`n_head` must divide `n_embd`, because the heads share it equally.",
+                fix="Choose n_embd as a multiple of n_head.",
+                n_embd=self.n_embd,
+                n_head=self.n_head,
             )
 
     # Aliases and derived values ---------------------------------------------------------------
@@ -136,33 +131,29 @@ class GPT2Config:
     def __getattr__(self, name: str) -> Any:
         if name in ALIASES:
             return getattr(self, ALIASES[name])
-        foreign = self.__dict__.get("_foreign", {})
-        if name in foreign:
-            return foreign[name]
+        unknown = self.__dict__.get("_unknown", {})
+        if name in unknown:
+            return unknown[name]
         raise AttributeError(f"'GPT2Config' object has no attribute {name!r}")
 
     def __setattr__(self, name: str, value: Any) -> None:
         name = ALIASES.get(name, name)
-        if name in self.__dict__.get("_foreign", {}):
-            self._foreign[name] = value
+        if name in self.__dict__.get("_unknown", {}):
+            self._unknown[name] = value
         elif name in FIELDS or name == "num_labels":
             super().__setattr__(name, value)
         else:
-            raise AttributeError(
-                explain(
-                    f"GPT2Config has no field {name!r}.", fix=_did_you_mean(name), **{name: value}
-                )
-            )
+            raise AttributeError(_unknown_field(name, value))
 
     def kept_heads(self, block: int) -> list[int]:
-        """Numbers of the attention heads that a block has; pruning takes some away.
+        """Returns the numbers of the attention heads of a block that are not pruned.
 
         Args:
             block: Number of the block, from 0.
         """
-        # JSON has turned the numbers of the blocks into strings.
-        gone = {int(key): heads for key, heads in self.pruned_heads.items()}.get(block, [])
-        return [head for head in range(self.n_head) if head not in gone]
+        # JSON turns the numbers of the blocks into strings.
+        pruned = {int(key): heads for key, heads in self.pruned_heads.items()}.get(block, [])
+        return [head for head in range(self.n_head) if head not in pruned]
 
     @property
     def head_size(self) -> int:
@@ -176,23 +167,21 @@ class GPT2Config:
 
     @property
     def use_return_dict(self) -> bool:
-        """Whether calls return a `ModelOutput` rather than a tuple."""
+        """Whether calls return a `ModelOutput` instead of a tuple."""
         return self.return_dict
 
     @property
     def num_labels(self) -> int:
-        """Number of labels of the classification heads; setting it renames the labels."""
+        """Number of labels of the classification heads; setting it resets their names."""
         return len(self.id2label)
 
     @num_labels.setter
     def num_labels(self, count: int) -> None:
         if not is_int(count) or count < 1:
-            raise ValueError(
-                explain(
-                    "`num_labels` in a GPT2Config must be a positive integer.",
-                    fix="Use 1 for regression.",
-                    num_labels=count,
-                )
+            raise value_error(
+                "`num_labels` in a GPT2Config must be a positive integer.",
+                fix="Use 1 for regression.",
+                num_labels=count,
             )
         self.id2label = {i: f"LABEL_{i}" for i in range(count)}
         self.label2id = {label: i for i, label in self.id2label.items()}
@@ -200,9 +189,9 @@ class GPT2Config:
     # Dicts and files --------------------------------------------------------------------------
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns every field and every unknown key as plain Python values."""
+        """Returns all fields and unknown keys as plain Python values."""
         fields = {name: self.__dict__[name] for name in FIELDS}
-        return copy.deepcopy(self._foreign | fields) | {"model_type": self.model_type}
+        return copy.deepcopy(self._unknown | fields) | {"model_type": self.model_type}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], **overrides: Any) -> GPT2Config:
@@ -210,33 +199,29 @@ class GPT2Config:
 
         Args:
             values: Fields by name. Unknown keys are kept.
-            **overrides: Fields that replace those in `values`; unknown names raise.
+            **overrides: Fields that replace those in `values`.
 
         Raises:
-            TypeError: `values` is no dict, or an override is unknown.
-            ValueError: A value is out of range, or `model_type` is another architecture.
+            TypeError: `values` is not a dict, or an override is unknown.
+            ValueError: A value is out of range, or `model_type` is not `"gpt2"`.
 
         Example:
             >>> GPT2Config.from_dict({"n_layer": 2, "made_by": "me"}).made_by
             'me'
         """
         if not isinstance(values, Mapping):
-            raise TypeError(
-                explain(
-                    "A configuration must be a dict of fields.",
-                    fix="Pass the parsed config.json.",
-                    values=values,
-                )
+            raise type_error(
+                "A configuration must be a dict of fields.",
+                fix="Pass the parsed config.json.",
+                values=values,
             )
         values = dict(values)
         model_type = values.pop("model_type", cls.model_type)
         if model_type != cls.model_type:
-            raise ValueError(
-                explain(
-                    "The checkpoint holds another architecture; this package loads GPT-2.",
-                    fix="Point to a model whose config.json says model_type 'gpt2'.",
-                    model_type=model_type,
-                )
+            raise value_error(
+                "The checkpoint holds another architecture; this package loads GPT-2.",
+                fix="Point to a model whose config.json says model_type 'gpt2'.",
+                model_type=model_type,
             )
         config = cls.__new__(cls)
         config._assign(_modern_names(values) | cls._checked_names(overrides))
@@ -244,25 +229,17 @@ class GPT2Config:
 
     @staticmethod
     def _checked_names(values: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns the values under their proper names, or says which name is not known."""
+        """Returns the values under their proper names; unknown names raise TypeError."""
         proper: dict[str, Any] = {}
         for name, value in values.items():
             field = ALIASES.get(name, name)
             if field not in FIELDS and field != "num_labels":
-                raise TypeError(
-                    explain(
-                        f"GPT2Config has no field {name!r}.",
-                        fix=f"{_did_you_mean(name)} Foreign keys go through GPT2Config.from_dict.",
-                        **{name: value},
-                    )
-                )
+                raise TypeError(_unknown_field(name, value))
             if field in proper:
-                raise TypeError(
-                    explain(
-                        f"`{field}` was given twice, under two of its names.",
-                        fix="Leave one of them out.",
-                        names=[n for n in values if ALIASES.get(n, n) == field],
-                    )
+                raise type_error(
+                    f"`{field}` was given twice, under two of its names.",
+                    fix="Leave one of them out.",
+                    names=[n for n in values if ALIASES.get(n, n) == field],
                 )
             proper[field] = value
         return proper
@@ -277,94 +254,53 @@ class GPT2Config:
 
         Raises:
             TypeError: An override is unknown.
-            ValueError: The file is no JSON object, or a field in it is wrong; the message names it.
+            ValueError: The file is not a JSON object, or a field in it has a wrong value.
         """
-        try:
-            values = json.loads(Path(path).read_text(encoding="utf-8"))
-            if not isinstance(values, dict):
-                raise ValueError(f"it holds a {type(values).__name__}")
-        except (ValueError, RecursionError) as error:
-            raise ValueError(
-                explain(
-                    f"The configuration file is not a valid JSON object ({error}).",
-                    fix="Download or save it again.",
-                    path=str(path),
-                )
-            ) from error
+        values = read_json_object(Path(path), "configuration")
         try:
             return cls.from_dict(values, **overrides)
         except (TypeError, ValueError) as error:
             raise type(error)(f"{error} (read from {path})") from error
 
     @classmethod
-    def from_pretrained(
-        cls,
-        name: str | os.PathLike[str],
-        *,
-        revision: str | None = None,
-        token: str | bool | None = None,
-        cache_dir: str | os.PathLike[str] | None = None,
-        subfolder: str = "",
-        local_files_only: bool = False,
-        force_download: bool = False,
-        **overrides: Any,
-    ) -> GPT2Config:
+    def from_pretrained(cls, name: str | os.PathLike[str], **options: Any) -> GPT2Config:
         """Reads the configuration of a model by directory, bundled name or hub name.
 
         Args:
             name: Directory, bundled name or hub name.
-            revision: See `tfgpt2.hub.Repository`, as for the next five.
-            token: Access token.
-            cache_dir: Download cache.
-            subfolder: Folder inside the repository.
-            local_files_only: Never ask the network.
-            force_download: Download again.
-            **overrides: Fields that replace those of the file.
+            **options: Options of `tfgpt2.hub.HubOptions`, and fields that replace those of the
+                file.
 
         Raises:
             FileNotFoundError: There is no such model, or it has no `config.json`.
-            ValueError: The file is broken.
+            TypeError: An option is unknown.
+            ValueError: The file is damaged.
 
         Example:
             >>> GPT2Config.from_pretrained("shakespeare-tiny").model_type
             'gpt2'
         """
-        from tfgpt2.hub import Repository
-
-        files = Repository(
-            name, revision, token, cache_dir, subfolder, local_files_only, force_download
-        )
-        return cls.from_json_file(files.require(CONFIG_NAME), **overrides)
+        hub_options, overrides = HubOptions.split(options)
+        return cls.from_json_file(Repository(name, hub_options).require(CONFIG_NAME), **overrides)
 
     def to_json_string(self) -> str:
-        """Returns the configuration as the text of a `config.json`, without fields not set."""
+        """Returns the text of a `config.json`, without fields that are None by default."""
         kept = {
             name: value
             for name, value in self.to_dict().items()
-            # A None that is also the default says nothing.
             if value is not None or name not in FIELDS or FIELDS[name].default is not None
         }
         return json.dumps(kept, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
     def save_pretrained(self, directory: str | os.PathLike[str]) -> None:
-        """Writes `config.json` into a directory, which is made if need be.
+        """Writes `config.json` into a directory, which is created if necessary.
 
         Raises:
             NotADirectoryError: `directory` is a file.
         """
-        directory = Path(directory)
-        if directory.exists() and not directory.is_dir():
-            raise NotADirectoryError(
-                explain(
-                    "A configuration is saved into a directory.",
-                    fix="Name a directory, or one that can be made.",
-                    directory=str(directory),
-                )
-            )
-        directory.mkdir(parents=True, exist_ok=True)
-        beside = directory / f".{CONFIG_NAME}.{os.getpid()}"  # it appears complete or not at all
-        beside.write_text(self.to_json_string(), encoding="utf-8")
-        beside.replace(directory / CONFIG_NAME)
+        directory = make_directory(directory, "A configuration")
+        with replace_files([directory / CONFIG_NAME]) as (temporary,):
+            temporary.write_text(self.to_json_string(), encoding="utf-8")
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, GPT2Config) and self.__dict__ == other.__dict__
@@ -376,32 +312,32 @@ class GPT2Config:
 
 
 def _positional(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Names positional arguments, in the order of transformers' signature."""
+    """Returns positional arguments by name, in the order of transformers' signature."""
     named = dict(zip(GPT2_FIELDS, args, strict=False))
     if len(args) > len(GPT2_FIELDS) or named.keys() & kwargs.keys():
-        raise TypeError(
-            explain(
-                "GPT2Config received too many positional arguments or one field twice.",
-                fix="Pass fields by keyword.",
-                positional=args,
-                keywords=sorted(kwargs),
-            )
+        raise type_error(
+            "GPT2Config received too many positional arguments or one field twice.",
+            fix="Pass fields by keyword.",
+            positional=args,
+            keywords=sorted(kwargs),
         )
     return named
 
 
-def _did_you_mean(name: str) -> str:
-    return nearest(name, [*FIELDS, *ALIASES, "num_labels"])
+def _unknown_field(name: str, value: Any) -> str:
+    """Returns the error message for a field that does not exist."""
+    fix = f"{nearest(name, [*FIELDS, *ALIASES, 'num_labels'])} Other keys are for from_dict."
+    return explain(f"GPT2Config has no field {name!r}.", fix=fix, **{name: value})
 
 
 def _modern_names(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Reads fields that files spell in other ways than the constructor."""
+    """Returns the fields of a file under the constructor's names."""
     values = {"attn_implementation": values.get("_attn_implementation"), **values}
     values.pop("_attn_implementation", None)
     if values["attn_implementation"] not in ATTENTION_IMPLEMENTATIONS:
-        # A file says which kernel its author ran ("sdpa", ...): no property of the weights.
+        # A file names its author's implementation ("sdpa", ...), which is not part of the model.
         del values["attn_implementation"]
     for alias, name in ALIASES.items():
-        if alias in values:  # beside its proper name, that one counts, as in transformers
+        if alias in values:  # as in transformers, the proper name takes precedence
             values.setdefault(name, values.pop(alias))
     return values

@@ -1,4 +1,4 @@
-"""The fields of transformers' GPT-2 `config.json`: their defaults, and the values they take."""
+"""The fields of transformers' GPT-2 `config.json`: defaults and accepted values."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 
 class Field(NamedTuple):
-    """One configuration field: what it is when left out, and which values it takes."""
+    """One configuration field: its default, a check of values, and the accepted values in words."""
 
     default: Any
     accepts: Callable[[Any], bool]
@@ -16,18 +16,18 @@ class Field(NamedTuple):
 
 
 def is_int(value: Any) -> bool:
-    """Whether a value is an integer; True and False are none."""
+    """Whether a value is an integer other than True and False."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _is_real(value: Any) -> bool:
-    # Compared and not `math.isfinite`: that overflows on the huge integers JSON can hold.
+    # `math.isfinite` would overflow on the huge integers that JSON can hold.
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     return number and abs(value) <= sys.float_info.max
 
 
 def _is_size(value: Any) -> bool:
-    return is_int(value) and 0 < value < 2**31  # TensorFlow counts rows and columns in int32
+    return is_int(value) and 0 < value < 2**31  # TensorFlow stores sizes as int32
 
 
 def _size(default: int) -> Field:
@@ -68,7 +68,7 @@ _SUMMARY_TYPES = ("last", "first", "mean", "cls_index", "attn")
 _PROBLEM_TYPES = ("regression", "single_label_classification", "multi_label_classification")
 ATTENTION_IMPLEMENTATIONS = ("eager", "blockwise")
 
-# The order is the order of transformers' signature, so positional arguments keep their meaning.
+# In the order of transformers' signature, for positional arguments.
 GPT2_FIELDS: dict[str, Field] = {
     "vocab_size": _size(50257),
     "n_positions": _size(1024),
@@ -110,7 +110,7 @@ _COMMON_FIELDS: dict[str, Field] = {
         f"one of {', '.join(ATTENTION_IMPLEMENTATIONS)}",
     ),
     "architectures": _optional((list, tuple), "a list of class names"),
-    "pruned_heads": Field({}, lambda v: _is_pruning(v), "a dict of block -> heads that are gone"),
+    "pruned_heads": Field({}, _is_pruning, "a dict of block -> pruned heads"),
     "id2label": _optional(Mapping, "a dict of id -> label"),
     "label2id": _optional(Mapping, "a dict of label -> id"),
     "problem_type": Field(
@@ -126,6 +126,6 @@ ALIASES = {
     "max_position_embeddings": "n_positions",
     "num_attention_heads": "n_head",
     "num_hidden_layers": "n_layer",
-    "n_ctx": "n_positions",  # OpenAI's own name; it stands beside n_positions in old files
+    "n_ctx": "n_positions",  # OpenAI's name; old files have both
     "torch_dtype": "dtype",
 }

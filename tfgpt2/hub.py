@@ -4,53 +4,94 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
-from tfgpt2.errors import explain
+from tfgpt2.errors import explain, value_error
 
-ASSETS = Path(__file__).parent.parent / "assets"
+ASSETS = Path(__file__).parent / "assets"
+
+Find = Callable[[str], Path | None]
+"""From a file's name to its local path, or None when there is no such file: `Repository.find`."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Repository:
-    """The files of one model, wherever they are kept.
+class HubOptions:
+    """Options that say which version of a model's files is used, and how it is downloaded.
 
-    A name is looked up in this order: an existing local directory, a model bundled with the
-    package (`tfgpt2/assets/NAME`), a repository on the Hugging Face hub. Hub files go through
-    `huggingface_hub`, so its cache, `HF_TOKEN`, `HF_ENDPOINT` and `HF_HUB_OFFLINE` act as usual.
+    Every `from_pretrained` takes them by keyword. All but `subfolder` act on hub names only.
 
     Args:
-        name: Directory, bundled name (`"shakespeare-tiny"`) or hub name (`"owner/name"`).
         revision: Branch, tag or commit on the hub; None is the default branch.
-        token: Access token, or True/None for the stored one.
-        cache_dir: Where downloads are kept; None is `huggingface_hub`'s own cache.
-        subfolder: Folder inside the repository.
-        local_files_only: Never ask the network.
-        force_download: Download again what the cache already holds.
-
-    Example:
-        >>> Repository("shakespeare-tiny").find("config.json").name
-        'config.json'
+        token: Access token, or True or None for the stored one.
+        cache_dir: Directory for downloads; None is the cache of `huggingface_hub`.
+        subfolder: Folder inside the repository or directory.
+        local_files_only: Use the cache only, without network access.
+        force_download: Download files again that are in the cache.
     """
 
-    name: str | os.PathLike[str]
     revision: str | None = None
     token: str | bool | None = None
     cache_dir: str | os.PathLike[str] | None = None
     subfolder: str = ""
     local_files_only: bool = False
     force_download: bool = False
-    _commit: str | None = dataclasses.field(default=None, init=False, repr=False, compare=False)
 
-    def __post_init__(self) -> None:
-        if not isinstance(self.name, (str, os.PathLike)) or not str(self.name):
-            raise ValueError(
-                explain(
-                    "A model is named by a local directory, a bundled name or a hub name.",
-                    fix=f"Bundled names: {', '.join(bundled_names())}.",
-                    name=self.name,
-                )
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """Returns the names of the options."""
+        return tuple(field.name for field in dataclasses.fields(cls))
+
+    @classmethod
+    def split(cls, options: Mapping[str, Any]) -> tuple[HubOptions, dict[str, Any]]:
+        """Separates these options from the other keyword options of a call.
+
+        Args:
+            options: Keyword options.
+
+        Returns:
+            These options, and the others. `vars` turns the former into keyword options again.
+
+        Example:
+            >>> hub_options, others = HubOptions.split({"revision": "v1", "n_layer": 2})
+            >>> hub_options.revision, others
+            ('v1', {'n_layer': 2})
+        """
+        names = cls.names()
+        own = {name: value for name, value in options.items() if name in names}
+        return cls(**own), {name: options[name] for name in options if name not in own}
+
+
+class Repository:
+    """The files of one model, in a local directory, in the package or on the hub.
+
+    A name is looked up in this order: an existing local directory, a model bundled with the
+    package (`tfgpt2/assets/NAME`), a repository on the Hugging Face hub. Hub files go through
+    `huggingface_hub`, so its cache, `HF_TOKEN`, `HF_ENDPOINT` and `HF_HUB_OFFLINE` act as usual.
+    After the first download, all files come from the same commit.
+
+    Args:
+        name: Directory, bundled name (`"shakespeare-tiny"`) or hub name (`"owner/name"`).
+        options: Version and download options.
+
+    Raises:
+        ValueError: The name is empty, or neither a string nor a path.
+
+    Example:
+        >>> Repository("shakespeare-tiny").find("config.json").name
+        'config.json'
+    """
+
+    def __init__(self, name: str | os.PathLike[str], options: HubOptions | None = None) -> None:
+        if not isinstance(name, (str, os.PathLike)) or not str(name):
+            raise value_error(
+                "A model is named by a local directory, a bundled name or a hub name.",
+                fix=f"Bundled names: {', '.join(bundled_names())}.",
+                name=name,
             )
+        self.name, self.options = str(name), options or HubOptions()
+        self._commit: str | None = None
 
     @property
     def local(self) -> Path | None:
@@ -59,19 +100,23 @@ class Repository:
         if directory.is_file():
             raise NotADirectoryError(
                 explain(
-                    "A model is a directory of files; this is one file.",
-                    fix="Name the directory that holds it.",
-                    name=str(self.name),
+                    "A model is a directory of files; this is a single file.",
+                    fix="Pass the directory that holds it.",
+                    name=self.name,
                 )
             )
         if not directory.is_dir():
-            if str(self.name) not in bundled_names():
+            if self.name not in bundled_names():
                 return None
-            directory = ASSETS / str(self.name)
-        return directory / self.subfolder
+            directory = ASSETS / self.name
+        return directory / self.options.subfolder
+
+    @property
+    def _revision(self) -> str | None:
+        return self._commit or self.options.revision
 
     def find(self, filename: str) -> Path | None:
-        """Returns the local path of one file, downloading it if need be.
+        """Returns the local path of one file, downloading it if necessary.
 
         Args:
             filename: Name inside the repository, such as `"config.json"`.
@@ -83,7 +128,7 @@ class Repository:
             FileNotFoundError: There is no such directory, bundled model or repository.
             NotADirectoryError: The name is that of a file.
             ConnectionError: The hub cannot be reached and the cache does not hold the file.
-            PermissionError: The repository is private or gated and the token does not open it.
+            PermissionError: The repository is gated and the token does not grant access.
         """
         if self.local is not None:
             path = self.local / filename
@@ -91,37 +136,33 @@ class Repository:
         return self._download(filename)
 
     def require(self, filename: str) -> Path:
-        """Like `find`, but a missing file is an error that says where it was looked for."""
+        """Returns the local path of one file, as `find` does; a missing file raises."""
         path = self.find(filename)
         if path is None:
             raise FileNotFoundError(
                 explain(
                     f"The model has no file {filename!r}.",
                     fix="Point to a directory or repository that `save_pretrained` wrote.",
-                    name=str(self.name),
-                    subfolder=self.subfolder,
+                    name=self.name,
+                    subfolder=self.options.subfolder,
                 )
             )
         return path
 
     def _download(self, filename: str) -> Path | None:
-        # Imported late: most programs load from a directory and need no HTTP stack.
+        # Imported late: most programs load from a directory and do not need an HTTP stack.
         from huggingface_hub import errors, hf_hub_download
 
-        if not self.force_download:
+        if not self.options.force_download:
             found = self._cached(filename)
             if found is not None and self._commit is not None:
                 return found or None
         try:
             path = hf_hub_download(
-                str(self.name),
+                self.name,
                 filename,
-                subfolder=self.subfolder or None,
-                revision=self._commit or self.revision,
-                token=self.token,
-                cache_dir=self.cache_dir,
-                local_files_only=self.local_files_only,
-                force_download=self.force_download,
+                **vars(self.options)
+                | {"subfolder": self.options.subfolder or None, "revision": self._revision},
             )
         except errors.LocalEntryNotFoundError as error:
             if self._known_to_lack(filename):
@@ -132,28 +173,28 @@ class Repository:
         except errors.HfHubHTTPError as error:
             raise self._refusal(error, filename) from error
         except ValueError as error:
-            # A name that no repository can have; or a forced download that failed for its cause.
+            # An invalid repository name, or a forced download that failed because of `__cause__`.
             raise self._refusal(error.__cause__ or error, filename) from error
-        # All files of one model shall come from one commit, even when a new one appears meanwhile.
-        root = Path(path).parents[len(Path(self.subfolder, filename).parts) - 1]
-        object.__setattr__(self, "_commit", root.name)
+        # The other files come from this commit, even when a new one appears in the meantime.
+        root = Path(path).parents[len(Path(self.options.subfolder, filename).parts) - 1]
+        self._commit = root.name
         return Path(path)
 
     def _cached(self, filename: str) -> Path | bool | None:
-        """Looks into the cache only.
+        """Looks up a file in the cache only.
 
         Returns:
-            The path; False when the hub has said that there is no such file; None if unknown.
+            The path; False when the hub has answered that there is no such file; None if unknown.
         """
         from huggingface_hub import errors, try_to_load_from_cache
 
-        name = f"{self.subfolder}/{filename}" if self.subfolder else filename
+        name = f"{self.options.subfolder}/{filename}" if self.options.subfolder else filename
         try:
             found = try_to_load_from_cache(
-                str(self.name),
+                self.name,
                 name,
-                cache_dir=self.cache_dir,
-                revision=self._commit or self.revision,
+                cache_dir=self.options.cache_dir,
+                revision=self._revision,
             )
         except errors.HFValidationError:
             return None
@@ -162,60 +203,49 @@ class Repository:
         return Path(found) if isinstance(found, str) else False
 
     def _known_to_lack(self, filename: str) -> bool:
-        """Says whether the cache tells, without the hub, that the repository lacks a file."""
+        """Whether the cache alone shows that the repository lacks a file."""
         from huggingface_hub import constants
 
-        # Whoever works offline has downloaded the model before: what is not there does not exist.
-        offline = self.local_files_only or constants.HF_HUB_OFFLINE
+        # Offline, a model in the cache is taken to be complete: a missing file does not exist.
+        offline = self.options.local_files_only or constants.HF_HUB_OFFLINE
         return self._cached(filename) is False or (offline and bool(self._cached("config.json")))
 
     def _unreachable(self, filename: str) -> Exception:
         return ConnectionError(
             explain(
-                f"{filename!r} is not in the local cache and the hub could not be asked.",
+                f"{filename!r} is not in the local cache and the hub could not be reached.",
                 fix="Check the network, HF_ENDPOINT, HF_HUB_OFFLINE and local_files_only, or pass"
                 " a directory.",
-                name=str(self.name),
-                revision=self.revision,
+                name=self.name,
+                revision=self.options.revision,
             )
         )
 
     def _refusal(self, error: BaseException, filename: str) -> Exception:
-        """Says in our words why the hub gave no file."""
+        """Returns the error for a request that the hub refused."""
         from huggingface_hub import errors
 
-        name = str(self.name)
+        received = {"name": self.name}
         if isinstance(error, errors.GatedRepoError):
-            return PermissionError(
-                explain(
-                    "The repository is gated and the token does not open it.",
-                    fix="Ask for access on its page, then pass `token=` or set HF_TOKEN.",
-                    name=name,
-                )
-            )
-        if isinstance(error, errors.RevisionNotFoundError):
-            return FileNotFoundError(
-                explain(
-                    "The repository has no such revision.",
-                    fix="Name an existing branch, tag or commit, or leave `revision` out.",
-                    name=name,
-                    revision=self.revision,
-                )
-            )
-        if isinstance(error, (errors.RepositoryNotFoundError, errors.HFValidationError)):
-            return FileNotFoundError(
-                explain(
-                    "No local directory, bundled model or hub repository has this name.",
-                    fix=f"Bundled names: {', '.join(bundled_names())}. A private repository needs"
-                    " `token=` or HF_TOKEN.",
-                    name=name,
-                )
-            )
-        return self._unreachable(filename)
+            kind: type[Exception] = PermissionError
+            problem = "The repository is gated and the token does not grant access."
+            fix = "Request access on its page, then pass `token=` or set HF_TOKEN."
+        elif isinstance(error, errors.RevisionNotFoundError):
+            kind, problem = FileNotFoundError, "The repository does not have this revision."
+            fix = "Name an existing branch, tag or commit, or leave `revision` out."
+            received["revision"] = self.options.revision
+        elif isinstance(error, (errors.RepositoryNotFoundError, errors.HFValidationError)):
+            kind = FileNotFoundError
+            problem = "No local directory, bundled model or hub repository has this name."
+            fix = f"Bundled names: {', '.join(bundled_names())}. A private repository needs"
+            fix += " `token=` or HF_TOKEN."
+        else:
+            return self._unreachable(filename)
+        return kind(explain(problem, fix=fix, **received))
 
 
 def bundled_names() -> list[str]:
-    """Returns the names of the models that come with the package.
+    """Returns the names of the models that are bundled with the package.
 
     Example:
         >>> "shakespeare-tiny" in bundled_names()

@@ -1,4 +1,4 @@
-"""What a model returns: a dict whose entries are also attributes and, in order, a tuple."""
+"""Model outputs: dicts whose entries are also attributes and, in order, items of a tuple."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Any
 
 import optree
 
-from tfgpt2.errors import explain, nearest
+from tfgpt2.errors import nearest, type_error
 
 
 class ModelOutput(dict):
     """Named results in a fixed order: `out.logits`, `out["logits"]`, `out[0]`, `out.to_tuple()`.
 
-    A subclass lists its fields as annotations. Fields that are None are absent from the dict,
-    so `out[0]` is the loss when there is one and the logits otherwise; as attributes they
-    read as None. Keras, `tf.nest` and `tf.function` take it as the structure it is.
+    A subclass declares its fields as annotations. Fields that are None are absent from the dict,
+    so `out[0]` is the loss if there is one and the logits otherwise; as attributes they are None.
+    Keras, `tf.nest` and `tf.function` treat it as a nested structure.
 
     Source: transformers 4.57, `utils/generic.py::ModelOutput` (behaviour).
 
@@ -30,12 +30,10 @@ class ModelOutput(dict):
         unknown = values.keys() - set(self.fields())
         if unknown and type(self) is not ModelOutput:
             name = sorted(unknown)[0]
-            raise TypeError(
-                explain(
-                    f"{type(self).__name__} has no field {name!r}.",
-                    fix=nearest(name, self.fields()),
-                    **{name: values[name]},
-                )
+            raise type_error(
+                f"{type(self).__name__} has no field {name!r}.",
+                fix=nearest(name, self.fields()),
+                **{name: values[name]},
             )
         order = self.fields() or tuple(values)
         super().__init__((name, values[name]) for name in order if values.get(name) is not None)
@@ -65,7 +63,7 @@ class ModelOutput(dict):
 
 
 def _register(cls: type[ModelOutput]) -> None:
-    """Tells optree, on which Keras' structures stand, how to take a result apart."""
+    """Registers a class with optree, the library of Keras' nested structures."""
     optree.register_pytree_node(
         cls,
         lambda out: (tuple(out.values()), tuple(out), tuple(out)),
@@ -75,7 +73,7 @@ def _register(cls: type[ModelOutput]) -> None:
 
 
 def _rebuild(cls: type[ModelOutput], names: tuple[str, ...], values: Any) -> ModelOutput:
-    # Not through __init__: the leaves may be placeholders, None among them.
+    # Not through __init__, since leaves may be placeholders, including None.
     out = cls.__new__(cls)
     dict.update(out, zip(names, values, strict=True))
     return out
@@ -128,7 +126,7 @@ class TFGPT2DoubleHeadsModelOutput(ModelOutput):
 
     Attributes:
         loss: Float `[]`, mean negative log-likelihood in nats of the language-model labels.
-        mc_loss: Float `[]`, mean negative log-likelihood in nats of the right choices.
+        mc_loss: Float `[]`, mean negative log-likelihood in nats of the correct choices.
         logits: Float `[B, C, T, V]`, language-model scores.
         mc_logits: Float `[B, C]`, a score for each choice.
         past_key_values: `L` tensors `[2, B * C, N, S, H]`.
@@ -169,7 +167,7 @@ class TFTokenClassifierOutput(ModelOutput):
     Attributes:
         loss: Float `[]`, mean cross-entropy in nats over the labels that are not -100.
         logits: Float `[B, T, num_labels]`, scores before the softmax.
-        past_key_values: `L` tensors `[2, B, N, S, H]`, where `use_cache=True` asked for them.
+        past_key_values: `L` tensors `[2, B, N, S, H]`, with `use_cache=True`.
         hidden_states: `L + 1` tensors `[B, T, D]`.
         attentions: `L` tensors `[B, N, T, S]`.
     """

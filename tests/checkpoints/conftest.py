@@ -1,24 +1,15 @@
-"""What the checkpoint tests share: small random checkpoints, made without the package."""
-
-import json
+"""Small random checkpoints."""
 
 import pytest
-from safetensors.numpy import save_file
 
-from tests.support import model_cases as cases
+from tests.support.checkpoint_loading import make_checkpoint
 
 
 @pytest.fixture
 def checkpoint(tmp_path):
-    """From configuration fields to a directory that the safetensors library filled."""
+    """Returns a function from configuration fields to the directory of a checkpoint."""
 
     def make(change=lambda weights: weights, name="checkpoint", **fields):
-        folder = tmp_path / name
-        folder.mkdir(exist_ok=True)
-        config = cases.config_of(cases.Case(fields))
-        weights = change(cases.weights(config))
-        (folder / "config.json").write_text(json.dumps(config))
-        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-        return folder
+        return make_checkpoint(tmp_path / name, change, **fields)
 
     return make

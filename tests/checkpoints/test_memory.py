@@ -1,4 +1,4 @@
-"""Peak memory of loading: at most 1.3 times the weights beyond what the framework takes."""
+"""Peak memory of loading: at most 1.3 times the weights, beyond the framework's own."""
 
 import json
 import subprocess
@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from tests.support import model_cases as cases
-from tfgpt2.checkpoints.readers.safetensors import Stored, write
+from tfgpt2.checkpoints.writers.base import StoredTensor
+from tfgpt2.checkpoints.writers.safetensors import write_file
 
 LIMIT = 1.3
 # Blocks, width and heads of the published sizes.
@@ -20,8 +21,8 @@ SIZES = {
     "gpt2-xl": (48, 1600, 25),
 }
 
-# Prints by how many bytes the resident memory rose, at its highest, while the model was loaded.
-# Linux resets the high-water mark of a process that writes 5 into its clear_refs.
+# Prints the peak increase of resident memory in bytes while a model is loaded. Linux resets the
+# high-water mark of a process that writes 5 into its clear_refs.
 PROGRAM = """
 import re, sys
 from tfgpt2 import TFGPT2LMHeadModel
@@ -29,7 +30,7 @@ from tfgpt2 import TFGPT2LMHeadModel
 def status(field):
     return 1024 * int(re.search(field + r":\\s+(\\d+)", open("/proc/self/status").read())[1])
 
-TFGPT2LMHeadModel.from_pretrained(sys.argv[1])([[1]])  # what the framework takes
+TFGPT2LMHeadModel.from_pretrained(sys.argv[1])([[1]])  # loads the framework
 open("/proc/self/clear_refs", "w").write("5")
 before = status("VmRSS")
 model = TFGPT2LMHeadModel.from_pretrained(sys.argv[2])
@@ -40,12 +41,14 @@ assert logits.shape == (1, 3, 50257) and (abs(logits) < 1e6).all(), logits
 
 
 def write_checkpoint(folder, config, dtype):
-    """Without building a model, and without a random number per weight."""
+    """Writes a checkpoint without building a model or drawing random numbers."""
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(config))
-    write(
+    write_file(
         [
-            Stored(key, np.dtype(dtype), shape, lambda shape=shape: np.full(shape, 0.01, dtype))
+            StoredTensor(
+                key, np.dtype(dtype), shape, lambda shape=shape: np.full(shape, 0.01, dtype)
+            )
             for key, shape in cases.shapes(config).items()
         ],
         folder / "model.safetensors",

@@ -1,4 +1,4 @@
-"""Keys and paths: every weight of every kind of model has the name that PyTorch gives it."""
+"""Keys and paths: every weight of every class has PyTorch's name."""
 
 import pytest
 
@@ -15,7 +15,7 @@ def test_every_weight_has_its_key(name):
     assert ours == cases.shapes(config)
 
 
-def test_names_of_models_do_not_matter():
+def test_a_model_may_have_the_name_of_a_part():
     for name in ("transformer", "h_0", "lm_head", "score"):
         model = TFGPT2Model(GPT2Config(**cases.BASE), name=name)
         keys = [key_from_path(weight.path) for weight in model.weights]
@@ -27,7 +27,7 @@ def test_ten_blocks_and_more():
 
 
 def test_a_foreign_path():
-    with pytest.raises(ValueError, match="No part of a GPT-2 model"):
+    with pytest.raises(ValueError, match="must contain a part of a GPT-2 model"):
         key_from_path("dense/kernel")
 
 

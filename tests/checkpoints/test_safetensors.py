@@ -1,4 +1,4 @@
-"""The safetensors format: what the library writes we read, and back; no lie passes."""
+"""The safetensors format: compared with its library in both directions; damage is found."""
 
 import json
 import math
@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
-from tfgpt2.checkpoints.readers.safetensors import SafetensorsReader, Stored, write
+from tfgpt2.checkpoints.readers.safetensors import SafetensorsReader
+from tfgpt2.checkpoints.writers.base import StoredTensor
+from tfgpt2.checkpoints.writers.safetensors import write_file
 
 TYPES = ["float64", "float32", "float16", ml_dtypes.bfloat16, "int64", "int8", "uint8", "bool"]
 
@@ -30,12 +32,13 @@ def entry(shape, start, end, dtype="F32"):
 
 @pytest.mark.parametrize("dtype", TYPES, ids=str)
 @pytest.mark.parametrize("shape", [(), (1,), (3, 5), (0,), (2, 0, 3), (4, 1, 2, 2)], ids=str)
-def test_library_and_we_agree(dtype, shape, tmp_path):
+def test_both_libraries_agree(dtype, shape, tmp_path):
     array = np.asarray(np.random.RandomState(0).standard_normal(shape) * 9).astype(dtype)
     tensors = {"a.b": array, "ü": np.arange(3).astype(np.float32)}
     save_file(tensors, tmp_path / "theirs")
-    write(
-        [Stored(k, v.dtype, v.shape, lambda v=v: v) for k, v in tensors.items()], tmp_path / "ours"
+    write_file(
+        [StoredTensor(k, v.dtype, v.shape, lambda v=v: v) for k, v in tensors.items()],
+        tmp_path / "ours",
     )
     for name in ("theirs", "ours"):
         reader = SafetensorsReader([tmp_path / name])
@@ -55,18 +58,22 @@ def test_library_and_we_agree(dtype, shape, tmp_path):
 def test_files_have_the_permissions_of_any_new_file(mask, mode, tmp_path):
     before = os.umask(mask)
     try:
-        write([Stored("a", np.dtype("f4"), (1,), lambda: np.ones(1, "f4"))], tmp_path / "file")
+        write_file(
+            [StoredTensor("a", np.dtype("f4"), (1,), lambda: np.ones(1, "f4"))], tmp_path / "file"
+        )
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == mode
 
 
 def test_a_tensor_that_is_not_what_was_announced(tmp_path):
-    with pytest.raises(ValueError, match="a has shape"):
-        write([Stored("a", np.dtype("f4"), (2,), lambda: np.ones(3, "f4"))], tmp_path / "file")
+    with pytest.raises(ValueError, match="values of a must have shape"):
+        write_file(
+            [StoredTensor("a", np.dtype("f4"), (2,), lambda: np.ones(3, "f4"))], tmp_path / "file"
+        )
 
 
-LIES = {
+WRONG_FILES = {
     "empty file": (lambda p: p.write_bytes(b""), "header claims 0 bytes of a file of 0"),
     "seven bytes": (lambda p: p.write_bytes(b"\0" * 7), "of a file of 7"),
     "header beyond the end": (
@@ -77,13 +84,13 @@ LIES = {
     "not JSON": (lambda p: raw(p, b"{'a': 1}"), "header is not valid JSON"),
     "not UTF-8": (lambda p: raw(p, b"\xff\xfe\xfd"), "header is not valid JSON"),
     "deep JSON": (lambda p: raw(p, b"[" * 50_000), "header is not valid JSON"),
-    "list": (lambda p: raw(p, []), "header is no table of tensors"),
-    "number": (lambda p: raw(p, {"a": 3}), "header is no table"),
+    "list": (lambda p: raw(p, []), "header is not a table of tensors"),
+    "number": (lambda p: raw(p, {"a": 3}), "header is not a table"),
     "no offsets": (lambda p: raw(p, {"a": {"dtype": "F32", "shape": [1]}}), "data_offsets"),
     "unknown type": (
         lambda p: raw(p, {"a": entry([1], 0, 4, "F31")}, bytes(4)),
-        "the type 'F31' is none of F64, F32"),
-    "type is a list": (lambda p: raw(p, {"a": entry([1], 0, 4, [1])}, bytes(4)), "no table"),
+        "the type 'F31' is not one of F64, F32"),
+    "type is a list": (lambda p: raw(p, {"a": entry([1], 0, 4, [1])}, bytes(4)), "not a table"),
     "negative offset": (lambda p: raw(p, {"a": entry([1], -4, 0)}, bytes(4)), "negative or"),
     "negative shape": (lambda p: raw(p, {"a": entry([-1, -1], 0, 4)}, bytes(4)), "negative or"),
     "fractional shape": (lambda p: raw(p, {"a": entry([1.0], 0, 4)}, bytes(4)), "negative or"),
@@ -91,7 +98,7 @@ LIES = {
     "shape is text": (lambda p: raw(p, {"a": entry("12", 0, 4)}, bytes(4)), "negative or"),
     "three offsets": (
         lambda p: raw(p, {"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4, 8]}}),
-        "no table"),
+        "not a table"),
     "wrong size": (
         lambda p: raw(p, {"a": entry([2], 0, 4)}, bytes(4)), r"4 bytes for shape \[2\] of F32"),
     "wrong type": (lambda p: raw(p, {"a": entry([2], 0, 8, "F16")}, bytes(8)), "8 bytes for shape"),
@@ -102,10 +109,10 @@ LIES = {
         lambda p: raw(p, {"a": entry([2**32, 2**32], 0, 0)}, b""), "0 bytes for shape"),
     "cut short": (
         lambda p: raw(p, {"a": entry([2], 0, 8)}, bytes(7)),
-        r"the tensor 'a' ends at byte \d+ of a file of \d+: it is cut short"),
+        r"a tensor ends at byte \d+ of a file of \d+: it is cut short. .*key='a'"),
     "same bytes twice": (
         lambda p: raw(p, {"a": entry([1], 0, 4), "b": entry([1], 0, 4)}, bytes(4)),
-        "the tensor 'b' begins at byte"),
+        "a tensor begins at byte .*key='b'"),
     "overlap": (
         lambda p: raw(p, {"a": entry([2], 0, 8), "b": entry([2], 4, 12)}, bytes(12)), "begins at"),
     "hole": (
@@ -118,15 +125,15 @@ LIES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", LIES)
-def test_lies(name, tmp_path):
-    make, text = LIES[name]
+@pytest.mark.parametrize("name", WRONG_FILES)
+def test_wrong_files(name, tmp_path):
+    make, text = WRONG_FILES[name]
     path = tmp_path / "model.safetensors"
     make(path)
     with pytest.raises(ValueError, match=f"not a readable .*checkpoint: .*{text}") as caught:
         SafetensorsReader([path])
     assert "Received: path='" in str(caught.value) and "again." in str(caught.value)
-    with pytest.raises(SafetensorError):  # the library thinks so too
+    with pytest.raises(SafetensorError):  # the library agrees
         load_file(path)
 
 
@@ -154,23 +161,23 @@ def test_a_file_that_shrinks_after_it_was_opened(tmp_path):
     save_file({"a": np.ones(1000, "f4")}, tmp_path / "f")
     reader = SafetensorsReader([tmp_path / "f"])
     os.truncate(tmp_path / "f", 500)
-    with pytest.raises(ValueError, match="ended inside the tensor 'a'"):
+    with pytest.raises(ValueError, match="ended inside a tensor.*key='a'"):
         reader.read("a")
 
 
 def test_one_tensor_in_two_shards(tmp_path):
     for name in ("one", "two"):
         save_file({"a": np.ones(1, "f4")}, tmp_path / name)
-    with pytest.raises(ValueError, match="the tensor 'a' is also in"):
+    with pytest.raises(ValueError, match="the tensor is also in .*key='a'"):
         SafetensorsReader([tmp_path / "one", tmp_path / "two"])
 
 
 INDEXES = {
-    "not JSON": (b"{", "no index of shards"),
-    "no map": (b"{}", "no index of shards"),
-    "list": (b"[]", "no index of shards"),
-    "empty": (b'{"weight_map": {}}', "no index of shards"),
-    "numbers": (b'{"weight_map": {"a": 3}}', "no index of shards"),
+    "not JSON": (b"{", "not valid JSON"),
+    "no map": (b"{}", "not an index of shards"),
+    "list": (b"[]", "expected a JSON object"),
+    "empty": (b'{"weight_map": {}}', "not an index of shards"),
+    "numbers": (b'{"weight_map": {"a": 3}}', "not an index of shards"),
     "parent": (b'{"weight_map": {"a": "../secret"}}', "outside its directory, '../secret'"),
     "absolute": (b'{"weight_map": {"a": "/etc/passwd"}}', "outside its directory, '/etc/passwd'"),
     "folder": (b'{"weight_map": {"a": ".."}}', "outside its directory, '..'|does not exist"),
@@ -178,7 +185,7 @@ INDEXES = {
 
 
 @pytest.mark.parametrize("name", INDEXES)
-def test_bad_indexes(name, tmp_path):
+def test_wrong_indexes(name, tmp_path):
     content, text = INDEXES[name]
     save_file({"a": np.ones(1, "f4")}, tmp_path / "secret")
     folder = tmp_path / "folder"

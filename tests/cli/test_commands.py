@@ -1,30 +1,41 @@
-"""The command line, as a user runs it: what it prints, where, and how it fails."""
+"""The commands: what they print, to which stream, and how they fail."""
 
+import dataclasses
 import subprocess
 import sys
 
 import pytest
 from typer.testing import CliRunner
 
-from tfgpt2.cli import main as cli
+from tfgpt2.cli.main import app
+from tfgpt2.serving.server.settings import BatchSettings, ServerSettings
 
 
-@pytest.fixture
-def run(monkeypatch):
-    # The commands themselves; the process around them is tested below.
-    monkeypatch.setenv("TFGPT2_TRACEBACK", "1")
-
-    def invoke(*arguments, stdin=None):
-        result = CliRunner().invoke(cli.app, [str(a) for a in arguments], input=stdin)
-        assert result.exit_code == 0, (result.output, result.exception)
-        return result.stdout
-
-    return invoke
-
-
-def program(*arguments, stdin=""):
+def run_process(*arguments, stdin=""):
     command = [sys.executable, "-m", "tfgpt2.cli", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, input=stdin, timeout=300)
+
+
+def test_every_server_setting_is_a_flag():
+    text = CliRunner().invoke(app, ["serve", "--help"], env={"COLUMNS": "200"}).output
+    for settings in (ServerSettings, BatchSettings):
+        for field in dataclasses.fields(settings):
+            if "help" in field.metadata:
+                flag = field.metadata.get("flag", field.name).replace("_", "-")
+                assert f"--{flag} " in text and field.metadata["help"] in text
+
+
+def test_serve_passes_its_flags_to_the_server(monkeypatch, tmp_path):
+    received = []
+    monkeypatch.setattr(
+        "tfgpt2.serving.server.run.run", lambda settings, _: received.append(settings)
+    )
+    monkeypatch.setattr("os._exit", sys.exit)
+    flags = ("--no-batching", "--batch-threads", "5", "--grpc-port", "-1", "--label", "m/stable=3")
+    CliRunner().invoke(app, ["serve", "--model", f"m={tmp_path}", *flags])
+    batching = BatchSettings(enabled=False, num_batch_threads=5)
+    labels = {"m": {"stable": 3}}
+    assert received == [ServerSettings({"m": tmp_path}, labels, grpc_port=-1, batching=batching)]
 
 
 @pytest.mark.long
@@ -38,7 +49,7 @@ def test_generate_continues_a_prompt_and_repeats_with_a_seed(run):
 
 
 @pytest.mark.long
-def test_generate_stops_where_it_is_told(run):
+def test_generate_ends_before_a_stop_string(run):
     text = run("generate", "ROMEO:\n", "-n", "40", "--temperature", "0", "--stop", "e")
     assert "e" not in text.removeprefix("ROMEO:\n")
 
@@ -54,7 +65,7 @@ def test_info_names_the_size_of_the_model(run):
     assert "3,917,312" in text and "256 tokens" in text and "1,024 in the model" in text
 
 
-def test_export_and_convert_write_what_they_say(run, tmp_path):
+def test_export_and_convert_write_their_files(run, tmp_path):
     text = run("export", tmp_path / "1", "--no-jit-compile", "--no-check")
     assert "serving_default" in text and (tmp_path / "1" / "saved_model.pb").is_file()
     text = run("convert", "shakespeare-tiny", tmp_path / "half", "--dtype", "float16")
@@ -62,7 +73,7 @@ def test_export_and_convert_write_what_they_say(run, tmp_path):
 
 
 def test_the_program_streams_text_to_stdout_and_everything_else_to_stderr():
-    done = program("generate", "-", "-n", "8", "--seed", "3", stdin="JULIET:\n")
+    done = run_process("generate", "-", "-n", "8", "--seed", "3", stdin="JULIET:\n")
     assert done.returncode == 0
     assert done.stdout.startswith("JULIET:\n")
     assert "oneDNN" not in done.stderr and "Traceback" not in done.stderr
@@ -76,7 +87,7 @@ def test_the_program_streams_text_to_stdout_and_everything_else_to_stderr():
     ],
 )
 def test_an_error_is_one_message_without_a_traceback(arguments, message):
-    done = program(*arguments)
+    done = run_process(*arguments)
     assert done.returncode == 1 and done.stdout == ""
     assert message in done.stderr and "Received" in done.stderr
     assert "Traceback" not in done.stderr
@@ -84,8 +95,8 @@ def test_an_error_is_one_message_without_a_traceback(arguments, message):
 
 def test_help_needs_no_tensorflow():
     code = (
-        "import sys; from tfgpt2 import cli\n"
-        "try: cli.app(['--help'])\n"
+        "import sys; from tfgpt2.cli.main import app\n"
+        "try: app(['--help'])\n"
         "except SystemExit: pass\n"
         "assert 'tensorflow' not in sys.modules"
     )

@@ -1,16 +1,14 @@
-"""The models that both sides load."""
+"""Models for evaluation."""
 
 import pytest
 
 import tfgpt2
 from tfgpt2.hub import ASSETS
 
-collect_ignore = ["torch_recipes.py"]  # no tests; and it cannot be imported without torch
-
 
 @pytest.fixture(scope="session")
 def load():
-    """From a directory to our model and tokenizer, loaded once."""
+    """Loads model and tokenizer of a directory, once."""
     made = {}
 
     def make(folder):

@@ -1,4 +1,4 @@
-"""LAMBADA and multiple choice against PyTorch, one text at a time."""
+"""LAMBADA and multiple choice compared to PyTorch, one text at a time."""
 
 import json
 import math
@@ -52,7 +52,7 @@ def test_lambada_equals_pytorch(bundled, load, torch_recipes, tmp_path):
 
 
 @pytest.mark.long
-def test_the_first_passages_of_lambada_itself(shared_data, bundled, load, torch_recipes):
+def test_the_first_passages_of_the_lambada_test_set(shared_data, bundled, load, torch_recipes):
     file = shared_data / "text" / "lambada_test.jsonl"
     found = lambada(*load(bundled), file, limit=60)
     texts = [json.loads(line)["text"] for line in file.read_text().splitlines()[:60]]
@@ -94,7 +94,7 @@ def test_choices_equal_pytorch(bundled, load, torch_recipes, tmp_path):
     assert choices(*load(bundled), file, batch_size=4, jit_compile=False) == found
 
 
-def test_an_empty_context_stands_for_the_start_token(bundled, load):
+def test_an_empty_context_is_the_start_token(bundled, load):
     found = choices(
         *load(bundled), [Question("", ["ROMEO:", "qqxzjk"], 0)], batch_size=2, jit_compile=False
     )
@@ -106,13 +106,13 @@ def test_an_empty_context_stands_for_the_start_token(bundled, load):
     [
         ('{"text": 3}', "Line 2 of the file has no str 'text'"),
         ('{"texts": "a b"}', "Did you mean 'texts'"),
-        ("{", "Line 2 of the file is not JSON"),
-        ("[]", "Line 2 of the file is no object"),
-        ('{"text": "word"}', "Passage 2 must be words"),
-        ('{"text": "ends in a space "}', "Passage 2 must be words"),
+        ("{", "Line 2 of the file is not valid JSON"),
+        ("[]", "Line 2 of the file is not an object"),
+        ('{"text": "word"}', "Passage 2 must be two or more words"),
+        ('{"text": "ends in a space "}', "Passage 2 must be two or more words"),
     ],
 )
-def test_bad_lines_of_lambada_say_what_to_do(bundled, load, tmp_path, line, message):
+def test_errors_of_bad_lines(bundled, load, tmp_path, line, message):
     file = tmp_path / "bad.jsonl"
     file.write_text('{"text": "a good one"}\n' + line)
     with pytest.raises(ValueError, match=message):
@@ -122,13 +122,13 @@ def test_bad_lines_of_lambada_say_what_to_do(bundled, load, tmp_path, line, mess
 @pytest.mark.parametrize(
     ("question", "message"),
     [
-        (Question("a", ["b"], 0), "Question 1 must have two or more choices"),
-        (Question("a", ["b", ""], 0), "Question 1 must have two or more choices"),
+        (Question("a", ["b"], 0), "Question 1 must have two or more non-empty choices"),
+        (Question("a", ["b", ""], 0), "Question 1 must have two or more non-empty choices"),
         (Question("a", ["b", "c"], 2), "index of one of them"),
     ],
 )
-def test_bad_questions_say_what_to_do(bundled, load, question, message):
+def test_errors_of_bad_questions(bundled, load, question, message):
     with pytest.raises(ValueError, match=message):
         choices(*load(bundled), [question])
-    with pytest.raises(ValueError, match="nothing to evaluate on"):
+    with pytest.raises(ValueError, match="There are no examples"):
         choices(*load(bundled), [])

@@ -1,4 +1,4 @@
-"""lm-evaluation-harness on our models and exports, against its own `hf` model."""
+"""lm-evaluation-harness on models and exports, compared to its own `hf` model."""
 
 import json
 import shutil
@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 import tfgpt2
-from tfgpt2.evaluation.scoring import Request
+from tfgpt2.evaluation.scoring import ScoringRequest
 
 lm_eval = pytest.importorskip("lm_eval")
 from lm_eval.api.instance import Instance  # noqa: E402
@@ -69,7 +69,7 @@ TASKS = {
 
 @pytest.fixture(scope="module")
 def tasks(tmp_path_factory):
-    """A manager that knows the tasks above from files on disk alone."""
+    """A task manager with the tasks above, from files on disk."""
     from lm_eval.tasks import TaskManager
 
     folder = tmp_path_factory.mktemp("tasks")
@@ -114,7 +114,7 @@ def evaluate(model, arguments, names, tasks):
     return numbers, samples
 
 
-def same(ours, theirs, figure, label):
+def assert_same_results(ours, theirs, figure, label):
     (numbers, samples), (expected, their_samples) = ours, theirs
     assert numbers.keys() == expected.keys() and len(numbers) > 0
     for name, value in expected.items():
@@ -138,11 +138,11 @@ def leaves(nested):
 
 @pytest.fixture(scope="module")
 def peer(tasks, bundled, tmp_path_factory):
-    """What the harness says of the bundled model through PyTorch."""
+    """Results of the harness for the bundled model in PyTorch."""
     pytest.importorskip("torch").set_num_threads(1)
     pytest.importorskip("transformers")
     folder = tmp_path_factory.mktemp("peer") / "model"
-    # Its generation settings would override the task's own in transformers.
+    # In transformers, its generation settings would override those of the task.
     shutil.copytree(bundled, folder, ignore=shutil.ignore_patterns("generation_config.json"))
     arguments = {"pretrained": str(folder), "dtype": "float32", "device": "cpu"}
     made = {}
@@ -155,13 +155,15 @@ def peer(tasks, bundled, tmp_path_factory):
     return run
 
 
-LIVE = ("local_lambada", "local_choices", "local_pages", "local_writing")
+IN_MEMORY = ("local_lambada", "local_choices", "local_pages", "local_writing")
 
 
 @pytest.mark.long
 def test_the_bundled_model_through_the_harness(tasks, peer, figure):
     arguments = {"pretrained": "shakespeare-tiny", "jit_compile": False}
-    same(evaluate("tfgpt2", arguments, LIVE, tasks), peer(LIVE), figure, "bundled")
+    assert_same_results(
+        evaluate("tfgpt2", arguments, IN_MEMORY, tasks), peer(IN_MEMORY), figure, "bundled"
+    )
 
 
 EXPORTED = ("local_lambada", "local_choices", "local_short_pages", "local_writing")
@@ -178,7 +180,7 @@ def test_an_export_through_the_harness(tasks, peer, figure, tmp_path, monkeypatc
     if signatures != "all":
         lm._backend._inspects = False
     assert lm.max_length == 255
-    same(evaluate(lm, None, EXPORTED, tasks), peer(EXPORTED), figure, "export")
+    assert_same_results(evaluate(lm, None, EXPORTED, tasks), peer(EXPORTED), figure, "export")
 
 
 @pytest.mark.long
@@ -189,7 +191,7 @@ def test_slm4096_through_the_harness(tasks, shared_data, figure):
         "hf", {"pretrained": folder, "dtype": "float32", "device": "cpu"}, names, tasks
     )
     ours = evaluate("tfgpt2", {"pretrained": folder, "jit_compile": False}, names, tasks)
-    same(ours, theirs, figure, "slm4096")
+    assert_same_results(ours, theirs, figure, "slm4096")
 
 
 def requests(kind, *arguments):
@@ -206,7 +208,7 @@ def test_the_three_kinds_of_requests(lm):
     one, two, three = lm.loglikelihood(pairs, disable_tqdm=True)
     assert one == three and one[0] < 0 and isinstance(one[1], bool)
     ids = lm.tok_encode("ROMEO:")
-    prefixed = lm._backend.score([Request([lm.eot_token_id, *ids[:-1]], ids)])[0]
+    prefixed = lm._backend.score([ScoringRequest([lm.eot_token_id, *ids[:-1]], ids)])[0]
     assert two[0] == pytest.approx(prefixed.total, abs=1e-4)
     rolling = lm.loglikelihood_rolling(requests("loglikelihood_rolling", ("ROMEO:",)), True)
     assert rolling == [pytest.approx(two[0], abs=1e-4)]
@@ -228,10 +230,10 @@ def test_the_name_is_registered():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch_size": "auto"}, "`batch_size` must be a positive integer"),
+        ({"batch_size": "auto"}, "`batch_size` must be an integer of at least 1"),
         ({"device": "cuda"}, "no option 'device'"),
-        ({"max_length": 300}, "reads at most 256 tokens"),
-        ({"saved_model": "x", "pretrained": "y"}, "stands in place of"),
+        ({"max_length": 300}, "must be at most 256"),
+        ({"saved_model": "x", "pretrained": "y"}, "cannot be combined with"),
         ({"saved_model": "absent"}, "no SavedModel in this directory"),
     ],
 )
@@ -242,8 +244,8 @@ def test_bad_arguments_say_what_to_do(options, message):
 
 def test_bad_requests_say_what_to_do(lm):
     for asked, message in (
-        ({"num_beams": 4}, "asks generation for 'num_beams'"),
-        ({"max_gen_toks": 256}, "has no room for a prompt"),
+        ({"num_beams": 4}, "generation option 'num_beams'"),
+        ({"max_gen_toks": 256}, "must be less than the context"),
     ):
         with pytest.raises(ValueError, match=message):
             lm.generate_until(requests("generate_until", ("a", asked)), True)

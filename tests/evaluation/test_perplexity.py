@@ -1,4 +1,4 @@
-"""Perplexity against transformers' recipe run with PyTorch on the same weights, and by hand."""
+"""Perplexity compared to transformers' recipe in PyTorch, and computed by hand."""
 
 import math
 
@@ -7,7 +7,7 @@ import pytest
 
 import tfgpt2
 from tfgpt2.evaluation.perplexity import Window, perplexity, windows
-from tfgpt2.evaluation.scoring import Request, Scorer, continuation
+from tfgpt2.evaluation.scoring import Scorer, ScoringRequest, continuation_request
 
 TEXT = (
     "First Citizen:\nBefore we proceed any further, hear me speak.\n\nAll:\nSpeak, speak.\n\n"
@@ -28,7 +28,7 @@ def compare(folder, load, text, max_length, stride, figure, label, batch_size=4,
     found = perplexity(
         *(model, tokenizer, text),
         **{"max_length": max_length, "stride": stride, "batch_size": batch_size},
-        # XLA takes seconds for each shape: the test of slm4096 and the long one compile.
+        # XLA takes seconds per shape: only the test of slm4096 and the long one compile.
         **({"jit_compile": False} | options),
     )
     expected = recipes().perplexity(folder, text, max_length, stride)
@@ -80,7 +80,7 @@ def test_a_random_124m_shape_by_the_recipe(shared_data, tmp_path, figure):
 def test_words_bytes_and_a_start_token(bundled, load):
     model, tokenizer = load(bundled)
     found = perplexity(model, tokenizer, TEXT, jit_compile=False)
-    assert found.words == len(TEXT.split()) + 1  # the white space at the end ends one more piece
+    assert found.words == len(TEXT.split()) + 1  # white space at the end adds an empty word
     assert found.bytes == len(TEXT.encode()) > len(TEXT)
     assert found.word_perplexity == pytest.approx(math.exp(found.nll / found.words))
     assert found.bits_per_byte == pytest.approx(math.log2(found.byte_perplexity))
@@ -89,7 +89,7 @@ def test_words_bytes_and_a_start_token(bundled, load):
     assert started.nll != found.nll
 
 
-def test_a_file_is_the_text_it_holds(bundled, load, tmp_path):
+def test_a_file_and_its_text_give_the_same_result(bundled, load, tmp_path):
     (tmp_path / "text.txt").write_bytes(TEXT.encode())
     model, tokenizer = load(bundled)
     one, two = (
@@ -113,7 +113,7 @@ def test_padding_batches_and_modes_change_nothing(bundled, load):
     requests = []
     for length, count in [(3, 1), (20, 20), (256, 5), (17, 2), (1, 1)]:
         ids = rng.integers(0, 1024, length + 1).tolist()
-        requests.append(Request(ids[:-1], ids[-count:]))
+        requests.append(ScoringRequest(ids[:-1], ids[-count:]))
     together = Scorer(model, batch_size=3, jit_compile=False).score(requests)
     for request, one in zip(requests, together, strict=True):
         logits = model(np.array([request.inputs])).logits.numpy()[0, -len(request.targets) :]
@@ -121,18 +121,18 @@ def test_padding_batches_and_modes_change_nothing(bundled, load):
         expected = logprobs[np.arange(len(request.targets)), request.targets]
         np.testing.assert_allclose(one.logprobs, expected, atol=1e-4)
         best = int(logits[-1].argmax())
-        likeliest = Request(request.inputs, [*request.targets[:-1], best])
+        likeliest = ScoringRequest(request.inputs, [*request.targets[:-1], best])
         if len(request.targets) == 1:
             assert Scorer(model, batch_size=1, jit_compile=False).score([likeliest])[0].greedy
     assert not any(one.greedy for one in together)
 
 
-def test_a_continuation_is_cut_to_what_fits():
-    assert continuation([1, 2, 3], [4, 5], 4) == Request([1, 2, 3, 4], [4, 5])
-    assert continuation([1, 2, 3], [4, 5, 6], 3) == Request([3, 4, 5], [4, 5, 6])
+def test_a_continuation_is_truncated_to_the_context():
+    assert continuation_request([1, 2, 3], [4, 5], 4) == ScoringRequest([1, 2, 3, 4], [4, 5])
+    assert continuation_request([1, 2, 3], [4, 5, 6], 3) == ScoringRequest([3, 4, 5], [4, 5, 6])
     for context, targets in (([], [1]), ([1], []), ([1], [1, 2, 3, 4])):
-        with pytest.raises(ValueError, match="1 to 3 tokens is scored after at least one"):
-            continuation(context, targets, 3)
+        with pytest.raises(ValueError, match="1 to 3 tokens, and follow at least one"):
+            continuation_request(context, targets, 3)
 
 
 @pytest.mark.parametrize(
@@ -140,26 +140,26 @@ def test_a_continuation_is_cut_to_what_fits():
     [
         ({"stride": 300}, r"`max_length` must be in \[2, 256\]"),
         ({"max_length": 257}, r"`max_length` must be in \[2, 256\]"),
-        ({"stride": 0}, "`stride` must be a positive integer"),
-        ({"batch_size": 0}, "`batch_size` must be a positive integer"),
+        ({"stride": 0}, "`stride` must be an integer of at least 1"),
+        ({"batch_size": 0}, "`batch_size` must be an integer of at least 1"),
         ({"source": "a"}, "at least two tokens"),
-        ({"source": b"a b"}, "The text is a str"),
+        ({"source": b"a b"}, "The text must be a str"),
     ],
 )
-def test_bad_input_says_what_to_do(bundled, load, options, message):
+def test_errors_of_bad_input(bundled, load, options, message):
     model, tokenizer = load(bundled)
     source = options.pop("source", TEXT)
     with pytest.raises((ValueError, TypeError), match=message):
         perplexity(model, tokenizer, source, **options)
 
 
-def test_bad_files_say_what_to_do(bundled, load, tmp_path):
+def test_errors_of_bad_files(bundled, load, tmp_path):
     model, tokenizer = load(bundled)
     with pytest.raises(FileNotFoundError, match="no such file"):
         perplexity(model, tokenizer, tmp_path / "absent.txt")
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9 noir")
     with pytest.raises(ValueError, match="not UTF-8.*at byte 3"):
         perplexity(model, tokenizer, tmp_path / "latin.txt")
-    with pytest.raises(TypeError, match="scores tokens"):
+    with pytest.raises(TypeError, match="must score tokens"):
         perplexity(tfgpt2.TFGPT2Model(tfgpt2.GPT2Config(n_layer=1, n_embd=8, n_head=2,
                    vocab_size=1024)), tokenizer, TEXT)  # fmt: skip

@@ -8,7 +8,9 @@ import tensorflow as tf
 
 from tfgpt2 import GenerationConfig
 from tfgpt2.generation.buckets import check_buckets, default_buckets, round_up
-from tfgpt2.generation.options import ROW_OPTIONS, check_row_option, clamp, spread
+from tfgpt2.generation.option_values import check_option
+from tfgpt2.generation.options import REQUEST_OPTIONS
+from tfgpt2.generation.params import clamp, option_rows
 
 
 def test_a_file_survives_a_round_trip(tmp_path):
@@ -83,15 +85,15 @@ def test_updating_leaves_the_original_alone():
 
 
 def test_greedy_is_temperature_zero():
-    options = GenerationConfig(temperature=0.7, top_p=0.5).row_options()
+    options = GenerationConfig(temperature=0.7, top_p=0.5).request_values()
     assert (options["temperature"], options["top_k"], options["top_p"]) == (0.0, 0, 1.0)
-    options = GenerationConfig(do_sample=True, top_k=None, min_p=None).row_options()
+    options = GenerationConfig(do_sample=True, top_k=None, min_p=None).request_values()
     assert (options["temperature"], options["top_k"], options["min_p"]) == (1.0, 0, 0.0)
-    assert list(options) == list(ROW_OPTIONS)
+    assert list(options) == list(REQUEST_OPTIONS)
 
 
 def test_seeds_are_exact():
-    rows = lambda seed, count=3: spread("seed", seed, count).numpy().tolist()  # noqa: E731
+    rows = lambda seed, count=3: option_rows(REQUEST_OPTIONS["seed"], seed, count).numpy().tolist()  # noqa: E731
     assert rows(0) == [0, 1, 2]
     assert rows(2**53 + 1) == [2**53 + 1, 2**53 + 2, 2**53 + 3]
     assert rows(2**63 - 2) == [2**63 - 2, 2**63 - 1, 0]
@@ -103,14 +105,14 @@ def test_seeds_are_exact():
 
 
 def test_values_for_rows():
-    found = spread("temperature", 1, 2)
+    found = option_rows(REQUEST_OPTIONS["temperature"], 1, 2)
     assert found.dtype == tf.float32 and found.numpy().tolist() == [1.0, 1.0]
-    assert spread("top_k", np.array([1, 2]), 2).numpy().tolist() == [1, 2]
-    assert check_row_option("top_p", 0.5).shape == ()
+    assert option_rows(REQUEST_OPTIONS["top_k"], np.array([1, 2]), 2).numpy().tolist() == [1, 2]
+    assert check_option(REQUEST_OPTIONS["top_p"], 0.5).shape == ()
     with pytest.raises(ValueError, match="one value or 3 values, one for each row"):
-        spread("top_k", [1, 2], 3)
+        option_rows(REQUEST_OPTIONS["top_k"], [1, 2], 3)
     with pytest.raises(TypeError, match="`top_k` must be an integer"):
-        check_row_option("top_k", "3")
+        check_option(REQUEST_OPTIONS["top_k"], "3")
 
 
 def test_graphs_clamp_what_python_refuses():
@@ -123,8 +125,10 @@ def test_graphs_clamp_what_python_refuses():
         ("max_new_tokens", [-5, 2**31 - 1, 0, 3], [0, 2**30, 0, 3]),
         ("seed", [-9, -1, 0, 2**63 - 1], [-1, -1, 0, 2**63 - 1]),
     ):
-        value = tf.constant(given, ROW_OPTIONS[name].dtype)
-        np.testing.assert_allclose(clamp(name, value), np.array(expected, value.dtype.name))
+        value = tf.constant(given, REQUEST_OPTIONS[name].dtype)
+        np.testing.assert_allclose(
+            clamp(REQUEST_OPTIONS[name], value), np.array(expected, value.dtype.name)
+        )
 
 
 def test_buckets():

@@ -108,16 +108,16 @@ def test_draws_have_the_models_distribution(build, model, how):
     """Two tokens of 6000 rows against the exact distribution of pairs.
 
     The seeds are fixed, so the result never changes; for new ones a false alarm comes once in a
-    million runs. A draft model of other weights guesses the second token and the one after it.
+    million runs. A draft model of other weights proposes the second token and the one after it.
     """
-    guess = {
+    draft_options = {
         "plain": {},
         "draft": {"assistant_model": build(seed=17), "num_assistant_tokens": 2},
         "lookup": {"prompt_lookup_num_tokens": 2},
     }[how]
     found = model.generate(
         np.tile(PROMPT, [DRAWS, 1]), do_sample=True, seed=11, max_new_tokens=3, eos_token_id=None,
-        jit_compile=False, **SETTINGS, **guess,
+        jit_compile=False, **SETTINGS, **draft_options,
     ).numpy()[:, 3:5]  # fmt: skip
     first = chances(model, PROMPT)
     second = np.stack([chances(model, [*PROMPT, token]) for token in range(23)])
@@ -166,7 +166,7 @@ def test_a_streamer_gets_every_token(model):
     assert streamer.ended == 1 and streamer.parts[0] == PROMPTS[0]
     assert [one for part in streamer.parts for one in part] == found.tolist()
     assert all(len(part) == 1 for part in streamer.parts[1:])
-    with pytest.raises(ValueError, match="A streamer gets one text"):
+    with pytest.raises(ValueError, match="A streamer gets one sequence"):
         model.generate([PROMPTS[0]] * 2, streamer=streamer)
 
 

@@ -13,7 +13,7 @@ WAYS = {
     "greedy": {},
     "sampled": {"do_sample": True, "temperature": 0.9, "seed": 2},
     "beams": {"num_beams": 3},
-    "guesses": {"prompt_lookup_num_tokens": 3},
+    "drafts": {"prompt_lookup_num_tokens": 3},
 }
 
 
@@ -95,7 +95,7 @@ def test_a_past_equals_the_whole_text(model):
 
 @pytest.mark.long
 @pytest.mark.parametrize("way", [
-    "greedy", *(pytest.param(n, marks=pytest.mark.long) for n in ("sampled", "beams", "guesses"))
+    "greedy", *(pytest.param(n, marks=pytest.mark.long) for n in ("sampled", "beams", "drafts"))
 ])  # fmt: skip
 def test_embeddings_of_ids_equal_ids(model, way):
     """With the ids beside them, penalties see the prompt; without, only what is new."""

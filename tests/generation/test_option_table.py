@@ -1,12 +1,13 @@
 """The table of options in the docs says of every option what really happens."""
 
+import importlib.util
 import re
 
 import pytest
 
 from tests.support.paths import DOCS
 from tfgpt2 import GenerationConfig
-from tfgpt2.generation.known_options import ELSEWHERE
+from tfgpt2.generation.options import UNSUPPORTED
 
 PAGE = (DOCS / "generation.md").read_text()
 ROWS = {
@@ -31,23 +32,30 @@ custom_generate prefix_allowed_tokens_fn synced_gpus use_model_defaults
 """.split()
 
 
+def test_the_table_is_the_one_that_the_options_make():
+    spec = importlib.util.spec_from_file_location("table", DOCS / "make_option_table.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.table() in PAGE, "run: python docs/make_option_table.py"
+
+
 def test_every_option_has_a_row():
     ours = set(GenerationConfig().to_dict())
-    assert set(ROWS) == ours | set(ELSEWHERE)
+    assert set(ROWS) == ours | set(UNSUPPORTED)
     assert not set(TRANSFORMERS) - set(ROWS)
 
 
-@pytest.mark.parametrize("name", sorted(set(ROWS) - set(ELSEWHERE)))
+@pytest.mark.parametrize("name", sorted(set(ROWS) - set(UNSUPPORTED)))
 def test_defaults_are_true(name):
     default, here = ROWS[name]
     assert str(getattr(GenerationConfig(), name)) == default
     assert not here.startswith("raises")
 
 
-@pytest.mark.parametrize("name", sorted(ELSEWHERE))
+@pytest.mark.parametrize("name", sorted(UNSUPPORTED))
 def test_what_raises(name):
     assert ROWS[name][1].startswith("raises")
-    for neutral in ELSEWHERE[name][0]:
+    for neutral in UNSUPPORTED[name][0]:
         GenerationConfig(**{name: neutral})
     with pytest.raises(ValueError, match=f"`{name}` of transformers does nothing here"):
         GenerationConfig(**{name: "something"})

@@ -8,14 +8,14 @@ from tfgpt2.generation import stopping
 
 VOCABULARY = [b"", b"a", b"b", b"ab", b"ba", b"abc", b"c" * 7, b"\xc3\xa9", b"\xc3", b"\xa9",
               b"\xf0\x9f\x98\x80", b"\xf0\x9f", b"\x98\x80", b"\n", b"\0", b"aaaa"]  # fmt: skip
-ADVANCE = tf.function(stopping.advance, autograph=False, reduce_retracing=True)
+ADVANCE = tf.function(stopping.match_token, autograph=False, reduce_retracing=True)
 
 
 def run(tokens, stops, advance=ADVANCE):
     """Cuts of rows `[B]` after each of the tokens `[T, B]`."""
     vocabulary = stopping.token_bytes(VOCABULARY)
-    strings = stopping.stop_strings(tf.constant(stops, tf.string))
-    state, cuts = stopping.start(strings), []
+    strings = stopping.encode_stop_strings(tf.constant(stops, tf.string))
+    state, cuts = stopping.start_matching(strings), []
     for step in tokens:
         token = tf.constant(step, tf.int32)
         state = advance(state, strings, vocabulary, token)
@@ -62,7 +62,7 @@ def test_across_token_boundaries_and_inside_tokens(stop):
 def test_compiled_gives_the_same():
     tokens = np.random.RandomState(1).randint(0, len(VOCABULARY), (10, 8))
     stops = [[b"ab", b"\n"]] * 8
-    advance = tf.function(stopping.advance, autograph=False, jit_compile=True)
+    advance = tf.function(stopping.match_token, autograph=False, jit_compile=True)
     np.testing.assert_array_equal(run(tokens, stops, advance), run(tokens, stops))
 
 
@@ -70,7 +70,7 @@ def test_sizes_are_few():
     shapes = set()
     for count in (1, 2, 5, 16, 17, 64):
         for length in range(0, 257, 16):
-            table = stopping.stop_strings(tf.fill([1, count], "x" * length)).table
+            table = stopping.encode_stop_strings(tf.fill([1, count], "x" * length)).table
             shapes.add(tuple(table.shape))
     assert shapes == {(1, q, w) for q in (1, 4, 16, 64) for w in (16, 64, 256)}
 
@@ -87,14 +87,14 @@ def test_the_longest_stop_is_found():
 
 def test_token_bytes():
     table = stopping.token_bytes([b"", b"ab", b"c"], size=5)
-    text, count = table.read(tf.range(5))
+    text, count = table.lookup(tf.range(5))
     assert text.numpy().tolist() == [[-1, -1], [97, 98], [99, -1], [-1, -1], [-1, -1]]
     assert count.numpy().tolist() == [0, 2, 1, 0, 0]
     assert stopping.token_bytes([]).longest == stopping.token_bytes([b""]).longest == 1
 
 
 def test_rows_of_stops():
-    rows = lambda stop, count: stopping.stop_rows("stop", stop, count).numpy().tolist()  # noqa: E731
+    rows = lambda stop, count: stopping.check_stop_strings("stop", stop, count).numpy().tolist()  # noqa: E731
     assert rows("a", 2) == [[b"a"], [b"a"]]
     assert rows(["a", b"b"], 2) == [[b"a", b"b"]] * 2
     assert rows([["a", "b"], "c"], 2) == [[b"a", b"b"], [b"c", b""]]
@@ -109,10 +109,10 @@ def test_rows_of_stops():
 )
 def test_wrong_stops_are_refused(stop):
     with pytest.raises(TypeError, match=r"`stop` must be a string, a list.* Received: stop=.*Pass"):
-        stopping.stop_rows("stop", stop, 2)
+        stopping.check_stop_strings("stop", stop, 2)
 
 
 @pytest.mark.parametrize("stop", ["x" * 257, "é" * 129, ["x"] * 65])
 def test_too_many_or_too_long_stops_are_refused(stop):
     with pytest.raises(ValueError, match=r"64 stop strings of 256 bytes.* Received: stop=.*Pass"):
-        stopping.stop_rows("stop", stop, 1)
+        stopping.check_stop_strings("stop", stop, 1)

@@ -1,4 +1,4 @@
-"""Looking inside: the figures are the model's own and PyTorch's, the files show them safely."""
+"""Inspection: values equal those of the model and of PyTorch, and files are escaped safely."""
 
 import base64
 import html.parser
@@ -18,7 +18,7 @@ from tfgpt2.inspect import attention_maps, layer_logits, logit_lens, surprise
 from tfgpt2.inspect.tokens import label
 
 TEXT = "To be, or not to be: that is the question."
-NASTY = "<b>&amp;</b> $x$ caf\u00e9 \u4e2d \U0001f600\u202e</script>\n\t\"'"
+MARKUP = "<b>&amp;</b> $x$ caf\u00e9 \u4e2d \U0001f600\u202e</script>\n\t\"'"
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +31,8 @@ def bundled():
 
 @pytest.fixture(scope="module")
 def found(bundled):
-    looks = attention_maps, surprise, logit_lens
-    return {text: [look(*bundled, text) for look in looks] for text in (TEXT, NASTY)}
+    functions = attention_maps, surprise, logit_lens
+    return {text: [f(*bundled, text) for f in functions] for text in (TEXT, MARKUP)}
 
 
 def test_attention_is_the_models_own(bundled, found):
@@ -50,7 +50,9 @@ def test_attention_is_the_models_own(bundled, found):
 def test_surprise_is_the_score_of_the_text(bundled, found):
     model, tokenizer = bundled
     seen = found[TEXT][1]
-    scores = tfgpt2.TextGenerator(model, tokenizer, jit_compile=False).scores(tf.constant([TEXT]))
+    scores = tfgpt2.TextGenerator(model, tokenizer, jit_compile=False).pipeline.score(
+        tf.constant([TEXT])
+    )
     np.testing.assert_allclose(seen.logprob, scores["logprob"][0], rtol=1e-5)
     np.testing.assert_allclose(seen.logprobs, scores["token_logprobs"][0], atol=1e-4)
     logits = model(seen.ids[None]).logits[0].numpy()
@@ -87,7 +89,7 @@ def test_the_last_layer_of_the_lens_is_the_model(bundled, found):
     np.testing.assert_array_equal(lens.next_ranks[-1], found[TEXT][1].ranks[1:])
 
 
-def test_pytorch_says_the_same(shared_data):
+def test_pytorch_gives_the_same_values(shared_data):
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
     folder = shared_data / "checkpoints" / "slm4096"
@@ -114,17 +116,17 @@ def test_pytorch_says_the_same(shared_data):
 
 def test_a_start_token_gives_the_first_token_a_probability(bundled):
     model, tokenizer = bundled
-    plain, begun = (surprise(*bundled, "ROMEO:", start_token=start) for start in (False, True))
-    assert begun.tokens == (b"<|endoftext|>", *plain.tokens)
+    plain, started = (surprise(*bundled, "ROMEO:", start_token=start) for start in (False, True))
+    assert started.tokens == (b"<|endoftext|>", *plain.tokens)
     chance = tf.nn.softmax(model(tf.constant([[0]])).logits[0, 0])[plain.ids[0]]
-    np.testing.assert_allclose(begun.probabilities[1], chance, rtol=1e-4)
+    np.testing.assert_allclose(started.probabilities[1], chance, rtol=1e-4)
     alone = surprise(*bundled, "", start_token=True)
     assert alone.logprob == 0 and len(alone.ids) == 1
     assert logit_lens(*bundled, "", start_token=True).next_ranks.shape == (7, 0)
     assert attention_maps(*bundled, "", start_token=True).head(0, 0).tolist() == [[1.0]]
 
 
-def test_bytes_that_are_no_characters_are_shown_as_numbers(bundled):
+def test_incomplete_characters_are_shown_as_bytes(bundled):
     found = surprise(*bundled, "\U0001f600")
     assert b"".join(found.tokens) == "\U0001f600".encode() and len(found.tokens) == 4
     assert [label(token) for token in found.tokens] == ["\\xf0", "\\x9f", "\\x98", "\\x80"]
@@ -132,7 +134,7 @@ def test_bytes_that_are_no_characters_are_shown_as_numbers(bundled):
 
 
 class Page(html.parser.HTMLParser):
-    """Which elements a page has, what they name, and its text."""
+    """Elements, links and text of a page."""
 
     def __init__(self, source):
         super().__init__()
@@ -148,9 +150,9 @@ class Page(html.parser.HTMLParser):
 
 
 @pytest.mark.parametrize("number", range(3))
-def test_pages_hold_the_text_escaped_and_nothing_from_elsewhere(number, found, tmp_path):
+def test_pages_escape_the_text_and_load_nothing(number, found, tmp_path):
     sizes = []
-    for text in (TEXT, NASTY):
+    for text in (TEXT, MARKUP):
         path = found[text][number].save(tmp_path / "deep" / "page.html")
         source = path.read_text(encoding="utf-8")
         page = Page(source)
@@ -158,11 +160,11 @@ def test_pages_hold_the_text_escaped_and_nothing_from_elsewhere(number, found, t
         assert "default-src 'none'" in source
         assert "\u202e" not in source
         sizes.append({tag: page.elements.count(tag) for tag in ("b", "script", "html")})
-    # Tags in the text made no element: `</b>` and `<b>` are in the second text alone.
+    # Tags in the text are not elements: only the second text contains `<b>` and `</b>`.
     assert sizes[0]["script"] == sizes[1]["script"] and sizes[1]["html"] == 1
     if number == 1:
         words = "".join(page.text)
-        assert "<" in words and sizes[1]["b"] == len(found[NASTY][1].ids) - 1  # cards' own
+        assert "<" in words and sizes[1]["b"] == len(found[MARKUP][1].ids) - 1  # those of the cards
 
 
 def test_the_page_of_attention_holds_the_weights(found, tmp_path):
@@ -174,17 +176,17 @@ def test_the_page_of_attention_holds_the_weights(found, tmp_path):
     np.testing.assert_allclose(row, maps.head(4, 6)[np.tril_indices(len(maps.ids))], atol=0.002)
 
 
-def test_a_token_cannot_end_the_script_it_stands_in():
+def test_a_token_cannot_end_the_script_element():
     from tfgpt2.inspect.render.pages import _json
 
     assert "<" not in _json(["</script>"]) and json.loads(_json(["</script>"])) == ["</script>"]
 
 
-def test_pictures_are_drawn(found, tmp_path):
+def test_figures_are_drawn(found, tmp_path):
     pytest.importorskip("matplotlib")
     for number in range(3):
-        path = found[NASTY][number].save(tmp_path / f"{number}.png", dpi=40)
-        assert _pixels(path).std() > 10  # not one colour
+        path = found[MARKUP][number].save(tmp_path / f"{number}.png", dpi=40)
+        assert _pixels(path).std() > 10  # not a single color
     one = found[TEXT][0].save(tmp_path / "one.png", layer=0, head=1, dpi=40)
     assert _pixels(one).std() > 10
 
@@ -217,7 +219,7 @@ def test_long_texts_make_small_maps():
     [
         (lambda m, t: surprise(m, t, ""), "1 to 256 tokens.*start_token=True"),
         (lambda m, t: surprise(m, t, "a b " * 200), "1 to 256 tokens.*shorter text"),
-        (lambda m, t: surprise(m, t, ["a"]), "One text is looked at"),
+        (lambda m, t: surprise(m, t, ["a"]), "must be one string"),
         (lambda m, t: surprise(m, t, "a", top=0), "`top` must be an integer from 1 to 1024"),
         (lambda m, t: logit_lens(m, t, "a", top=2000), "`top` must be"),
         (lambda m, t: attention_maps(m, t, "a").head(6, 0), "Layers are 0 to 5"),
@@ -225,12 +227,12 @@ def test_long_texts_make_small_maps():
         (lambda m, t: surprise(m, t, "a").save("x.pdf"), "must end in .html or .png"),
     ],
 )
-def test_mistakes_are_explained(call, message, bundled):
+def test_errors_of_bad_arguments(call, message, bundled):
     with pytest.raises((ValueError, TypeError), match=message):
         call(*bundled)
 
 
-def test_models_that_cannot_say_it_say_so(bundled):
+def test_errors_of_unsuitable_models(bundled):
     _, tokenizer = bundled
     config = {"n_layer": 1, "n_embd": 8, "n_head": 2, "vocab_size": 1024, "n_positions": 16}
     bare = tfgpt2.TFGPT2Model(GPT2Config(**config))
@@ -245,7 +247,7 @@ def test_models_that_cannot_say_it_say_so(bundled):
         attention_maps(blockwise, tokenizer, "To be")
 
 
-def test_pictures_without_matplotlib_name_the_extra(found, tmp_path, monkeypatch):
+def test_figures_without_matplotlib_name_the_extra(found, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     monkeypatch.delitem(sys.modules, "tfgpt2.inspect.render.figures", raising=False)
     monkeypatch.delattr("tfgpt2.inspect.render.figures", raising=False)

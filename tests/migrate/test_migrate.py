@@ -1,4 +1,4 @@
-"""`tfgpt2 migrate` against the programs: what it calls unchanged runs, what it changes fails."""
+"""`tfgpt2 migrate`: programs it reports as unchanged run, and lines it would change fail."""
 
 import inspect
 import json
@@ -9,22 +9,21 @@ from typer.testing import CliRunner
 
 from tests.support.migrate_programs import FAIL, START, WORK
 from tfgpt2.cli import main as cli
-from tfgpt2.migrate import advice
-from tfgpt2.migrate import introspect as ask
-from tfgpt2.migrate.check import judge
+from tfgpt2.migrate import advice, introspect
+from tfgpt2.migrate.check import check
 from tfgpt2.migrate.report import migrate
-from tfgpt2.migrate.rewrite import rewritten
-from tfgpt2.migrate.usage import UNKNOWN, find
+from tfgpt2.migrate.rewrite import rewrite_imports
+from tfgpt2.migrate.usage import UNKNOWN, find_usages
 
 NAME = "shakespeare-tiny"
 
 
-def judged(source):
-    return [judge(site) for site in find(source)]
+def check_source(source):
+    return [check(usage) for usage in find_usages(source)]
 
 
 def changes(source):
-    return {v.site.line: v for v in judged(source) if v.status == "change"}
+    return {v.usage.line: v for v in check_source(source) if v.status == "change"}
 
 
 def run(source):
@@ -37,26 +36,26 @@ def command(*arguments):
 
 @pytest.mark.filterwarnings("ignore:.*freshly initialised")
 @pytest.mark.parametrize("name", WORK)
-def test_what_is_judged_unchanged_runs(name):
+def test_unchanged_programs_run(name):
     source = WORK[name].replace("MODEL", NAME)
-    verdicts = judged(source)
-    assert {v.status for v in verdicts} == {"import", "unchanged"}
-    assert any(v.status == "unchanged" for v in verdicts)
-    new = rewritten(source, verdicts)
+    findings = check_source(source)
+    assert {v.status for v in findings} == {"import", "unchanged"}
+    assert any(v.status == "unchanged" for v in findings)
+    new = rewrite_imports(source, findings)
     assert "from transformers" not in new and "import transformers" not in new
-    assert {v.status for v in judged(new)} == {"unchanged"}
+    assert {v.status for v in check_source(new)} == {"unchanged"}
     run(new)
 
 
 @pytest.mark.filterwarnings("ignore:.*freshly initialised")
 @pytest.mark.parametrize("name", FAIL)
-def test_what_is_judged_a_change_fails(name, tmp_path, monkeypatch):
+def test_programs_to_change_fail(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     source = (START + FAIL[name]).replace("MODEL", NAME)
     lines = {n: line for n, line in enumerate(source.splitlines(), 1)}
     expected = [n for n, line in lines.items() if line.endswith("# change")]
     assert list(changes(source)) == expected
-    assert rewritten(source, judged(source)) is None  # so it is not rewritten
+    assert rewrite_imports(source, check_source(source)) is None  # not rewritten
     fails = [n for n, line in lines.items() if line.endswith("# fails")] or expected
     with pytest.raises(Exception) as caught:  # noqa: B017, PT011
         run(source.replace("from transformers", "from tfgpt2"))
@@ -65,15 +64,15 @@ def test_what_is_judged_a_change_fails(name, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", sorted(advice.NAMES))
-def test_names_that_are_not_here(name):
+def test_missing_names(name):
     source = f"from transformers import {name} as X"
-    assert [v.write for v in judged(source)] == [advice.NAMES[name]]
+    assert [v.write for v in check_source(source)] == [advice.NAMES[name]]
     with pytest.raises(ImportError):
         run(source.replace("transformers", "tfgpt2"))
 
 
-def test_advice_names_what_is_here():
-    """Wherever the tables say `tfgpt2.Name`, there is one."""
+def test_names_in_the_advice_exist():
+    """Every `tfgpt2.Name` in the tables exists."""
     import re
 
     import tfgpt2
@@ -87,44 +86,44 @@ def test_advice_names_what_is_here():
 
 
 @pytest.mark.parametrize("name", sorted(advice.MEMBERS))
-def test_members_that_are_not_here(name):
+def test_missing_members(name):
     if name == "to":
         paths = [("AutoTokenizer", "()", "()", "to")]
     else:
         paths = [("TFGPT2LMHeadModel", "()", name), ("AutoTokenizer", "()", name)]
     for path in paths:
-        with pytest.raises(ask.Missing):
-            ask.thing(path)
+        with pytest.raises(introspect.Missing):
+            introspect.resolve(path)
 
 
 @pytest.mark.parametrize("method, keyword", sorted(advice.KEYWORDS))
-def test_keywords_that_are_not_taken(method, keyword):
+def test_refused_keywords(method, keyword):
     model = ("TFGPT2LMHeadModel", method)
     path = {"from_pretrained": model, "save_pretrained": (model[0], "()", method)}.get(
         method, ("AutoTokenizer", "()", "()")
     )
     path = ("AutoTokenizer", method) if keyword == "use_fast" else path
     path = path[:-1] if method == "()" else path
-    assert ask.refusal(path, (), {keyword: UNKNOWN}).keyword == keyword
+    assert introspect.refusal(path, (), {keyword: UNKNOWN}).keyword == keyword
 
 
 @pytest.mark.parametrize("cls", ["TFGPT2LMHeadModel", "TFGPT2Model"])
-def test_keywords_are_asked_of_the_signatures(cls, monkeypatch):
-    """A name that a signature gains is taken at once: there is no list that could go stale."""
+def test_keywords_follow_the_signatures(cls, monkeypatch):
+    """A keyword added to a signature is accepted: there is no list to update."""
     import tfgpt2
 
     kind = getattr(tfgpt2, cls)
     for keyword in inspect.signature(kind.call).parameters:
         if keyword != "self":
-            assert ask.refusal((cls, "()"), (), {keyword: UNKNOWN}) is None
+            assert introspect.refusal((cls, "()"), (), {keyword: UNKNOWN}) is None
     real = kind.save_pretrained
 
     def save_pretrained(self, directory, saved_model=False):
         return real(self, directory)
 
-    assert ask.refusal((cls, "()", "save_pretrained"), ("x",), {"saved_model": True})
+    assert introspect.refusal((cls, "()", "save_pretrained"), ("x",), {"saved_model": True})
     monkeypatch.setattr(kind, "save_pretrained", save_pretrained)
-    assert ask.refusal((cls, "()", "save_pretrained"), ("x",), {"saved_model": True}) is None
+    assert introspect.refusal((cls, "()", "save_pretrained"), ("x",), {"saved_model": True}) is None
 
 
 def test_names_are_followed():
@@ -151,21 +150,21 @@ class A:
         self.model = Model.from_pretrained(NAME)
 """
     assert sorted(changes(source)) == [5, 7, 10, 12, 16, 19]
-    assert [v.site.line for v in judged(source) if v.status == "unclear"] == [9]
+    assert [v.usage.line for v in check_source(source) if v.status == "unclear"] == [9]
 
 
 def test_other_models_are_left_alone():
     source = (
         "from transformers import BertTokenizer, TFGPT2Model\nBertTokenizer.from_pretrained('b')"
     )
-    verdicts = judged(source)
-    assert [v.status for v in verdicts] == ["other", "import", "other"]
-    assert rewritten(source, verdicts).splitlines()[:2] == [
+    findings = check_source(source)
+    assert [v.status for v in findings] == ["other", "import", "other"]
+    assert rewrite_imports(source, findings).splitlines()[:2] == [
         "from transformers import BertTokenizer",
         "from tfgpt2 import TFGPT2Model",
     ]
     mixed = "import transformers\ntransformers.TFGPT2Model\ntransformers.BertModel"
-    assert rewritten(mixed, judged(mixed)) is None
+    assert rewrite_imports(mixed, check_source(mixed)) is None
 
 
 def test_keras_hub_and_gpt_2_simple():
@@ -209,12 +208,12 @@ def test_the_command(tmp_path):
     assert "Nothing here uses" in command(tmp_path / "nothing.py").stdout
 
 
-def test_what_cannot_be_read(tmp_path):
+def test_unreadable_files(tmp_path):
     (tmp_path / "two.py").write_text("print 'Python 2'")
     (tmp_path / "deep.py").write_text("x = " + "(" * 5000 + ")" * 5000)
     (tmp_path / "bytes.py").write_bytes(b"\xff\xfe")
     reports = migrate([tmp_path])
-    assert len(reports) == 3 and all("readable Python 3" in r.error for r in reports)
+    assert len(reports) == 3 and all("valid Python 3" in r.error for r in reports)
     assert command(tmp_path).exit_code == 1
     with pytest.raises(FileNotFoundError, match="There is no such file"):
         migrate([tmp_path / "absent"])

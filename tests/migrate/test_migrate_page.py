@@ -1,4 +1,4 @@
-"""docs/migrate.md: what its right columns say to write runs, and the command agrees on the left."""
+"""docs/migrate.md: the right columns run, and the command finds usages in the left ones."""
 
 import re
 from pathlib import Path
@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.paths import DOCS
-from tfgpt2.migrate.check import judge
-from tfgpt2.migrate.usage import find
+from tfgpt2.migrate.check import check
+from tfgpt2.migrate.usage import find_usages
 
 PAGE = (DOCS / "migrate.md").read_text(encoding="utf-8")
 START = re.search(r"```python\n(.*?)```", PAGE, re.S)[1]
@@ -32,7 +32,7 @@ def is_code(text):
 
 @pytest.fixture(scope="module")
 def state(tmp_path_factory):
-    """What the page's first block leaves, without XLA, which would compile each cell anew."""
+    """The names of the page's first block, without XLA, which would compile each cell again."""
     names = {}
     loads = "TextGenerator.from_pretrained(name"
     exec(START.replace(loads, f"{loads}, jit_compile=False"), names)
@@ -61,7 +61,7 @@ def test_the_right_columns_run(section, state, tmp_path, monkeypatch):
 def test_the_command_finds_nothing_to_do_in_the_right_columns(section):
     codes = [code for _, right in rows(section) for code in CODE.findall(right) if is_code(code)]
     source = START + "\n".join(codes)
-    assert {judge(site).status for site in find(source)} == {"unchanged"}, source
+    assert {check(usage).status for usage in find_usages(source)} == {"unchanged"}, source
 
 
 LEFT = {
@@ -79,9 +79,11 @@ def test_the_command_finds_the_left_columns(section):
     start = LEFT[section]
     for left, _ in rows(section):
         code = CODE.findall(left)[0].replace("...", "'x'")
-        if "living" in left or not is_code(code) or code.startswith("preprocessor"):
+        if "in-memory" in left or not is_code(code) or code.startswith("preprocessor"):
             continue
         found = [
-            v for site in find(start + code) if (v := judge(site)).site.line > start.count("\n")
+            v
+            for usage in find_usages(start + code)
+            if (v := check(usage)).usage.line > start.count("\n")
         ]
         assert any(v.status in ("change", "import") for v in found), code

@@ -1,4 +1,4 @@
-"""What a model call refuses, and in which words: the problem, what came, how to fix it."""
+"""Invalid model calls and their error messages: the problem, the value, the fix."""
 
 import keras
 import numpy as np
@@ -23,7 +23,7 @@ BAD = {
     "symbolic string": (lambda m: m(keras.Input((), dtype="string")), TypeError,
         "`input_ids` holds strings"),
     "float ids": (lambda m: m(IDS.astype(np.float32)), TypeError,
-        "`input_ids` must hold integers. Received: dtype='float32'. Make them integers"),
+        "`input_ids` must hold integers. Received: dtype='float32'. Convert them"),
     "float list": (lambda m: m([[0.5, 1.0]]), TypeError, "must hold integers"),
     "float Input": (lambda m: m(keras.Input((None,))), TypeError, "dtype='int32'"),
     "bool ids": (lambda m: m(IDS > 2), TypeError, "must hold integers"),
@@ -32,7 +32,7 @@ BAD = {
         "`input_ids` is not a dense tensor.*Received: input_ids='RaggedTensor'. Let the tokeni"),
     "sparse": (lambda m: m(tf.sparse.from_dense(IDS)), TypeError, "not a dense tensor"),
     "uneven lists": (lambda m: m([[1, 2], [3]]), TypeError,
-        r"rows have one length. Received: input_ids=\[\[1, 2\], \[3\]\]. Pad the rows"),
+        r"rows have the same length. Received: input_ids=\[\[1, 2\], \[3\]\]. Pad the rows"),
     "object": (lambda m: m(object()), TypeError, "must be an array of numbers"),
     "too large an id": (lambda m: m([[1, 23]]), ValueError,
         r"`input_ids` must be in \[0, 23\), the size of the model's vocabulary. "
@@ -112,10 +112,10 @@ BAD = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_refused(name, build):
+def test_invalid_calls_raise(name, load_case):
     call, error, text = BAD[name]
     with pytest.raises(error, match=text):
-        call(build(cases.CASES["plain"]))
+        call(load_case(cases.CASES["plain"]))
 
 
 CROSS = {
@@ -131,16 +131,16 @@ CROSS = {
 
 
 @pytest.mark.parametrize("name", CROSS)
-def test_refused_by_cross_attention(name, build):
+def test_invalid_encoder_inputs_raise(name, load_case):
     inputs, text = CROSS[name]
     with pytest.raises(ValueError, match=text):
-        build(cases.CASES["cross"])(IDS, **inputs)
+        load_case(cases.CASES["cross"])(IDS, **inputs)
 
 
-def test_every_error_says_what_came_and_what_to_do(build):
+def test_every_error_has_three_parts(load_case):
     for call, _, _ in BAD.values():
         with pytest.raises((TypeError, ValueError)) as caught:
-            call(build(cases.CASES["plain"]))
+            call(load_case(cases.CASES["plain"]))
         message = str(caught.value)
         if message.startswith("Exception encountered"):  # Keras' frame around errors in `call`
             message = message.split("\x1b[1m")[1].split("\x1b[0m")[0]
@@ -149,29 +149,29 @@ def test_every_error_says_what_came_and_what_to_do(build):
         assert len(message) < 700
 
 
-def test_shapes_are_checked_in_graphs_too(build):
-    model = build(cases.CASES["plain"])
+def test_shapes_are_checked_in_graphs_too(load_case):
+    model = load_case(cases.CASES["plain"])
     graph = tf.function(lambda ids, mask: model(ids, attention_mask=mask).logits)
     with pytest.raises(ValueError, match=r"shape \[2, 3\]"):
         graph(IDS, np.ones((2, 4)))
-    # What a graph does not know while it is traced is left to TensorFlow.
+    # Sizes that are unknown while a graph is traced are left to TensorFlow.
     assert graph(np.ones((2, 3), int), np.ones((2, 3))).shape == (2, 3, 23)
 
 
-def test_labels_are_no_input_of_the_bare_model(build):
+def test_the_bare_model_takes_no_labels(load_case):
     with pytest.raises(TypeError, match="TFGPT2Model has no input 'labels'"):
-        build(cases.CASES["plain"], TFGPT2Model)(IDS, labels=IDS)
+        load_case(cases.CASES["plain"], TFGPT2Model)(IDS, labels=IDS)
 
 
-def test_an_empty_batch_is_an_empty_result(build):
-    out = build(cases.CASES["plain"])(np.zeros((0, 3), int), output_hidden_states=True)
+def test_an_empty_batch_gives_empty_results(load_case):
+    out = load_case(cases.CASES["plain"])(np.zeros((0, 3), int), output_hidden_states=True)
     assert out.logits.shape == (0, 3, 23) and out.hidden_states[2].shape == (0, 3, 16)
     assert out.past_key_values[0].shape == (2, 0, 2, 3, 8)
 
 
-def test_a_row_that_is_all_padding_stays_finite(build):
+def test_a_row_of_padding_stays_finite(load_case):
     mask = np.array([[0, 0, 0], [1, 1, 1]])
-    model = build(cases.CASES["plain"])
+    model = load_case(cases.CASES["plain"])
     logits = model(IDS, attention_mask=mask).logits
     assert np.isfinite(logits).all()
     np.testing.assert_allclose(logits[1], model(IDS[1:]).logits[0], atol=1e-5)

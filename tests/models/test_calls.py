@@ -1,4 +1,4 @@
-"""Every form in which a model may be called gives the same result."""
+"""The forms of a model call, which all give the same result."""
 
 import keras
 import numpy as np
@@ -16,8 +16,8 @@ TYPES = cases.inputs(cases.CASES["token_types"])["token_type_ids"]
 
 
 @pytest.fixture
-def model(build):
-    return build(PLAIN)
+def model(load_case):
+    return load_case(PLAIN)
 
 
 @pytest.fixture
@@ -76,9 +76,9 @@ def test_results(model):
     assert isinstance(as_tuple, tuple) and len(as_tuple) == 3
     np.testing.assert_array_equal(as_tuple[1], out.logits)
     assert list(model(IDS, use_cache=False)) == ["logits"]
-    extras = model(IDS, output_attentions=True, output_hidden_states=True)
-    assert len(extras.attentions) == 2 and len(extras.hidden_states) == 3
-    assert extras.cross_attentions is None
+    optional = model(IDS, output_attentions=True, output_hidden_states=True)
+    assert len(optional.attentions) == 2 and len(optional.hidden_states) == 3
+    assert optional.cross_attentions is None
 
 
 def test_configuration_decides_when_the_call_does_not():
@@ -95,7 +95,7 @@ def test_functional(model, expected):
     joined = keras.Model([ids, mask], model({"input_ids": ids, "attention_mask": mask})["logits"])
     np.testing.assert_allclose(joined([IDS, np.ones_like(IDS)]), expected, atol=1e-6)
     assert joined.output_shape == (None, None, 23)
-    # A model of its own: Keras 3.15 takes the first symbolic call's number of results for all.
+    # A separate model: Keras 3.15 expects the number of results of the first symbolic call.
     other = TFGPT2LMHeadModel(model.config)
     hidden = keras.Model(ids, other(ids, output_hidden_states=True).hidden_states[-1])
     assert hidden(IDS).shape == (2, 7, 16)
@@ -125,16 +125,16 @@ def test_unknown_rank(model, expected):
 
 
 @pytest.mark.parametrize("name", ["past_masked", "cross_masked", "token_types", "upcast"])
-def test_xla_gives_the_same(name, build):
+def test_xla_gives_the_same(name, load_case):
     case = cases.CASES[name]
-    model, given = build(case), cases.split(case, cases.inputs(case))
+    model, given = load_case(case), cases.split_calls(case, cases.inputs(case))
     past = None if not case.past else model(**given[0]).past_key_values
     tensors = {key: tf.constant(value) for key, value in given[-1].items()}
     call = tf.function(
         lambda tensors, past: model(**tensors, past_key_values=past).logits, jit_compile=True
     )
     eager = model(**tensors, past_key_values=past).logits
-    real = cases.seen(case)
+    real = cases.valid_tokens(case)
     np.testing.assert_allclose(call(tensors, past)[real], eager[real], atol=1e-5)
 
 
@@ -172,7 +172,7 @@ def test_from_config(model):
                                          .get_config()).dtype_policy.name == "bfloat16"  # fmt: skip
 
 
-def test_dropout_acts_in_training_only():
+def test_dropout_is_applied_in_training_only():
     model = TFGPT2LMHeadModel(GPT2Config(**cases.BASE, resid_pdrop=0.5, attn_pdrop=0.5))
     still = model(IDS).logits
     np.testing.assert_array_equal(model(IDS, training=False).logits, still)
@@ -182,11 +182,11 @@ def test_dropout_acts_in_training_only():
 def test_fresh_weights():
     config = GPT2Config(n_layer=8, n_embd=64, n_head=2, vocab_size=500, initializer_range=0.1)
     model = TFGPT2LMHeadModel(config)
-    spread = {key.rpartition("transformer/")[2]: float(np.std(weight))
+    deviation = {key.rpartition("transformer/")[2]: float(np.std(weight))
               for key, weight in ((w.path, w.numpy()) for w in model.weights)}  # fmt: skip
-    assert abs(spread["wte/weight"] - 0.1) < 0.01
-    assert abs(spread["h_3/attn/c_attn/weight"] - 0.1) < 0.01
-    # GPT-2 shrinks what feeds the residual stream by the square root of its branches.
-    assert abs(spread["h_3/attn/c_proj/weight"] - 0.1 / 4) < 0.005
-    assert abs(spread["h_3/mlp/c_proj/weight"] - 0.1 / 4) < 0.005
-    assert spread["h_3/ln_1/weight"] == spread["h_3/attn/c_attn/bias"] == 0
+    assert abs(deviation["wte/weight"] - 0.1) < 0.01
+    assert abs(deviation["h_3/attn/c_attn/weight"] - 0.1) < 0.01
+    # GPT-2 scales projections into the residual stream by the square root of its branches.
+    assert abs(deviation["h_3/attn/c_proj/weight"] - 0.1 / 4) < 0.005
+    assert abs(deviation["h_3/mlp/c_proj/weight"] - 0.1 / 4) < 0.005
+    assert deviation["h_3/ln_1/weight"] == deviation["h_3/attn/c_attn/bias"] == 0

@@ -13,7 +13,7 @@ IDS = IDS % 23  # each token is the one before, plus one: learnable
 QUIET = {"n_layer": 1, "embd_pdrop": 0.0, "attn_pdrop": 0.0, "resid_pdrop": 0.0}
 
 
-def make(**fields):
+def make_model(**fields):
     keras.utils.set_random_seed(0)
     return TFGPT2LMHeadModel(GPT2Config(**(cases.BASE | QUIET | fields)))
 
@@ -23,7 +23,7 @@ def cross_entropy():
 
 
 def test_own_loss():
-    model = make()
+    model = make_model()
     data = tf.data.Dataset.from_tensor_slices({"input_ids": IDS, "labels": IDS}).batch(4)
     model.compile(keras.optimizers.Adam(0.01))
     before = model.evaluate(data, verbose=0)
@@ -34,14 +34,14 @@ def test_own_loss():
 
 @pytest.mark.parametrize("loss", ["auto", "passthrough"])
 def test_names_of_the_own_loss(loss):
-    model = make()
+    model = make_model()
     model.compile("sgd", loss=loss)
     found = model.evaluate({"input_ids": IDS, "labels": IDS}, verbose=0)
     np.testing.assert_allclose(found, model(IDS, labels=IDS).loss, rtol=1e-4)
 
 
 def test_compiled_loss_and_metrics():
-    model, targets = make(), np.roll(IDS, -1, axis=1)
+    model, targets = make_model(), np.roll(IDS, -1, axis=1)
     model.compile(keras.optimizers.Adam(0.01), cross_entropy(), metrics=["accuracy"])
     first = model.evaluate(IDS, targets, verbose=0, return_dict=True)
     logits = model(IDS).logits
@@ -66,28 +66,28 @@ def test_compiled_loss_and_metrics():
     ],
 )
 def test_both_or_neither(loss, data):
-    model = make()
+    model = make_model()
     model.compile("sgd", cross_entropy() if loss else None)
     with pytest.raises(ValueError, match="not both, not neither.* Received: .*Use compile"):
         model.fit(*data, verbose=0)
 
 
 def test_sample_weights_need_targets():
-    model = make()
+    model = make_model()
     model.compile("sgd")
     with pytest.raises(ValueError, match="sample weights only with targets"):
         model.compute_loss(IDS, None, model(IDS, labels=IDS), sample_weight=np.ones(8))
 
 
 def test_metrics_need_targets():
-    model = make()
+    model = make_model()
     model.compile("sgd", metrics=["accuracy"])
     with pytest.raises(ValueError, match="Metrics compare the logits with targets"):
         model.fit({"input_ids": IDS, "labels": IDS}, verbose=0)
 
 
 def test_ignored_labels():
-    model = make()
+    model = make_model()
     labels = IDS.copy()
     labels[:, 5:] = -100
     np.testing.assert_allclose(
@@ -97,7 +97,7 @@ def test_ignored_labels():
 
 
 def test_predict_joins_batches():
-    model = make()
+    model = make_model()
     out = model.predict({"input_ids": IDS, "labels": IDS}, batch_size=3, verbose=0)
     assert {name: value.shape for name, value in out.items()} == {"logits": (8, 12, 23)}
     np.testing.assert_allclose(out["logits"], model(IDS).logits, atol=1e-5)
@@ -123,7 +123,7 @@ def test_compiled_model_survives_a_keras_file(tmp_path, dtype):
 
 
 def test_untied_head_trains():
-    model = make(tie_word_embeddings=False)
+    model = make_model(tie_word_embeddings=False)
     before = model.lm_head.weight.numpy()
     model.compile("sgd")
     model.fit({"input_ids": IDS, "labels": IDS}, verbose=0)

@@ -1,4 +1,4 @@
-"""A mask from each token to each: packed texts and prefixes, against PyTorch transformers."""
+"""A mask for every pair of tokens: packed texts and prefixes, against PyTorch transformers."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ PREFIX = (CAUSAL | (np.arange(7) < 3))[None, None].repeat(2, 0)  # the first thr
 
 
 @pytest.mark.parametrize("mask", [PACKED, PREFIX], ids=["packed", "prefix"])
-def test_against_pytorch(build, worst, mask):
+def test_against_pytorch(load_case, record_difference, mask):
     torch = pytest.importorskip("torch")
     from tests.support import torch_gpt2
 
@@ -27,13 +27,17 @@ def test_against_pytorch(build, worst, mask):
             torch.tensor(IDS), attention_mask=added, position_ids=torch.tensor(POSITIONS)
         ).logits
     for kind in (bool, "int32"):
-        found = build(case)(IDS, attention_mask=mask.astype(kind), position_ids=POSITIONS).logits
-        worst("logits, mask from each token to each", np.abs(found - expected.numpy()).max())
+        found = load_case(case)(
+            IDS, attention_mask=mask.astype(kind), position_ids=POSITIONS
+        ).logits
+        record_difference(
+            "logits, mask for every pair of tokens", np.abs(found - expected.numpy()).max()
+        )
         np.testing.assert_allclose(found, expected, atol=2e-5)
 
 
-def test_with_a_past(build):
-    model = build(cases.Case())
+def test_with_a_past(load_case):
+    model = load_case(cases.Case())
     whole = model(IDS, attention_mask=PACKED, position_ids=POSITIONS).logits
     past = model(
         IDS[:, :4], attention_mask=PACKED[:, :, :4, :4], position_ids=POSITIONS[:, :4]
@@ -48,17 +52,17 @@ def test_with_a_past(build):
 @pytest.mark.parametrize(
     "mask", [PACKED[:1], PACKED[..., :6], PACKED.repeat(2, 1), PACKED[:, :, :6]]
 )
-def test_wrong_shapes(build, mask):
+def test_wrong_shapes(load_case, mask):
     with pytest.raises(ValueError, match=r"must have shape \[2, 1, 7, 7\].* Received"):
-        build(cases.Case())(IDS, attention_mask=mask)
+        load_case(cases.Case())(IDS, attention_mask=mask)
 
 
-def test_a_mask_that_is_added_is_refused(build):
-    with pytest.raises(ValueError, match="(?s)must hold 1 for tokens.*becomes one by mask == 0"):
-        build(cases.Case())(IDS, attention_mask=np.where(PACKED, 0.0, -1e9))
+def test_an_additive_mask_raises(load_case):
+    with pytest.raises(ValueError, match="(?s)must hold 1 for tokens.*Convert an additive mask"):
+        load_case(cases.Case())(IDS, attention_mask=np.where(PACKED, 0.0, -1e9))
 
 
-def test_heads_that_read_the_last_token_need_to_know_where_texts_end():
+def test_sequence_classification_needs_a_mask_of_rows():
     config = tfgpt2.GPT2Config(**cases.BASE)
-    with pytest.raises(ValueError, match="does not say where texts end"):
+    with pytest.raises(ValueError, match="does not show where texts end"):
         tfgpt2.TFGPT2ForSequenceClassification(config)(IDS, attention_mask=PACKED)

@@ -1,4 +1,4 @@
-"""Blockwise attention and gradient checkpointing in whole models: same numbers, less kept."""
+"""Blockwise attention and gradient checkpointing in whole models: same results, less memory."""
 
 import numpy as np
 import pytest
@@ -12,8 +12,8 @@ IDS = np.random.default_rng(0).integers(0, 61, (2, 140))  # more than one block 
 MASK = np.arange(140) < np.array([[140], [90]])
 
 
-def twins(rate, **changes):
-    """A model with plain attention and one with blockwise, of the same weights."""
+def make_plain_and_blockwise(rate, **changes):
+    """Two models with the same weights: plain attention and blockwise attention."""
     rates = {name: rate for name in ("attn_pdrop", "resid_pdrop", "embd_pdrop")}
     models = [
         tfgpt2.TFGPT2LMHeadModel(GPT2Config(**SHAPE, **rates, **changes, attn_implementation=kind))
@@ -34,7 +34,7 @@ def loss_and_gradients(model, training):
 
 @pytest.mark.parametrize("changes", [{}, {"reorder_and_upcast_attn": True}])
 def test_blockwise_model_equals_the_plain_one(changes):
-    plain, blockwise = twins(0.0, **changes)
+    plain, blockwise = make_plain_and_blockwise(0.0, **changes)
     expected, found = loss_and_gradients(plain, False), loss_and_gradients(blockwise, False)
     np.testing.assert_allclose(found[0], expected[0], rtol=1e-5)
     for one, other in zip(found[1], expected[1], strict=True):
@@ -53,7 +53,7 @@ def test_blockwise_model_equals_the_plain_one(changes):
 
 @pytest.mark.long
 def test_blockwise_model_generates_the_same_tokens():
-    plain, blockwise = twins(0.0)
+    plain, blockwise = make_plain_and_blockwise(0.0)
     options = {"max_new_tokens": 6, "attention_mask": MASK}
     np.testing.assert_array_equal(
         plain.generate(IDS, **options), blockwise.generate(IDS, **options)
@@ -63,7 +63,7 @@ def test_blockwise_model_generates_the_same_tokens():
 @pytest.mark.parametrize("kind", [0, 1])
 @pytest.mark.parametrize("rate", [0.0, 0.3])
 def test_checkpointing_gives_the_same_loss_and_gradients(kind, rate):
-    model = twins(rate)[kind]
+    model = make_plain_and_blockwise(rate)[kind]
     seeds = model.transformer.seeds.state
     before = tf.identity(seeds.value)
     expected = tf.function(loss_and_gradients)(model, True)
@@ -77,14 +77,14 @@ def test_checkpointing_gives_the_same_loss_and_gradients(kind, rate):
 
 
 def test_dropout_differs_from_step_to_step_and_from_block_to_block():
-    model = twins(0.5)[0]
+    model = make_plain_and_blockwise(0.5)[0]
     one, two = (model(IDS, training=True).logits for _ in range(2))
     assert np.abs(one - two).max() > 0.01
     np.testing.assert_array_equal(model(IDS).logits, model(IDS).logits)
 
 
-def test_what_is_never_held_cannot_be_returned():
-    plain, blockwise = twins(0.0)
+def test_outputs_that_are_not_kept_cannot_be_returned():
+    plain, blockwise = make_plain_and_blockwise(0.0)
     with pytest.raises(ValueError, match=r"`attentions` cannot be returned.*Received.*eager"):
         blockwise(IDS, output_attentions=True)
     plain.gradient_checkpointing_enable()

@@ -1,4 +1,4 @@
-"""Heads behind the tokenizer layer: text in, scores out, as one Keras model that exports."""
+"""Tokenizer layer and heads in one Keras model, from text to scores, which also exports."""
 
 import subprocess
 import sys
@@ -26,8 +26,8 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_text
 loaded = tf.saved_model.load(sys.argv[1])
-answer = loaded.serve(tf.constant(sys.argv[3:]))
-np.save(sys.argv[2], answer)
+result = loaded.serve(tf.constant(sys.argv[3:]))
+np.save(sys.argv[2], result)
 assert "tfgpt2" not in sys.modules
 """
 
@@ -37,7 +37,7 @@ def tokenizer():
     return TFGPT2Tokenizer({token: i for i, token in enumerate(LETTERS)}, [], pad_token_id=0)
 
 
-def build(head, **changes):
+def make_model(head, **changes):
     config = GPT2Config.from_dict({
         "vocab_size": 27, "n_positions": 32, "n_embd": 16, "n_layer": 2, "n_head": 2,
         "initializer_range": 0.3, "num_labels": 3, "pad_token_id": 0,
@@ -46,8 +46,8 @@ def build(head, **changes):
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_functional_model_equals_the_parts_and_survives_its_file(head, tokenizer, tmp_path):
-    model = build(head)
+def test_functional_model_equals_its_parts_and_reloads(head, tokenizer, tmp_path):
+    model = make_model(head)
     text = keras.Input((), dtype="string")
     whole = keras.Model(text, model(tokenizer(text))[HEADS[head]])
     expected = model(tokenizer(TEXTS))[HEADS[head]]
@@ -61,19 +61,19 @@ def test_functional_model_equals_the_parts_and_survives_its_file(head, tokenizer
     "head", [pytest.param("ForSequenceClassification", marks=pytest.mark.long), "LMHeadModel"]
 )
 def test_export_runs_without_this_package(head, tokenizer, tmp_path):
-    model = build(head)
+    model = make_model(head)
     text = keras.Input((), dtype="string")
     whole = keras.Model(text, model(tokenizer(text))[HEADS[head]])
     whole.export(str(tmp_path / "1"), verbose=False)
-    command = [sys.executable, "-c", RUN, tmp_path / "1", tmp_path / "answer.npy", *TEXTS]
+    command = [sys.executable, "-c", RUN, tmp_path / "1", tmp_path / "result.npy", *TEXTS]
     subprocess.run(command, check=True, cwd=tmp_path)
     np.testing.assert_allclose(
-        np.load(tmp_path / "answer.npy"), whole(tf.constant(TEXTS)), atol=1e-4
+        np.load(tmp_path / "result.npy"), whole(tf.constant(TEXTS)), atol=1e-4
     )
 
 
 def test_double_heads_read_choices_of_texts(tokenizer):
-    model = build("DoubleHeadsModel")
+    model = make_model("DoubleHeadsModel")
     choices = tf.constant([["a cat", "a dog barks"], ["we", "you all"]])
     batch = tokenizer(choices)
     assert batch["input_ids"].shape == (2, 2, 11)
@@ -86,7 +86,7 @@ def test_double_heads_read_choices_of_texts(tokenizer):
 @pytest.mark.long
 def test_a_string_pipeline_trains_a_classifier(tokenizer):
     keras.utils.set_random_seed(0)
-    model = build("ForSequenceClassification", num_labels=2, initializer_range=0.05)
+    model = make_model("ForSequenceClassification", num_labels=2, initializer_range=0.05)
     texts = ["good day", "bad luck", "good fun", "bad meal"] * 4
     data = tf.data.Dataset.from_tensor_slices((texts, [1, 0, 1, 0] * 4)).batch(8)
     data = data.map(lambda text, label: (tokenizer(text), label))
@@ -99,16 +99,18 @@ def test_a_string_pipeline_trains_a_classifier(tokenizer):
 
 
 def test_fit_takes_sample_weights_callbacks_and_single_batches(tokenizer):
-    model = build("ForSequenceClassification", num_labels=2)
+    model = make_model("ForSequenceClassification", num_labels=2)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.Adam(0.01), loss=loss, weighted_metrics=["accuracy"],
                   jit_compile=False)  # fmt: skip
     batch, labels = tokenizer(TEXTS), np.array([0, 1, 1])
-    seen = []
-    callback = keras.callbacks.LambdaCallback(on_train_batch_end=lambda b, logs: seen.append(logs))
+    logged = []
+    callback = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda b, logs: logged.append(logs)
+    )
     ignore_first = np.array([0.0, 1.0, 1.0])
     model.fit(batch, labels, sample_weight=ignore_first, verbose=0, callbacks=[callback])
-    assert len(seen) == 1 and np.isfinite(seen[0]["loss"])
+    assert len(logged) == 1 and np.isfinite(logged[0]["loss"])
     full = model.test_on_batch(batch, labels, sample_weight=np.ones(3))[0]
     part = model.test_on_batch(batch, labels, sample_weight=ignore_first)[0]
     assert full != part

@@ -1,4 +1,4 @@
-"""The task heads against PyTorch transformers: outputs, losses and gradients; and in `fit`."""
+"""The task heads against PyTorch transformers, and in `fit`."""
 
 import itertools
 
@@ -70,7 +70,7 @@ CASES = {
 }  # fmt: skip
 
 
-def build(case):
+def make_model(case):
     name, changes, inputs = CASES[case]
     config = GPT2Config.from_dict(SHAPE | changes)
     return getattr(tfgpt2, f"TFGPT2{name}")(config), inputs
@@ -80,8 +80,8 @@ def build(case):
 def test_outputs_losses_and_gradients_are_those_of_pytorch(case, tmp_path):
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
-    ours, inputs = build(case)
-    for weight in ours.weights:  # biases and norms that are not their neutral start
+    ours, inputs = make_model(case)
+    for weight in ours.weights:  # so that biases and norms are not neutral
         noise = np.random.default_rng(2).normal(0, 0.1, weight.shape)
         weight.assign_add(noise.astype("float32"))
     ours.save_pretrained(tmp_path)
@@ -116,7 +116,7 @@ def test_outputs_losses_and_gradients_are_those_of_pytorch(case, tmp_path):
     assert compared > 30
 
 
-# Every head as it comes, and one in the other ways to run it; the rest is long.
+# Every head in the default mode, and one in each other mode; the rest is long.
 QUICK = [
     *((case, "float32", False) for case in CASES),
     ("double heads", "mixed_bfloat16", True),
@@ -143,7 +143,7 @@ def test_fit_on_a_dataset_lowers_the_loss(case, policy, jit):
 
 @pytest.mark.parametrize("case", CASES)
 def test_predict_joins_the_rows_of_all_batches(case):
-    model, inputs = build(case)
+    model, inputs = make_model(case)
     rows = len(inputs["input_ids"])
     found = model.predict(inputs, batch_size=2, verbose=0)
     expected = model(inputs)
@@ -154,8 +154,8 @@ def test_predict_joins_the_rows_of_all_batches(case):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_survives_the_keras_file(case, tmp_path):
-    model, inputs = build(case)
+def test_reloads_from_a_keras_file(case, tmp_path):
+    model, inputs = make_model(case)
     model.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras")
     for name, value in model(inputs).items():
@@ -163,9 +163,17 @@ def test_survives_the_keras_file(case, tmp_path):
             np.testing.assert_allclose(again(inputs)[name], value, atol=1e-6)
 
 
+@pytest.mark.parametrize("case", ["double heads", "classes", "tags", "answers"])
+def test_optional_outputs(case):
+    model, inputs = make_model(case)
+    out = model(inputs, output_attentions=True, output_hidden_states=True, use_cache=None)
+    assert len(out.attentions) == 3 and len(out.hidden_states) == 4
+    assert ("past_key_values" in out) == (case in ("double heads", "classes"))
+
+
 @pytest.mark.parametrize("name", ["DoubleHeadsModel", "ForSequenceClassification",
                                   "ForTokenClassification", "ForQuestionAnswering"])  # fmt: skip
-def test_a_head_is_fresh_on_a_language_models_checkpoint(name, tmp_path):
+def test_a_language_models_checkpoint_leaves_the_head_fresh(name, tmp_path):
     language_model = tfgpt2.TFGPT2LMHeadModel(GPT2Config.from_dict(SHAPE))
     language_model.save_pretrained(tmp_path)
     with pytest.warns(UserWarning, match="freshly initialised"):
@@ -177,7 +185,7 @@ def test_a_head_is_fresh_on_a_language_models_checkpoint(name, tmp_path):
 
 
 def test_the_last_token_is_found_by_mask_or_by_padding_on_either_side():
-    model, _ = build("classes")
+    model, _ = make_model("classes")
     alone = [model(IDS[i : i + 1, : MASK[i].sum()]).logits[0] for i in range(3)]
     masked = model(PADDED, attention_mask=MASK).logits
     unmasked = model(PADDED).logits
@@ -192,23 +200,23 @@ def test_the_last_token_is_found_by_mask_or_by_padding_on_either_side():
     np.testing.assert_allclose(shifted, alone, atol=1e-5)
 
 
-def test_texts_whose_end_is_unknown_are_refused():
+def test_texts_whose_end_is_unknown_raise():
     config = GPT2Config.from_dict(SHAPE | {"pad_token_id": None})
     model = tfgpt2.TFGPT2ForSequenceClassification(config)
     assert model(IDS[:1]).logits.shape == (1, 2)
-    with pytest.raises(ValueError, match=r"nothing says where texts end.*Received.*Pass attention"):
+    with pytest.raises(ValueError, match=r"where texts end is unknown.*Received.*Pass attention"):
         model(IDS)
 
 
 def test_an_answer_needs_both_ends():
-    model, inputs = build("answers")
+    model, inputs = make_model("answers")
     with pytest.raises(ValueError, match=r"belong together.*Received: given='start_positions'"):
         model(PADDED, start_positions=inputs["start_positions"])
 
 
 @pytest.mark.parametrize("kind", ["last", "first", "mean"])
-def test_a_summary_is_over_the_tokens_of_each_choice(kind):
-    model, _ = build("double heads, tanh")
+def test_the_summary_is_over_the_tokens_of_each_choice(kind):
+    model, _ = make_model("double heads, tanh")
     model.multiple_choice_head.summary_type = kind
     hidden = model(CHOICES, output_hidden_states=True).hidden_states[-1].numpy()
     vector = {"last": hidden[:, :, -1], "first": hidden[:, :, 0], "mean": hidden.mean(2)}[kind]
@@ -225,6 +233,6 @@ def test_a_summary_without_projection_is_a_vector_and_has_no_loss():
         model(CHOICES, mc_labels=np.array([0, 1]))
 
 
-def test_an_attention_summary_is_refused():
+def test_an_attention_summary_raises():
     with pytest.raises(ValueError, match=r"'attn'.*Received.*cls_index"):
         tfgpt2.TFGPT2DoubleHeadsModel(GPT2Config.from_dict(SHAPE | {"summary_type": "attn"}))

@@ -1,4 +1,4 @@
-"""The same models in PyTorch transformers, live; skipped where torch is not installed."""
+"""The models against PyTorch transformers; skipped where torch is not installed."""
 
 import json
 
@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.models.test_golden import compare, run
 from tests.support import model_cases as cases
 from tfgpt2 import TFGPT2LMHeadModel, TFGPT2Model
 
@@ -17,7 +16,7 @@ from tests.support import torch_gpt2  # noqa: E402
 
 
 @pytest.mark.parametrize("name", cases.CASES)
-def test_random_checkpoints(name, build, worst):
+def test_random_checkpoints(name, load_case, record_difference):
     case = cases.CASES[name]
     old = {"head_mask", "encoder_attention_mask_3d"} & set(case.inputs)
     if old and not torch_gpt2.IS_4:
@@ -28,11 +27,17 @@ def test_random_checkpoints(name, build, worst):
         expected.pop("loss", None)
     expected = {name: value if isinstance(value, list) else [value]
                 for name, value in expected.items()}  # fmt: skip
-    compare(run(build(case), case), expected, case, worst, "PyTorch, random checkpoints")
+    cases.assert_same_results(
+        cases.run(load_case(case), case),
+        expected,
+        case,
+        record_difference,
+        "PyTorch, random checkpoints",
+    )
 
 
 @pytest.mark.parametrize("name, width", [("slm4096", 128), ("gpt_nano_sort", 11)])
-def test_trained_checkpoints(name, width, shared_data, worst):
+def test_trained_checkpoints(name, width, shared_data, record_difference):
     folder = shared_data / "checkpoints" / name
     theirs = transformers.GPT2LMHeadModel.from_pretrained(folder, attn_implementation="eager")
     model = TFGPT2LMHeadModel.from_pretrained(folder)
@@ -54,12 +59,12 @@ def test_trained_checkpoints(name, width, shared_data, worst):
         ours = [out[field]] if field in ("logits", "loss") else out[field]
         for x, y in zip(ours, values, strict=True):
             difference = np.abs(np.asarray(x) - y.numpy()).max()
-            worst(f"PyTorch, {name}: {field}", difference)
+            record_difference(f"PyTorch, {name}: {field}", difference)
             assert difference < 1e-4, field
 
 
-def test_real_text(shared_data, worst):
-    """The text that slm4096 was trained on; its loss there is small."""
+def test_real_text(shared_data, record_difference):
+    """slm4096 on its training text, where its loss is small."""
     folder = shared_data / "checkpoints" / "slm4096"
     vocabulary = json.loads((folder / "vocab.json").read_text())
     model = TFGPT2LMHeadModel.from_pretrained(folder)
@@ -71,16 +76,16 @@ def test_real_text(shared_data, worst):
     there = torch.tensor(ids.reshape(8, 128))
     with torch.no_grad():
         difference = abs(float(theirs(there, labels=there).loss) - loss)
-    worst("PyTorch, slm4096 on its text: loss", difference)
+    record_difference("PyTorch, slm4096 on its text: loss", difference)
     assert difference < 1e-5
 
 
-def test_gradients(build, worst):
+def test_gradients(load_case, record_difference):
     case = cases.CASES["three_layers"]
     ids = cases.inputs(case)["input_ids"]
     labels = ids.copy()
     labels[0, 3] = -100
-    model = build(case)
+    model = load_case(case)
     with tf.GradientTape() as tape:
         loss = model(ids, labels=labels, training=True).loss
     ours = {
@@ -99,20 +104,20 @@ def test_gradients(build, worst):
         name = name.removeprefix("transformer.")
         x, y = ours[name], parameter.grad.numpy()
         difference = np.abs(x - y).max()
-        worst("PyTorch, gradients of the loss", difference)
+        record_difference("PyTorch, gradients of the loss", difference)
         assert difference < 1e-4, key
         compared += 1
     assert compared == len(ours)
 
 
-def test_bare_model(build, worst):
-    """`GPT2Model` by itself: keys without `transformer.`, results without logits."""
+def test_bare_model(load_case, record_difference):
+    """`GPT2Model`: keys without `transformer.`, results without logits."""
     case = cases.CASES["plain"]
     theirs = torch_gpt2.model(case).transformer
     ids = cases.inputs(case)["input_ids"]
-    ours = build(case, TFGPT2Model)(ids)
+    ours = load_case(case, TFGPT2Model)(ids)
     with torch.no_grad():
         there = theirs(torch.tensor(ids)).last_hidden_state.numpy()
     difference = np.abs(ours.last_hidden_state.numpy() - there).max()
-    worst("PyTorch, bare model: last_hidden_state", difference)
+    record_difference("PyTorch, bare model: last_hidden_state", difference)
     assert difference < 1e-4

@@ -1,4 +1,4 @@
-"""gpt_nano_sort: every sub-step against the activations that upstream recorded; and it sorts."""
+"""gpt_nano_sort: every sub-step against activations recorded upstream; and it sorts."""
 
 import base64
 import itertools
@@ -22,7 +22,7 @@ def model(folder):
     return TFGPT2LMHeadModel.from_pretrained(folder)
 
 
-def test_every_sub_step(folder, model, worst):
+def test_every_sub_step(folder, model, record_difference):
     recorded = {}
     for name, entry in json.loads((folder / "gpt-nano-sort-t0-partials.json").read_text()).items():
         if "data" in entry:
@@ -60,7 +60,7 @@ def test_every_sub_step(folder, model, worst):
         finite = np.isfinite(theirs)
         assert (finite == np.isfinite(ours)).all(), name
         difference = np.abs(ours[finite] - theirs[finite]).max()
-        worst("upstream's sub-steps of gpt_nano_sort", difference)
+        record_difference("upstream's sub-steps of gpt_nano_sort", difference)
         assert difference < 1e-4, name
 
 

@@ -1,4 +1,4 @@
-"""Blockwise attention against the plain one: outputs and gradients, jitted and not."""
+"""Blockwise attention against plain attention: outputs and gradients, with XLA and without."""
 
 import numpy as np
 import pytest
@@ -22,19 +22,19 @@ def masks(length, columns):
         "none": None,
         "causal": causal,
         "padded": causal & padding[:, None, None],
-        "nothing seen": causal & tf.zeros([2, 1, 1, columns], tf.bool),
+        "all masked": causal & tf.zeros([2, 1, 1, columns], tf.bool),
     }
 
 
 @pytest.mark.parametrize("jit", [False, True])
-@pytest.mark.parametrize("mask", ["none", "causal", "padded", "nothing seen"])
+@pytest.mark.parametrize("mask", ["none", "causal", "padded", "all masked"])
 @pytest.mark.parametrize(("length", "columns"), [(1, 1), (7, 7), (8, 8), (9, 20), (33, 33)])
 def test_output_and_gradients_are_those_of_plain_attention(length, columns, mask, jit):
     tensors = draw(length, columns)
     visible = masks(length, columns)[mask]
     upstream = tf.constant(np.random.default_rng(9).normal(size=(2, 3, length, 8)), tf.float32)
 
-    def both(function):
+    def output_and_gradients(function):
         with tf.GradientTape() as tape:
             tape.watch(tensors)
             output = function(*tensors)
@@ -46,8 +46,8 @@ def test_output_and_gradients_are_those_of_plain_attention(length, columns, mask
     def blockwise(*qkv):
         return blockwise_attend(*qkv, visible, scale=0.3, block=8)
 
-    expected = both(plain)
-    found = tf.function(lambda: both(blockwise), jit_compile=jit)()
+    expected = output_and_gradients(plain)
+    found = tf.function(lambda: output_and_gradients(blockwise), jit_compile=jit)()
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(one, other, atol=2e-6)
 
@@ -81,7 +81,7 @@ def test_dropout_zeroes_the_stated_share_and_keeps_the_mean():
     np.testing.assert_allclose(weights[weights > 0], 1 / 64 / 0.75, rtol=1e-5)
 
 
-def test_no_tensor_of_all_scores_is_made():
+def test_the_full_score_matrix_is_never_materialised():
     length = 512
     query, key, value = (tf.TensorSpec([1, 2, length, 8]) for _ in range(3))
 

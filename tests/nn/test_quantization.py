@@ -1,4 +1,4 @@
-"""int8 models: the arithmetic against numpy, the model against a slow twin, files, refusals."""
+"""int8 models: the arithmetic against numpy, the model against a slow twin, files, errors."""
 
 import json
 import shutil
@@ -23,25 +23,25 @@ CASES = {
 IDS = np.random.default_rng(0).integers(0, 97, (2, 9))
 
 
-def make(kind="TFGPT2LMHeadModel", dtype=None, **changes):
+def make_model(kind="TFGPT2LMHeadModel", dtype=None, **changes):
     model = getattr(tfgpt2, kind)(tfgpt2.GPT2Config(**(SHAPE | changes)), dtype=dtype)
     random = np.random.default_rng(1)
     for weight in model.weights:
         centre = 1.0 if "ln_" in weight.path and weight.path.endswith("weight") else 0.0
-        # Outputs of different sizes, so that a scale for all of them would not do.
-        spread = np.exp(random.normal(0, 0.5, weight.shape[-1:])) * 0.2
-        weight.assign(centre + spread * random.standard_normal(weight.shape))
+        # Outputs of different sizes, so that one scale for all of them would not suffice.
+        scale = np.exp(random.normal(0, 0.5, weight.shape[-1:])) * 0.2
+        weight.assign(centre + scale * random.standard_normal(weight.shape))
     return model
 
 
 def quantized(*args, **changes):
-    model = make(*args, **changes)
+    model = make_model(*args, **changes)
     model.quantize("int8")
     return model
 
 
-def whole(x):
-    """The slow twin of `int8.to_whole`: numpy, row by row."""
+def numpy_quantize_rows(x):
+    """The slow twin of `int8.quantize_rows`: numpy, row by row."""
     numbers, steps = np.zeros(x.shape), np.zeros(len(x), np.float32)
     for i, row in enumerate(np.asarray(x, np.float32)):
         steps[i] = np.float32(max(np.abs(row).max(initial=0), np.float32(1e-30))) / np.float32(127)
@@ -56,9 +56,9 @@ ROWS[1], ROWS[2], ROWS[3], ROWS[4, 7] = 0, ROWS[2] * 1e-37, ROWS[3] * 1e30, -1e4
 # The arithmetic ---------------------------------------------------------------------------------
 
 
-def test_whole_numbers_are_those_of_numpy():
-    numbers, steps = int8.to_whole(tf.constant(ROWS))
-    expected, expected_steps = whole(ROWS)
+def test_rows_are_quantised_like_in_numpy():
+    numbers, steps = int8.quantize_rows(tf.constant(ROWS))
+    expected, expected_steps = numpy_quantize_rows(ROWS)
     np.testing.assert_array_equal(numbers, expected)
     np.testing.assert_allclose(steps[:, 0], expected_steps, rtol=1e-6)
     assert np.abs(numbers).max() == 127 and not np.any(numbers[1])
@@ -67,11 +67,11 @@ def test_whole_numbers_are_those_of_numpy():
 
 
 @pytest.mark.parametrize("rows", [0, 1, 2, 5])
-def test_the_product_is_exact_on_whole_numbers_and_close_to_the_real_one(rows):
+def test_the_product_is_exact_on_integers_and_close_to_the_float_one(rows):
     random = np.random.default_rng(rows)
     x = random.normal(0, 2, (rows, 300)).astype(np.float32)
     kernel = random.normal(0, 1, (40, 300)).astype(np.float32)
-    (a, a_steps), (w, w_steps) = whole(x), whole(kernel)
+    (a, a_steps), (w, w_steps) = numpy_quantize_rows(x), numpy_quantize_rows(kernel)
     exact = (a @ w.T) * a_steps[:, None].astype(np.float64) * w_steps
     # What both roundings can move a sum by, half a step for each number.
     real = x.astype(np.float64) @ kernel.T
@@ -79,22 +79,22 @@ def test_the_product_is_exact_on_whole_numbers_and_close_to_the_real_one(rows):
     bound += 0.25 * 300 * a_steps[:, None] * w_steps
     matrix, steps = tf.constant(w, tf.int8), tf.constant(w_steps)
     for jit in (False, True):
-        program = tf.function(lambda x: int8.product(x, matrix, steps), jit_compile=jit)
+        program = tf.function(lambda x: int8.int8_matmul(x, matrix, steps), jit_compile=jit)
         found = program(tf.constant(x)).numpy()
         np.testing.assert_allclose(found, exact, rtol=1e-5, atol=1e-4)
         assert np.all(np.abs(found - real) <= bound * 1.001)
-    np.testing.assert_allclose(int8.product(x, matrix, steps), exact, rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(int8.int8_matmul(x, matrix, steps), exact, rtol=1e-5, atol=1e-4)
 
 
 def test_long_sums_of_the_largest_numbers():
     """Where float32 would round: 4096 products of 127 * 127 are above 2^24."""
     x, matrix = tf.ones([2, 4096]), tf.fill([3, 4096], tf.constant(127, tf.int8))
     for jit in (False, True):
-        program = tf.function(lambda: int8.product(x, matrix, tf.ones([3])), jit_compile=jit)
+        program = tf.function(lambda: int8.int8_matmul(x, matrix, tf.ones([3])), jit_compile=jit)
         np.testing.assert_allclose(program(), np.full((2, 3), 4096 * 127), rtol=1e-6)
 
 
-def test_compiled_programs_multiply_whole_numbers():
+def test_compiled_programs_multiply_integers():
     model = quantized()
     program = tf.function(lambda ids: model(ids).logits, jit_compile=True)
     graph = program.experimental_get_compiler_ir(tf.constant(IDS[:, :3]))(stage="hlo")
@@ -108,17 +108,17 @@ def test_compiled_programs_multiply_whole_numbers():
 # The model --------------------------------------------------------------------------------------
 
 
-def twin(case, monkeypatch, **inputs):
-    """A float model of the dequantised weights, whose products go through numpy."""
-    model, source = make(**CASES[case]), quantized(**CASES[case])
+def dequantised_logits(case, monkeypatch, **inputs):
+    """A quantised model, and the logits of a float twin whose products are quantised in numpy."""
+    model, source = make_model(**CASES[case]), quantized(**CASES[case])
     for layer, small in zip(
-        quantization.matrices(model), quantization.matrices(source), strict=True
+        quantization.int8_layers(model), quantization.int8_layers(source), strict=True
     ):
         wide = small.weight_int8.numpy() * small.weight_scale.numpy()[:, None]
         layer.weight.assign(wide if isinstance(layer, layers.Embedding) else wide.T)
 
     def times(x, matrix):
-        numbers, steps = whole(x.numpy())
+        numbers, steps = numpy_quantize_rows(x.numpy())
         return tf.constant((numbers * steps[:, None].astype(np.float64)) @ matrix, tf.float32)
 
     def score(self, x):
@@ -136,12 +136,12 @@ def twin(case, monkeypatch, **inputs):
 def test_logits_are_those_of_the_slow_twin_and_close_to_the_float_models(case, monkeypatch):
     states = np.random.default_rng(3).normal(size=(2, 4, 32)).astype(np.float32)
     inputs = {"encoder_hidden_states": states} if case == "cross" else {}
-    model, expected = twin(case, monkeypatch, **inputs)
+    model, expected = dequantised_logits(case, monkeypatch, **inputs)
     found = model(IDS, **inputs).logits.numpy()
     # A number on the edge between two steps may round the other way.
     np.testing.assert_allclose(found, expected, atol=0.02 * expected.std())
     assert np.median(np.abs(found - expected)) < 1e-4
-    real = make(**CASES[case])(IDS, **inputs).logits.numpy()
+    real = make_model(**CASES[case])(IDS, **inputs).logits.numpy()
     assert 0 < np.abs(found - real).max() < 0.25 * real.std()
     assert np.mean(found.argmax(-1) == real.argmax(-1)) > 0.85
 
@@ -150,7 +150,7 @@ def test_logits_are_those_of_the_slow_twin_and_close_to_the_float_models(case, m
 @pytest.mark.parametrize("jit", [True, pytest.param(False, marks=pytest.mark.long)])
 def test_greedy_tokens_are_those_of_eager_calls_without_a_cache(jit):
     ends = {"eos_token_id": None, "bos_token_id": None, "pad_token_id": 0}
-    model = make(tie_word_embeddings=False, n_layer=1, **ends)
+    model = make_model(tie_word_embeddings=False, n_layer=1, **ends)
     positions = model.transformer.wpe.weight
     positions.assign(positions * 6.0)  # so that the tokens differ
     model.quantize("int8")
@@ -175,12 +175,12 @@ def test_other_policies_keep_their_types(policy):
     assert hidden.dtype == model.compute_dtype and model.transformer.wte(IDS).dtype == hidden.dtype
     scales = [weight for weight in model.weights if weight.name == "weight_scale"]
     assert {weight.dtype for weight in scales} == {"float32"}
-    real = make()(IDS).logits.numpy()
+    real = make_model()(IDS).logits.numpy()
     np.testing.assert_allclose(model(IDS).logits, real, atol=0.3 * real.std())
 
 
-def test_it_becomes_a_quarter_of_the_size_and_forgets_the_float_weights():
-    model = make(n_embd=64)
+def test_the_model_shrinks_and_drops_its_float_weights():
+    model = make_model(n_embd=64)
     before = sum(weight.value.numpy().nbytes for weight in model.weights)
     held = model.transformer.h[1].mlp.c_fc.weight
     model.quantize()
@@ -193,7 +193,7 @@ def test_it_becomes_a_quarter_of_the_size_and_forgets_the_float_weights():
 
 def test_task_heads_stay_float():
     model = quantized("TFGPT2ForSequenceClassification", pad_token_id=0, num_labels=3)
-    real = make("TFGPT2ForSequenceClassification", pad_token_id=0, num_labels=3)(IDS).logits
+    real = make_model("TFGPT2ForSequenceClassification", pad_token_id=0, num_labels=3)(IDS).logits
     np.testing.assert_allclose(model(IDS).logits, real, atol=0.25 * np.std(real))
     assert [weight.dtype for weight in model.weights if "score" in weight.path] == ["float32"]
 
@@ -201,7 +201,7 @@ def test_task_heads_stay_float():
 # Files ------------------------------------------------------------------------------------------
 
 
-def same(model, other):
+def have_same_weights(model, other):
     """Whether all weights have the same names, types and bits."""
     mine = {weight.path.split("/", 1)[1]: weight for weight in model.weights}
     theirs = {weight.path.split("/", 1)[1]: weight for weight in other.weights}
@@ -217,15 +217,15 @@ def test_a_checkpoint_comes_back_bit_by_bit(case, tmp_path):
     model = quantized(**CASES[case])
     model.save_pretrained(tmp_path, max_shard_bytes=20_000 if case == "untied" else 10**9)
     again = tfgpt2.TFGPT2LMHeadModel.from_pretrained(tmp_path)
-    assert same(model, again) and again.is_quantized and not again.trainable_weights
+    assert have_same_weights(model, again) and again.is_quantized and not again.trainable_weights
     assert len(list(tmp_path.glob("*.safetensors"))) == (1 if case != "untied" else 3)
     again.save_pretrained(tmp_path / "second")
     third = tfgpt2.TFGPT2LMHeadModel.from_pretrained(tmp_path / "second", quantize="int8")
-    assert same(model, third)
+    assert have_same_weights(model, third)
 
 
 def test_the_file_as_documented(tmp_path):
-    model = make()
+    model = make_model()
     model.save_pretrained(tmp_path / "float")
     model.quantize("int8")
     model.save_pretrained(tmp_path / "small")
@@ -236,7 +236,7 @@ def test_the_file_as_documented(tmp_path):
     for key in kernels:
         numbers, steps = small.pop(f"{key}_int8"), small.pop(key.replace("weight", "weight_scale"))
         matrix = wide.pop(key) if "wte" in key else wide.pop(key).T
-        expected, expected_steps = whole(matrix)
+        expected, expected_steps = numpy_quantize_rows(matrix)
         assert numbers.dtype == np.int8 and steps.dtype == np.float32
         assert np.abs(numbers - expected).max() <= 1 and np.mean(numbers != expected) < 1e-3
         np.testing.assert_allclose(steps, expected_steps, rtol=1e-6)
@@ -246,10 +246,10 @@ def test_the_file_as_documented(tmp_path):
     assert config["quantization_config"] == quantization.SETTINGS
 
 
-def test_loading_quantised_is_loading_and_quantising(tmp_path):
-    make().save_pretrained(tmp_path)
+def test_quantising_while_loading(tmp_path):
+    make_model().save_pretrained(tmp_path)
     model = tfgpt2.TFGPT2LMHeadModel.from_pretrained(tmp_path, quantize="int8")
-    assert same(model, quantized())
+    assert have_same_weights(model, quantized())
     with pytest.raises(ValueError, match=r"(?s)'int8'.*mode='int4'.*Did you mean 'int8'"):
         tfgpt2.TFGPT2LMHeadModel.from_pretrained("no/such", quantize="int4")
 
@@ -258,7 +258,7 @@ def test_keras_files(tmp_path):
     model = quantized()
     model.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras")
-    assert same(model, again)
+    assert have_same_weights(model, again)
     np.testing.assert_array_equal(again(IDS).logits, model(IDS).logits)
 
 
@@ -279,16 +279,18 @@ def test_files_that_do_not_fit(tmp_path):
 
 
 def test_a_float_model_is_not_touched_by_a_copy():
-    model = make()
+    model = make_model()
     copy = quantization.quantized_copy(model)
-    assert not model.is_quantized and model.trainable_weights and same(copy, quantized())
-    assert same(quantization.quantized_copy(copy), copy)
+    assert (
+        not model.is_quantized and model.trainable_weights and have_same_weights(copy, quantized())
+    )
+    assert have_same_weights(quantization.quantized_copy(copy), copy)
 
 
-# What is refused --------------------------------------------------------------------------------
+# Errors ----------------------------------------------------------------------------------------
 
 
-def test_training_is_refused():
+def test_training_raises():
     model = quantized()
     data = {"input_ids": IDS, "labels": IDS}
     model.compile("adam")
@@ -306,8 +308,8 @@ def test_training_is_refused():
         model.compile("adam", chunked_loss=True)
 
 
-def test_a_loss_that_never_held_the_logits_is_forgotten():
-    model = make()
+def test_quantising_resets_the_chunked_loss():
+    model = make_model()
     model.compile("adam", chunked_loss=True)
     model.quantize()
     assert not model.compiled and model(IDS, labels=IDS).logits is not None
@@ -324,28 +326,28 @@ def test_a_loss_that_never_held_the_logits_is_forgotten():
         (lambda m: m.save_pretrained("never", dtype="float16"), "Saving in another `dtype`"),
     ],
 )
-def test_what_needs_a_float_model(change, what):
+def test_operations_that_need_a_float_model(change, what):
     model = quantized()
     with pytest.raises(ValueError, match=f"(?s){what} needs a float model.*quantise the result"):
         change(model)
-    assert model.adapters is None and same(model, quantized())
+    assert model.adapters is None and have_same_weights(model, quantized())
 
 
-def test_what_cannot_be_quantised():
-    model = make()
+def test_models_that_cannot_be_quantised():
+    model = make_model()
     lora.enable_lora(model, 2)
     with pytest.raises(ValueError, match="(?s)adapters cannot be quantised.*merge_adapter"):
         model.quantize()
-    broken = make()
+    broken = make_model()
     broken.transformer.h[1].mlp.c_proj.weight.assign(np.full((128, 32), np.nan))
     with pytest.raises(ValueError, match="(?s)finite numbers.*h_1/mlp/c_proj/weight"):
         broken.quantize()
     assert not broken.is_quantized and not broken.transformer.h[0].mlp.c_fc.is_int8
     with pytest.raises(ValueError, match="quantised to 'int8'"):
-        make().quantize("gptq")
+        make_model().quantize("gptq")
 
 
-def test_a_conversion_is_refused(tmp_path):
+def test_a_conversion_raises(tmp_path):
     quantized().save_pretrained(tmp_path / "small")
     from tfgpt2.conversion.convert import convert
 

@@ -21,7 +21,7 @@ def model(request):
     return tfgpt2.TFGPT2LMHeadModel(config)
 
 
-def test_growing_keeps_the_old_tokens_and_adds_the_mean(model, tmp_path):
+def test_new_tokens_start_as_the_mean_of_the_others(model, tmp_path):
     before, table = model(IDS).logits.numpy(), model.get_input_embeddings().weight.numpy()
     assert model.resize_token_embeddings(53, pad_to_multiple_of=8) is model.get_input_embeddings()
     assert model.config.vocab_size == 56
@@ -36,7 +36,7 @@ def test_growing_keeps_the_old_tokens_and_adds_the_mean(model, tmp_path):
     assert model(np.array([[55]])).logits.shape == (1, 1, 56)
 
 
-def test_shrinking_cuts_the_last_tokens(model):
+def test_shrinking_removes_the_last_tokens(model):
     ids = IDS % 30
     before = model(ids).logits.numpy()
     model.resize_token_embeddings(30)
@@ -72,11 +72,11 @@ def test_the_token_table_can_be_replaced(model):
     assert tied == model.config.tie_word_embeddings
 
 
-def test_pruning_is_silencing(model, tmp_path):
+def test_pruning_equals_masking(model, tmp_path):
     mask = np.ones((3, 4), np.float32)
     mask[0, [1, 3]] = 0
     mask[2, 0] = 0
-    # A silenced head adds nothing; a pruned one neither, so the outputs agree.
+    # Masked and pruned heads add nothing, so the outputs agree.
     expected = model(IDS, head_mask=mask).logits
     model.prune_heads({0: [1], 2: [0]})
     model.prune_heads({0: [1, 3]})
@@ -107,20 +107,20 @@ def test_a_pruned_model_has_gradients(model):
 
 
 @pytest.mark.parametrize("heads", [{3: [0]}, {0: [4]}, {0: [-1]}, {0: [0, 1, 2, 3]}])
-def test_impossible_pruning_is_refused_and_changes_nothing(model, heads):
-    with pytest.raises(ValueError, match=r"Heads are named by block.*Received: block=.*Pass"):
+def test_impossible_pruning_raises_and_changes_nothing(model, heads):
+    with pytest.raises(ValueError, match=r"Heads are given by block.*Received: block=.*Pass"):
         model.prune_heads({1: [0]} | heads)
     assert model.config.pruned_heads == {}
     assert model.transformer.h[1].attn.heads == 4
 
 
 @pytest.mark.parametrize("size", [0, -1, 2.5, "ten", True])
-def test_impossible_vocabulary_sizes_are_refused(model, size):
+def test_impossible_vocabulary_sizes_raise(model, size):
     with pytest.raises(ValueError, match=r"`new_num_tokens` must be.*Received.*len\(tokenizer\)"):
         model.resize_token_embeddings(size)
 
 
-def test_a_table_of_another_width_is_refused(model):
+def test_a_table_of_another_width_raises(model):
     with pytest.raises(ValueError, match=r"\[V, 32\].*Received: shape=\[50, 31\]"):
         model.set_input_embeddings(np.zeros((50, 31)))
 

@@ -1,7 +1,7 @@
-"""Seeds, how many cases run, and the lines at the end that say how many did.
+"""Seeds, number of cases, and a summary of the cases that ran.
 
-`ROBUSTNESS=n` multiplies the cases of every test and moves the seeds, so that `make robustness`
-looks where the default suite does not.
+`ROBUSTNESS=n` multiplies the cases of every test and changes the seeds, so that `make robustness`
+runs other cases than the default suite.
 """
 
 import os
@@ -14,13 +14,13 @@ TIMES = int(os.environ.get("ROBUSTNESS", "1"))
 
 @pytest.fixture
 def amount():
-    """From the default number of cases to that of this run."""
+    """Converts the default number of cases to that of this run."""
     return lambda usual: usual * TIMES
 
 
 @pytest.fixture
 def generator():
-    """From a seed to a generator of random numbers; failing tests print their seed."""
+    """Makes a random generator from a seed, which failing tests print."""
 
     def make(seed):
         print(f"seed {seed}")
@@ -31,7 +31,7 @@ def generator():
 
 @pytest.fixture
 def count(record_property):
-    """Notes how many cases of a kind ran; the run adds them up and prints the sums."""
+    """Records how many cases of a kind ran, for the summary."""
 
     def note(name, number):
         record_property("cases", (name, int(number)))

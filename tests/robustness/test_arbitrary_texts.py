@@ -1,4 +1,4 @@
-"""Tokenizers on arbitrary bytes and code points: what goes in comes out."""
+"""Round trips of arbitrary bytes and code points through the tokenizers."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ PARTS = [
 
 
 def texts(draw, number):
-    """Bytes: random ones, random code points, awkward pieces, and mixtures of them."""
+    """Texts of random bytes, random code points, difficult pieces, and mixtures."""
     made = []
     for _ in range(number):
         pieces = []
@@ -48,12 +48,12 @@ def check(layer, host, made):
     ids = layer.tokenize(tf.constant(made))
     back = layer.detokenize(ids)
     clean = tf.strings.unicode_transcode(tf.constant(made), "UTF-8", "UTF-8", errors="replace")
-    assert back.numpy().tolist() == clean.numpy().tolist()  # nothing of a valid text is lost
-    valid = [text.decode() for text in back.numpy()]  # raises where it is not UTF-8
+    assert back.numpy().tolist() == clean.numpy().tolist()  # valid text is unchanged
+    valid = [text.decode() for text in back.numpy()]  # raises if it is not UTF-8
     assert host(valid)["input_ids"] == ids.to_list()
     assert host.batch_decode(ids.to_list()) == valid
     assert int(tf.reduce_max(ids)) < layer.vocab_size and int(tf.reduce_min(ids)) >= 0
-    for text, row in zip(made[:3], ids.to_list(), strict=False):  # a text does not feel the others
+    for text, row in zip(made[:3], ids.to_list(), strict=False):  # texts are independent
         assert layer.tokenize(text).numpy().tolist() == row
 
 

@@ -1,4 +1,4 @@
-"""Damaged checkpoints and configurations: a clear error, or what the file still says."""
+"""Damaged checkpoints and configurations: an explained error, or a correct result."""
 
 import json
 import subprocess
@@ -51,9 +51,13 @@ def test_damaged_checkpoints(seed, whole, count, amount):
     assert not wrong, "\n".join(map(str, wrong))
 
 
-def test_the_judge_sees_changed_numbers():
+def test_undetected_damage_is_found():
     whole = {}, {"a": np.zeros(3, "f4")}
     changed = {}, {"a": np.array([0, 1, 1], "f4")}
-    assert mutated_files.judge("tf1", "flip", 1, whole, whole) is None
-    assert "under a checksum" in mutated_files.judge("tf1", "flip", 1, whole, changed)
-    assert "1 were overwritten" in mutated_files.judge("flax", "flip", 1, whole, changed)
+    assert mutated_files.find_undetected_damage("tf1", "flip", 1, whole, whole) is None
+    assert "under a checksum" in mutated_files.find_undetected_damage(
+        "tf1", "flip", 1, whole, changed
+    )
+    assert "1 were overwritten" in mutated_files.find_undetected_damage(
+        "flax", "flip", 1, whole, changed
+    )

@@ -1,4 +1,4 @@
-"""The contract of an export on random batches: any texts, any settings that are in range."""
+"""An export on random batches of texts and settings."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ import tfgpt2
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """A small export, reloaded without a class of ours."""
+    """A small export, reloaded without classes of the package."""
     import keras
 
     keras.utils.set_random_seed(0)
@@ -35,20 +35,23 @@ def texts(draw, rows):
 
 
 def settings(draw, rows):
-    """Settings in range, one for each row, and others that are far out of it."""
-    wild = draw.random() < 0.2
+    """Settings for each row, sometimes far out of range."""
+    extreme = draw.random() < 0.2
+    low, high = (-5, 99) if extreme else (0, 17)
+
+    def choose(usual, unusual=()):
+        return draw.choice([*usual, *(unusual if extreme else ())], rows)
+
     return {
-        "max_new_tokens": draw.integers(-5 if wild else 0, 99 if wild else 17, rows).astype("i4"),
+        "max_new_tokens": draw.integers(low, high, rows).astype("i4"),
         "min_new_tokens": draw.integers(0, 4, rows).astype("i4"),
-        "temperature": draw.choice([0, 0.5, 1, 3, *([-1, np.nan, np.inf] if wild else [])], rows)
-        .astype("f4"),
-        "top_k": draw.choice([0, 1, 5, 10**6, *([-3] if wild else [])], rows).astype("i4"),
-        "top_p": draw.choice([1, 0.9, 0.01, *([0, -1, 7, np.nan] if wild else [])], rows)
-        .astype("f4"),
-        "min_p": draw.choice([0, 0.1], rows).astype("f4"),
-        "repetition_penalty": draw.choice([1, 1.3, *([0, -2] if wild else [])], rows).astype("f4"),
+        "temperature": choose([0, 0.5, 1, 3], [-1, np.nan, np.inf]).astype("f4"),
+        "top_k": choose([0, 1, 5, 10**6], [-3]).astype("i4"),
+        "top_p": choose([1, 0.9, 0.01], [0, -1, 7, np.nan]).astype("f4"),
+        "min_p": choose([0, 0.1]).astype("f4"),
+        "repetition_penalty": choose([1, 1.3], [0, -2]).astype("f4"),
         "seed": draw.integers(0, 2**63 - 1, rows),
-    }  # fmt: skip
+    }
 
 
 def call(signature, text, options, stop):
@@ -62,7 +65,7 @@ def call(signature, text, options, stop):
 
 
 def check_generated(found, rows):
-    """Section 7 of the design: one dim 0, valid text, finite numbers, and nothing after the end."""
+    """Checks the first dimension, valid text, finite numbers, and zeros after the end."""
     assert {len(value) for value in found.values()} == {rows}
     for name in ("logprob", "token_logprobs"):
         assert np.isfinite(found[name]).all(), name
@@ -94,7 +97,7 @@ def test_batches(seed, exported, generator, amount, count):
         found = call(generate, text, options, stop)
         try:
             check_generated(found, rows)
-            one = int(draw.integers(rows))  # a row alone says what it says among others
+            one = int(draw.integers(rows))  # rows are independent of the batch
             alone = call(generate, text[one : one + 1],
                          {k: v[one : one + 1] for k, v in options.items()},
                          stop[one : one + 1])  # fmt: skip

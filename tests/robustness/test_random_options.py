@@ -1,6 +1,6 @@
-"""Generation with options drawn at random: a clear error from us, or a result that holds together.
+"""Generation with random options: an explained error, or a consistent result.
 
-The programs run without XLA and without graphs, so each combination costs little to try.
+The functions run eagerly, without XLA, so each combination is cheap.
 """
 
 import numpy as np
@@ -77,8 +77,8 @@ def eagerly():
     tf.config.run_functions_eagerly(False)
 
 
-def drawn(draw):
-    """Prompts and options, now and then with one that is wrong."""
+def draw_case(draw):
+    """Prompts and options, sometimes with an invalid value."""
     rows = int(draw.integers(1, 3))
     ids = draw.integers(0, V, [rows, int(draw.integers(1, 6))])
     mask = np.ones_like(ids)
@@ -89,13 +89,13 @@ def drawn(draw):
     options.setdefault("max_new_tokens", 3)
     if "max_length" in options:
         options.pop("max_new_tokens")
-    if draw.random() < 0.3:  # one row has no second value
+    if draw.random() < 0.3:
         options[str(draw.choice(list(GOOD)))] = BAD[draw.integers(len(BAD))]
     return ids, mask, options
 
 
 def check(model, ids, mask, options, result):
-    """What holds for every result."""
+    """Checks the properties of every result."""
     returns = options.get("num_return_sequences") or 1
     rows, prompt = ids.shape
     sequences = result.sequences.numpy()
@@ -113,7 +113,7 @@ def check(model, ids, mask, options, result):
     ended = np.arange(new.shape[1])[None] >= counts[:, None]
     assert (logprobs[ended] == 0).all()
     assert set(result.finish_reason) <= {"length", "eos", "stop", "time"}
-    # Where options together forbid every token, there is no token that keeps them all.
+    # If options together forbid every token, one of them is violated.
     if not _FORBIDDING & {name for name, value in options.items() if value}:
         assert not np.isin(new[~ended], options.get("suppress_tokens") or []).any()
 
@@ -124,7 +124,7 @@ def check(model, ids, mask, options, result):
 def test_an_error_or_a_result(seed, model, generator, amount, count):
     draw, results, errors = generator(seed), 0, 0
     for number in range(amount(100 if seed else 25)):
-        ids, mask, options = drawn(draw)
+        ids, mask, options = draw_case(draw)
         where = f"seed {seed}, case {number}: {ids.tolist()} {mask.tolist()} {options}"
 
         def run(ids=ids, mask=mask, options=options):

@@ -1,4 +1,4 @@
-"""The deterministic recipe: two processes give the same ids and the same trained weights."""
+"""Determinism: two processes give the same ids and the same trained weights."""
 
 import json
 import subprocess
@@ -38,6 +38,6 @@ def test_two_processes_agree(count):
 
     first = run(1)
     assert run(1) == first
-    other = run(2)  # the comparison can fail
+    other = run(2)  # another seed gives other results
     assert other[1] != first[1] and other[2] != first[2]
     count("processes that repeat a training run", 2)

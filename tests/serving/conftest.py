@@ -1,4 +1,4 @@
-"""An export to serve, made once, and servers that are gone when their test is."""
+"""An export of the bundled model, made once, and server processes."""
 
 import contextlib
 import os
@@ -13,21 +13,21 @@ from pathlib import Path
 import filelock
 import pytest
 
-START_SECONDS = 120  # other processes may use the machine
+START_SECONDS = 300  # the machine may be busy
 
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory) -> Path:
-    """The base directory of the bundled model's export; it holds version 1, without XLA.
+    """The base directory of the bundled model's export: version 1, without XLA.
 
-    Nobody may change it: copy it to add versions.
+    Read-only: copy it to add versions.
     """
     from tfgpt2.serving.export.export import export
     from tfgpt2.text.generator import TextGenerator
 
     root = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
-        root = root.parent  # the folder of all workers: whoever comes first makes it
+        root = root.parent  # shared by all workers: the first one makes it
     base = root / "saved_models" / "shakespeare-tiny"
     with filelock.FileLock(root / "saved_models.lock"):
         if not base.exists():
@@ -37,11 +37,11 @@ def exported(tmp_path_factory) -> Path:
 
 
 class ServerProcess:
-    """A `tfgpt2 serve` of its own, on free ports of this machine."""
+    """A `tfgpt2 serve` process on free ports of this machine."""
 
     def __init__(self, *arguments, port=0, grpc_port=0, wait=True):
         options = ["--port", str(port), "--grpc-port", str(grpc_port), "--timeout-seconds", "120"]
-        self.lines, self.notes = [], []
+        self.lines, self.log = [], []
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tfgpt2.cli", "serve", *map(str, arguments), *options],
             stdout=subprocess.PIPE,
@@ -51,7 +51,7 @@ class ServerProcess:
         )
         self._readers = [
             threading.Thread(target=self._read, args=pair, daemon=True)
-            for pair in ((self.process.stdout, self.lines), (self.process.stderr, self.notes))
+            for pair in ((self.process.stdout, self.lines), (self.process.stderr, self.log))
         ]
         for reader in self._readers:
             reader.start()
@@ -66,14 +66,14 @@ class ServerProcess:
         end = time.monotonic() + START_SECONDS
         while not self.lines and self.process.poll() is None and time.monotonic() < end:
             time.sleep(0.05)
-        assert self.lines, "".join(self.notes)[-3000:]
+        assert self.lines, "".join(self.log)[-3000:]
         found = re.search(r"(http://127\.0\.0\.1:(\d+)).*?(127\.0\.0\.1:(\d+))", self.lines[0])
         self.url, self.port, self.grpc, self.grpc_port = (
             found[1], int(found[2]), found[3], int(found[4])
         )  # fmt: skip
 
     def terminate(self):
-        """SIGTERM, as a supervisor does; returns at once."""
+        """Sends SIGTERM and returns at once."""
         self.process.send_signal(signal.SIGTERM)
 
     def kill(self):
@@ -84,11 +84,11 @@ class ServerProcess:
 
 @pytest.fixture
 def start_server():
-    """Starts servers; all are killed when the test ends."""
+    """Starts servers, which are killed when the test ends."""
     started = []
 
     def start(*arguments, **options):
-        # Noted before it listens, so that one that never does is killed, too.
+        # Recorded before it listens, so that a server that never does is killed, too.
         server = ServerProcess(*arguments, **options, wait=False)
         started.append(server)
         server.wait_until_listening()
@@ -101,7 +101,7 @@ def start_server():
 
 @pytest.fixture(scope="session")
 def served(exported):
-    """One server of the export, for all tests that only ask."""
+    """One server of the export, for all tests that only send requests."""
     server = ServerProcess(exported, wait=False)
     try:
         server.wait_until_listening()

@@ -1,4 +1,4 @@
-"""The files of serving/: they parse, hold to their schemas, and agree with the export."""
+"""The files of serving/ are valid and agree with the export."""
 
 import http.server
 import re
@@ -28,8 +28,8 @@ FLAGS = {
 FIELD = descriptor_pb2.FieldDescriptorProto
 
 
-def message(name, **fields):
-    """A message type that no Python package has: `name=(number, type, repeated)` for each field."""
+def message_type(name, **fields):
+    """Makes a message type from `name=(number, type, repeated)` of each field."""
     file = descriptor_pb2.FileDescriptorProto(name=f"{name}.proto", package=name.lower())
     file.syntax = "proto3"
     made = file.message_type.add(name=name)
@@ -52,15 +52,15 @@ def message(name, **fields):
     return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{name.lower()}.{name}"))
 
 
-# session_bundle_config.proto and monitoring_config.proto of tensorflow/serving: the released
-# Python package leaves both out.
-BatchingParameters = message(
+# session_bundle_config.proto and monitoring_config.proto of tensorflow/serving, which the
+# released Python package lacks.
+BatchingParameters = message_type(
     "BatchingParameters", max_batch_size=(1, "wrapped", False),
     batch_timeout_micros=(2, "wrapped", False), max_enqueued_batches=(3, "wrapped", False),
     num_batch_threads=(4, "wrapped", False), allowed_batch_sizes=(6, "INT64", True),
     pad_variable_length_inputs=(7, "BOOL", False),
 )  # fmt: skip
-MonitoringConfig = message("MonitoringConfig", prometheus_config=(1, "prometheus", False))
+MonitoringConfig = message_type("MonitoringConfig", prometheus_config=(1, "prometheus", False))
 
 
 def read(path):
@@ -93,27 +93,29 @@ def test_models():
     assert config.model_version_policy.WhichOneof("policy_choice") == "latest"
 
 
-def test_the_name_is_the_one_everybody_uses():
+def test_the_model_has_the_same_name_everywhere():
     assert f"MODEL := saved_models/{MODEL}/1" in (HERE / "Makefile").read_text()
-    assert Client("http://localhost")._place.model == MODEL
+    assert Client("http://localhost")._endpoint.model == MODEL
     assert (HERE / "tfgpt2" / "assets" / MODEL).is_dir()
 
 
-def test_batching_is_what_an_export_carries():
-    from tfgpt2.serving.export import batching
+def test_batching_parameters_are_those_of_an_export(tmp_path):
+    from tfgpt2.serving.export import batching_options
 
     found = text_format.Parse(
         (SERVING / "batching_parameters.pbtxt").read_text(), BatchingParameters()
     )
     sizes = list(found.allowed_batch_sizes)
     assert sizes == sorted(set(sizes)) and sizes[-1] == found.max_batch_size.value
-    assert tuple(sizes) == batching.DEFAULT_SIZES
-    carried = batching.server_parameters(batching.Batching("server"), batching.DEFAULT_SIZES)
+    assert tuple(sizes) == batching_options.DEFAULT_SIZES
+    batching = batching_options.Batching("server")
+    batching_options.write_parameters(tmp_path, batching, batching_options.DEFAULT_SIZES)
+    carried = (tmp_path / batching_options.PARAMETERS_FILE).read_text()
     assert text_format.Parse(carried, BatchingParameters()) == found
-    assert batching.PARAMETERS_FILE in (SERVING / "README.md").read_text()
+    assert batching_options.PARAMETERS_FILE in (SERVING / "README.md").read_text()
 
 
-def test_a_wrong_file_would_be_found():
+def test_invalid_files_are_detected():
     with pytest.raises(text_format.ParseError):
         text_format.Parse("max_batch_sizes { value: 1 }", BatchingParameters())
     with pytest.raises(AssertionError):
@@ -134,14 +136,14 @@ def test_monitoring(compose):
 
 
 @pytest.mark.skipif(not shutil.which("promtool"), reason="promtool is not installed")
-def test_prometheus_reads_its_file():
+def test_prometheus_accepts_its_configuration():
     subprocess.run(["promtool", "check", "config", SERVING / "prometheus.yml"], check=True)
 
 
 # Compose -----------------------------------------------------------------------------------------
 
 
-def test_compose_files_hold_to_the_specification():
+def test_compose_files_follow_the_specification():
     pytest.importorskip("check_jsonschema")
     files = [SERVING / "docker-compose.yml", SERVING / "docker-compose.batching.yml"]
     done = subprocess.run(
@@ -216,7 +218,7 @@ FOLDERS = ("base", "object-store")
 
 
 def built(folder):
-    """The objects of a folder: built by kubectl where it is there, else as they are written."""
+    """Returns the objects of a folder, built by kubectl if available, else as written."""
     if shutil.which("kubectl"):
         done = subprocess.run(
             ["kubectl", "kustomize", KUBERNETES / folder], capture_output=True, text=True
@@ -237,7 +239,7 @@ def objects(request):
     return request.param, built(request.param)
 
 
-def test_manifests_hold_to_the_schemas(objects):
+def test_manifests_follow_the_schemas(objects):
     validator = pytest.importorskip("kubernetes_validate")
     _, found = objects
     for one in found.values():
@@ -256,7 +258,7 @@ def test_every_file_is_used():
         assert named - {"../base"} == there
 
 
-def test_manifests_agree_with_one_another(objects):
+def test_manifests_agree_with_each_other(objects):
     folder, found = objects
     deployment = found["Deployment", "tfgpt2-serving"]
     pod = deployment["spec"]["template"]
@@ -296,7 +298,7 @@ def test_manifests_agree_with_compose(objects, compose):
     service = compose["services"]["serving-cpu"]
     assert container["image"] == service["image"]
     here, there = flags(container["args"]), flags(service["command"])
-    if folder == "object-store":  # looks at a bucket less often
+    if folder == "object-store":  # polls a bucket less often
         here.pop("file_system_poll_wait_seconds"), there.pop("file_system_poll_wait_seconds")
     assert here == there
     files = found["ConfigMap", "tfgpt2-serving"]["data"]
@@ -310,10 +312,10 @@ def test_manifests_agree_with_compose(objects, compose):
         assert files["models.config"] == (SERVING / "models.config").read_text()
 
 
-# The how-to --------------------------------------------------------------------------------------
+# README --------------------------------------------------------------------------------------
 
 
-def test_the_page_names_what_is_there(compose):
+def test_the_readme_names_existing_files_and_flags(compose):
     page = (SERVING / "README.md").read_text()
     for name in re.findall(r"^\| `([\w./-]+)`(?:, `([\w./-]+)`)?", page, re.M):
         for path in filter(None, name):

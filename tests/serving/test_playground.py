@@ -1,4 +1,4 @@
-"""The playground in a real browser: write, ask, choose, tint, and when the server is gone."""
+"""The playground in a browser: suggestions, tinting, settings, errors of the server."""
 
 import contextlib
 import re
@@ -7,7 +7,7 @@ import shutil
 import pytest
 from starlette.responses import JSONResponse
 
-from tests.support.playground_stub import MODEL, PAGE, WORDS, Stub
+from tests.support.playground_stub import MODEL, PAGE, WORDS, StubServer
 
 selenium = pytest.importorskip("selenium", reason="selenium is not installed")
 from selenium import webdriver  # noqa: E402
@@ -53,17 +53,17 @@ def chrome(tmp_path_factory):
 
 @pytest.fixture
 def stub():
-    server = Stub()
+    server = StubServer()
     yield server
     server.stop()
 
 
 class Page:
-    """What a user sees and does."""
+    """The page as a user sees and operates it."""
 
     def __init__(self, driver, url):
         self.driver = driver
-        driver.get_log("browser")  # forget what came before
+        driver.get_log("browser")  # discard earlier messages
         driver.get(url)
 
     def __getitem__(self, name):
@@ -73,7 +73,7 @@ class Page:
         WebDriverWait(self.driver, 15, 0.05).until(lambda _: condition(), what)
 
     def ready(self):
-        self.until(lambda: self["suggest"].is_enabled(), "the models never came")
+        self.until(lambda: self["suggest"].is_enabled(), "the models were not loaded")
         return self
 
     @property
@@ -102,7 +102,7 @@ class Page:
 
     def suggestions(self):
         self.type(Keys.TAB)
-        self.until(lambda: self.options, "no suggestion came")
+        self.until(lambda: self.options, "there are no suggestions")
         return [option.find_element(By.CLASS_NAME, "words").text for option in self.options]
 
     def errors(self):
@@ -138,7 +138,7 @@ def test_write_ask_and_accept(page, stub):
         "top_p": [0.95], "min_p": [0], "repetition_penalty": [1], "stop": [[""]]}  # fmt: skip
     page.type("2")
     assert page.value == "To be, " + WORDS[1] and not page["popover"].is_displayed()
-    page.type("!")  # the caret stands behind what came
+    page.type("!")  # the caret is after the suggestion
     assert page.value.endswith("nobler!")
     page["undo"].click()
     page["undo"].click()
@@ -165,11 +165,11 @@ def test_the_keyboard_is_enough(page):
     page.suggestions()
     page.type(Keys.ESCAPE)
     assert not page.options and page.focused == "text"
-    page.type(Keys.ESCAPE, Keys.TAB)  # no trap: now the focus goes on
+    page.type(Keys.ESCAPE, Keys.TAB)  # no focus trap
     assert page.focused == "suggest"
     page["text"].click()
     page.suggestions()
-    page.type("b")  # writing on dismisses
+    page.type("b")  # typing dismisses
     assert not page.options and page.value.endswith("b")
 
 
@@ -213,12 +213,12 @@ def test_tint(page, stub):
     assert kinds == ["t", "t c", "t d", "t a", "t b", "t c"]
     ActionChains(page.driver).move_to_element(tokens[1]).perform()
     page.until(lambda: page["card"].is_displayed())
-    assert "500th likeliest, 37 %" in page["card"].text and "50 %" in page["card"].text
+    assert "500th most likely, 37 %" in page["card"].text and "50 %" in page["card"].text
     assert "Top 10 · 1" in page["legend"].text and "perplexity 2.7" in page["legend"].text
     tokens[0].click()
     page.type(Keys.RIGHT, Keys.RIGHT)
     focus = page.driver.switch_to.active_element
-    assert focus == tokens[2] and "5,000th likeliest" in focus.get_attribute("aria-label")
+    assert focus == tokens[2] and "5,000th most likely" in focus.get_attribute("aria-label")
     page.type(Keys.ESCAPE)
     assert page["text"].is_displayed() and page.focused == "text" and page.value == "né, ok"
     assert not page.errors()
@@ -236,7 +236,7 @@ def test_a_model_that_is_still_loading(chrome, stub):
     page.until(lambda: "The model is not ready yet." in page["banner"].text)
     assert not page["suggest"].is_enabled()
     stub.loading = False
-    page.until(lambda: not page["banner"].is_displayed(), "the page never looked again")
+    page.until(lambda: not page["banner"].is_displayed(), "the page never polled again")
     assert page["suggest"].is_enabled()
 
 
@@ -250,7 +250,7 @@ def test_the_server_stops_and_comes_back(page, stub):
     assert not page["popover"].is_displayed() and page["banner"].aria_role == "alert"
     page.type(" goes on")
     assert page.value == "My text goes on"
-    again = Stub(stub.port)
+    again = StubServer(stub.port)
     try:
         page["retry"].click()
         page.until(lambda: page.options)
@@ -260,13 +260,13 @@ def test_the_server_stops_and_comes_back(page, stub):
         page.type("x")
         page.type(Keys.TAB)
         page.until(lambda: page["banner"].is_displayed())
-        again = Stub(stub.port)
-        page.until(lambda: not page["banner"].is_displayed(), "the page never looked again")
+        again = StubServer(stub.port)
+        page.until(lambda: not page["banner"].is_displayed(), "the page never polled again")
     finally:
         again.stop()
 
 
-def test_refusals_read_well(page, stub):
+def test_error_messages(page, stub):
     for answer, words in (
         (JSONResponse({"error": "XLA compilation disabled"}, 500), "XLA compilation disabled"),
         (JSONResponse({"error": "queue is full"}, 429), "The server is busy."),
@@ -299,7 +299,7 @@ def test_on_a_phone(page, chrome):
         page.until(lambda: chrome.execute_script(
             "const box = document.getElementById('popover').getBoundingClientRect();"
             "return box.left >= 0 && box.right <= 380 && box.bottom <= 741"))  # fmt: skip
-        # As large as a finger.
+        # Large enough for a finger.
         assert all(option.size["height"] >= 40 for option in page.options)
         page.options[1].click()
         assert page.value == "To be" + WORDS[1]
@@ -321,7 +321,7 @@ def test_dark_and_light(page, chrome):
 
 
 def test_contrast(page, chrome):
-    """Text on its ground: 4.5 to 1, as WCAG 2.2 wants."""
+    """At least 4.5 to 1, as WCAG 2.2 requires."""
     pairs = [("ink", "paper"), ("soft", "paper"), ("soft", "desk"), ("accent", "paper"),
              ("accent", "accent-wash"), ("accent-ink", "accent"), ("ink", "danger-wash"),
              *[("ink", f"rank-{kind}") for kind in "abcd"]]  # fmt: skip

@@ -6,11 +6,12 @@ import numpy as np
 import tensorflow as tf
 
 from tests.support import greedy_cases
-from tfgpt2.generation.options import ROW_OPTIONS
-from tfgpt2.generation.strategies import beam_search as beam
-from tfgpt2.generation.strategies.sampling import Request
+from tfgpt2.generation.options import REQUEST_OPTIONS
+from tfgpt2.generation.params import DecodeSpec, Prompt, SamplingParams
+from tfgpt2.generation.strategies.base import DecodeTask
+from tfgpt2.generation.strategies.beam_state import EXACT, FULL, HEURISTIC
 
-EARLY = {False: beam.HEURISTIC, True: beam.FULL, "never": beam.EXACT}
+EARLY = {False: HEURISTIC, True: FULL, "never": EXACT}
 
 
 def eager(function):
@@ -38,40 +39,55 @@ def right_aligned(prompts, columns=0):
     return tf.constant(ids, tf.int32), tf.constant(mask, tf.int32)
 
 
-def row_request(options):
-    """transformers' options of each row as a `Request`; sampling is off."""
+def row_params(options):
+    """transformers' options of each row as `SamplingParams`; sampling is off."""
     options = [{name: x for name, x in row.items() if x is not None} for row in options]
     values = {
         name: tf.constant([row.get(name, one.off) for row in options], one.dtype)
-        for name, one in ROW_OPTIONS.items()
+        for name, one in REQUEST_OPTIONS.items()
     }
     ends = [row.get("eos_token_id") for row in options]
     ends = [[] if eos is None else [eos] if isinstance(eos, int) else eos for eos in ends]
     most = max([1, *map(len, ends)])
     ends = [[*eos, *[-1] * (most - len(eos))] for eos in ends]
-    return Request(**values, eos=tf.constant(ends, tf.int32))
+    return params_of(values, tf.constant(ends, tf.int32))
 
 
-def request(options):
-    """transformers' options of each row as a `BeamRequest`."""
+def params_of(values, eos, **options):
+    """`SamplingParams` of one tensor for each request option, and of other options."""
+    own = {name: x for name, x in values.items() if name not in ("max_new_tokens", "seed")}
+    return SamplingParams(values["max_new_tokens"], values["seed"], eos, own | options)
+
+
+def beam_params(options):
+    """transformers' options of each row as the parameters of beam search."""
     early = [EARLY[row.get("early_stopping", False)] for row in options]
     number = lambda name, off: tf.constant([row.get(name, off) for row in options], tf.float32)  # noqa: E731
-    return beam.BeamRequest(
-        row=row_request(options),
-        length_penalty=number("length_penalty", 1.0),
-        early_stopping=tf.constant(early, tf.int32),
-        diversity_penalty=number("diversity_penalty", 0.0),
-        pad=tf.constant([row.get("pad_token_id", -1) for row in options], tf.int32),
+    params = row_params(options)
+    return params._replace(
+        options=params.options
+        | {
+            "length_penalty": number("length_penalty", 1.0),
+            "early_stopping": tf.constant(early, tf.int32),
+            "diversity_penalty": number("diversity_penalty", 0.0),
+            "pad_token_id": tf.constant([row.get("pad_token_id", -1) for row in options], tf.int32),
+        }
     )
 
 
-def search(model, prompts, request, run_as, *, columns=0, room=None, **options):
-    """Runs `beam.decode`: `Beams` of numpy arrays."""
-    room = room or int(tf.reduce_max(request.row.max_new_tokens))
-    in_place = run_as is jit
-    program = run_as(lambda *x: beam.decode(model, *x, in_place=in_place, **options))
-    out = program(
-        *right_aligned(prompts, columns), request, tf.zeros([len(prompts), room], tf.int32)
+def run_search(strategy, model, prompts, params, run_as, *, columns=0, room=None, spec=None,
+               token_bytes=None):  # fmt: skip
+    """Runs `strategy.search`, or `strategy.run` where it has none: numpy arrays."""
+    room = room or int(tf.reduce_max(params.max_new_tokens))
+    spec = spec or DecodeSpec(strategy)
+
+    def run(ids, mask, params, output_buffer):
+        task = DecodeTask(model, Prompt(ids, mask), params, spec, output_buffer, token_bytes,
+                          in_place=run_as is jit)  # fmt: skip
+        return getattr(strategy, "search", strategy.run)(task)
+
+    out = run_as(run)(
+        *right_aligned(prompts, columns), params, tf.zeros([len(prompts), room], tf.int32)
     )
     return tf.nest.map_structure(lambda x: x.numpy(), out)
 

@@ -1,4 +1,7 @@
-"""A model without TensorFlow that keeps the contract of the signatures: a token is a byte."""
+"""A fake model that keeps the contract of the signatures, and a fake REST server of it.
+
+A token is a byte. It does not import TensorFlow.
+"""
 
 import base64
 import hashlib
@@ -6,19 +9,22 @@ import json
 
 import httpx
 
+from tfgpt2.serving import Client
+
 SCRIPT = (
     "To be, or not to be: that is the question.\n\nNaïve — 日本語 and 👩‍🚀 fly.\n\nThe end".encode()
 )
 
 
-def lasting(name, column, rows):
+def repeat_column(column, rows):
+    """One value for each row."""
     return column if len(column) == rows else column * rows
 
 
 def generate(inputs):
-    """Greedy rows recite the script from where the prompt ends; others draw letters by the seed."""
+    """Greedy rows continue the script after the length of the prompt; others draw hex digits."""
     rows = len(inputs["text"])
-    inputs = {name: lasting(name, column, rows) for name, column in inputs.items()}
+    inputs = {name: repeat_column(column, rows) for name, column in inputs.items()}
     texts, reasons, counts = [], [], []
     for row, prompt in enumerate(inputs["text"]):
         limit, stops = inputs["max_new_tokens"][row], [s for s in inputs["stop"][row] if s]
@@ -85,8 +91,8 @@ SIGNATURES = {
 }  # fmt: skip
 
 
-class Rest:
-    """Answers httpx as TensorFlow Serving's REST interface does, and notes the requests."""
+class FakeRestServer:
+    """Answers httpx as TensorFlow Serving's REST interface does, and records the requests."""
 
     def __init__(self, *first):
         self.first, self.requests = list(first), []
@@ -120,3 +126,12 @@ def to_json(value):
     if isinstance(value, list):
         return [to_json(one) for one in value]
     return {"b64": base64.b64encode(value).decode()}
+
+
+def make_client(rest, **options):
+    """A client whose requests go to a function."""
+    return Client("http://host:8501/", "m", transport=httpx.MockTransport(rest), **options)
+
+
+def refusal(status, text="no", **headers):
+    return httpx.Response(status, json={"error": text}, headers=headers)

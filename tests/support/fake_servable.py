@@ -1,26 +1,30 @@
-"""A signature and a version without TensorFlow's loading, for the rules around them."""
+"""A signature and a servable that need no SavedModel."""
 
 import threading
 
 import numpy as np
 import tensorflow as tf
 
-from tfgpt2.serving.server.saved_model import Signature, TensorSpec
+from tfgpt2.serving.server.signature import Signature, TensorInfo
 
 
-def spec(dtype, *shape):
-    return TensorSpec(tf.as_dtype(dtype), shape)
+def tensor_info(dtype, *shape):
+    return TensorInfo(tf.as_dtype(dtype), shape)
 
 
 ECHO = Signature(
     "echo",
-    {"text": spec("string", -1), "n": spec("int32", -1), "stop": spec("string", -1, -1)},
-    {"text": spec("string", -1)},
+    {
+        "text": tensor_info("string", -1),
+        "n": tensor_info("int32", -1),
+        "stop": tensor_info("string", -1, -1),
+    },
+    {"text": tensor_info("string", -1)},
     {"n": np.array([7], np.int32)},
 )
 
 
-def request(*texts, n=1, stop=((b"",),)):
+def echo_request(*texts, n=1, stop=((b"",),)):
     return {
         "text": np.array([t.encode() for t in texts], object).reshape(len(texts)),
         "n": np.atleast_1d(np.array(n, np.int32)),
@@ -29,9 +33,12 @@ def request(*texts, n=1, stop=((b"",),)):
 
 
 class FakeServable:
-    """Answers with what it was asked, row by row, and remembers each batch."""
+    """Returns its inputs as text, row by row, and records each batch.
 
-    batches_itself = False
+    Runs wait while `gate` is cleared; a batch that contains the text `poison` fails.
+    """
+
+    batches_in_graph = False
 
     def __init__(self, name="m", version=1, path=None):
         self.name, self.version = name, version

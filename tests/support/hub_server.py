@@ -1,4 +1,4 @@
-"""A web server on the loopback that plays the Hugging Face hub, as far as downloads need it."""
+"""A local web server that replaces the Hugging Face hub for downloads."""
 
 import hashlib
 import http.server
@@ -10,10 +10,10 @@ COMMIT = "a" * 40
 
 
 class FakeHub(http.server.ThreadingHTTPServer):
-    """Serves `repositories/OWNER/NAME/FILE`; remembers what it was asked.
+    """Serves `repositories/OWNER/NAME/FILE` and records the requests.
 
-    Repositories called `private` and `gated` open with the token `hf_right` only. There is one
-    commit, known as `main`, `v1` and by its hash.
+    Repositories called `private` and `gated` need the token `hf_right`. There is one commit, with
+    the names `main` and `v1` and its hash.
     """
 
     def __init__(self, repositories: Path) -> None:

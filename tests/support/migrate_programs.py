@@ -1,7 +1,7 @@
-"""Programs for transformers' TensorFlow classes: those that work here, and those that do not.
+"""Programs for transformers' TensorFlow classes: some that work unchanged, and some that do not.
 
-`MODEL` stands for the hub's name. In a program that needs a change, the line judged so ends in
-`# change`; where the program fails only further down, that line ends in `# fails`.
+`MODEL` is replaced by a model name. In a program that must change, the line to change ends in
+`# change`; if the program fails only at a later line, that line ends in `# fails`.
 """
 
 WORK = {
@@ -106,7 +106,7 @@ model = TFGPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=8, n_head=2, vocab_size=2
 ids = tf.constant([[1, 2, 3]])
 """
 
-# The last line(s) after `START`, each failing in the way that the report says.
+# Lines to run after `START`, each of which fails.
 FAIL = {
     "from_pt": 'TFGPT2LMHeadModel.from_pretrained("MODEL", from_pt=True)  # change',
     "attention": 'TFGPT2LMHeadModel.from_pretrained("MODEL", attn_implementation="sdpa")  # change',

@@ -1,4 +1,4 @@
-"""Small models and inputs that the golden file, the PyTorch tests and the numpy twin share.
+"""Small models and inputs of the golden file, the PyTorch tests and the numpy twin.
 
 Everything is drawn from numpy's legacy generator, whose numbers never change, so the golden file
 holds results only. This module needs nothing but numpy: `tests/golden/make_golden.py` imports it
@@ -25,7 +25,7 @@ class Case(NamedTuple):
     Attributes:
         config: Fields that differ from `BASE`.
         inputs: Names of the inputs, see `inputs`.
-        past: Number of tokens that a first call reads; the second call gets its cache.
+        past: Number of tokens that a first call reads; the second call gets its `past_key_values`.
     """
 
     config: dict = {}
@@ -68,14 +68,14 @@ CASES = {
 
 
 def config_of(case: Case) -> dict:
-    """All fields that describe the case's model; dropout is off."""
+    """The configuration of the case's model, without dropout."""
     quiet = {"attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0}
     ends = {"bos_token_id": 0, "eos_token_id": 0}
     return {"model_type": "gpt2", **BASE, **quiet, **ends, **case.config}
 
 
 def shapes(config: dict) -> dict[str, tuple[int, ...]]:
-    """Checkpoint keys and shapes, written down independently of the package."""
+    """Checkpoint keys and shapes, defined independently of the package."""
     d, f = config["n_embd"], config.get("n_inner") or 4 * config["n_embd"]
     result = {"transformer.wte.weight": (config["vocab_size"], d)}
     result["transformer.wpe.weight"] = (config["n_positions"], d)
@@ -125,7 +125,7 @@ def inputs(case: Case, seed: int = 1) -> dict[str, np.ndarray]:
         "encoder_attention_mask": np.array([[1, 1, 1, 1, 0], [0, 1, 0, 1, 1]]),
         "encoder_attention_mask_3d": random.randint(0, 2, (ROWS, LENGTH, ENCODER)),
     }
-    everything["encoder_attention_mask_3d"][..., 0] = 1  # every token sees something
+    everything["encoder_attention_mask_3d"][..., 0] = 1  # every token attends to something
     result = {}
     for name in case.inputs:
         value = everything[name]
@@ -135,7 +135,7 @@ def inputs(case: Case, seed: int = 1) -> dict[str, np.ndarray]:
     return result
 
 
-def split(case: Case, given: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
+def split_calls(case: Case, given: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
     """The inputs of each call: one, or two when the case has a past."""
     if not case.past:
         return [given]
@@ -146,10 +146,43 @@ def split(case: Case, given: dict[str, np.ndarray]) -> list[dict[str, np.ndarray
     return [first, second]
 
 
-def seen(case: Case) -> np.ndarray:
-    """bool `[B, T]`: tokens of the last call that are no padding, whose results are compared."""
+def valid_tokens(case: Case) -> np.ndarray:
+    """bool `[B, T]`: the tokens of the last call, padding excluded, whose results are compared."""
     mask = inputs(case).get("attention_mask", np.ones((ROWS, LENGTH)))
     return mask[:, case.past :] > 0
+
+
+def run(model, case: Case):
+    """The results of our model for the last call of a case."""
+    past = None
+    for given in split_calls(case, inputs(case)):
+        out = model(
+            **given,
+            labels=given.get("input_ids"),
+            past_key_values=past,
+            output_hidden_states=True,
+            output_attentions=True,
+        )
+        past = out.past_key_values
+    return out
+
+
+def assert_same_results(outputs, expected, case: Case, record_difference, name: str) -> None:
+    """Compares every expected field at the tokens that are not padding."""
+    valid = valid_tokens(case)
+    for field, theirs in expected.items():
+        theirs = [np.asarray(part) for part in theirs]
+        ours = outputs[field]
+        ours = [np.asarray(x) for x in (ours if isinstance(ours, (list, tuple)) else [ours])]
+        assert [x.shape for x in ours] == [x.shape for x in theirs], field
+        for x, y in zip(ours, theirs, strict=True):
+            if field in ("logits", "hidden_states"):
+                x, y = x[valid], y[valid]
+            elif field in ("attentions", "cross_attentions"):
+                x, y = x.swapaxes(1, 2)[valid], y.swapaxes(1, 2)[valid]
+            difference = np.abs(x - y).max()
+            record_difference(f"{name}: {field}", difference)
+            assert difference < 1e-4, (field, difference)
 
 
 def flat_outputs(name: str, outputs: dict) -> dict[str, np.ndarray]:

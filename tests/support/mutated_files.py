@@ -1,6 +1,6 @@
-"""Loads damaged checkpoints and configurations, each within limits, and says what came of it.
+"""Loads damaged checkpoints and configurations under limits of time and memory.
 
-Run as a program of its own, because its limits are those of a process:
+This is a program, since the limits are those of a process:
     python mutated_files.py FOLDER SEED COUNT CASE...
 prints one JSON object for each folder of checkpoints, `FOLDER/CASE`.
 """
@@ -17,32 +17,32 @@ from pathlib import Path
 
 import numpy as np
 
-SECONDS = 10  # of processor time, for one damaged checkpoint
-GROWTH = 256 * 2**20  # bytes of resident memory beyond those of the undamaged one
+SECONDS = 10  # of processor time per damaged checkpoint
+GROWTH = 256 * 2**20  # bytes of resident memory, in addition to that of the undamaged checkpoint
 ADDRESSES = 8 * 2**30  # bytes of address space
-# Files beside a checkpoint that this does not read.
+# Files that are not read.
 UNREAD = ("logits.npy", "versions.txt", "generation_config.json", "task.json", "preprocessor.json",
           "tokenizer.json", "encoder.json", "vocab.bpe", "metadata.json")  # fmt: skip
-# Formats whose tensors have checksums: damage is found, or changed nothing.
+# Formats with checksums: damage is detected, or changes nothing.
 CHECKED = ("torch_zip", "tf1")
 
 
 def read(folder):
     """All tensors and the configuration, as `from_pretrained` reads them."""
-    from tfgpt2.checkpoints.registry import load_config, open_checkpoint
+    from tfgpt2.checkpoints.detection import load_config, open_checkpoint
 
     def find(name):
         return path if (path := Path(folder) / name).is_file() else None
 
     config = load_config(find, "damaged")
-    reader = open_checkpoint(find, "damaged").reader
+    reader = open_checkpoint(find, "damaged")
     return config.to_dict(), {key: np.array(reader.read(key)) for key in reader.keys()}
 
 
 def damage(content, draw):
-    """Changed bytes, what kind of change it was, and how many bytes were overwritten."""
+    """The changed bytes, the kind of change, and the number of overwritten bytes."""
     content = bytearray(content)
-    # Headers are small and matter most, so half of the damage goes to a file's first and last part.
+    # Headers are small but important, so two thirds of the damage are at the ends of a file.
     size = len(content)
     areas = [(0, size), (0, min(size, 400)), (max(0, size - 400), size)]
     kind = draw.choice(["flip", "flip", "overwrite", "cut", "insert", "delete", "number", "swap"])
@@ -57,7 +57,7 @@ def damage(content, draw):
         some = draw.randbytes(draw.randint(1, 16))[: size - at]
         content[at : at + len(some)] = some
         return bytes(content), kind, len(some)
-    if kind == "number":  # a length or an offset that lies, of 1 to 8 bytes
+    if kind == "number":  # a wrong length or offset of 1 to 8 bytes
         some = draw.choice([b"\xff" * 8, b"\xff\xff\xff\x7f", b"\0\0\0\x40", b"\0" * 8, b"\x80"])
         some = some[: size - at]
         content[at : at + len(some)] = some
@@ -78,16 +78,16 @@ def damage(content, draw):
     return bytes(content), kind, 0
 
 
-def judge(case, kind, overwritten, whole, found):
-    """What is wrong with a result that came from a damaged file; None if nothing is."""
+def find_undetected_damage(case, kind, overwritten, whole, found):
+    """Describes damage in a result that should have been detected; None if there is none."""
     (config, tensors), (new_config, new) = whole, found
     if set(tensors) - set(new):
-        return None  # the model's loader names the tensors that are missing
+        return None  # the loader reports missing tensors
     if new_config != config:
-        return None  # values of the configuration are data: only their ranges can be checked
+        return None  # only the ranges of configuration values can be checked
     other = [k for k, a in tensors.items() if a.shape != new[k].shape or a.dtype != new[k].dtype]
     if other:
-        return None  # the model's loader compares shapes; types are converted
+        return None  # the loader compares shapes; dtypes are converted
     changed = sum(int(np.sum(a.view("u1") != new[k].view("u1"))) for k, a in tensors.items()
                   if a.ndim) + sum(a.tobytes() != new[k].tobytes() for k, a in tensors.items()
                                    if not a.ndim)  # fmt: skip
@@ -100,15 +100,15 @@ def judge(case, kind, overwritten, whole, found):
     return None
 
 
-def too_slow(signum, frame):
+def raise_timeout(signum, frame):
     raise TimeoutError(f"more than {SECONDS} s")
 
 
 def run(source, case, seed, count):
-    """Damages a checkpoint `count` times; returns counts and the cases that went wrong."""
+    """Damages a checkpoint `count` times; returns counts of the outcomes and the failures."""
     whole, results, wrong = read(source), Counter(), []
     base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    signal.signal(signal.SIGVTALRM, too_slow)
+    signal.signal(signal.SIGVTALRM, raise_timeout)
     names = sorted(p.name for p in source.iterdir() if p.is_file() and p.name not in UNREAD)
     for number in range(count):
         draw = random.Random(f"{seed}/{case}/{number}")
@@ -129,21 +129,25 @@ def run(source, case, seed, count):
 
 
 def outcome(folder, case, kind, overwritten, whole):
-    """`refused`, `loaded`, or what went wrong, and in which words."""
+    """The outcome, `refused`, `loaded` or a kind of failure, and a message."""
     signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS)
     try:
         found = read(folder)
     except TimeoutError as error:
         return "hang", str(error)
     except (ValueError, OSError) as error:
-        mine = "Received: " in str(error)
-        return ("refused", "") if mine else ("words", f"{type(error).__name__}: {error}"[:300])
+        explained = "Received: " in str(error)
+        return (
+            ("refused", "")
+            if explained
+            else ("unexplained", f"{type(error).__name__}: {error}"[:300])
+        )
     except BaseException as error:
         return "crash", f"{type(error).__name__}: {error}"[:300]
     finally:
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-    lie = judge(case, kind, overwritten, whole, found)
-    return ("lie", lie) if lie else ("loaded", "")
+    damage_found = find_undetected_damage(case, kind, overwritten, whole, found)
+    return ("undetected", damage_found) if damage_found else ("loaded", "")
 
 
 if __name__ == "__main__":

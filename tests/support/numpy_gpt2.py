@@ -1,6 +1,6 @@
-"""The slow twin: GPT-2's forward pass in plain numpy and float64, written from the paper.
+"""The slow twin of the models: GPT-2's forward pass in numpy and float64, written from the paper.
 
-It shares no code with the package and takes a checkpoint's tensors under their own names.
+It shares no code with the package and takes a checkpoint's tensors by their names.
 """
 
 import math
@@ -119,9 +119,9 @@ class NumpyGPT2:
             if past is not None:
                 k, v = np.concatenate([past[i][0], k], 1), np.concatenate([past[i][1], v], 1)
             out["past"].append((k, v))
-            y, seen = self.attention(f"{key}.attn", i, q, k, v, visible, head_mask[i])
+            y, weights = self.attention(f"{key}.attn", i, q, k, v, visible, head_mask[i])
             x = x + y
-            out["attentions"].append(seen)
+            out["attentions"].append(weights)
             if encoder_hidden_states is not None:
                 mask = np.ones((rows, length, encoder_hidden_states.shape[1]), bool)
                 if encoder_attention_mask is not None:
@@ -133,9 +133,9 @@ class NumpyGPT2:
                 k, v = np.split(
                     self.affine(f"{key}.crossattention.c_attn", encoder_hidden_states), 2, -1
                 )
-                y, seen = self.attention(f"{key}.crossattention", i, q, k, v, mask, head_mask[i])
+                y, weights = self.attention(f"{key}.crossattention", i, q, k, v, mask, head_mask[i])
                 x = x + y
-                out["cross_attentions"].append(seen)
+                out["cross_attentions"].append(weights)
             inner = self.affine(f"{key}.mlp.c_fc", self.norm(f"{key}.ln_2", x))
             x = x + self.affine(f"{key}.mlp.c_proj", self.act(inner))
             out["hidden_states"].append(x)

@@ -1,4 +1,4 @@
-"""A server that answers the playground as the contract says, with canned texts."""
+"""A server for the playground with canned responses."""
 
 import base64
 import hashlib
@@ -27,7 +27,7 @@ MODEL = "shakespeare-tiny"
 
 
 def policy(page):
-    """The strictest policy under which the page works: the hashes of its two inline blocks."""
+    """Returns the strictest policy for the page: the hashes of its two inline blocks."""
     hashes = {
         tag: "'sha256-" + base64.b64encode(hashlib.sha256(block.encode()).digest()).decode() + "'"
         for tag in ("script", "style")
@@ -44,7 +44,7 @@ def b64(raw):
 
 
 def inspect(text):
-    """Tokens of one byte each, whose ranks go through all colours."""
+    """Returns outputs of `inspect`: tokens of one byte, with ranks of all colours."""
     raw = text.encode()
     ranks = [0] + [(3, 40, 500, 5000)[i % 4] for i in range(1, len(raw))]
     return {
@@ -57,8 +57,8 @@ def inspect(text):
     }
 
 
-class Stub:
-    """The server, in a thread; `requests` are the bodies it got, `answer` may replace an answer."""
+class StubServer:
+    """Runs in a thread; `requests` are the received bodies, `answer` replaces a response."""
 
     def __init__(self, port=0, signatures=("generate", "inspect")):
         self.requests, self.signatures, self.answer = [], signatures, None

@@ -1,4 +1,4 @@
-"""What a SavedModel's files say, read without loading it, and a process that runs it."""
+"""Reading a SavedModel's files without loading it, and a clean process that runs it."""
 
 import json
 import os
@@ -23,36 +23,34 @@ print(json.dumps([answers, ours]))
 """
 
 
-def graph(directory):
+def read_meta_graph(directory):
     """The meta graph."""
     message = saved_model_pb2.SavedModel()
     message.ParseFromString((directory / "saved_model.pb").read_bytes())
     return message.meta_graphs[0]
 
 
-def operations(directory):
+def list_nodes(graph):
+    """All nodes, those inside functions included."""
+    inside = (node for function in graph.library.function for node in function.node_def)
+    return [*graph.node, *inside]
+
+
+def list_operations(directory):
     """Names of all operations, those inside functions included."""
-    meta = graph(directory).graph_def
-    nodes = [
-        *meta.node,
-        *(node for function in meta.library.function for node in function.node_def),
+    return {node.op for node in list_nodes(read_meta_graph(directory).graph_def)}
+
+
+def has_compiled_functions(directory):
+    """Whether XLA is to compile any function."""
+    graph = read_meta_graph(directory).graph_def
+    marks = [
+        one.attr.get("_XlaMustCompile") for one in (*graph.library.function, *list_nodes(graph))
     ]
-    return {node.op for node in nodes}
+    return any(mark is not None and mark.b for mark in marks)
 
 
-def compiled(directory):
-    """Whether any function is to be compiled by XLA."""
-    meta = graph(directory).graph_def
-    nodes = [
-        *meta.node,
-        *(node for function in meta.library.function for node in function.node_def),
-    ]
-    found = [function.attr.get("_XlaMustCompile") for function in meta.library.function]
-    found += [node.attr.get("_XlaMustCompile") for node in nodes]
-    return any(value is not None and value.b for value in found)
-
-
-def run(directory, requests):
+def run_in_clean_process(directory, requests):
     """Answers of a process that imports tensorflow and tensorflow_text only."""
     done = subprocess.run(
         [sys.executable, "-c", RUNNER, str(directory)],

@@ -1,4 +1,4 @@
-"""Requests for the bundled model's export, and how they are sent."""
+"""Predict requests for the export of the bundled model."""
 
 import numpy as np
 
@@ -10,20 +10,20 @@ OFF = {
 PROMPTS = ("ROMEO:\n", "To be, or not", "Now is the winter of", "", "JULIET:\nO Romeo", "é 你")
 
 
-def columns(texts, stop=("",), **changed):
-    """A `generate` request in column form."""
+def column_request(texts, stop=("",), **changed):
+    """Makes a `generate` request in column format."""
     texts = [texts] if isinstance(texts, str) else list(texts)
     settings = {name: [value] for name, value in (OFF | changed).items()}
     inputs = {"text": texts} | settings | {"stop": [list(stop)]}
     return {"signature_name": "generate", "inputs": inputs}
 
 
-def varied(number):
-    """Requests that differ in rows, lengths and every setting; the same for the same number."""
-    random = np.random.RandomState(number)
+def random_request(seed):
+    """Makes a request with random rows, lengths and settings, by seed."""
+    random = np.random.RandomState(seed)
     rows = int(random.randint(1, 4))
     texts = [PROMPTS[i] for i in random.randint(0, len(PROMPTS), rows)]
-    return columns(
+    return column_request(
         texts,
         stop=[("",), (".",), (",", "the"), ("\n", "zz", "e")][random.randint(4)],
         max_new_tokens=int(random.randint(1, 17)),
@@ -36,16 +36,16 @@ def varied(number):
 
 
 def predict(client, document, **options):
-    """The outputs of a request, which must be answered."""
+    """Returns the outputs of a request, which must succeed."""
     answer = client.post(f"/v1/models/{MODEL}:predict", json=document, **options)
     assert answer.status_code == 200, answer.text
     return answer.json()["outputs"]
 
 
-def same(one, other):
-    """Whether two answers say the same.
+def same_outputs(one, other):
+    """Whether two responses have the same texts and nearly the same log-probabilities.
 
-    Columns beyond a row's tokens are left out, for a batch is as wide as its longest row; and
+    Columns after the tokens of a row are ignored, because a batch is as wide as its longest row;
     batches of different sizes may round differently.
     """
     exact = ("text", "text_bytes", "num_tokens", "finish_reason", "prompt_tokens", "truncated")

@@ -31,7 +31,7 @@ def load(torch_model, weights):
 def run(torch_model, case):
     """Results of the last call by field, past_key_values as `[2, B, N, S, H]` per block."""
     past = None
-    for given in cases.split(case, cases.inputs(case)):
+    for given in cases.split_calls(case, cases.inputs(case)):
         tensors = {name: torch.tensor(value) for name, value in given.items()}
         if "input_ids" in tensors:
             tensors["labels"] = tensors["input_ids"]

@@ -1,16 +1,16 @@
-"""The same figures by PyTorch transformers; needs torch, and nothing of the package."""
+"""Perplexity and log-likelihood computed with PyTorch and transformers."""
 
 import functools
 
 import torch
 import transformers
 
-torch.set_num_threads(1)  # its threads wait busily for one another beside TensorFlow's
+torch.set_num_threads(1)  # its threads would compete with TensorFlow's
 
 
 @functools.cache
 def load(folder):
-    # By itself, transformers 5 computes in the type that the file stores.
+    # The default of transformers 5 is the dtype of the file.
     options = {"attn_implementation": "eager", "dtype": torch.float32}
     return transformers.GPT2LMHeadModel.from_pretrained(folder, **options).eval()
 
@@ -22,7 +22,7 @@ def tokenizer(folder):
 
 @torch.no_grad()
 def perplexity(folder, text, max_length, stride):
-    """The guide's loop (its average), and the exact one over the very same logits."""
+    """The average of transformers' guide, and the exact average over the same logits."""
     model, ids = load(folder), torch.tensor([tokenizer(folder)(text)["input_ids"]])
     total, previous = ids.shape[1], 0
     weighted, weights, nll, scored = 0.0, 0, 0.0, 0
@@ -54,7 +54,7 @@ def perplexity(folder, text, max_length, stride):
 
 @torch.no_grad()
 def continuation(folder, context, rest):
-    """Log-likelihood of a continuation, one text at a time, and whether it is the greedy one."""
+    """Log-likelihood of a continuation, whether it is the greedy one, and its number of tokens."""
     encode, model = tokenizer(folder), load(folder)
     whole, before = encode(context + rest)["input_ids"], encode(context)["input_ids"]
     whole = whole[-(model.config.n_positions + 1) :]

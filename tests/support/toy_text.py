@@ -3,16 +3,9 @@
 import numpy as np
 
 from tfgpt2 import GPT2Config, TextGenerator, TFGPT2LMHeadModel, TFGPT2Tokenizer
+from tfgpt2.tokenizers.bpe import BYTE_TO_CHARACTER
 
 CONTEXT = 64
-
-
-def letters():
-    """The character that stands for each byte in a vocabulary file."""
-    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [byte for byte in range(256) if byte not in plain]
-    table = {byte: chr(byte) for byte in plain}
-    return table | {byte: chr(256 + i) for i, byte in enumerate(others)}
 
 
 # Halves of characters, characters, and words are tokens of their own.
@@ -24,7 +17,7 @@ PAIRS = [
 
 
 def tokenizer():
-    spell = lambda text: "".join(letters()[byte] for byte in text)  # noqa: E731
+    spell = lambda text: "".join(BYTE_TO_CHARACTER[byte] for byte in text)  # noqa: E731
     tokens = [bytes([byte]) for byte in range(256)] + [left + right for left, right in PAIRS]
     vocab = {spell(token): i for i, token in enumerate(tokens)} | {"<|endoftext|>": len(tokens)}
     return TFGPT2Tokenizer(vocab, [(spell(left), spell(right)) for left, right in PAIRS])

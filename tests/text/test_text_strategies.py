@@ -1,4 +1,4 @@
-"""`TextGenerator` with searches, several texts, prefixes, negative prompts and draft models."""
+"""`TextGenerator` with search strategies, several sequences, prefixes and draft models."""
 
 import time
 
@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.support import toy_text
 from tfgpt2 import GenerationConfig, TextGenerator
 
 TEXTS = ["abc", "é the", "the other one"]
@@ -15,25 +14,19 @@ NEW = {"max_new_tokens": 8}
 
 
 @pytest.fixture(scope="module")
-def parts():
-    tokens = toy_text.tokenizer()
-    return toy_text.model(tokens), tokens
+def parts(gen):
+    return gen.model, gen.tokenizer
 
 
-@pytest.fixture(scope="module")
-def gen(parts):
-    return TextGenerator(*parts, jit_compile=False)
-
-
-def ids_of(gen, text, options):
-    """What `model.generate` makes of one text: lists of new tokens."""
+def generate_ids(gen, text, options):
+    """The new tokens of each sequence that `model.generate` returns for one text."""
     ids = gen.tokenizer([text])["input_ids"]
     out = gen.model.generate(ids, jit_compile=False, return_dict_in_generate=True, **options)
     new = out.sequences.numpy()[:, ids.shape[1] :]
     return [row[:count].tolist() for row, count in zip(new, out.num_tokens.numpy(), strict=True)]
 
 
-SEARCHES = {
+STRATEGIES = {
     "beams": NEW | {"num_beams": 3, "length_penalty": 0.5},
     "groups": NEW | {"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 1.5},
     "contrastive": NEW | {"penalty_alpha": 0.6, "top_k": 4},
@@ -44,15 +37,15 @@ SEARCHES = {
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", SEARCHES)
-def test_texts_are_those_of_the_model(gen, name):
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_texts_equal_model_generate(gen, name):
     """Rows of one batch equal `model.generate` of each text alone."""
-    options = SEARCHES[name]
+    options = STRATEGIES[name]
     found = gen.generate(TEXTS, details=True, **options)
     for row, text in enumerate(TEXTS):
         records = found[row] if isinstance(found[row], list) else [found[row]]
         own = options | ({"seed": 3 + row} if "seed" in options else {})
-        assert [one.token_ids for one in records] == ids_of(gen, text, own)
+        assert [one.token_ids for one in records] == generate_ids(gen, text, own)
         raw = gen.tokenizer.detokenize_bytes([records[0].token_ids], skip_special_tokens=True)
         assert records[0].text_bytes == raw.numpy()[0]
         if "num_beams" in options:
@@ -62,8 +55,8 @@ def test_texts_are_those_of_the_model(gen, name):
 
 
 @pytest.mark.long
-def test_several_texts(gen):
-    """The likeliest of `best_of` come first; a string has a list of its own."""
+def test_num_return_sequences_and_best_of(gen):
+    """The most likely sequences come first; each prompt has a list of its own."""
     options = NEW | {"temperature": 1.0, "seed": 3}
     every = gen.generate("abc", num_return_sequences=4, details=True, **options)
     assert len({one.text for one in every}) == 4
@@ -77,14 +70,14 @@ def test_several_texts(gen):
 
 
 @pytest.mark.long
-def test_a_prefix_comes_before_every_prompt(parts, gen):
+def test_prefix_precedes_every_prompt(parts, gen):
     options = NEW | {"repetition_penalty": 1.4, "temperature": [0.0, 1.0], "seed": 5}
-    before = TextGenerator(*parts, jit_compile=False, prefix="é the ")
-    found = before.generate(["abc", "bc"], details=True, **options)
-    whole = gen.generate(["é the abc", "é the bc"], details=True, **options)
-    assert [one.token_ids for one in found] == [one.token_ids for one in whole]
+    prefixed = TextGenerator(*parts, jit_compile=False, prefix="é the ")
+    found = prefixed.generate(["abc", "bc"], details=True, **options)
+    expected = gen.generate(["é the abc", "é the bc"], details=True, **options)
+    assert [one.token_ids for one in found] == [one.token_ids for one in expected]
     assert [one.prompt_tokens for one in found] == [3, 2]  # of the prompt alone
-    assert "".join(before.stream("abc", **NEW)) == before.generate("abc", **NEW)
+    assert "".join(prefixed.stream("abc", **NEW)) == prefixed.generate("abc", **NEW)
 
 
 @pytest.mark.long
@@ -93,8 +86,8 @@ def test_negative_prompts(parts, gen):
     one = gen.generate(TEXTS, negative_prompt="the", **options)
     each = gen.generate(TEXTS, negative_prompt=["the", "er er", "the"], **options)
     assert [one[0], one[2]] == [each[0], each[2]]
-    ids, away = (gen.tokenizer([text])["input_ids"] for text in (TEXTS[1], "er er"))
-    found = gen.model.generate(ids, negative_prompt_ids=away, jit_compile=False, **options)
+    ids, negative_ids = (gen.tokenizer([text])["input_ids"] for text in (TEXTS[1], "er er"))
+    found = gen.model.generate(ids, negative_prompt_ids=negative_ids, jit_compile=False, **options)
     new = found[:, ids.shape[1] :]
     expected = gen.tokenizer.detokenize(new, skip_special_tokens=True).numpy()[0].decode()
     assert each[1] == expected
@@ -105,17 +98,17 @@ def test_negative_prompts(parts, gen):
 
 
 @pytest.mark.long
-def test_an_assistant_changes_no_text(parts, gen):
-    helped = TextGenerator(*parts, jit_compile=False, assistant=parts[0])
+def test_assistant_keeps_the_text(parts, gen):
+    assisted = TextGenerator(*parts, jit_compile=False, assistant=parts[0])
     options = {"max_new_tokens": 20, "temperature": [0.0, 0.8, 1.0], "seed": 2}
-    assert helped.generate(TEXTS, **options) == gen.generate(TEXTS, **options)
-    assert "".join(helped.stream("abc", **NEW)) == gen.generate("abc", **NEW)
+    assert assisted.generate(TEXTS, **options) == gen.generate(TEXTS, **options)
+    assert "".join(assisted.stream("abc", **NEW)) == gen.generate("abc", **NEW)
 
 
 @pytest.mark.long
-def test_time_is_watched(gen):
+def test_max_time(gen):
     long = {"max_new_tokens": 50}
-    free = gen.generate(TEXTS, max_time=600.0, **long)  # also compiles the parts
+    free = gen.generate(TEXTS, max_time=600.0, **long)  # also compiles the programs
     assert free == gen.generate(TEXTS, **long)
     start = time.perf_counter()
     found = gen.generate(TEXTS, max_time=1e-6, details=True, **long)
@@ -127,24 +120,15 @@ def test_time_is_watched(gen):
 
 
 @pytest.mark.long
-def test_the_likeliest_tokens(gen):
+def test_top_logprobs(gen):
     record = gen.generate("abc", top_logprobs=3, details=True, **NEW)
     assert len(record.top_logprobs) == 8
     for token, logprob, top in zip(
         record.token_ids, record.token_logprobs, record.top_logprobs, strict=True
     ):
-        assert max(top, key=top.get) == token  # greedy takes the likeliest
+        assert max(top, key=top.get) == token  # greedy search chooses the most likely
         assert top[token] == pytest.approx(logprob, abs=1e-5) and len(top) == 3
     assert gen.generate("abc", details=True, **NEW).top_logprobs is None
-
-
-@pytest.mark.parametrize("options", [
-    {"num_beams": 2}, {"penalty_alpha": 0.5, "top_k": 4}, {"num_return_sequences": 2, "seed": 1,
-    "temperature": 1.0}, {"best_of": 2, "temperature": 1.0}, {"max_time": 1.0},
-])  # fmt: skip
-def test_a_stream_is_one_text_that_grows(gen, options):
-    with pytest.raises(ValueError, match="gives one text, as it grows"):
-        gen.stream("abc", **options)
 
 
 CONFIGS = {
@@ -155,8 +139,7 @@ CONFIGS = {
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", CONFIGS)
-def test_the_same_text_everywhere(parts, tmp_path, name):
-    """Called, in a graph, in a functional model, and reloaded."""
+def test_same_text_when_called_in_a_graph_and_reloaded(parts, tmp_path, name):
     config = GenerationConfig(max_new_tokens=8, **CONFIGS[name])
     generator = TextGenerator(*parts, config, jit_compile=False)
     expected = generator.generate(TEXTS)
@@ -164,7 +147,7 @@ def test_the_same_text_everywhere(parts, tmp_path, name):
     texts = tf.constant(TEXTS)
     spec = [tf.TensorSpec([None], tf.string)]
     given = keras.Input((), dtype="string")
-    ways = {
+    outputs = {
         "called": generator(texts),
         "graph": tf.function(generator.__call__, input_signature=spec, autograph=False)(texts),
         "functional": keras.Model(given, generator(given))(texts),
@@ -173,6 +156,6 @@ def test_the_same_text_everywhere(parts, tmp_path, name):
         tmp_path / "1", check=False, jit_compile=False, signatures=("serving_default",)
     )
     served = tf.saved_model.load(report.path).signatures["serving_default"]
-    ways["reloaded"] = served(texts)["text"]
-    for way, found in ways.items():
+    outputs["reloaded"] = served(texts)["text"]
+    for way, found in outputs.items():
         assert [text.decode() for text in np.asarray(found)] == expected, way

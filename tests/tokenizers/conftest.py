@@ -1,4 +1,4 @@
-"""The tokenizers under test and the ones they are measured against."""
+"""The tokenizers under test and the reference ones."""
 
 import json
 

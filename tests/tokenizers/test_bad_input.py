@@ -1,4 +1,4 @@
-"""Each bad input has a clear three-part error, or a defined result that other tests pin."""
+"""Bad arguments and files: each has a three-part error."""
 
 import json
 
@@ -26,7 +26,7 @@ def tokenizer():
     "bad", [None, 3, 2.5, [1, 2], ["a", None], ["a", 1], {"text": "a"}, np.array([1]), object()]
 )
 @pytest.mark.parametrize("method", ["__call__", "tokenize"])
-def test_what_is_not_text(tokenizer, bad, method):
+def test_inputs_that_are_not_text(tokenizer, bad, method):
     with raises(TypeError, "takes text: a string", "Received: inputs=", "`detokenize`"):
         getattr(tokenizer, method)(bad)
 
@@ -111,7 +111,7 @@ def test_sides(name):
         ("add_bos_token", 1),
     ],
 )
-def test_settings_with_nonsense_values(tmp_path, name, bad):
+def test_invalid_settings(tmp_path, name, bad):
     with raises(ValueError, f"`{name}` must be", f"Received: {name}={bad!r}", "Pass one"):
         TFGPT2Tokenizer(VOCAB, MERGES, **{name: bad})
     folder = write(tmp_path / "model", **GOOD, tokenizer_config__json=json.dumps({name: bad}))
@@ -146,7 +146,7 @@ def test_a_vocabulary_of_another_type(bad):
 
 
 @pytest.mark.parametrize("bad", [{"a": -1}, {"a": 1.0}, {"a": None}, {1: 1}, {"a": True}])
-def test_a_vocabulary_with_nonsense_ids(bad):
+def test_invalid_ids_in_a_vocabulary(bad):
     with raises(ValueError, "integers of at least 0", "Received: token=", "Check `vocab.json`"):
         TFGPT2Tokenizer(bad, [])
 
@@ -157,7 +157,7 @@ def test_two_tokens_with_one_id():
 
 
 @pytest.mark.parametrize("bad", ["ab", "a b c", "", ("a",), ("a", ""), ("a", 1)])
-def test_merges_that_are_no_pairs(bad):
+def test_merges_that_are_not_pairs(bad):
     with raises(ValueError, "two tokens with one space", "Received: merge=", "may be cut off"):
         TFGPT2Tokenizer(VOCAB, [bad])
 
@@ -168,8 +168,8 @@ def test_merges_of_another_vocabulary():
 
 
 @pytest.mark.parametrize("bad", [1.5, "a", [0.5], None, [["a"]], tf.constant([1.0])])
-def test_ids_that_are_no_integers(tokenizer, bad):
-    with raises(TypeError, "Token ids are integers", "Received: inputs=", "what `tokenize`"):
+def test_ids_that_are_not_integers(tokenizer, bad):
+    with raises(TypeError, "Token ids must be integers", "Received: inputs=", "what `tokenize`"):
         tokenizer.detokenize(bad)
 
 
@@ -186,7 +186,7 @@ def test_tokens_and_ids_outside_the_vocabulary(tokenizer):
             tokenizer.id_to_token(bad)
 
 
-def test_objects_that_are_no_tokenizers():
+def test_objects_that_are_not_tokenizers():
     with raises(TypeError, "Expected a `tokenizers.Tokenizer`", "Received:", "from_pretrained"):
         TFGPT2Tokenizer.from_tokenizer("gpt2")
 
@@ -249,7 +249,7 @@ def test_missing_files(tmp_path, cls):
         (("post_processor",), {"type": "BertProcessing"}, "post_processor"),
     ],
 )
-def test_what_other_tokenizers_do_is_refused(tmp_path, toy_backend, path, value, name):
+def test_unsupported_features_are_refused(tmp_path, toy_backend, path, value, name):
     data = json.loads(toy_backend.to_str())
     place = data
     for key in path[:-1]:
@@ -273,7 +273,7 @@ def host():
 
 
 @pytest.mark.parametrize("bad", [None, 3, b"a", [1], ["a", None], tf.constant("a")])
-def test_host_what_is_not_text(host, bad):
+def test_host_inputs_that_are_not_text(host, bad):
     with raises(TypeError, "`text` must be a string or a list", "Received: text=", "TFGPT2Token"):
         host(bad)
 
@@ -301,7 +301,7 @@ def test_host_options(host):
         host.add_special_tokens({"cls_tokn": "[CLS]"})
     with raises(ValueError, "must be a token of the vocabulary", "pad_token='zz'", "add_special"):
         host.pad_token = "zz"
-    with raises(TypeError, "Token ids are integers", "token_ids="):
+    with raises(TypeError, "Token ids must be integers", "token_ids="):
         host.decode("abc")
     with raises(TypeError, "needs `vocab_file` and `merges_file`", "vocab_file=None"):
         GPT2Tokenizer()

@@ -1,4 +1,4 @@
-"""BPE in the graph against plain Python, over vocabularies nobody trained."""
+"""BPE in the graph against plain Python, over random vocabularies."""
 
 import random
 
@@ -96,9 +96,9 @@ def test_a_token_with_two_rules_is_scored_by_the_one_that_fires():
 
 def test_whole_tokens_of_the_real_vocabulary(gpt2_files):
     vocab, merges = gpt2_files
-    program = bpe.build(vocab, merges)
-    assert len(program.words) == len(vocab) - 1  # All but `<|endoftext|>`, which no merge makes.
-    assert program.missing == ""
+    tables = bpe.build_tables(vocab, merges)
+    assert len(tables.words) == len(vocab) - 1  # All but `<|endoftext|>`, which no merge makes.
+    assert tables.missing == ""
     for token in ("Ġthe", "ĠHello", "!!!!!!!!", "ĠÐ¿Ð¾"):
         word = bpe.token_to_bytes(token)
         assert slow_bpe(word, vocab, merges) == [vocab.get(token)] or token not in vocab
@@ -106,9 +106,9 @@ def test_whole_tokens_of_the_real_vocabulary(gpt2_files):
 
 def test_a_merge_that_does_not_fit_the_vocabulary():
     with pytest.raises(ValueError, match="A merge uses the token 'c'.*Received: merge='a c'"):
-        bpe.build({"a": 0, "b": 1}, [("a", "c")])
+        bpe.build_tables({"a": 0, "b": 1}, [("a", "c")])
     with pytest.raises(ValueError, match="A merge uses the token 'ab', which the vocabulary does"):
-        bpe.build({"a": 0, "b": 1}, [("a", "b")])
+        bpe.build_tables({"a": 0, "b": 1}, [("a", "b")])
 
 
 def test_ids_that_are_no_token_decode_to_nothing(toy):

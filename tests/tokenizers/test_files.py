@@ -1,4 +1,4 @@
-"""What is written loads again: in `tokenizers`, in transformers where it is installed, and here."""
+"""Saved files load again: in `tokenizers`, in transformers where it is installed, and here."""
 
 import json
 
@@ -7,7 +7,7 @@ import tokenizers
 
 from tfgpt2 import GPT2Tokenizer, GPT2TokenizerFast, TFGPT2Tokenizer
 from tfgpt2.tokenizers import files
-from tfgpt2.tokenizers import spec as specs
+from tfgpt2.tokenizers.registry import FAMILIES
 
 TEXTS = ["Speak the speech", "a<|endoftext|> [PAD] b", "  x\n\n y", "é日\x00", ""]
 
@@ -40,11 +40,11 @@ def tf_rows(batch):
 
 @pytest.mark.parametrize("absent", [["tokenizer.json"], ["vocab.json", "merges.txt"]])
 def test_either_form_is_enough(toy, tmp_path, absent):
-    spec = specs.replace(toy.spec, pad_token="[PAD]", add_prefix_space=True)
+    spec = toy.spec.replace(pad_token="[PAD]", add_prefix_space=True)
     files.write(spec, tmp_path)
     for name in absent:
         (tmp_path / name).unlink()
-    assert files.read(tmp_path) == spec
+    assert files.read(tmp_path, FAMILIES) == spec
 
 
 def test_older_files(toy, tmp_path):
@@ -57,7 +57,7 @@ def test_older_files(toy, tmp_path):
             {"pad_token": "[PAD]", "eos_token": {"content": "<|endoftext|>", "lstrip": True}}
         )
     )
-    spec = files.read(tmp_path)
+    spec = files.read(tmp_path, FAMILIES)
     assert (spec.id_of("[PAD]"), spec.id_of("<y>")) == (size, size + 1)
     assert spec.roles["pad_token"] == "[PAD]"
     by_text = {token.content: token for token in spec.added}
@@ -66,13 +66,13 @@ def test_older_files(toy, tmp_path):
 
 
 def test_files_may_say_that_there_is_no_eos_token(toy, tmp_path):
-    files.write(specs.replace(toy.spec, bos_token=None, eos_token=None, unk_token=None), tmp_path)
+    files.write(toy.spec.replace(bos_token=None, eos_token=None, unk_token=None), tmp_path)
     tokenizer = TFGPT2Tokenizer.from_pretrained(tmp_path)
     assert (tokenizer.bos_token_id, tokenizer.eos_token_id) == (None, None)
 
 
 def test_a_byte_order_of_options(toy, tmp_path):
-    files.write(specs.replace(toy.spec, padding_side="left"), tmp_path)
+    files.write(toy.spec.replace(padding_side="left"), tmp_path)
     assert TFGPT2Tokenizer.from_pretrained(tmp_path).spec.padding_side == "left"
     here = TFGPT2Tokenizer.from_pretrained(tmp_path, padding_side="right", max_length=3)
     assert (here.spec.padding_side, here.max_length) == ("right", 3)
@@ -85,7 +85,7 @@ def test_merges_as_pairs_and_as_text(toy_backend, tmp_path):
     for merges in (pairs, [" ".join(pair) for pair in pairs]):
         data["model"]["merges"] = merges
         (tmp_path / "tokenizer.json").write_text(json.dumps(data))
-        specifications.append(files.read(tmp_path))
+        specifications.append(files.read(tmp_path, FAMILIES))
     assert specifications[0] == specifications[1]
 
 
@@ -93,12 +93,12 @@ def test_windows_line_ends_in_merges(toy, tmp_path):
     files.write_vocabulary(toy.spec, tmp_path)
     path = tmp_path / "merges.txt"
     path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
-    assert files.read(tmp_path).merges == toy.spec.merges
+    assert files.read(tmp_path, FAMILIES).merges == toy.spec.merges
 
 
 def test_transformers(toy, tmp_path):
     transformers = pytest.importorskip("transformers")
-    spec = specs.replace(toy.spec, pad_token="[PAD]", model_max_length=64)
+    spec = toy.spec.replace(pad_token="[PAD]", model_max_length=64)
     files.write(spec, tmp_path)
     fast = transformers.GPT2TokenizerFast.from_pretrained(tmp_path)
     ours = GPT2TokenizerFast.from_pretrained(tmp_path)

@@ -9,7 +9,6 @@ import tensorflow as tf
 import tokenizers
 
 from tfgpt2 import TFGPT2Tokenizer
-from tfgpt2.tokenizers import spec as specs
 
 EOT = "<|endoftext|>"
 TEXTS = [
@@ -154,7 +153,7 @@ def test_new_roles_get_the_next_free_id(toy_backend):
     assert tokenizer.pad_token_id == size
     assert tokenizer.vocab_size == size + 3
     assert tokenizer.tokenize("<b>[PAD]<a>").numpy().tolist() == [size + 2, size, size + 1]
-    assert specs.backend(tokenizer.spec).encode("<b>[PAD]<a>").ids == [size + 2, size, size + 1]
+    assert tokenizer.spec.backend().encode("<b>[PAD]<a>").ids == [size + 2, size, size + 1]
 
 
 def test_whole_word_tokens_are_refused(toy_backend):

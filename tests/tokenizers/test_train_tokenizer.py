@@ -1,4 +1,4 @@
-"""Training a vocabulary: the same merges as `tokenizers` alone, and files that all sides load."""
+"""Training a vocabulary: the same merges as `tokenizers`, and files that load everywhere."""
 
 import json
 
@@ -6,7 +6,7 @@ import pytest
 import tokenizers
 
 import tfgpt2
-from tfgpt2.tokenizers.training import pieces, train_tokenizer
+from tfgpt2.tokenizers.training import read_chunks, train_tokenizer
 
 TEXT = (
     "First Citizen:\n\nBefore we proceed any further, hear me speak.\n\n\tÉlan  naïve 日本語 🙂\r\n"
@@ -32,19 +32,19 @@ def test_the_merges_are_those_of_the_library_on_the_whole_text(file):
 
 
 @pytest.mark.parametrize("size", [1, 7, 64, 10_000])
-def test_pieces_join_to_the_file_and_end_where_tokens_end(file, size):
-    found = list(pieces(file, size))
+def test_chunks_join_to_the_file_and_end_where_tokens_end(file, size):
+    found = list(read_chunks(file, size))
     assert "".join(found) == TEXT
     cut = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False).pre_tokenize_str
     whole = [token for token, _ in cut(TEXT)]
-    assert [token for piece in found for token, _ in cut(piece)] == whole
+    assert [token for chunk in found for token, _ in cut(chunk)] == whole
     assert size > 64 or len(found) > 10
 
 
 def test_bytes_that_are_not_utf8_are_replaced(tmp_path):
     path = tmp_path / "latin.txt"
     path.write_bytes(b"caf\xe9 noir \xf0\x9f")
-    assert "".join(pieces(path, 2)) == "caf\ufffd noir \ufffd"
+    assert "".join(read_chunks(path, 2)) == "caf\ufffd noir \ufffd"
 
 
 def test_the_files_give_equal_ids_everywhere(file, tmp_path):
@@ -75,22 +75,22 @@ def test_every_byte_can_be_written(file):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"vocab_size": 256}, "`vocab_size` must be an integer, 257 or more"),
-        ({"vocab_size": 300.0}, "`vocab_size` must be an integer"),
-        ({"min_frequency": 0}, "`min_frequency` must be an integer, 1 or more"),
-        ({"special_tokens": ("a", "a")}, "each named once"),
-        ({"special_tokens": ("",)}, "not empty"),
-        ({"files": []}, "no text to learn from"),
+        ({"vocab_size": 256}, "`vocab_size` must be an integer of at least 257"),
+        ({"vocab_size": 300.0}, "`vocab_size` must be an integer of at least"),
+        ({"min_frequency": 0}, "`min_frequency` must be an integer of at least 1"),
+        ({"special_tokens": ("a", "a")}, "distinct non-empty strings"),
+        ({"special_tokens": ("",)}, "distinct non-empty strings"),
+        ({"files": []}, "no text to train on"),
         ({"files": "absent.txt"}, "no such file"),
     ],
 )
-def test_bad_input_says_what_to_do(file, options, message):
+def test_bad_arguments(file, options, message):
     options = {"files": file, "vocab_size": 300} | options
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         train_tokenizer(options.pop("files"), **options)
 
 
-def test_an_empty_file_is_no_text(tmp_path):
+def test_an_empty_file(tmp_path):
     (tmp_path / "empty.txt").touch()
-    with pytest.raises(ValueError, match="no text to learn from"):
+    with pytest.raises(ValueError, match="no text to train on"):
         train_tokenizer(tmp_path / "empty.txt", 300)

@@ -1,4 +1,4 @@
-"""Adapter files, with PEFT on the other side: its files here, ours there, same logits."""
+"""Adapter files exchanged with PEFT in both directions give the same logits."""
 
 import json
 
@@ -7,7 +7,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import tfgpt2
-from tfgpt2.checkpoints.adapters import CONFIG_NAME, WEIGHTS_NAME, read_adapter
+from tfgpt2.checkpoints.lora_adapters import CONFIG_NAME, WEIGHTS_NAME, read_adapter
 from tfgpt2.training import lora
 
 SHAPE = {"vocab_size": 37, "n_positions": 32, "n_embd": 16, "n_layer": 2, "n_head": 2}
@@ -32,13 +32,13 @@ CASES = {
 def peft():
     torch = pytest.importorskip("torch")
     pytest.importorskip("transformers")
-    torch.set_num_threads(1)  # its threads wait busily for one another beside TensorFlow's
+    torch.set_num_threads(1)  # its threads would compete with TensorFlow's
     return pytest.importorskip("peft")
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    """A directory with a model that both sides load."""
+    """A directory with a model for both libraries."""
     folder = tmp_path_factory.mktemp("base")
     model = tfgpt2.TFGPT2LMHeadModel(tfgpt2.GPT2Config(**SHAPE, **SPECIAL))
     for weight in model.weights:
@@ -58,7 +58,7 @@ def theirs(base, kind="GPT2LMHeadModel", **changes):
 
 
 def fill(torch_model):
-    """Numbers in all factors, as after training."""
+    """Fills all factors with random values, as after training."""
     import torch
 
     torch.manual_seed(0)
@@ -74,7 +74,7 @@ def torch_logits(torch_model, output="logits"):
         return getattr(torch_model(torch.tensor(IDS)), output).numpy()
 
 
-def noisy(model):
+def randomize(model):
     rng = np.random.default_rng(1)
     for weight in model.trainable_weights:
         weight.assign(rng.normal(0, 0.3, weight.shape))
@@ -94,7 +94,7 @@ def test_pefts_adapters_load_and_go_back(peft, base, case, tmp_path, figure):
     figure("difference of logits from PEFT", np.abs(found - expected).max())
     np.testing.assert_allclose(found, expected, atol=2e-5)
     assert np.abs(expected - plain).max() > 1e-3
-    # What we write of it says the same to PEFT, and to us.
+    # The adapter saved here loads in PEFT with the same logits.
     lora.save_adapter(model, tmp_path / "ours")
     again = peft.PeftModel.from_pretrained(theirs(base), tmp_path / "ours").eval()
     np.testing.assert_allclose(torch_logits(again), expected, atol=1e-5)
@@ -108,7 +108,7 @@ def test_pefts_adapters_load_and_go_back(peft, base, case, tmp_path, figure):
 def test_our_adapters_load_into_peft(peft, base, targets, tmp_path):
     model = ours(base)
     lora.enable_lora(model, 5, 7, targets=targets, dropout=0.1)
-    noisy(model)
+    randomize(model)
     lora.save_adapter(model, tmp_path, base=str(base))
     written = json.loads((tmp_path / CONFIG_NAME).read_text())
     expected = {"c_attn": ["c_attn"]}.get(targets, sorted(targets))
@@ -122,7 +122,7 @@ def test_our_adapters_load_into_peft(peft, base, targets, tmp_path):
 def test_a_model_without_a_head(peft, base, tmp_path):
     model = ours(base, "TFGPT2Model")
     lora.enable_lora(model, 3, targets=("c_attn", "c_fc"))
-    noisy(model)
+    randomize(model)
     lora.save_adapter(model, tmp_path / "ours")
     keys = load_file(tmp_path / "ours" / WEIGHTS_NAME)
     assert all(key.startswith("base_model.model.h.") for key in keys)
@@ -147,7 +147,7 @@ def test_a_classifier_with_its_head_both_ways(peft, base, tmp_path):
     lora.load_adapter(model, tmp_path / "theirs")
     np.testing.assert_allclose(model(IDS).logits, torch_logits(torch_model), atol=2e-5)
     assert any("score" in weight.path for weight in model.trainable_weights)
-    noisy(model)
+    randomize(model)
     lora.save_adapter(model, tmp_path / "ours")
     again = peft.PeftModel.from_pretrained(theirs(base, kind, **labels), tmp_path / "ours").eval()
     np.testing.assert_allclose(torch_logits(again), model(IDS).logits, atol=2e-5)
@@ -173,12 +173,12 @@ def test_old_files_in_pytorchs_own_format(peft, base, tmp_path):
 
 @pytest.fixture
 def saved(base, tmp_path):
-    """A good adapter, and what a test may spoil: its configuration and its tensors."""
+    """A valid adapter; the fixture changes its configuration or tensors."""
     model = ours(base)
     lora.enable_lora(model, 4)
     lora.save_adapter(model, tmp_path)
 
-    def spoil(config=(), tensors=lambda found: found):
+    def change_files(config=(), tensors=lambda found: found):
         path = tmp_path / CONFIG_NAME
         path.write_text(json.dumps(json.loads(path.read_text()) | dict(config)))
         found = tensors(load_file(tmp_path / WEIGHTS_NAME))
@@ -186,7 +186,7 @@ def saved(base, tmp_path):
                   tmp_path / WEIGHTS_NAME)  # fmt: skip
         return tmp_path
 
-    return spoil
+    return change_files
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def saved(base, tmp_path):
         ({"target_modules": ["c_attn", "c_fc"]}, "it has nothing for 'c_fc'"),
     ],
 )
-def test_configurations_that_are_not_followed_are_refused(saved, config, message):
+def test_unsupported_configurations_are_refused(saved, config, message):
     with pytest.raises(ValueError, match=message):
         read_adapter(saved(config))
 
@@ -226,7 +226,7 @@ def test_damaged_tensors_are_refused(saved, change, message):
 def test_damaged_and_missing_files(saved, base, tmp_path):
     folder = saved()
     (folder / CONFIG_NAME).write_text("[1]")
-    with pytest.raises(ValueError, match="expected an object"):
+    with pytest.raises(ValueError, match="expected a JSON object"):
         read_adapter(folder)
     (folder / CONFIG_NAME).unlink()
     with pytest.raises(FileNotFoundError, match="adapter_config.json"):
@@ -246,7 +246,7 @@ def test_damaged_and_missing_files(saved, base, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"n_embd": 8}, r"is for another model.*maps 8 numbers to 24.*adapter=\[16, 48\]"),
+        ({"n_embd": 8}, r"is for another model.*has 8 inputs and 24 outputs.*adapter=\[16, 48\]"),
         ({"n_layer": 1}, "'transformer.h.1.attn.c_attn', which the model does not have"),
     ],
 )
@@ -259,7 +259,7 @@ def test_adapters_for_other_shapes_leave_the_model_alone(saved, changes, message
 
 def test_a_head_that_the_model_lacks_is_refused(saved, base):
     extra = {"base_model.model.score.weight": np.zeros((3, 16), np.float32)}
-    with pytest.raises(ValueError, match="brings a head that the model does not have"):
+    with pytest.raises(ValueError, match="has a head that the model does not have"):
         lora.load_adapter(ours(base), saved(tensors=lambda t: t | extra))
 
 
@@ -272,7 +272,7 @@ def test_a_save_that_fails_leaves_the_earlier_one(saved, base, monkeypatch):
     def full(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("tfgpt2.checkpoints.readers.safetensors.write", full)
+    monkeypatch.setattr("tfgpt2.checkpoints.writers.safetensors.write_file", full)
     with pytest.raises(OSError, match="No space left"):
         lora.save_adapter(model, folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before

@@ -1,4 +1,4 @@
-"""What goes on beside the steps: logs, plots, samples, boards, uploads, the progress bar."""
+"""Training callbacks: logs, plots, samples, TensorBoard, uploads, and the progress bar."""
 
 import io
 import json
@@ -12,38 +12,40 @@ import pytest
 import tensorflow as tf
 from rich.console import Console
 
-from tests.support import train_toys as toys
+from tests.support import small_trainings
 from tfgpt2.training import callbacks, display
 from tfgpt2.training.recipes import steps_of
 
 
 @pytest.fixture(scope="module")
-def shown(tmp_path_factory):
-    """A training with everything on, shown on a terminal of 100 columns."""
-    folder = tmp_path_factory.mktemp("shown")
+def full_run(tmp_path_factory):
+    """A training run with all callbacks, displayed on a terminal of 100 columns."""
+    folder = tmp_path_factory.mktemp("full")
     screen = Console(file=io.StringIO(), width=100, force_terminal=True)
-    settings = toys.toy(folder, steps=9, eval_every=3, sample_prompt="ANNA:\n", sample_tokens=4,
-                        tensorboard=True, log_every=3, ema=0.9)  # fmt: skip
+    settings = small_trainings.settings(
+        folder, steps=9, eval_every=3, sample_prompt="ANNA:\n", sample_tokens=4, tensorboard=True,
+        log_every=3, ema=0.9,
+    )  # fmt: skip
     history = keras.callbacks.History()
-    run = toys.run(settings, console=screen, callbacks=[history])
+    run = small_trainings.run(settings, console=screen, callbacks=[history])
     return folder / "out", run, screen.file.getvalue(), history.history
 
 
-def test_the_screen_shows_progress_and_measurements(shown):
-    _, run, text, _ = shown
+def test_the_progress_bar_shows_steps_and_evaluations(full_run):
+    _, run, text, _ = full_run
     assert "9/9" in text and "tokens/s" in text and "loss" in text and "left" in text
     assert text.count("perplexity") == 3 and "step 9/9: loss" in text
     assert text.count("ANNA:") == 3
     assert run.bar._bar is None  # closed
 
 
-def test_the_log_has_a_line_for_every_few_steps(shown):
-    out, run, _, history = shown
-    lines = toys.log_of(out)
+def test_the_log_has_a_line_every_log_every_steps(full_run):
+    out, run, _, history = full_run
+    lines = small_trainings.read_log(out)
     losses = [line for line in lines if "loss" in line]
     assert [line["step"] for line in losses] == [3, 6, 9]
     assert [line["step"] for line in lines if "val_loss" in line] == [3, 6, 9]
-    # An epoch's mean is that of its only line.
+    # Each epoch has a single line.
     np.testing.assert_allclose([line["loss"] for line in losses], history["loss"], rtol=1e-5)
     for line, loss in zip((x for x in lines if "val_loss" in x), history["val_loss"], strict=True):
         assert line["val_loss"] == pytest.approx(loss)
@@ -51,8 +53,8 @@ def test_the_log_has_a_line_for_every_few_steps(shown):
     assert all(line["tokens_per_second"] > 0 and line["learning_rate"] > 0 for line in losses)
 
 
-def test_tensorboard_has_scalars_and_samples(shown):
-    out, _, _, history = shown
+def test_tensorboard_has_scalars_and_samples(full_run):
+    out, _, _, history = full_run
     found = {}
     for path in (out / "tensorboard").rglob("events*"):
         for event in tf.compat.v1.train.summary_iterator(str(path)):
@@ -68,8 +70,8 @@ def test_tensorboard_has_scalars_and_samples(shown):
 
 
 @pytest.mark.long
-def test_samples_follow_the_weights(shown):
-    out, run, _, _ = shown
+def test_samples_follow_the_weights(full_run):
+    out, run, _, _ = full_run
     texts = []
     sampler = callbacks.SampleText(run.tokenizer, "ANNA:\n", lambda s, t: texts.append((s, t)),
                                    max_new_tokens=3, temperature=0)  # fmt: skip
@@ -80,7 +82,7 @@ def test_samples_follow_the_weights(shown):
     bias = run.model.transformer.ln_f.bias
     table = run.model.transformer.wte.weight
     for token in (40, 50):
-        # The last hidden state points at one token's row.
+        # The last hidden state is the embedding of one token.
         model = run.model
         with_token = np.zeros(bias.shape, np.float32) + 100 * np.asarray(table.value)[token]
         bias.assign(with_token)
@@ -92,7 +94,7 @@ def test_samples_follow_the_weights(shown):
     assert texts[0][0] == 9 and texts[0][1] != texts[1][1]
 
 
-def test_the_picture_shows_both_losses(tmp_path):
+def test_the_plot_shows_both_losses(tmp_path):
     lines = [{"step": s, "loss": 5 / s, "learning_rate": 0.1} for s in range(1, 9)]
     display.draw_losses([*lines, {"step": 8, "val_loss": 1.0}], tmp_path / "a.png")
     display.draw_losses([], tmp_path / "b.png")
@@ -100,24 +102,24 @@ def test_the_picture_shows_both_losses(tmp_path):
     assert first[:4] == second[:4] == b"\x89PNG" and len(first) > len(second) + 3000
 
 
-def test_a_log_that_was_cut_off_is_read(tmp_path):
+def test_a_truncated_log_is_read(tmp_path):
     path = tmp_path / "log.jsonl"
     path.write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo')
     assert callbacks.read_log(path) == [{"step": 1, "loss": 2.0}]
     assert callbacks.read_log(tmp_path / "none") == []
 
 
-def test_the_loss_of_a_few_batches_from_the_mean_of_all():
-    one = callbacks.StepCallback()
-    one._seen = one._sum = 0.0
+def test_recent_loss_from_the_mean_of_the_epoch():
+    callback = callbacks.StepCallback()
+    callback._seen = callback._sum = 0.0
     losses = np.random.default_rng(0).uniform(1, 9, 50)
     for stop in (3, 4, 20, 50):
-        start = int(one._seen)
+        start = int(callback._seen)
         mean = np.float32(losses[:stop].mean())
-        assert one.recent(stop, mean) == pytest.approx(losses[start:stop].mean(), rel=1e-5)
+        assert callback.recent(stop, mean) == pytest.approx(losses[start:stop].mean(), rel=1e-5)
 
 
-def test_nan_without_checkpoints_says_what_to_try():
+def test_the_error_for_nan_without_checkpoints():
     with pytest.raises(FloatingPointError, match="step 7 is inf.*smaller learning rate"):
         callbacks.StopOnNaN().at_step(7, 1, {"loss": float("inf")})
 
@@ -128,9 +130,9 @@ def test_perplexity_is_finite_or_infinite():
     assert logs["perplexity"] == pytest.approx(math.e) and logs["val_perplexity"] == math.inf
 
 
-def test_the_hub_gets_the_model_and_not_the_checkpoints(shown, monkeypatch):
-    """`HfApi` is replaced here: no server was asked."""
-    out, run, _, _ = shown
+def test_the_model_is_uploaded_without_checkpoints(full_run, monkeypatch):
+    """With a replacement of `HfApi`, which makes no requests."""
+    out, run, _, _ = full_run
     calls = []
 
     class Api:

@@ -1,4 +1,4 @@
-"""The chunked cross-entropy against the plain one: value and gradients, in every mode."""
+"""The chunked cross-entropy compared to the plain one: values and gradients, in every mode."""
 
 import os
 import subprocess
@@ -22,14 +22,14 @@ TABLE = RANDOM.normal(size=(V, D)).astype("float32")
 LABELS = RANDOM.integers(0, V, (B, T))
 LABELS[0, 4:6] = LABELS[2, :9] = -100
 SHAPE = {"vocab_size": V, "n_positions": 32, "n_embd": D, "n_layer": 2, "n_head": 2}
-QUIET = {"embd_pdrop": 0.0, "attn_pdrop": 0.0, "resid_pdrop": 0.0}
+NO_DROPOUT = {"embd_pdrop": 0.0, "attn_pdrop": 0.0, "resid_pdrop": 0.0}
 
 
 def value_and_gradients(loss, dtype="float32"):
     hidden, table = tf.cast(HIDDEN, dtype), tf.constant(TABLE)
     with tf.GradientTape() as tape:
         tape.watch([hidden, table])
-        value = 3.0 * loss(hidden, table)  # not 1: the upstream gradient has to arrive
+        value = 3.0 * loss(hidden, table)  # not 1, to test the upstream gradient
     return value, *tape.gradient(value, [hidden, table])
 
 
@@ -48,7 +48,7 @@ def chunked(settings, training):
     )
 
 
-def close(found, expected, rtol):
+def assert_close(found, expected, rtol):
     for one, other in zip(found, expected, strict=True):
         one, other = (tf.cast(x, tf.float32).numpy() for x in (one, other))
         np.testing.assert_allclose(one, other, rtol=0, atol=rtol * np.abs(other).max())
@@ -68,8 +68,8 @@ def test_value_and_gradients_are_those_of_the_plain_loss(options, training, mode
     expected = value_and_gradients(plain(settings))
     run = lambda: value_and_gradients(chunked(settings, training))  # noqa: E731
     found = run() if mode == "eager" else tf.function(run, jit_compile=mode == "xla")()
-    close(found[:1], expected[:1], 1e-6)
-    close(found, expected, 1e-5)
+    assert_close(found[:1], expected[:1], 1e-6)
+    assert_close(found, expected, 1e-5)
 
 
 @pytest.mark.parametrize("training", [False, True])
@@ -79,11 +79,11 @@ def test_low_precision_is_as_near_the_exact_loss_as_the_plain_one(dtype, rtol, t
     exact = value_and_gradients(plain(settings))
     found = value_and_gradients(chunked(settings, training), dtype)
     assert [x.dtype for x in found] == [tf.float32, tf.as_dtype(dtype), tf.float32]
-    close(found, exact, rtol)
+    assert_close(found, exact, rtol)
 
 
 def test_sums_over_chunks_are_float32():
-    """1024 equal tokens: a bfloat16 sum would stop growing at 256 times one of them."""
+    """1024 equal tokens: a bfloat16 sum would stop growing at 256 times the value of one."""
     hidden = tf.ones([1, 1025, 2], tf.bfloat16)
     table = tf.constant([[1.0, 0.0], [0.0, 0.0]])
     settings = LossSettings(chunked=True, chunk=2)
@@ -140,8 +140,8 @@ def test_no_tensor_of_all_logits_is_made(training):
     functions = [graph, *(f.graph for f in graph._functions.values() if hasattr(f, "graph"))]
     sizes = [t.shape.num_elements() or 0 for g in functions for op in g.get_operations()
              for t in op.outputs if words in list(t.shape if t.shape.rank else [])]  # fmt: skip
-    assert 8 * words in sizes  # a chunk's logits are there
-    assert max(sizes) == D * words  # and nothing larger than the output matrix
+    assert 8 * words in sizes  # the logits of a chunk
+    assert max(sizes) == D * words  # nothing is larger than the output matrix
 
 
 def test_an_invalid_label_is_an_error():
@@ -156,7 +156,7 @@ def test_chunks_are_chosen_by_the_vocabulary():
 
 def make(cls=tfgpt2.TFGPT2LMHeadModel, dtype=None, **fields):
     keras.utils.set_random_seed(1)
-    model = cls(GPT2Config(**SHAPE, **(QUIET | fields)), dtype=dtype)
+    model = cls(GPT2Config(**SHAPE, **(NO_DROPOUT | fields)), dtype=dtype)
     for weight in model.weights:
         if len(weight.shape) == 2:
             weight.assign(np.random.default_rng(2).normal(0, 0.2, weight.shape))
@@ -190,7 +190,7 @@ def test_fit_gives_the_same_weights(fields, jit):
     for one, other in zip(found[1], expected[1], strict=True):
         np.testing.assert_allclose(one, other, atol=2e-5)
     unsmoothed = fitted(make(**fields), jit_compile=jit)
-    assert abs(unsmoothed[0][0] - expected[0][0]) > 1e-3  # the options did something
+    assert abs(unsmoothed[0][0] - expected[0][0]) > 1e-3  # the options have an effect
 
 
 @pytest.mark.long
@@ -205,7 +205,7 @@ import keras, numpy as np, tensorflow as tf, tfgpt2
 from tests.training import test_chunked_loss as t
 cpus = tf.config.list_physical_devices("CPU")
 tf.config.set_logical_device_configuration(cpus[0], [tf.config.LogicalDeviceConfiguration()] * 2)
-data = {"input_ids": t.IDS, "labels": t.IDS}  # every replica scores as many tokens
+data = {"input_ids": t.IDS, "labels": t.IDS}  # all replicas score the same number of tokens
 t.DATA.update(data)
 expected = t.fitted(t.make(), chunked_loss=8)
 strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
@@ -245,7 +245,7 @@ print("equal")
 
 @pytest.mark.long
 def test_two_replicas_train_like_one():
-    """On arrays and on blocks; in a process of its own, since it divides the processor."""
+    """On arrays and on blocks; in a new process, since it divides the CPU into devices."""
     result = subprocess.run(
         [sys.executable, "-c", REPLICAS], capture_output=True, text=True, timeout=600,
         env=os.environ | {"PYTHONPATH": str(ROOT), "KERAS_BACKEND": "tensorflow"},
@@ -292,7 +292,7 @@ def test_wrong_settings_are_named(options):
         make().compile("sgd", **options)
 
 
-def test_settings_need_the_own_loss_of_a_language_model():
+def test_settings_need_the_models_own_loss():
     keras_loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     with pytest.raises(ValueError, match="options of a language model's own loss"):
         make().compile("sgd", keras_loss, chunked_loss=True)

@@ -1,4 +1,4 @@
-"""Language-modeling data: packing, borders, order, shards, continuing, and training on it."""
+"""Language-modeling data: packing, document masks, order, shards, resuming, and training."""
 
 import keras
 import numpy as np
@@ -6,11 +6,11 @@ import pytest
 import tensorflow as tf
 
 import tfgpt2
-from tests.support import data_twins
+from tests.support.reference_packing import packed_blocks
 from tfgpt2 import GPT2Config
 from tfgpt2.training import data
 from tfgpt2.training.data import sources
-from tfgpt2.training.data.schedule import Order
+from tfgpt2.training.data.schedule import BatchSchedule
 
 DOCUMENTS = ["To be, or not to be", "a", "that is the question: " * 3, "Whether", "'tis nobler"] * 3
 
@@ -40,20 +40,20 @@ def rows(dataset, name="input_ids"):
 
 @pytest.mark.parametrize("keep_tail", [False, True])
 @pytest.mark.parametrize("block", [2, 7, 16])
-def test_blocks_are_those_of_the_twin(corpus, tokens, tokenizer, block, keep_tail):
-    expected = data_twins.packed(
+def test_blocks_equal_the_reference(corpus, tokens, tokenizer, block, keep_tail):
+    expected = packed_blocks(
         tokens, tokenizer.eos_token_id, block, document_mask=True, keep_tail=keep_tail
     )
     dataset = data.lm_dataset(
         corpus, None, block, 3, document_mask=True, keep_tail=keep_tail, shuffle=False
     )
     names = {"input_ids": "input_ids", "labels": "labels", "position_ids": "positions"}
-    for ours, twin in names.items():
-        assert rows(dataset, ours) == [row[twin] for row in expected]
+    for ours, reference in names.items():
+        assert rows(dataset, ours) == [row[reference] for row in expected]
     assert [row[0] for row in rows(dataset, "attention_mask")] == [row["mask"] for row in expected]
     assert len(dataset) == -(-len(expected) // 3)
     plain = data.lm_dataset(corpus, None, block, 3, keep_tail=keep_tail, shuffle=False)
-    expected = data_twins.packed(tokens, tokenizer.eos_token_id, block, keep_tail=keep_tail)
+    expected = packed_blocks(tokens, tokenizer.eos_token_id, block, keep_tail=keep_tail)
     for name in ("input_ids", "labels"):
         assert rows(plain, name) == [row[name] for row in expected]
     assert plain.element_spec.keys() == {"input_ids", "labels"}
@@ -74,12 +74,12 @@ def test_long_texts_are_tokenized_in_pieces_to_the_same_tokens(tokenizer, monkey
     corpus = data.tokenize_corpus([text, "more", ""], tokenizer, add_eos=False)
     assert [corpus.tokens[a:b].tolist() for a, b in zip(corpus.starts, corpus.starts[1:],
             strict=False)] == expected  # fmt: skip
-    assert len(list(sources.pieces(text.encode(), 20))) > 10
+    assert len(list(sources.split_document(text.encode(), 20))) > 10
 
 
 @pytest.mark.parametrize("kinds", [["eager"], pytest.param(["blockwise"], marks=pytest.mark.long)])
-def test_documents_in_a_block_are_read_as_if_alone(corpus, tokens, tokenizer, kinds):
-    """Logits and loss of packed documents are those of each document by itself."""
+def test_packed_documents_are_independent(corpus, tokens, tokenizer, kinds):
+    """Logits and loss of packed documents equal those of each document alone."""
     config = GPT2Config(n_layer=2, n_embd=16, n_head=2, vocab_size=1024, n_positions=64)
     for kind in kinds:
         config.attn_implementation = kind
@@ -104,7 +104,7 @@ def test_documents_in_a_block_are_read_as_if_alone(corpus, tokens, tokenizer, ki
         found = model(**{**batch, "labels": labels}).loss
         np.testing.assert_allclose(found, np.mean(nats), rtol=1e-5)
         joined = model(batch["input_ids"]).logits
-        assert np.abs(joined - packed.logits).max() > 0.01  # the borders matter
+        assert np.abs(joined - packed.logits).max() > 0.01  # without the mask they differ
 
 
 def options(**changed):
@@ -122,17 +122,17 @@ def test_the_order_is_a_function_of_the_seed_and_differs_by_epoch(corpus):
     assert rows(data.lm_dataset(corpus, None, **options(epochs=1))) == epochs[0].tolist()
 
 
-def test_shuffled_places_are_spread_evenly():
-    """Each of 6 examples stands in each place equally often; false alarms 1 in 1000."""
-    order = Order(batch_size=6, epochs=1200)
-    places = np.array(list(order.places(6).as_numpy_iterator()))
-    counts = np.array([np.bincount(column, minlength=6) for column in places.T])
+def test_shuffling_is_uniform():
+    """Each of 6 examples is in each position equally often; false alarms 1 in 1000."""
+    schedule = BatchSchedule(batch_size=6, epochs=1200)
+    indices = np.array(list(schedule.index_batches(6).as_numpy_iterator()))
+    counts = np.array([np.bincount(column, minlength=6) for column in indices.T])
     statistic = ((counts - 200.0) ** 2 / 200).sum(axis=1)
     assert statistic.max() < 24.0  # 5 degrees of freedom, six columns: 0.9998 each
 
 
 @pytest.mark.parametrize("stop", [0, 1, 4, 9, 14])
-def test_an_interrupted_run_goes_on_with_the_same_batches(corpus, stop):
+def test_a_resumed_run_reads_the_same_batches(corpus, stop):
     whole = read(data.lm_dataset(corpus, None, **options()))
     rest = data.lm_dataset(corpus, None, **options(skip_batches=stop))
     assert read(rest) == whole[stop:] and len(rest) == len(whole) - stop
@@ -153,7 +153,7 @@ def test_an_iterator_can_be_saved_too(corpus, tmp_path):
 
 @pytest.mark.parametrize("batch_size, workers", [(1, 2), (2, 3), (5, 4)])
 @pytest.mark.parametrize("drop", [False, True])
-def test_workers_share_the_batches_of_one(corpus, batch_size, workers, drop):
+def test_workers_split_the_batches_of_one_worker(corpus, batch_size, workers, drop):
     same = {"drop_remainder": drop, "epochs": 2}
     one = read(data.lm_dataset(corpus, None, **options(batch_size=batch_size * workers, **same)))
     shards = [
@@ -180,7 +180,7 @@ def test_static_shapes_where_all_batches_are_whole(corpus):
     assert spec["input_ids"].shape == (3, 4) and spec["input_ids"].dtype == tf.int32
 
 
-def test_a_folder_keeps_the_tokens(tokenizer, corpus, tmp_path):
+def test_a_cache_keeps_the_tokens(tokenizer, corpus, tmp_path):
     (tmp_path / "a.txt").write_text("To be\nor not")
     reading = {"source": str(tmp_path / "*.txt"), "separator": "\n", "cache": tmp_path / "c" / "d"}
     first = data.tokenize_corpus(tokenizer=tokenizer, **reading)
@@ -188,7 +188,9 @@ def test_a_folder_keeps_the_tokens(tokenizer, corpus, tmp_path):
     again = data.tokenize_corpus(tokenizer=tokenizer, **reading)
     assert again.tokens.tolist() == first.tokens.tolist() and len(again.starts) == 3
     assert (tmp_path / "c" / "d" / "tokens.bin").stat().st_mtime_ns == stamp
-    assert [path.name for path in (tmp_path / "c").iterdir()] == ["d"]  # nothing left beside it
+    assert [path.name for path in (tmp_path / "c").iterdir()] == [
+        "d"
+    ]  # no temporary files are left
     dataset = data.lm_dataset(block_size=2, batch_size=1, tokenizer=tokenizer, shuffle=False,
                               **reading)  # fmt: skip
     assert rows(dataset)[0] == first.tokens[:2].tolist()

@@ -1,4 +1,4 @@
-"""What texts can be read from, and what is said when they cannot."""
+"""Sources of text, and the errors of bad sources."""
 
 import numpy as np
 import pytest
@@ -48,7 +48,7 @@ def write_records(path):
     ],
     ids=lambda source: type(source).__name__,
 )
-def test_everything_that_holds_texts(source):
+def test_sources_in_memory(source):
     assert texts(source) == TEXTS
 
 
@@ -96,7 +96,7 @@ def bad_file(tmp_path, kind):
         ("latin", "not UTF-8: its byte 0"),
         ("json", "Line 1 of a JSON file is not an object"),
         ("list", "Line 1 of a JSON file is not an object"),
-        ("cut", "whole TFRecords"),
+        ("cut", "complete TFRecords"),
         ("other", "not a tf.train.Example"),
         ("none", "file is empty"),
     ],
@@ -126,8 +126,8 @@ def test_no_such_file(tmp_path, name):
 
 
 @pytest.mark.parametrize("source", [None, 3, b"text", object()])
-def test_no_source_at_all(source):
-    with pytest.raises(TypeError, match="nothing that texts can be read from.* Received: "):
+def test_invalid_sources(source):
+    with pytest.raises(TypeError, match="cannot be read from this source.* Received: "):
         list(sources.rows(source))
 
 
@@ -139,7 +139,7 @@ def test_no_source_at_all(source):
         ([{"text": "a"}, {"text": 3}], TypeError, "row 1 must hold a text"),
         ([], ValueError, "holds no text"),
         ([""], ValueError, "holds no text"),
-        ({"text": ["a"], "other": []}, ValueError, "one length"),
+        ({"text": ["a"], "other": []}, ValueError, "the same length"),
     ],
 )
 def test_wrong_columns_are_named(source, error, message):

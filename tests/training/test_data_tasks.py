@@ -1,4 +1,4 @@
-"""Data of the other heads: against twins, transformers' tokenizer, and by training on it."""
+"""Datasets of the task heads: compared to other tokenizers and to plain Python, and trained on."""
 
 import numpy as np
 import pytest
@@ -25,8 +25,8 @@ def one_batch(dataset):
     return {name: value.numpy() for name, value in next(iter(dataset)).items()}
 
 
-def trains(cls, batch, **fields):
-    """The head takes the batch as it is, and finds something to score."""
+def assert_trainable(cls, batch, **fields):
+    """The model accepts the batch and has a finite, positive loss."""
     out = cls(GPT2Config(**CONFIG, **fields))(**batch)
     losses = [float(out[name]) for name in ("loss", "mc_loss") if name in out]
     assert losses and min(losses) > 0 and np.isfinite(losses).all()
@@ -62,7 +62,7 @@ def test_completions(tok, host, length, multiple):
     width = length if multiple is None else min(-(-longest // multiple) * multiple, length)
     assert batch["input_ids"].shape == (3, width)
     if length == 32 and multiple is None:
-        trains(tfgpt2.TFGPT2LMHeadModel, batch)
+        assert_trainable(tfgpt2.TFGPT2LMHeadModel, batch)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_classification(tok, host, labels, options, expected):
     wanted = [options.get("label_names", []).index(x) if isinstance(x, str) else x for x in labels]
     assert batch["labels"].dtype == expected and batch["labels"].tolist() == wanted
     count = options.get("num_labels", 3)
-    trains(tfgpt2.TFGPT2ForSequenceClassification, batch, num_labels=count)
+    assert_trainable(tfgpt2.TFGPT2ForSequenceClassification, batch, num_labels=count)
 
 
 WORDS = [["Lord", "Hamlet", "of", "Elsinore"], ["Alas"], ["Horatio", "unquestionably"]]
@@ -94,7 +94,7 @@ TAGS = [[1, 2, 0, -100], [0], [2, 0]]
 
 @pytest.mark.parametrize("label_on, length", [("first", 24), ("last", 5), ("all", 24)])
 def test_tagging(tok, label_on, length):
-    """Tokens and their words are those of `tokenizers` on words split before."""
+    """Tokens and words equal those of `tokenizers` on pre-split words."""
     library = tokenizers.Tokenizer.from_str(tok_json(tok))
     library.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=True)
     dataset = data.tagging_dataset(
@@ -117,13 +117,11 @@ def test_tagging(tok, label_on, length):
         assert batch["input_ids"][i][real].tolist() == encoding.ids[:length]
         assert batch["labels"][i][real].tolist() == expected[:length]
         assert (batch["labels"][i][~real] == -100).all()
-    trains(tfgpt2.TFGPT2ForTokenClassification, batch, num_labels=3)
+    assert_trainable(tfgpt2.TFGPT2ForTokenClassification, batch, num_labels=3)
 
 
 def tok_json(tok):
-    from tfgpt2.tokenizers.spec import backend
-
-    return backend(tok.spec).to_str()
+    return tok.spec.backend().to_str()
 
 
 CONTEXT = "Là-bas, naïve Ophélie sang « été » — and Hamlet, prince of Denmark, listened. 😀 fin"
@@ -137,7 +135,7 @@ def question(answer, **changed):
 
 @pytest.mark.parametrize("answer", ["Là-bas", "été", "Hamlet, prince", "😀"])
 def test_answers_are_found_by_their_bytes(tok, answer):
-    """The labelled tokens are the fewest whose text holds the answer."""
+    """The labelled span is the shortest that contains the answer."""
     batch = one_batch(data.qa_dataset([question(answer)], tok, 200, 1))
     ids = batch["input_ids"][0][batch["attention_mask"][0] == 1]
     asked = len(tok.tokenize("Who?"))
@@ -152,7 +150,7 @@ def test_answers_are_found_by_their_bytes(tok, answer):
     assert answer.encode() in b"".join(pieces[start : end + 1])
 
 
-def test_answers_that_are_cut_off_or_absent_are_not_scored(tok):
+def test_truncated_and_missing_answers_are_not_scored(tok):
     rows = [question("fin"), question("Là-bas"), question("été", answers={"text": [],
             "answer_start": []})]  # fmt: skip
     batch = one_batch(data.qa_dataset(rows, tok, 32, 3, shuffle=False))
@@ -160,7 +158,7 @@ def test_answers_that_are_cut_off_or_absent_are_not_scored(tok):
         batch["start_positions"].tolist()[::2] == batch["end_positions"].tolist()[::2] == [32] * 2
     )
     assert 0 < batch["start_positions"][1] <= batch["end_positions"][1] < 32
-    trains(tfgpt2.TFGPT2ForQuestionAnswering, batch)
+    assert_trainable(tfgpt2.TFGPT2ForQuestionAnswering, batch)
 
 
 CHOICES = [
@@ -190,14 +188,14 @@ def test_choices(tok, host, lm_labels, length):
                 scored = scored if j == row["label"] else [-100] * len(ids)
                 assert batch["labels"][i, j, : len(ids)].tolist() == scored
                 assert (batch["labels"][i, j, len(ids) :] == -100).all()
-    trains(tfgpt2.TFGPT2DoubleHeadsModel, batch)
+    assert_trainable(tfgpt2.TFGPT2DoubleHeadsModel, batch)
 
 
 LONG = [pytest.param(name, marks=pytest.mark.long) for name in ("tagging", "qa", "choice")]
 
 
 @pytest.mark.parametrize("make", ["completion", "classification", *LONG])
-def test_every_kind_goes_on_after_an_interruption_and_is_shared(tok, make):
+def test_every_dataset_resumes_and_shards(tok, make):
     n = 7
     rows, build, options = {
         "completion": ([{"prompt": f"{i}", "completion": " x"} for i in range(n)],
@@ -254,7 +252,7 @@ def test_every_kind_goes_on_after_an_interruption_and_is_shared(tok, make):
          label_on="middle"), ValueError, "label_on"),
         (lambda t: data.qa_dataset([question("été", question="")], t, 8, 1), ValueError, "empty"),
         (lambda t: data.qa_dataset([question("été", answers={"text": ["été"],
-         "answer_start": [3]})], t, 8, 1), ValueError, "must stand in its context.* Received"),
+         "answer_start": [3]})], t, 8, 1), ValueError, "must be in its context.* Received"),
         (lambda t: data.qa_dataset([question("été", answers="été")], t, 8, 1),
          TypeError, "SQuAD"),
         (lambda t: data.multiple_choice_dataset([CHOICES[0], {**CHOICES[1], "choices": ["a"]}],
@@ -267,6 +265,6 @@ def test_every_kind_goes_on_after_an_interruption_and_is_shared(tok, make):
         (lambda t: data.completion_dataset(PAIRS, t, 8, 1, promt="x"), TypeError, "shuffle|promt"),
     ],
 )  # fmt: skip
-def test_wrong_data_is_named(tok, call, error, message):
+def test_errors_of_wrong_data(tok, call, error, message):
     with pytest.raises(error, match=message):
         call(tok)

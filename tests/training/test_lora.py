@@ -1,4 +1,4 @@
-"""LoRA: what trains, what acts, what is merged, several adapters, and whatever runs the model."""
+"""LoRA: training, merging, several adapters, generation, exports and Keras files."""
 
 import keras
 import numpy as np
@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 import tfgpt2
+from tfgpt2.nn.lora import base_weights, current, projections
 from tfgpt2.training import lora
 
 SHAPE = {"vocab_size": 37, "n_positions": 48, "n_embd": 16, "n_layer": 2, "n_head": 2}
@@ -18,54 +19,54 @@ def make(kind="TFGPT2LMHeadModel", dtype=None, **changes):
     keras.utils.set_random_seed(0)
     config = tfgpt2.GPT2Config(**SHAPE, **(NO_DROPOUT | changes))
     model = getattr(tfgpt2, kind)(config, dtype=dtype)
-    for weight in model.weights:  # wider than fresh weights, so that differences show
+    for weight in model.weights:  # larger than initial weights, so that differences are visible
         weight.assign(np.random.default_rng(weight.shape[-1]).normal(0, 0.1, weight.shape))
     return model
 
 
 def train(model, epochs=2, data=DATA, **options):
-    # Eager, since tracing costs more than the few steps; one test below runs both other modes.
+    # Eager, since tracing takes longer than a few steps; one test runs the other modes.
     model.compile(keras.optimizers.Adam(0.05), **({"run_eagerly": True} | options))
     return model.fit(data, epochs=epochs, verbose=0).history["loss"]
 
 
-def noisy(model, seed=1):
-    """Numbers in both factors, as after training."""
+def randomize(model, seed=1):
+    """Fills both factors with random values, as after training."""
     rng = np.random.default_rng(seed)
     for weight in model.trainable_weights:
         weight.assign(rng.normal(0, 0.2, weight.shape))
 
 
-def plain_logits(model, extra, ids=IDS):
-    """The slow twin: a fresh model whose kernels hold base + scale * A @ B."""
-    twin = make()
-    for key, layer in lora.lora.projections(twin).items():
+def merged_logits(model, extra, ids=IDS):
+    """Logits of a plain model whose kernels are base + scale * A @ B."""
+    reference = make()
+    for key, layer in projections(reference).items():
         if key in extra:
             layer.weight.assign_add(extra[key])
-    return twin(ids).logits.numpy()
+    return reference(ids).logits.numpy()
 
 
 def products(model):
-    adapter = lora.lora.current(model)
+    adapter = current(model)
     return {k: adapter.scale(k) * (f.a @ f.b) for k, f in adapter.layers.items()}
 
 
 @pytest.mark.parametrize("rslora", [False, True])
-def test_the_adapter_adds_its_product_to_the_kernels(rslora):
+def test_the_adapter_equals_its_product_in_the_kernels(rslora):
     model = make()
     before = model(IDS).logits.numpy()
     lora.enable_lora(model, 3, 6, targets=("c_attn", "mlp.c_proj"), use_rslora=rslora)
-    np.testing.assert_array_equal(model(IDS).logits, before)  # a fresh one changes nothing
-    noisy(model)
+    np.testing.assert_array_equal(model(IDS).logits, before)  # a new adapter changes nothing
+    randomize(model)
     added = products(model)
     assert sorted(added) == sorted(
         f"transformer.h.{i}.{end}" for i in range(2) for end in ("attn.c_attn", "mlp.c_proj")
     )
-    kernel = lora.lora.projections(model)["transformer.h.0.attn.c_attn"]
+    kernel = projections(model)["transformer.h.0.attn.c_attn"]
     a, b = kernel.lora_kernel_a.numpy(), kernel.lora_kernel_b.numpy()
     scale = 6 / 3**0.5 if rslora else 2.0
     np.testing.assert_allclose(added["transformer.h.0.attn.c_attn"], scale * a @ b, rtol=1e-5)
-    np.testing.assert_allclose(model(IDS).logits, plain_logits(model, added), atol=1e-5)
+    np.testing.assert_allclose(model(IDS).logits, merged_logits(model, added), atol=1e-5)
     assert np.abs(model(IDS).logits - before).max() > 0.01
 
 
@@ -82,12 +83,12 @@ def test_fit_changes_the_adapter_and_nothing_else(options, checkpointing):
     lora.enable_lora(model, 4, targets=("c_attn", "c_proj", "c_fc"), dropout=0.1)
     if checkpointing:
         model.gradient_checkpointing_enable()
-    base = [weight.numpy() for weight in lora.lora.base_weights(model)]
+    base = [weight.numpy() for weight in base_weights(model)]
     factors = [weight.numpy() for weight in model.trainable_weights]
     assert {w.name for w in model.trainable_weights} == {"lora_kernel_a", "lora_kernel_b"}
     losses = train(model, **options)
     assert losses[-1] < losses[0]
-    for weight, old in zip(lora.lora.base_weights(model), base, strict=True):
+    for weight, old in zip(base_weights(model), base, strict=True):
         np.testing.assert_array_equal(weight, old)
     changed = [
         np.abs(w - old).max() > 0 for w, old in zip(model.trainable_weights, factors, strict=True)
@@ -106,7 +107,7 @@ def test_counts_and_what_is_printed(capsys):
 def test_dropout_acts_in_training_only():
     model = make()
     lora.enable_lora(model, 4, dropout=0.5)
-    noisy(model)
+    randomize(model)
     still = model(IDS).logits.numpy()
     np.testing.assert_array_equal(model(IDS).logits, still)
     assert np.abs(model(IDS, training=True).logits - still).max() > 1e-3
@@ -116,7 +117,7 @@ def test_merge_and_unmerge_and_what_a_checkpoint_holds(tmp_path):
     model = make()
     before = model(IDS).logits.numpy()
     lora.enable_lora(model, 4, 8, targets=("c_attn", "c_fc"))
-    noisy(model)
+    randomize(model)
     adapted = model(IDS).logits.numpy()
     with pytest.raises(ValueError, match=r"not merged.*Received: adapter='default'.*merge_adapter"):
         model.save_pretrained(tmp_path)
@@ -140,7 +141,7 @@ def test_unloading_leaves_a_plain_model(merge, merged_before):
     model = make()
     weights, before = len(model.weights), model(IDS).logits.numpy()
     lora.enable_lora(model, 4)
-    noisy(model)
+    randomize(model)
     adapted = model(IDS).logits.numpy()
     if merged_before:
         lora.merge_adapter(model)
@@ -155,7 +156,7 @@ def test_unloading_leaves_a_plain_model(merge, merged_before):
 
 
 @pytest.mark.long
-def test_several_adapters_switch_and_keep_what_they_learn():
+def test_several_adapters_keep_their_weights():
     model = make()
     base = model(IDS).logits.numpy()
     lora.enable_lora(model, 2, name="one")
@@ -169,12 +170,12 @@ def test_several_adapters_switch_and_keep_what_they_learn():
     for name, expected in (("one", one), (None, base), ("two", two), ("one", one)):
         lora.set_adapter(model, name)
         np.testing.assert_allclose(model(IDS).logits, expected, atol=1e-6)
-    # In the larger slot the smaller adapter trains as it would alone.
+    # In the larger slot, the smaller adapter trains as it does alone.
     assert len(model.trainable_weights) == 4
     train(model)
     alone = make()
     lora.enable_lora(alone, 2)
-    for key, layer in lora.lora.projections(alone).items():
+    for key, layer in projections(alone).items():
         if layer.lora_kernel_a is not None:
             learned = model.adapters.named["one"].layers[key]
             layer.lora_kernel_a.assign(learned.a)
@@ -191,16 +192,16 @@ def test_several_adapters_switch_and_keep_what_they_learn():
 
 
 @pytest.mark.long
-def test_generation_uses_the_adapter_and_follows_a_switch():
+def test_generation_uses_the_active_adapter():
     model = make()
     lora.enable_lora(model, 4, targets=("c_attn", "c_proj", "c_fc"))
-    noisy(model, seed=5)
+    randomize(model, seed=5)
     options = {"max_new_tokens": 8, "do_sample": False, "jit_compile": False}
-    twin = make()
+    reference = make()
     for key, extra in products(model).items():
-        lora.lora.projections(twin)[key].weight.assign_add(extra)
+        projections(reference)[key].weight.assign_add(extra)
     adapted = model.generate(IDS, **options)
-    np.testing.assert_array_equal(adapted, twin.generate(IDS, **options))
+    np.testing.assert_array_equal(adapted, reference.generate(IDS, **options))
     lora.set_adapter(model, None)
     np.testing.assert_array_equal(model.generate(IDS, **options), make().generate(IDS, **options))
     lora.set_adapter(model, "default")
@@ -211,7 +212,7 @@ def test_generation_uses_the_adapter_and_follows_a_switch():
 def test_a_text_generator_and_its_export_use_the_adapter(tmp_path):
     generator = tfgpt2.TextGenerator.from_pretrained("shakespeare-tiny")
     lora.enable_lora(generator.model, 4)
-    noisy(generator.model)
+    randomize(generator.model)
     generator = tfgpt2.TextGenerator(generator.model, generator.tokenizer, jit_compile=False)
     options = {"temperature": 0, "max_new_tokens": 12}
     adapted = generator.generate("ROMEO:", **options)
@@ -242,7 +243,7 @@ def test_factors_are_float32_under_every_policy(policy):
 def test_keras_files_hold_the_adapter(tmp_path, merged):
     model = make()
     lora.enable_lora(model, 4, 8, targets=("c_attn", "c_fc"), name="mine")
-    noisy(model)
+    randomize(model)
     adapted = model(IDS).logits.numpy()
     if merged:
         lora.merge_adapter(model)
@@ -256,12 +257,12 @@ def test_keras_files_hold_the_adapter(tmp_path, merged):
     lora.set_adapter(loaded, None)
     np.testing.assert_allclose(loaded(IDS).logits, make()(IDS).logits, atol=1e-5)
     lora.enable_lora(model if not merged else loaded, 2, name="other")
-    with pytest.raises(ValueError, match="hold one adapter"):
+    with pytest.raises(ValueError, match="hold the active adapter only"):
         (model if not merged else loaded).save(tmp_path / "two.keras")
 
 
 @pytest.mark.long
-def test_a_task_head_trains_beside_and_belongs_to_the_adapter():
+def test_a_task_head_is_trained_and_saved_with_the_adapter():
     model = make("TFGPT2ForSequenceClassification", num_labels=3, pad_token_id=0)
     head = model.score.weight.numpy()
     lora.enable_lora(model, 2, name="one")
@@ -278,7 +279,7 @@ def test_a_task_head_trains_beside_and_belongs_to_the_adapter():
     np.testing.assert_array_equal(model.score.weight, learned)
 
 
-def test_keras_own_switch_freezes_layers():
+def test_trainable_false_freezes_layers():
     model = make()
     model.transformer.wte.trainable = model.transformer.h[0].trainable = False
     frozen = [w for w in model.weights if "/h_0/" in w.path or "/wte/" in w.path]
@@ -292,36 +293,36 @@ def test_keras_own_switch_freezes_layers():
     ("options", "message"),
     [
         ({"targets": ("c_atn",)}, "Did you mean 'c_attn'"),
-        ({"targets": ()}, "names no projection"),
+        ({"targets": ()}, "`targets` is empty"),
         ({"targets": "attn.c_fc"}, "Did you mean"),
-        ({"rank": 0}, r"`rank` must be an integer, 1 or more. Received: rank=0"),
+        ({"rank": 0}, r"`rank` must be an integer of at least 1\. Received: rank=0"),
         ({"rank": 2.5}, "`rank` must be an integer"),
-        ({"alpha": 0}, "`alpha` must be a number above 0"),
+        ({"alpha": 0}, r"`alpha` must be a number in \(0, inf\)"),
         ({"dropout": 1.0}, r"`dropout` must be a number in \[0, 1\)"),
-        ({"name": "a/b"}, "name is made of letters"),
-        ({"modules_to_save": ("score",)}, "names heads"),
+        ({"name": "a/b"}, "name consists of letters"),
+        ({"modules_to_save": ("score",)}, "must be heads of the model"),
     ],
 )
-def test_bad_arguments_say_what_to_do(options, message):
+def test_errors_of_bad_arguments(options, message):
     model = make()
     with pytest.raises(ValueError, match=message):
         lora.enable_lora(model, **options)
     assert model.adapters is None and len(model.trainable_weights) == len(model.weights)
 
 
-def test_bad_moments_say_what_to_do():
+def test_errors_of_wrong_state():
     with pytest.raises(TypeError, match="Adapters belong to a model"):
         lora.enable_lora(object())
     model = make()
     for call in (lora.merge_adapter, lambda m: lora.unload_adapters(m, merge=True)):
-        with pytest.raises(ValueError, match="No adapter acts"):
+        with pytest.raises(ValueError, match="No adapter is active"):
             call(model)
     with pytest.raises(ValueError, match="No adapter is merged"):
         lora.unmerge_adapter(model)
     with pytest.raises(ValueError, match="enable_lora"):
         lora.set_adapter(model, "default")
     lora.enable_lora(model)
-    with pytest.raises(ValueError, match="of this name already"):
+    with pytest.raises(ValueError, match="already has an adapter of this name"):
         lora.enable_lora(model)
     with pytest.raises(ValueError, match="Did you mean 'default'"):
         lora.set_adapter(model, "defualt")

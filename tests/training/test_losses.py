@@ -1,4 +1,4 @@
-"""Label smoothing and z-loss against PyTorch and against their definition."""
+"""Label smoothing and z-loss compared to PyTorch and to their definition."""
 
 import numpy as np
 import pytest

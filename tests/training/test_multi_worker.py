@@ -1,4 +1,4 @@
-"""Several replicas and several processes train as one does at the same batch."""
+"""Several replicas or processes train like a single one with the same batch size."""
 
 import json
 import os
@@ -14,9 +14,9 @@ import pytest
 import tensorflow as tf
 
 import tfgpt2
-from tests.support import train_toys as toys
+from tests.support import small_trainings
 from tests.support.paths import EXAMPLES, ROOT
-from tfgpt2.training import strategies
+from tfgpt2.training import distribution
 from tfgpt2.training.settings import write_yaml
 
 
@@ -58,17 +58,17 @@ def finish(processes, timeout=400):
 
 
 def numbers(folder, name):
-    return [line[name] for line in toys.log_of(folder) if name in line]
+    return [line[name] for line in small_trainings.read_log(folder) if name in line]
 
 
 @pytest.mark.long
-def test_two_workers_train_as_one_and_survive_a_kill(tmp_path):
+def test_two_workers_train_like_one_and_resume_after_a_kill(tmp_path):
     options = dict(steps=40, eval_every=10, dropout=0.0, strategy="auto", batch_size=4)
-    toys.write_text(tmp_path / "held.txt", repeats=1)
+    small_trainings.write_text(tmp_path / "held.txt", repeats=1)
     options["validation"] = str(tmp_path / "held.txt")
-    alone = toys.run(toys.toy(tmp_path, "alone", **options))
-    assert alone.held_out.blocks(16) % 2 == 0  # so that both measure on the same
-    both = toys.toy(tmp_path, "both", **options)
+    alone = small_trainings.run(small_trainings.settings(tmp_path, "alone", **options))
+    assert alone.held_out.blocks(16) % 2 == 0  # so that both evaluate on the same blocks
+    both = small_trainings.settings(tmp_path, "both", **options)
     config = str(tmp_path / "both.yaml")
     processes = start(both, config, 2)
     errors = finish(processes)
@@ -78,16 +78,18 @@ def test_two_workers_train_as_one_and_survive_a_kill(tmp_path):
         np.testing.assert_allclose(first, second, atol=1e-4)
     assert sorted(p.name for p in (tmp_path / "both/checkpoints").iterdir())[-1].endswith("40")
 
-    cut = toys.toy(tmp_path, "cut", **options, checkpoint_every=5)
+    cut = small_trainings.settings(tmp_path, "cut", **options, checkpoint_every=5)
     config = str(tmp_path / "cut.yaml")
     processes = start(cut, config, 2)
     for _ in range(2000):
         time.sleep(0.1)
-        if (tmp_path / "cut/log.jsonl").exists() and len(toys.log_of(tmp_path / "cut")) > 17:
+        if (tmp_path / "cut/log.jsonl").exists() and len(
+            small_trainings.read_log(tmp_path / "cut")
+        ) > 17:
             break
     processes[1].send_signal(signal.SIGKILL)
     errors = finish(processes)
-    assert processes[0].returncode not in (0, None), "one worker alone must not go on"
+    assert processes[0].returncode not in (0, None), "one worker alone must not continue"
     assert "--resume" in errors[0], errors
     processes = start(cut, config, 2, "--resume")
     errors = finish(processes)
@@ -98,20 +100,20 @@ def test_two_workers_train_as_one_and_survive_a_kill(tmp_path):
 
 
 @pytest.mark.long
-def test_two_replicas_train_as_one(tmp_path):
-    # A process of its own: devices cannot be divided once TensorFlow has begun.
+def test_two_replicas_train_like_one(tmp_path):
+    # A new process: devices cannot be divided after TensorFlow is initialized.
     program = """
 import sys
 import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 import pathlib
-from tests.support import train_toys as toys
+from tests.support import small_trainings
 folder = pathlib.Path(sys.argv[1])
 for name, strategy in (("one", "none"), ("two", "mirrored")):
     options = dict(dropout=0.0, steps=6, eval_every=3, strategy=strategy, ema=0.9, warmup=2)
-    options["validation"] = str(toys.write_text(folder / "held.txt", repeats=1))
-    trainer = toys.run(toys.toy(folder, name, **options))
+    options["validation"] = str(small_trainings.write_text(folder / "held.txt", repeats=1))
+    trainer = small_trainings.run(small_trainings.settings(folder, name, **options))
     print(trainer.strategy.num_replicas_in_sync)
 """
     done = subprocess.run(
@@ -130,31 +132,31 @@ for name, strategy in (("one", "none"), ("two", "mirrored")):
         np.testing.assert_allclose(first, second, atol=1e-4)
 
 
-def test_strategies_say_what_they_need(monkeypatch):
+def test_errors_of_strategies(monkeypatch):
     monkeypatch.delenv("TF_CONFIG", raising=False)
-    assert strategies.make_strategy("auto").num_replicas_in_sync == 1
+    assert distribution.make_strategy("auto").num_replicas_in_sync == 1
     with pytest.raises(ValueError, match="TF_CONFIG"):
-        strategies.make_strategy("multi_worker")
+        distribution.make_strategy("multi_worker")
     for wrong in ("{", "{}", '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker",'
                   ' "index": 1}}'):  # fmt: skip
         monkeypatch.setenv("TF_CONFIG", wrong)
-        with pytest.raises(ValueError, match="not what TensorFlow reads"):
-            strategies.make_strategy("auto")
+        with pytest.raises(ValueError, match="TF_CONFIG is not valid"):
+            distribution.make_strategy("auto")
     with pytest.raises(ValueError, match="mirored"):
-        strategies.make_strategy("mirored")
+        distribution.make_strategy("mirored")
 
 
-def test_one_replica_is_left_as_it_is():
+def test_a_single_replica_is_not_patched():
     model = keras.Sequential([keras.layers.Dense(1)])
     before = model.train_step
-    strategies.prepare(model, tf.distribute.get_strategy())
+    distribution.prepare(model, tf.distribute.get_strategy())
     assert model.train_step == before
-    strategies.agree(tf.distribute.get_strategy(), 3)
+    distribution.check_same_step(tf.distribute.get_strategy(), 3)
 
 
 @pytest.mark.long
 def test_the_example_trains_with_two_workers(tmp_path):
-    text = toys.write_text(tmp_path / "text.txt")
+    text = small_trainings.write_text(tmp_path / "text.txt")
     program = EXAMPLES / "11_multi_worker.py"
     done = subprocess.run(
         [sys.executable, program, "--text", text, "--output", tmp_path / "out", "--steps", "3",
@@ -164,4 +166,4 @@ def test_the_example_trains_with_two_workers(tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     assert "worker 1: TF_CONFIG=" in done.stdout
     assert tfgpt2.TextGenerator.from_pretrained(tmp_path / "out").model.config.n_layer == 6
-    assert len(toys.log_of(tmp_path / "out")) >= 1
+    assert len(small_trainings.read_log(tmp_path / "out")) >= 1

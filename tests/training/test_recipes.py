@@ -1,4 +1,4 @@
-"""Optimizer, schedules, averages, frozen parts: against PyTorch and against slow twins."""
+"""Optimizer, schedules, averages, frozen parts: compared to PyTorch and to NumPy."""
 
 import keras
 import numpy as np
@@ -28,8 +28,8 @@ def train(model, data):
     return [keras.ops.convert_to_numpy(w) for w in model.weights]
 
 
-class Line:
-    """A model of one matrix and one bias, whose gradients we choose."""
+class LinearModel:
+    """A model of one matrix and one bias, for given gradients."""
 
     def __init__(self):
         start = np.linspace(-1, 1, 6).reshape(2, 3).astype(np.float32)
@@ -43,7 +43,7 @@ def gradients(steps):
 
 
 @pytest.mark.parametrize("kind", SCHEDULES)
-def test_schedules_are_those_of_transformers(kind):
+def test_schedules_equal_those_of_transformers(kind):
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
     one = torch.nn.Parameter(torch.zeros(1))
@@ -58,7 +58,7 @@ def test_schedules_are_those_of_transformers(kind):
 
 
 @pytest.mark.parametrize("kind", SCHEDULES)
-def test_schedules_survive_saving(kind):
+def test_schedules_can_be_serialized(kind):
     rate = schedules.schedule(kind, 0.3, 40, warmup=7, floor=0.1, accumulate=3)
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(rate))
     steps = [0, 2, 3, 20, 21, 60, 119, 500]
@@ -71,15 +71,15 @@ def test_schedules_survive_saving(kind):
 @pytest.mark.parametrize(
     "options", [{"kind": "cosin"}, {"peak": 0.0}, {"floor": 2.0}, {"warmup": 9}, {"steps": 0}]
 )
-def test_schedules_say_what_is_wrong(options):
+def test_errors_of_schedules(options):
     values = {"kind": "cosine", "peak": 1.0, "steps": 9} | options
     with pytest.raises((ValueError, TypeError), match="Received"):
         schedules.schedule(values.pop("kind"), values.pop("peak"), values.pop("steps"), **values)
 
 
-def test_the_optimizer_is_pytorchs_adamw_with_clipping_and_a_decay_mask():
+def test_the_optimizer_equals_pytorchs_adamw_with_clipping_and_decay_mask():
     torch = pytest.importorskip("torch")
-    ours = Line()
+    ours = LinearModel()
     optimizer = recipes.adamw(ours, 0.01, clip_norm=0.7)
     theirs = [torch.nn.Parameter(torch.tensor(keras.ops.convert_to_numpy(w))) for w in ours.weights]
     groups = [{"params": theirs[:1], "weight_decay": 0.1},
@@ -95,11 +95,11 @@ def test_the_optimizer_is_pytorchs_adamw_with_clipping_and_a_decay_mask():
         np.testing.assert_allclose(mine, other.detach().numpy(), atol=2e-6)
 
 
-def test_decay_spares_vectors_and_embeddings():
+def test_decay_excludes_vectors_and_embeddings():
     model = tiny(tie_word_embeddings=False)
-    spared = {w.path.split("/", 1)[1] for w in model.weights if not recipes.decays(w)}
-    assert {"transformer/wte/weight", "transformer/wpe/weight"} <= spared
-    assert all("bias" in p or "ln_" in p or p.split("/")[1] in ("wte", "wpe") for p in spared)
+    excluded = {w.path.split("/", 1)[1] for w in model.weights if not recipes.decays(w)}
+    assert {"transformer/wte/weight", "transformer/wpe/weight"} <= excluded
+    assert all("bias" in p or "ln_" in p or p.split("/")[1] in ("wte", "wpe") for p in excluded)
     assert recipes.decays(model.lm_head.weight)
     before = [keras.ops.convert_to_numpy(w) for w in model.weights]
     optimizer = recipes.adamw(model, 0.1, weight_decay=0.5)
@@ -109,7 +109,7 @@ def test_decay_spares_vectors_and_embeddings():
         np.testing.assert_allclose(weight, shrunk, rtol=1e-6)
 
 
-def test_accumulated_batches_are_one_large_batch_also_for_rate_and_average():
+def test_accumulated_batches_equal_one_large_batch():
     small, large = tiny(), tiny()
     data = batches(12, 2)
     joined = [
@@ -133,25 +133,25 @@ def test_accumulated_batches_are_one_large_batch_also_for_rate_and_average():
         np.testing.assert_array_equal(mine, raw)
 
 
-def test_averages_are_what_the_formula_says():
-    line = Line()
-    optimizer = recipes.adamw(line, 0.1, ema=0.8)
+def test_averages_follow_the_formula():
+    model = LinearModel()
+    optimizer = recipes.adamw(model, 0.1, ema=0.8)
     expected = None
     for grads in gradients(5):
-        optimizer.apply([tf.constant(g) for g in grads], line.weights)
-        value = keras.ops.convert_to_numpy(line.weights[0]).astype(np.float64)
+        optimizer.apply([tf.constant(g) for g in grads], model.weights)
+        value = keras.ops.convert_to_numpy(model.weights[0]).astype(np.float64)
         expected = value if expected is None else 0.8 * expected + 0.2 * value
     average = keras.ops.convert_to_numpy(optimizer._model_variables_moving_average[0])
     np.testing.assert_allclose(average, expected, rtol=1e-5)
     optimizer.keep_weights = True
-    optimizer.finalize_variable_values(line.weights)
-    assert np.abs(keras.ops.convert_to_numpy(line.weights[0]) - average).max() > 1e-3
+    optimizer.finalize_variable_values(model.weights)
+    assert np.abs(keras.ops.convert_to_numpy(model.weights[0]) - average).max() > 1e-3
     optimizer.keep_weights = False
-    optimizer.finalize_variable_values(line.weights)
-    np.testing.assert_array_equal(keras.ops.convert_to_numpy(line.weights[0]), average)
+    optimizer.finalize_variable_values(model.weights)
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(model.weights[0]), average)
 
 
-def test_frozen_parts_and_adapters_train_what_is_left():
+def test_frozen_weights_do_not_change():
     model = tiny()
     paths = recipes.freeze(model, "wte", "wpe", "h.0", "h.1.attn", "transformer.ln_f")
     assert len(paths) == 2 + 12 + 4 + 2
@@ -184,12 +184,12 @@ def test_several_blocks_and_unknown_parts():
     "options",
     [{"weight_decay": -1.0}, {"beta_2": 1.0}, {"clip_norm": 0.0}, {"ema": 1.0}, {"accumulate": 0}],
 )
-def test_the_optimizer_says_what_is_wrong(options):
+def test_errors_of_the_optimizer(options):
     with pytest.raises((ValueError, TypeError), match=next(iter(options))):
         recipes.adamw(tiny(), 0.1, **options)
 
 
-def test_precision_is_one_of_a_few():
+def test_precision():
     assert recipes.precision("auto") in ("float32", "mixed_bfloat16")
     assert recipes.precision("mixed_bfloat16") == "mixed_bfloat16"
     with pytest.raises(ValueError, match="mixed_bfloat16"):

@@ -1,4 +1,4 @@
-"""A training that was cut off and goes on gives the weights of one that was not, bit for bit."""
+"""A resumed training run ends with the weights of an uninterrupted one, bit for bit."""
 
 import errno
 import json
@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from tests.support import train_toys as toys
+from tests.support import small_trainings
 from tfgpt2 import GPT2Config, TFGPT2LMHeadModel
 from tfgpt2.training import checkpoint, recipes
 from tfgpt2.training.callbacks import TrainingStopped
@@ -25,7 +25,7 @@ def assert_same(first, second):
 
 
 class StopAfter(keras.callbacks.Callback):
-    """Cuts a training off as a crash would: nothing is saved."""
+    """Raises after some batches, without saving, as a crash would."""
 
     def __init__(self, batches):
         super().__init__()
@@ -34,31 +34,33 @@ class StopAfter(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         self.left -= 1
         if not self.left:
-            raise KeyError("cut off")
+            raise KeyError("interrupted")
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """A training that nothing disturbs, of all that has a state: dropout, averages, two epochs."""
+    """An uninterrupted run with all kinds of state: dropout, averages, two epochs."""
     folder = tmp_path_factory.mktemp("whole")
-    return folder, toys.run(toys.toy(folder, ema=0.9, accumulate=2, steps=8))
+    return folder, small_trainings.run(
+        small_trainings.settings(folder, ema=0.9, accumulate=2, steps=8)
+    )
 
 
 @pytest.mark.parametrize("cut, step", [(9, 4), pytest.param(15, 6, marks=pytest.mark.long)])
-def test_a_training_cut_off_goes_on_exactly(whole, cut, step):
+def test_an_interrupted_run_resumes_exactly(whole, cut, step):
     folder, reference = whole
-    settings = toys.toy(
+    settings = small_trainings.settings(
         folder, f"cut{cut}", ema=0.9, accumulate=2, steps=8, checkpoint_every=2, keep=2
     )
     settings_log = folder / f"cut{cut}"
     with pytest.raises(KeyError):
-        toys.run(settings, callbacks=[StopAfter(cut)])
+        small_trainings.run(settings, callbacks=[StopAfter(cut)])
     found = sorted(path.name for path in (settings_log / "checkpoints").iterdir())
     assert found[-1] == f"step-{step:08d}" and len(found) == 2
-    again = toys.run(settings, resume=True)
+    again = small_trainings.run(settings, resume=True)
     assert_same(reference.model, again.model)
-    # The log is that of one training, too.
-    mine, other = toys.log_of(settings_log), toys.log_of(folder / "out")
+    # The log is the same, too.
+    mine, other = small_trainings.read_log(settings_log), small_trainings.read_log(folder / "out")
     assert [line["step"] for line in mine] == [line["step"] for line in other]
     for a, b in zip(mine, other, strict=True):
         for name in ("loss", "val_loss"):
@@ -66,7 +68,7 @@ def test_a_training_cut_off_goes_on_exactly(whole, cut, step):
 
 
 def test_dropout_and_order_differ_between_steps(whole):
-    # Else the proof above would prove little.
+    # Otherwise the test above would prove little.
     folder, reference = whole
     seeds = [v for v in reference.model.variables if "seed_generator" in v.path]
     assert len(seeds) == 1 and int(seeds[0][1]) == 16  # one for each batch
@@ -80,19 +82,19 @@ def small(**options):
     return model
 
 
-ABOUT = {"config": {"n_layer": 1}, "recipe": {"seed": 1, "batch_size": 4}, "data": {"tokens": 9}}
+IDENTITY = {"config": {"n_layer": 1}, "recipe": {"seed": 1, "batch_size": 4}, "data": {"tokens": 9}}
 
 
-def test_a_full_disk_leaves_the_one_before(tmp_path, monkeypatch):
+def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path, monkeypatch):
     model = small()
-    store = checkpoint.Checkpoints(tmp_path, ABOUT, keep=1)
+    store = checkpoint.Checkpoints(tmp_path, IDENTITY, keep=1)
     store.save(model, 1)
     before = values(model)
     model.transformer.wte.weight.assign_add(np.ones([10, 8], np.float32))
     real = checkpoint.save_file
 
     def full(arrays, path):
-        real({key: arrays[key] for key in list(arrays)[:3]}, path)  # half of it fits
+        real({key: arrays[key] for key in list(arrays)[:3]}, path)  # written in part
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(checkpoint, "save_file", full)
@@ -105,9 +107,9 @@ def test_a_full_disk_leaves_the_one_before(tmp_path, monkeypatch):
         np.testing.assert_array_equal(one, other)
 
 
-def test_the_last_few_are_kept_and_leftovers_go(tmp_path):
+def test_old_checkpoints_and_leftovers_are_deleted(tmp_path):
     model = small()
-    store = checkpoint.Checkpoints(tmp_path, ABOUT, keep=2)
+    store = checkpoint.Checkpoints(tmp_path, IDENTITY, keep=2)
     (tmp_path / ".fresh-killed").mkdir()
     for step in (1, 2, 10, 11):
         store.save(model, step, {"best": step})
@@ -119,19 +121,19 @@ def test_the_last_few_are_kept_and_leftovers_go(tmp_path):
 @pytest.mark.parametrize(
     "group, name, value", [("recipe", "batch_size", 8), ("data", "tokens", 10), ("config", "x", 1)]
 )
-def test_another_training_is_refused_by_name(tmp_path, group, name, value):
+def test_another_run_is_refused(tmp_path, group, name, value):
     model = small()
-    checkpoint.Checkpoints(tmp_path, ABOUT).save(model, 1)
-    other = ABOUT | {group: ABOUT[group] | {name: value}}
+    checkpoint.Checkpoints(tmp_path, IDENTITY).save(model, 1)
+    other = IDENTITY | {group: IDENTITY[group] | {name: value}}
     with pytest.raises(ValueError, match=f"{group}.{name} was .* and is {value}"):
         checkpoint.Checkpoints(tmp_path, other).restore(model)
 
 
-def test_what_cannot_be_restored_says_why(tmp_path):
-    store = checkpoint.Checkpoints(tmp_path / "none", ABOUT)
+def test_errors_of_restore(tmp_path):
+    store = checkpoint.Checkpoints(tmp_path / "none", IDENTITY)
     with pytest.raises(FileNotFoundError, match="no checkpoint"):
         store.restore(small())
-    store = checkpoint.Checkpoints(tmp_path, ABOUT)
+    store = checkpoint.Checkpoints(tmp_path, IDENTITY)
     path = store.save(small(), 1)
     with pytest.raises(ValueError, match="variables are not those"):
         store.restore(small(ema=0.9))
@@ -144,54 +146,61 @@ def test_what_cannot_be_restored_says_why(tmp_path):
         store.restore(small())
 
 
-def test_nothing_is_saved_of_broken_weights(tmp_path):
+def test_nan_weights_are_not_saved(tmp_path):
     model = small()
     model.transformer.wte.weight.assign(np.full([10, 8], np.nan, np.float32))
     with pytest.raises(FloatingPointError, match="wte"):
-        checkpoint.Checkpoints(tmp_path, ABOUT).save(model, 1)
+        checkpoint.Checkpoints(tmp_path, IDENTITY).save(model, 1)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.long
-def test_asked_to_stop_saves_between_measurements(whole):
+def test_a_signal_saves_between_evaluations(whole):
     folder, reference = whole
-    settings = toys.toy(folder, "asked", ema=0.9, accumulate=2, steps=8)
+    settings = small_trainings.settings(folder, "asked", ema=0.9, accumulate=2, steps=8)
 
-    class Ask(keras.callbacks.Callback):
+    class SendSignal(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):
             if int(self.model.optimizer.iterations) == 3:
                 signal.raise_signal(signal.SIGINT)  # what Ctrl-C sends
 
     before = signal.getsignal(signal.SIGINT)  # ignored, where a shell started the tests with `&`
-    asked = toys.run(settings, callbacks=[Ask()])
-    assert asked.report.stopped and asked.report.steps == 3
+    stopped = small_trainings.run(settings, callbacks=[SendSignal()])
+    assert stopped.report.stopped and stopped.report.steps == 3
     assert signal.getsignal(signal.SIGINT) is before
-    assert_same(reference.model, toys.run(settings, resume=True).model)
+    assert_same(reference.model, small_trainings.run(settings, resume=True).model)
     assert issubclass(TrainingStopped, Exception)
 
 
 def test_a_changed_setting_or_text_is_named(whole):
     folder, _ = whole
-    changed = toys.toy(folder, ema=0.9, accumulate=2, steps=8, learning_rate=0.02)
+    changed = small_trainings.settings(folder, ema=0.9, accumulate=2, steps=8, learning_rate=0.02)
     with pytest.raises(ValueError, match="recipe.learning_rate was 0.01 and is 0.02"):
-        toys.run(changed, resume=True)
+        small_trainings.run(changed, resume=True)
     with pytest.raises(ValueError, match="--resume"):
-        toys.run(toys.toy(folder, ema=0.9, accumulate=2, steps=8))
-    text = toys.write_text(folder / "other.txt")
+        small_trainings.run(small_trainings.settings(folder, ema=0.9, accumulate=2, steps=8))
+    text = small_trainings.write_text(folder / "other.txt")
     text.write_text(text.read_text().replace("BERT:\nWhat", "BERT:\nThat", 1))
     with pytest.raises(ValueError, match="data.checksum"):
-        toys.run(toys.toy(folder, texts=str(text), ema=0.9, accumulate=2, steps=8), resume=True)
+        small_trainings.run(
+            small_trainings.settings(folder, texts=str(text), ema=0.9, accumulate=2, steps=8),
+            resume=True,
+        )
 
 
 @pytest.mark.long
-def test_a_killed_process_goes_on_exactly(tmp_path):
-    settings = toys.toy(tmp_path, "whole", steps=60, eval_every=20, checkpoint_every=7)
-    code, _, err = toys.command(settings)
+def test_a_killed_process_resumes_exactly(tmp_path):
+    settings = small_trainings.settings(
+        tmp_path, "whole", steps=60, eval_every=20, checkpoint_every=7
+    )
+    code, _, err = small_trainings.run_command(settings)
     assert code == 0, err
-    killed = toys.toy(tmp_path, "killed", steps=60, eval_every=20, checkpoint_every=7)
-    code, _, _ = toys.command(killed, stop_at=25)
+    killed = small_trainings.settings(
+        tmp_path, "killed", steps=60, eval_every=20, checkpoint_every=7
+    )
+    code, _, _ = small_trainings.run_command(killed, stop_at=25)
     assert code == -signal.SIGKILL
-    code, _, err = toys.command(killed, "--resume")
+    code, _, err = small_trainings.run_command(killed, "--resume")
     assert code == 0, err
     states = [tmp_path / n / "checkpoints/step-00000060" for n in ("whole", "killed")]
     first, second = (checkpoint.load_file(path / "state.safetensors") for path in states)

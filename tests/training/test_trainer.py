@@ -1,4 +1,4 @@
-"""The trainer: what it leaves behind, where it stops, and what it says of bad input."""
+"""The trainer: its output files, its plan, where it stops, and its errors."""
 
 import json
 
@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 import tfgpt2
-from tests.support import train_toys as toys
+from tests.support import small_trainings
 from tfgpt2.training import plan, recipes
 from tfgpt2.training.callbacks import read_log
 from tfgpt2.training.data import corpus
@@ -18,8 +18,10 @@ from tfgpt2.training.settings import TrainSettings, read_yaml, write_yaml
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
-    settings = toys.toy(folder, steps=75, eval_every=25, dropout=0.0, log_every=5, n_embd=32)
-    return folder, toys.run(settings)
+    settings = small_trainings.settings(
+        folder, steps=75, eval_every=25, dropout=0.0, log_every=5, n_embd=32
+    )
+    return folder, small_trainings.run(settings)
 
 
 def test_a_small_model_learns_and_loads(trained):
@@ -29,7 +31,7 @@ def test_a_small_model_learns_and_loads(trained):
         path.name for path in out.iterdir()
     }
     assert report.steps == 75 and not report.stopped and report.path == out
-    measured = [line["val_loss"] for line in toys.log_of(out) if "val_loss" in line]
+    measured = [line["val_loss"] for line in small_trainings.read_log(out) if "val_loss" in line]
     assert len(measured) == 3 and measured[-1] < measured[0] - 0.3 < 7
     assert report.val_loss == min(measured) == run.best.best
     assert json.loads((out / "training.json").read_text())["report"]["steps"] == 75
@@ -54,7 +56,9 @@ def test_the_validation_loss_is_that_of_the_saved_model(trained):
 
 def test_training_texts_and_held_out_ones_do_not_overlap(trained):
     _, run = trained
-    whole = corpus.tokenize([toys.write_text(run.output.parent / "again.txt")], run.tokenizer)
+    whole = corpus.tokenize(
+        [small_trainings.write_text(run.output.parent / "again.txt")], run.tokenizer
+    )
     joined = np.concatenate([run.corpus.tokens, run.held_out.tokens])
     np.testing.assert_array_equal(joined, whole.tokens)
     assert run.corpus.starts[-1] == len(run.corpus)
@@ -69,17 +73,17 @@ def make_corpus(lengths):
 @pytest.mark.parametrize(
     "lengths, share, head",
     [
-        ([100], 0.2, 80),  # one document: at a block
-        ([50, 32, 18], 0.2, 50),  # the third of them is too short to fill two blocks
-        ([79, 21], 0.2, 79),  # where a document begins, if that is near
-        ([20, 80], 0.2, 80),  # not so far away
+        ([100], 0.2, 80),  # one document: cut at a block
+        ([50, 32, 18], 0.2, 50),  # the last document is too short for two blocks
+        ([79, 21], 0.2, 79),  # cut where a document begins, if one is near
+        ([20, 80], 0.2, 80),  # no document begins near enough
         ([100], 0.0, 100),
     ],
 )
-def test_where_texts_are_cut(lengths, share, head):
-    first, second = plan.split(make_corpus(lengths), share, 10)
+def test_held_out_texts_begin_at_a_document_if_one_is_near(lengths, share, head):
+    first, second = plan.hold_out(make_corpus(lengths), share, 10)
     if lengths == [50, 32, 18]:
-        head = 80  # block border: 50 is farther than half a share
+        head = 80  # at a block: 50 is farther away than half a share
     assert len(first) == head and first.starts[-1] == head
     if share:
         np.testing.assert_array_equal(second.tokens, np.arange(head, 100))
@@ -88,27 +92,30 @@ def test_where_texts_are_cut(lengths, share, head):
         assert second is None
 
 
-def test_calls_of_fit_cover_every_step_once():
+def test_fit_calls_cover_every_step_once():
     for done, steps, every in ((0, 10, 10), (0, 25, 10), (7, 25, 10), (20, 25, 10), (25, 25, 10),
                                (3, 5, 10), (24, 50, 10)):  # fmt: skip
         seen = done
-        for fit in plan.segments(done, steps, every):
-            assert fit.first == seen and fit.epoch == seen // every
-            seen += fit.epochs * fit.steps
+        for call in plan.fit_calls(done, steps, every):
+            assert call.first == seen and call.epoch == seen // every
+            seen += call.epochs * call.steps
         assert seen == steps
 
 
-def test_the_plan_fills_in_what_is_left_open(tmp_path):
+def test_the_plan_computes_missing_settings(tmp_path):
     text = make_corpus([1000])
-    found = plan.make_plan(toys.toy(tmp_path, steps=None, epochs=3, warmup=None, eval_every=None),
-                             16, text)  # fmt: skip
+    settings = small_trainings.settings(
+        tmp_path, steps=None, epochs=3, warmup=None, eval_every=None
+    )
+    found = plan.make_plan(settings, 16, text)
     assert found == (16, 15, 45, 15, 15, 2, pytest.approx(0.001))
-    found = plan.make_plan(toys.toy(tmp_path, steps=None, accumulate=3, floor=0.0), 16, text)
+    settings = small_trainings.settings(tmp_path, steps=None, accumulate=3, floor=0.0)
+    found = plan.make_plan(settings, 16, text)
     assert (found.epoch, found.steps, found.floor) == (5, 5, 0.0)
 
 
-class Poison(keras.callbacks.Callback):
-    """Breaks the weights after some steps, as a rate that is too high does."""
+class NaNWeights(keras.callbacks.Callback):
+    """Sets weights to NaN after some steps, as happens with too high a learning rate."""
 
     def __init__(self, step):
         super().__init__()
@@ -121,13 +128,13 @@ class Poison(keras.callbacks.Callback):
 
 
 @pytest.mark.long
-def test_nan_stops_says_where_and_keeps_the_last_good_checkpoint(tmp_path):
-    settings = toys.toy(tmp_path, checkpoint_every=2)
+def test_nan_stops_training_and_keeps_the_last_good_checkpoint(tmp_path):
+    settings = small_trainings.settings(tmp_path, checkpoint_every=2)
     with pytest.raises(FloatingPointError, match="step 6 is nan.*step-00000004"):
-        toys.run(settings, callbacks=[Poison(5)])
+        small_trainings.run(settings, callbacks=[NaNWeights(5)])
     names = sorted(path.name for path in (tmp_path / "out/checkpoints").iterdir())
     assert names[-1] == "step-00000004"
-    assert toys.run(settings, resume=True).report.steps == 8
+    assert small_trainings.run(settings, resume=True).report.steps == 8
 
 
 def test_bad_texts_are_named(tmp_path):
@@ -142,7 +149,7 @@ def test_bad_texts_are_named(tmp_path):
         ("two.txt", ValueError, "held|hold|too few"),
     ):
         with pytest.raises(kind, match=message):
-            toys.run(toys.toy(tmp_path, texts=str(tmp_path / name)))
+            small_trainings.run(small_trainings.settings(tmp_path, texts=str(tmp_path / name)))
 
 
 @pytest.mark.parametrize(
@@ -160,13 +167,13 @@ def test_bad_texts_are_named(tmp_path):
         ({"steps": 2.5}, "steps"),
     ],
 )
-def test_settings_say_what_is_wrong(tmp_path, options, message):
+def test_errors_of_settings(tmp_path, options, message):
     with pytest.raises((ValueError, TypeError), match=message):
-        toys.toy(tmp_path, **options)
+        small_trainings.settings(tmp_path, **options)
 
 
-def test_settings_survive_yaml_and_unknown_ones_are_named(tmp_path):
-    settings = toys.toy(tmp_path, freeze=("wte", "h.0"), chunked_loss=True)
+def test_settings_in_yaml_and_unknown_settings(tmp_path):
+    settings = small_trainings.settings(tmp_path, freeze=("wte", "h.0"), chunked_loss=True)
     write_yaml(settings, tmp_path / "a.yaml")
     assert TrainSettings.from_dict(read_yaml(tmp_path / "a.yaml")) == settings
     (tmp_path / "b.yaml").write_text("texts: [a, b]\noutput: out\nlearning_rate: 3e-4\n")
@@ -180,12 +187,14 @@ def test_settings_survive_yaml_and_unknown_ones_are_named(tmp_path):
 
 
 @pytest.mark.long
-def test_an_adapter_is_trained_merged_and_kept_beside(tmp_path):
+def test_an_adapter_is_trained_saved_and_merged(tmp_path):
     options = dict(n_layer=None, n_head=None, n_embd=None, n_positions=None, block_size=16)
-    settings = toys.toy(tmp_path, model="shakespeare-tiny", tokenizer=None, lora_rank=2, steps=2,
-                        eval_every=2, dtype="mixed_bfloat16", chunked_loss=True,
-                        gradient_checkpointing=True, blockwise=True, **options)  # fmt: skip
-    run = toys.run(settings)
+    settings = small_trainings.settings(
+        tmp_path, model="shakespeare-tiny", tokenizer=None, lora_rank=2, steps=2, eval_every=2,
+        dtype="mixed_bfloat16", chunked_loss=True, gradient_checkpointing=True, blockwise=True,
+        **options,
+    )  # fmt: skip
+    run = small_trainings.run(settings)
     assert (tmp_path / "out/adapter/adapter_model.safetensors").exists()
     base = tfgpt2.TFGPT2LMHeadModel.from_pretrained("shakespeare-tiny")
     merged = tfgpt2.TFGPT2LMHeadModel.from_pretrained(tmp_path / "out")
@@ -199,8 +208,12 @@ def test_an_adapter_is_trained_merged_and_kept_beside(tmp_path):
 
 
 @pytest.mark.long
-def test_without_validation_the_last_model_is_the_one(tmp_path):
-    run = toys.run(toys.toy(tmp_path, validation_share=0.0, steps=2, document_mask=True, ema=0.5))
+def test_without_validation_the_last_model_is_saved(tmp_path):
+    run = small_trainings.run(
+        small_trainings.settings(
+            tmp_path, validation_share=0.0, steps=2, document_mask=True, ema=0.5
+        )
+    )
     assert run.report.val_loss is None and not (tmp_path / "out/last").exists()
     saved = tfgpt2.TFGPT2LMHeadModel.from_pretrained(tmp_path / "out")
     with recipes.averaged(run.model):
@@ -210,9 +223,11 @@ def test_without_validation_the_last_model_is_the_one(tmp_path):
 
 
 @pytest.mark.long
-def test_texts_of_their_own_to_measure_on(tmp_path):
-    toys.write_text(tmp_path / "held.txt", repeats=1)
-    run = toys.run(toys.toy(tmp_path, validation=str(tmp_path / "held.txt"), steps=2))
+def test_separate_validation_texts(tmp_path):
+    small_trainings.write_text(tmp_path / "held.txt", repeats=1)
+    run = small_trainings.run(
+        small_trainings.settings(tmp_path, validation=str(tmp_path / "held.txt"), steps=2)
+    )
     assert len(run.held_out) < len(run.corpus) and run.report.val_loss > 0
 
 
@@ -226,4 +241,6 @@ def test_batches_that_split_evenly(tmp_path):
     with pytest.raises(ValueError, match="each replica"):
         plan.even_batch(1, 8, 2)
     with pytest.raises(ValueError, match="multiple"):
-        plan.make_plan(toys.toy(tmp_path, batch_size=3), 16, make_corpus([1000]), replicas=2)
+        plan.make_plan(
+            small_trainings.settings(tmp_path, batch_size=3), 16, make_corpus([1000]), replicas=2
+        )

@@ -1,1 +1,1 @@
-"""Checkpoints: where they are, what their tensors are called, how they are stored."""
+"""Checkpoints: formats that are read and written, tensor names, and loading into a model."""

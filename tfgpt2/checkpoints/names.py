@@ -1,17 +1,19 @@
-"""What a weight is called: its path in the Keras model, its key in a transformers checkpoint."""
+"""Names of a weight: its path in the Keras model and its key in a checkpoint of transformers."""
 
 from __future__ import annotations
 
 import re
 
-# The parts a model is made of: the transformer and the heads that a class may add to it.
+from tfgpt2.errors import value_error
+
+# The parts of a model: the transformer, and the heads that a class may add to it.
 HEADS = ("lm_head", "multiple_choice_head", "score", "classifier", "qa_outputs")
 _PARTS = ("transformer", *HEADS)
-# Everything before the last part in a weight's path is the name of the model and of whatever it
-# was built inside, which may be called like a part.
-_TAIL = re.compile(rf"^(?:.*/)?((?:{'|'.join(_PARTS)})/.+)$")
+# Everything before the last part in a weight's path is the name of the model and of the layers
+# that contain it; they may have the name of a part.
+_PATH = re.compile(rf"^(?:.*/)?((?:{'|'.join(_PARTS)})/.+)$")
 
-# Buffers that old PyTorch checkpoints hold beside the weights: the causal mask and its value.
+# Buffers in old PyTorch checkpoints: the causal mask and its value.
 _BUFFERS = re.compile(r"(?:^|\.)(?:attn|crossattention)\.(?:bias|masked_bias)$")
 
 
@@ -19,26 +21,30 @@ def key_from_path(path: str) -> str:
     """Returns the checkpoint key of a weight.
 
     Args:
-        path: Path of a Keras variable of one of our models.
+        path: Path of a Keras variable in a model of this package.
 
     Returns:
         The key under which PyTorch transformers stores it.
 
     Raises:
-        ValueError: The path is none of ours.
+        ValueError: The path does not contain a part of a GPT-2 model.
 
     Example:
         >>> key_from_path("my_model/transformer/h_0/attn/c_attn/weight")
         'transformer.h.0.attn.c_attn.weight'
     """
-    match = _TAIL.match(path)
+    match = _PATH.match(path)
     if match is None:
-        raise ValueError(f"No part of a GPT-2 model is named in the path {path!r}.")
+        raise value_error(
+            f"The path must contain a part of a GPT-2 model: {', '.join(_PARTS)}.",
+            fix="Pass the path of a weight of a model of this package.",
+            path=path,
+        )
     return re.sub(r"(^|\.)h_(\d+)\.", r"\1h.\2.", match[1].replace("/", "."))
 
 
 def with_prefix(key: str) -> str:
-    """Returns the key as a model with a head has it.
+    """Returns the key that a weight has in a model with a head.
 
     Checkpoints of the bare `GPT2Model` (the original `gpt2` is one) leave out `transformer.`.
 
@@ -60,7 +66,7 @@ def part(key: str) -> str:
 
 
 def is_buffer(key: str) -> bool:
-    """Says whether a key names a constant and not a weight.
+    """Whether a key names a constant buffer, not a weight.
 
     Example:
         >>> is_buffer("transformer.h.0.attn.bias"), is_buffer("transformer.h.0.attn.c_attn.bias")

@@ -1,13 +1,14 @@
-"""What stands beside a model's weights: tokenizer and generation settings, under any name."""
+"""Tokenizer and generation files beside a model's weights, under the names of any format."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
 from pathlib import Path
 
-from tfgpt2.checkpoints.readers import keras_hub, tf1
-from tfgpt2.checkpoints.shards import broken
+from tfgpt2.checkpoints.registry import READERS
+from tfgpt2.checkpoints.writers.base import Vocabulary
+from tfgpt2.errors import unreadable
+from tfgpt2.files import read_json_object, try_read_json_object
+from tfgpt2.hub import Find
 
 NAMES = (
     "tokenizer.json",
@@ -18,74 +19,70 @@ NAMES = (
     "added_tokens.json",
     "generation_config.json",
 )
-# What a file is called in other formats, by the name that transformers gives it.
-OTHER_NAMES = {
-    name: (tf1.TOKENIZER_FILES[name], keras_hub.TOKENIZER_FILES[name])
-    for name in ("vocab.json", "merges.txt")
-}
 
 
-def find_companion(find: Callable[[str], Path | None], name: str) -> Path | None:
-    """Finds a file under the name that transformers gives it, or that OpenAI or KerasHub do.
+def find_tokenizer_file(find: Find, name: str) -> Path | None:
+    """Finds a file under transformers' name, or under that of another checkpoint format.
 
     Args:
         find: From a file's name to its local path, or None when there is no such file.
         name: The name that transformers gives it, such as `"vocab.json"`.
 
     Returns:
-        The path, or None. KerasHub's `tokenizer.json` does not count: it is a Keras layer's
-        configuration and not a tokenizer of the `tokenizers` library.
+        The path, or None. KerasHub's `tokenizer.json` does not count: it is the configuration of a
+        Keras layer, not a tokenizer of the `tokenizers` library.
     """
-    names = (name, *OTHER_NAMES.get(name, ()))
+    names = (
+        name,
+        *(kind.tokenizer_files[name] for kind in READERS if name in kind.tokenizer_files),
+    )
     path = next((path for path in map(find, names) if path is not None), None)
-    if path is not None and name == "tokenizer.json":
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except (ValueError, RecursionError):
-            return path  # whoever reads it will say what is wrong with it
-        if keras_hub.is_preset_config(values):
+    if name == "tokenizer.json":
+        values = try_read_json_object(path)  # damaged JSON is reported by the tokenizer
+        if any(kind.owns_json(values) for kind in READERS):
             return None
     return path
 
 
-def read_vocabulary(
-    find: Callable[[str], Path | None], size: int
-) -> tuple[dict[str, int] | None, list[str]]:
-    """Reads the source's vocabulary, added tokens included, and its merges.
+def read_vocabulary(find: Find, size: int) -> Vocabulary | None:
+    """Reads a tokenizer's vocabulary.
 
     Args:
         find: From a file's name to its local path, or None when there is no such file.
-        size: Number of ids that the model has.
+        size: Number of token ids of the model.
 
     Returns:
-        Ids by token and merges as "left right"; None and nothing when there is no tokenizer.
+        The vocabulary, or None when there is no tokenizer.
 
     Raises:
-        ValueError: A file is damaged, or has ids that the model does not.
+        ValueError: A file is damaged, or has ids that the model does not have.
     """
-    tables, lines = (find_companion(find, name) for name in ("vocab.json", "merges.txt"))
-    whole = find_companion(find, "tokenizer.json")
-    path = whole if tables is None or lines is None else tables
+    ids_path, merges_path = (
+        find_tokenizer_file(find, name) for name in ("vocab.json", "merges.txt")
+    )
+    path = ids_path
+    if ids_path is None or merges_path is None:
+        path = find_tokenizer_file(find, "tokenizer.json")
     if path is None:
-        return None, []
+        return None
+    values, added = read_json_object(path), {}
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        if path is tables:
-            merges = lines.read_text(encoding="utf-8").split("\n")
-            merges = [line for line in merges if line and not line.startswith("#version")]
+        if path is ids_path:
+            lines = merges_path.read_text(encoding="utf-8").split("\n")
+            merges = [line for line in lines if line and not line.startswith("#version")]
         else:
-            merges = values["model"]["merges"]
-            merges = [line if isinstance(line, str) else " ".join(line) for line in merges]
             added = {token["content"]: token["id"] for token in values.get("added_tokens") or ()}
+            pairs = values["model"]["merges"]
+            merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in pairs]
             values = values["model"]["vocab"]
         token, last = max(values.items(), key=lambda item: item[1])
-        beyond = last >= size
+        too_large = last >= size
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise broken(path, f"it is no vocabulary ({error!r})") from error
-    if beyond:
-        raise broken(
+        raise unreadable(path, f"it is not a vocabulary ({error!r})") from error
+    if too_large:
+        raise unreadable(
             path,
-            f"it has ids up to {last}, and the model has {size}: they do not belong together",
+            f"it has ids up to {last}, but the model has {size}: they do not belong together",
             key=token,
         )
-    return (values if path is tables else values | added), merges
+    return Vocabulary(values | added, merges)

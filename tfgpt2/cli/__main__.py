@@ -1,4 +1,4 @@
-"""`python -m tfgpt2.cli`."""
+"""Entry point of `python -m tfgpt2.cli`."""
 
 from tfgpt2.cli.main import main
 

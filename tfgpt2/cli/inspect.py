@@ -1,26 +1,26 @@
-"""`tfgpt2 inspect`: looks inside a model and writes a picture or a page."""
+"""`tfgpt2 inspect`."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from tfgpt2.cli.quiet import quiet
-from tfgpt2.errors import explain, nearest
+from tfgpt2.cli.console import quiet, read_text
+from tfgpt2.cli.options import DEFAULT_MODEL, Model
+from tfgpt2.errors import nearest, value_error
 
-KINDS = {"attention": "attention_maps", "surprise": "surprise", "lens": "logit_lens"}
+_FUNCTIONS = {"attention": "attention_maps", "surprise": "surprise", "lens": "logit_lens"}
 
 
 def inspect(
     text: Annotated[str, typer.Argument(help="The text; '-' reads standard input.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Ends in .html or .png.")],
-    kind: Annotated[str, typer.Option("--kind", "-k", help=", ".join(KINDS) + ".")] = "surprise",
-    model: Annotated[
-        str, typer.Option("--model", "-m", help="Bundled name, directory or hub name.")
-    ] = "shakespeare-tiny",
+    kind: Annotated[
+        str, typer.Option("--kind", "-k", help=", ".join(_FUNCTIONS) + ".")
+    ] = "surprise",
+    model: Model = DEFAULT_MODEL,
     top: Annotated[
         int | None, typer.Option(help="Likely tokens to show; of surprise and lens.")
     ] = None,
@@ -33,35 +33,32 @@ def inspect(
     ] = False,
 ) -> None:
     """Show what a model attends to, what surprises it, or what each layer would say."""
-    options = _options(kind, top, layer, head)
-    if text == "-":
-        text = sys.stdin.buffer.read().decode("utf-8", errors="replace")
+    save_options = _save_options(kind, top, layer, head)
+    text = read_text(text)
     with quiet():
         import tfgpt2.inspect as inspection
         from tfgpt2.models.causal_lm import TFGPT2LMHeadModel
         from tfgpt2.tokenizers.gpt2 import TFGPT2Tokenizer
 
         parts = TFGPT2LMHeadModel.from_pretrained(model), TFGPT2Tokenizer.from_pretrained(model)
-        settings = {"top": top} if top is not None else {}
-        look = getattr(inspection, KINDS[kind])
-        found = look(*parts, text, start_token=start_token, **settings)
-    print(found.save(output, **options))
+        options = {"top": top} if top is not None else {}
+        function = getattr(inspection, _FUNCTIONS[kind])
+        result = function(*parts, text, start_token=start_token, **options)
+    print(result.save(output, **save_options))
 
 
-def _options(kind: str, top: int | None, layer: int | None, head: int | None) -> dict[str, Any]:
-    """Checks which options belong to a kind; returns those of `save`."""
-    if kind not in KINDS:
-        raise ValueError(
-            explain(f"There is no kind {kind!r}.", fix=nearest(kind, KINDS), kind=kind)
-        )
+def _save_options(
+    kind: str, top: int | None, layer: int | None, head: int | None
+) -> dict[str, Any]:
+    """Returns the arguments of `save`; raises where an option does not belong to the kind."""
+    if kind not in _FUNCTIONS:
+        raise value_error(f"There is no kind {kind!r}.", fix=nearest(kind, _FUNCTIONS), kind=kind)
     foreign = {"top": top} if kind == "attention" else {"layer": layer, "head": head}
     given = {name: value for name, value in foreign.items() if value is not None}
     if given:
-        raise ValueError(
-            explain(
-                f"`--kind {kind}` has no such option.",
-                fix="`--top` is for surprise and lens, `--layer` and `--head` are for attention.",
-                **given,
-            )
+        raise value_error(
+            f"`--kind {kind}` has no such option.",
+            fix="`--top` is for surprise and lens, `--layer` and `--head` are for attention.",
+            **given,
         )
     return {"layer": layer, "head": head} if kind == "attention" else {}

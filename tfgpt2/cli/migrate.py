@@ -1,4 +1,4 @@
-"""`tfgpt2 migrate`: the command's options, and how its report is printed."""
+"""`tfgpt2 migrate`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.syntax import Syntax
 
-from tfgpt2.cli.quiet import quiet
+from tfgpt2.cli.console import quiet
 
 
 def migrate(
@@ -29,21 +29,21 @@ def migrate(
         from tfgpt2.migrate import report
 
         reports = report.migrate(paths)
-        written = [r for r in reports if write and r.new_text is not None]
+        written = [one for one in reports if write and one.new_text is not None]
         for one in written:
             one.path.write_bytes(one.new_text.encode())
-        again = {r.path: report.report_on(r.path) for r in written}
+        rechecked = {one.path: report.report_on(one.path) for one in written}
     if as_json:
-        found = {"summary": report.summary(reports), "files": [r.to_dict() for r in reports]}
-        print(json.dumps(found | {"written": [str(r.path) for r in written]}))
+        found = {"summary": report.summary(reports), "files": [one.to_dict() for one in reports]}
+        print(json.dumps(found | {"written": [str(one.path) for one in written]}))
     else:
         _print(reports, written)
-    done = all(again.get(r.path, r).is_done for r in reports)
+    done = all(rechecked.get(one.path, one).is_done for one in reports)
     raise typer.Exit(0 if done else 1)
 
 
 def _print(reports: list, written: list) -> None:
-    """Tables and changes, for a reader."""
+    """Prints a table for each program, the changed imports and the counts."""
     from tfgpt2.migrate import report
 
     console = Console()

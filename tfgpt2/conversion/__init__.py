@@ -1,1 +1,1 @@
-"""Checkpoints converted from one format to another."""
+"""Conversion of checkpoints between formats, with verification."""

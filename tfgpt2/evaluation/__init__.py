@@ -1,1 +1,1 @@
-"""Evaluation: perplexity, LAMBADA, multiple choice, and the adapter for lm-evaluation-harness."""
+"""Evaluation: perplexity, LAMBADA, multiple choice, and an adapter for lm-evaluation-harness."""

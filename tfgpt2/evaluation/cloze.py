@@ -1,4 +1,4 @@
-"""Filling in: LAMBADA's last word, and multiple choice by log-likelihood."""
+"""Cloze tasks: the last word in LAMBADA, and multiple choice by log-likelihood."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from tfgpt2.errors import explain, nearest
+from tfgpt2.errors import nearest, value_error
 from tfgpt2.evaluation.perplexity import read_text
-from tfgpt2.evaluation.scoring import Request, Scorer, continuation
+from tfgpt2.evaluation.scoring import Scorer, ScoringRequest, continuation_request
 
 
 @dataclasses.dataclass(frozen=True)
 class Lambada:
-    """How often a model finds the last word of a passage.
+    """Results on LAMBADA.
 
     Attributes:
         accuracy: Share of passages where greedy decoding gives all tokens of the last word.
         perplexity: `exp` of the mean negative log-likelihood of a last *word* (not of a token).
-        passages: How many.
+        passages: Number of passages.
     """
 
     accuracy: float
@@ -35,15 +35,15 @@ class Lambada:
 
 @dataclasses.dataclass(frozen=True)
 class Choices:
-    """How often the right choice is the likeliest, under four ways to compare choices.
+    """Accuracy on multiple choice, by four ways to compare choices.
 
     Attributes:
         accuracy: By log-likelihood; lm-evaluation-harness' `acc`.
         accuracy_per_token: By log-likelihood divided by the choice's tokens.
         accuracy_per_byte: Divided by the choice's bytes in UTF-8; the harness' `acc_bytes`.
-        accuracy_per_character: Divided by its characters; the harness' `acc_norm`, which is the
-            same for ASCII.
-        questions: How many.
+        accuracy_per_character: Divided by its characters; the harness' `acc_norm`. For ASCII it
+            equals `accuracy_per_byte`.
+        questions: Number of questions.
     """
 
     accuracy: float
@@ -58,9 +58,9 @@ class Question:
     """One multiple-choice question.
 
     Attributes:
-        context: What comes before the choice; may be empty.
+        context: The text before the choice; may be empty.
         choices: Two or more continuations.
-        answer: Index of the right one.
+        answer: Index of the correct one.
     """
 
     context: str
@@ -78,28 +78,28 @@ def lambada(
     jit_compile: bool = True,
     progress: bool | Console = False,
 ) -> Lambada:
-    """Measures the accuracy on LAMBADA, the variant of OpenAI.
+    """Measures the accuracy on OpenAI's variant of LAMBADA.
 
-    That variant takes the texts as they are (with punctuation, case and line breaks, not tokenized
-    as in the original data), has no stop-word filter, and asks for the last word: what stands
-    after the last space, with that space, so that `" word"` is scored after all that is before
-    it. Task `lambada_openai` of lm-evaluation-harness is the same.
+    This variant uses the original texts (with punctuation, case and line breaks, not tokenized as
+    in the original data) and no stop-word filter. The last word is the text after the last space;
+    `" word"`, with that space, is scored after the rest. It is the task `lambada_openai` of
+    lm-evaluation-harness.
 
     Args:
         model: A `TFGPT2LMHeadModel`.
         tokenizer: The `TFGPT2Tokenizer` that belongs to it.
         source: Path of a JSONL file whose objects have a `"text"`, or the texts themselves.
-        limit: Only the first so many passages.
-        batch_size: Passages read at once.
-        jit_compile: Whether XLA compiles the programs.
-        progress: Show a bar on standard error, or on a console.
+        limit: Use only the first passages.
+        batch_size: Passages in a batch.
+        jit_compile: Whether to compile with XLA.
+        progress: Show a progress bar on standard error, or on a console.
 
     Returns:
         The `Lambada`.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: A line is no object with a text, or a passage is one word.
+        ValueError: A line is not an object with a text, or a passage is a single word.
 
     Source: Paperno et al. 2016; Radford et al. 2019; lm-evaluation-harness 0.4,
         `tasks/lambada/lambada_openai.yaml`.
@@ -140,22 +140,22 @@ def choices(
     jit_compile: bool = True,
     progress: bool | Console = False,
 ) -> Choices:
-    """Measures how often a model finds the right choice the likeliest continuation.
+    """Measures how often the correct choice is the likeliest continuation.
 
     Args:
         model: A `TFGPT2LMHeadModel`.
         tokenizer: The `TFGPT2Tokenizer` that belongs to it.
         source: Path of a JSONL file with `{"context": ..., "choices": [...], "answer": index}`, or
             `Question` records.
-        delimiter: Put between a context and a choice, and scored with the choice; it does not
-            count as length. After an empty context it is left out.
-        limit: Only the first so many questions.
-        batch_size: Choices read at once.
-        jit_compile: Whether XLA compiles the programs.
-        progress: Show a bar on standard error, or on a console.
+        delimiter: Put between context and choice, and scored with the choice, but not counted in
+            its length. Left out after an empty context.
+        limit: Use only the first questions.
+        batch_size: Choices in a batch.
+        jit_compile: Whether to compile with XLA.
+        progress: Show a progress bar on standard error, or on a console.
 
     Returns:
-        The `Choices`; of equal choices the first counts.
+        The `Choices`; among equally likely choices the first is selected.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -187,7 +187,7 @@ def choices(
     requests = encode_pairs(tokenizer, pairs, scorer.context, start_id=model.config.bos_token_id)
     scores = iter(scorer.score(requests, progress=progress))
     counts = iter(len(request.targets) for request in requests)
-    right = []
+    correct = []
     for question in questions:
         totals = np.array([next(scores).total for _ in question.choices])
         lengths = (
@@ -196,26 +196,26 @@ def choices(
             [len(choice.encode("utf-8")) for choice in question.choices],
             [len(choice) for choice in question.choices],
         )
-        right.append([np.argmax(totals / np.array(n)) == question.answer for n in lengths])
-    return Choices(*(float(share) for share in np.mean(right, axis=0)), len(questions))
+        correct.append([np.argmax(totals / np.array(n)) == question.answer for n in lengths])
+    return Choices(*(float(share) for share in np.mean(correct, axis=0)), len(questions))
 
 
 def encode_pairs(
     tokenizer: Any, pairs: Sequence[tuple[str, str]], limit: int, *, start_id: int | None
-) -> list[Request]:
+) -> list[ScoringRequest]:
     """Tokenizes contexts and their continuations as lm-evaluation-harness does.
 
-    Spaces at the end of a context belong to the continuation; the whole is tokenized at once, and
-    what is beyond the number of tokens of the context alone is the continuation.
+    Spaces at the end of a context are moved to the continuation; both are tokenized together, and
+    the tokens after the number of tokens of the context alone are the continuation.
 
     Args:
         tokenizer: A `TFGPT2Tokenizer`.
         pairs: Contexts and continuations.
         limit: The model's context.
-        start_id: What an empty context stands for.
+        start_id: Token that replaces an empty context.
 
     Raises:
-        ValueError: A continuation has no token or too many, or there is nothing before it.
+        ValueError: A continuation has no token or too many, or no token before it.
 
     Source: lm-evaluation-harness 0.4, `api/model.py::TemplateLM._encode_pair`.
     """
@@ -223,31 +223,29 @@ def encode_pairs(
     for context, rest in pairs:
         kept = context.rstrip()
         moved.append((kept, context[len(kept) :] + rest) if kept else ("", context + rest))
-    wholes = tokenizer.tokenize([context + rest for context, rest in moved]).to_list()
-    starts = tokenizer.tokenize([context for context, _ in moved]).row_lengths().numpy()
+    texts = tokenizer.tokenize([context + rest for context, rest in moved]).to_list()
+    counts = tokenizer.tokenize([context for context, _ in moved]).row_lengths().numpy()
     requests = []
-    for whole, count in zip(wholes, starts, strict=True):
+    for ids, count in zip(texts, counts, strict=True):
         if count:
-            requests.append(continuation(whole[:count], whole[count:], limit))
+            requests.append(continuation_request(ids[:count], ids[count:], limit))
         elif start_id is not None and 0 <= start_id:
-            requests.append(continuation([start_id], whole, limit))
+            requests.append(continuation_request([start_id], ids, limit))
         else:
-            raise ValueError(
-                explain(
-                    "An empty context needs a start token, and the model has none.",
-                    fix="Give each question a context.",
-                    bos_token_id=start_id,
-                )
+            raise value_error(
+                "An empty context needs a start token, and the model has none.",
+                fix="Add a context to each question.",
+                bos_token_id=start_id,
             )
     return requests
 
 
 def read_lines(source: str | os.PathLike[str]) -> list[tuple[int, Mapping[str, Any]]]:
-    """Reads a JSONL file: the number of each line that is not empty, and its object.
+    """Reads a JSONL file: number and object of each line that is not empty.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: A line is no JSON object, or the file is not UTF-8.
+        ValueError: A line is not a JSON object, or the file is not UTF-8.
     """
     rows = []
     for number, line in enumerate(read_text(Path(source)).split("\n"), start=1):
@@ -256,15 +254,15 @@ def read_lines(source: str | os.PathLike[str]) -> list[tuple[int, Mapping[str, A
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise _bad_line(source, number, f"is not JSON ({error})", line) from error
+            raise _bad_line(source, number, f"is not valid JSON ({error})", line) from error
         if not isinstance(row, dict):
-            raise _bad_line(source, number, "is no object", line)
+            raise _bad_line(source, number, "is not an object", line)
         rows.append((number, row))
     return rows
 
 
 def _field(row: Mapping[str, Any], name: str, kind: type, line: int, source: Any) -> Any:
-    """One field of a line, of the right type."""
+    """A field of a line, checked for its type."""
     if not isinstance(row.get(name), kind) or isinstance(row.get(name), bool):
         problem = f"has no {kind.__name__} {name!r}"
         if name not in row and row:
@@ -282,18 +280,16 @@ def _question(row: Mapping[str, Any], line: int, source: Any) -> Question:
 
 
 def _check_question(question: Question, number: int) -> None:
-    """Checks that a question has choices, and a right one among them."""
+    """Checks choices and answer of a question."""
     count = len(question.choices)
-    good = count >= 2 and all(isinstance(one, str) and one for one in question.choices)
-    if not good or not 0 <= question.answer < count:
-        raise ValueError(
-            explain(
-                f"Question {number} must have two or more choices that are not empty, and `answer`"
-                " must be the index of one of them, from 0.",
-                fix='Write {"context": "...", "choices": ["...", "..."], "answer": 0}.',
-                choices=question.choices,
-                answer=question.answer,
-            )
+    valid = count >= 2 and all(isinstance(choice, str) and choice for choice in question.choices)
+    if not valid or not 0 <= question.answer < count:
+        raise value_error(
+            f"Question {number} must have two or more non-empty choices, and `answer` must be"
+            " the index of one of them, from 0.",
+            fix='Write {"context": "...", "choices": ["...", "..."], "answer": 0}.',
+            choices=question.choices,
+            answer=question.answer,
         )
 
 
@@ -301,28 +297,22 @@ def _last_word(text: str, number: int) -> tuple[str, str]:
     """Splits a passage before its last space."""
     context, space, word = text.rpartition(" ")
     if not context.strip() or not word:
-        raise ValueError(
-            explain(
-                f"Passage {number} must be words with spaces between, the last one to be found.",
-                fix="Take it out, and spaces at its end, too.",
-                text=text,
-            )
+        raise value_error(
+            f"Passage {number} must be two or more words separated by spaces.",
+            fix="Remove it, or the spaces at its end.",
+            text=text,
         )
     return context, space + word
 
 
 def _bad_line(source: Any, number: int, problem: str, line: Any) -> ValueError:
-    return ValueError(
-        explain(
-            f"Line {number} of the file {problem}.",
-            fix="Write one JSON object on each line, in UTF-8.",
-            path=str(source),
-            line=line,
-        )
+    return value_error(
+        f"Line {number} of the file {problem}.",
+        fix="Write one JSON object on each line, in UTF-8.",
+        path=str(source),
+        line=line,
     )
 
 
 def _empty(source: Any) -> ValueError:
-    return ValueError(
-        explain("There is nothing to evaluate on.", fix="Give at least one example.", source=source)
-    )
+    return value_error("There are no examples.", fix="Pass at least one.", source=source)

@@ -1,4 +1,4 @@
-"""An exported SavedModel as something that scores tokens and continues texts."""
+"""Scoring and generation by the signatures of an exported SavedModel."""
 
 from __future__ import annotations
 
@@ -12,25 +12,24 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_text  # noqa: F401  (registers the tokenizer's operations)
 
-from tfgpt2.errors import explain
-from tfgpt2.evaluation.scoring import Request, Score, batches
+from tfgpt2.errors import explain, value_error
+from tfgpt2.evaluation.scoring import Score, ScoringRequest, batches
 
 _SCORING = ({"tokenize", "detokenize", "inspect"}, {"tokenize", "detokenize", "score", "generate"})
 
 
 class ExportedModel:
-    """Scores and continues with nothing but an export's signatures.
+    """An export as a backend of the harness.
 
-    What they limit: they take text, so the tokens of a request are turned into text and must come
-    back as the same tokens. Those of whole texts do; a window that begins within a character, or
-    where a longer token ended, need not, and is refused. The last target is read, too, so that one
-    token less fits than in a live model. Scores come from `inspect` (whose ranks say whether a
-    target was the likeliest token), else from `score`, and then a greedy `generate` of as many
-    tokens is compared with the targets.
+    Signatures take text, so the tokens of a request are converted to text and must be tokenized
+    to the same tokens. Those of complete texts are; a window that begins within a character or a
+    longer token may not be, and is refused. The last target is an input, too, so one token less
+    fits than in an in-memory model. Scores come from `inspect`, whose ranks show whether a target
+    is the likeliest token, or else from `score`, with a greedy `generate` compared to the targets.
 
     Args:
         directory: Version directory of the export.
-        batch_size: Rows that are sent at once.
+        batch_size: Rows in a batch.
 
     Raises:
         FileNotFoundError: There is no SavedModel.
@@ -42,7 +41,7 @@ class ExportedModel:
             raise FileNotFoundError(
                 explain(
                     "There is no SavedModel in this directory.",
-                    fix="Name a version directory, such as saved_models/gpt2/1.",
+                    fix="Pass a version directory, such as saved_models/gpt2/1.",
                     saved_model=str(directory),
                 )
             )
@@ -50,21 +49,19 @@ class ExportedModel:
         self._batch_size = batch_size
         names = set(self._loaded.signatures)
         if not any(needed <= names for needed in _SCORING):
-            raise ValueError(
-                explain(
-                    "The export cannot be evaluated: it must have the signatures tokenize,"
-                    " detokenize and inspect (or score and generate).",
-                    fix="Export it with its default signatures.",
-                    signatures=sorted(names),
-                )
+            raise value_error(
+                "The export cannot be evaluated: it must have the signatures tokenize,"
+                " detokenize and inspect (or score and generate).",
+                fix="Export it with its default signatures.",
+                signatures=sorted(names),
             )
         self._inspects = "inspect" in names
 
     @functools.cached_property
     def longest(self) -> int:
-        """Most tokens of a request's inputs: the context less the last target.
+        """Most input tokens of a request: the context without the last target.
 
-        No signature says what the context is; a text that exceeds it says what was cut off.
+        No signature returns the context, but `truncated` of a long text gives it.
         """
         text, size = "a b", 1024
         while True:
@@ -74,15 +71,15 @@ class ExportedModel:
                 return len(self.encode(text * size)) - cut - 1
             size *= 4
 
-    @functools.lru_cache(maxsize=100_000)  # noqa: B019  (lives as long as the model does)
-    def _piece(self, token: int) -> bytes:
-        """The bytes of a token; those of a special token are its text, where a probe finds it."""
+    @functools.lru_cache(maxsize=100_000)  # noqa: B019  (lives as long as the model)
+    def _token_bytes(self, token: int) -> bytes:
+        """The bytes of a token; of a known special token, its text."""
         found = self._call("detokenize", [[token]], tf.int32, name="ids")["text_bytes"][0]
         return found or self._special.get(token, b"")
 
     @functools.cached_property
     def _special(self) -> dict[int, bytes]:
-        """Special tokens, which `detokenize` leaves out, by id."""
+        """Text of the special tokens, which `detokenize` leaves out, by id."""
         known = ("<|endoftext|>", "<|startoftext|>", "<|pad|>")
         encoded = {text: self.encode(text) for text in known}
         return {ids[0]: text.encode() for text, ids in encoded.items() if len(ids) == 1}
@@ -96,34 +93,31 @@ class ExportedModel:
         rows = zip(found["ids"], found["num_tokens"], strict=True)
         return [ids[:count].tolist() for ids, count in rows]
 
-    def score(self, requests: Sequence[Request], *, progress: bool = False) -> list[Score]:
+    def score(self, requests: Sequence[ScoringRequest], *, progress: bool = False) -> list[Score]:
         """Scores requests; the arguments are those of `Scorer.score`.
 
         Raises:
             ValueError: The tokens of a request are not those of their text.
         """
-        found: list[Score] = []
+        scores: list[Score] = []
         for batch in batches(requests, self._batch_size, progress):
             tokens = [[*inputs, targets[-1]] for inputs, targets in batch]
-            texts = self._texts(tokens)
             counts = [len(targets) for _, targets in batch]
-            out = self._call("inspect" if self._inspects else "score", texts)
+            out = self._call("inspect" if self._inspects else "score", self._texts(tokens))
             scored = [
-                out["token_logprobs"][row, len(ids) - count : len(ids)].astype(np.float64)
+                (row, slice(len(ids) - count, len(ids)))
                 for row, (ids, count) in enumerate(zip(tokens, counts, strict=True))
             ]
             if self._inspects:
-                best = [
-                    bool((out["ranks"][row, len(ids) - count : len(ids)] == 1).all())
-                    for row, (ids, count) in enumerate(zip(tokens, counts, strict=True))
-                ]
+                greedy = [bool((out["ranks"][place] == 1).all()) for place in scored]
             else:
-                best = self._greedy(tokens, counts)
-            found += [Score(*pair) for pair in zip(scored, best, strict=True)]
-        return found
+                greedy = self._greedy(tokens, counts)
+            logprobs = [out["token_logprobs"][place].astype(np.float64) for place in scored]
+            scores += map(Score, logprobs, greedy)
+        return scores
 
     def _greedy(self, tokens: list[list[int]], counts: list[int]) -> list[bool]:
-        """Says whether greedy decoding gives the last tokens of each row."""
+        """Whether greedy decoding gives the last tokens of each row."""
         contexts = [ids[:-count] for ids, count in zip(tokens, counts, strict=True)]
         out = self._loaded.generate(
             tf.constant(self._texts(contexts)),
@@ -137,7 +131,7 @@ class ExportedModel:
         ]
 
     def generate(self, prompts: list[str], stop: list[str], options: dict[str, Any]) -> list[str]:
-        """Continues prompts.
+        """Generates continuations of prompts.
 
         Raises:
             ValueError: The export refuses a prompt.
@@ -152,13 +146,11 @@ class ExportedModel:
         )
         for row, reason in enumerate(out["finish_reason"].numpy().tolist()):
             if reason in (b"prompt_too_long", b"empty_prompt"):
-                raise ValueError(
-                    explain(
-                        "The export did not continue a prompt.",
-                        fix="Export with on_long_prompt='truncate_left', and give no empty prompt.",
-                        finish_reason=reason.decode(),
-                        prompt=prompts[row],
-                    )
+                raise value_error(
+                    "The export refused a prompt.",
+                    fix="Export with on_long_prompt='truncate_left', and pass no empty prompt.",
+                    finish_reason=reason.decode(),
+                    prompt=prompts[row],
                 )
         return [text.decode() for text in out["text"].numpy()]
 
@@ -166,20 +158,18 @@ class ExportedModel:
         """The texts of rows of tokens.
 
         Raises:
-            ValueError: A text has other tokens.
+            ValueError: A text is tokenized to other tokens.
         """
-        texts = [b"".join(map(self._piece, ids)) for ids in tokens]
+        texts = [b"".join(map(self._token_bytes, ids)) for ids in tokens]
         for ids, text, back in zip(tokens, texts, self._encode(texts), strict=True):
             if ids != back:
-                raise ValueError(
-                    explain(
-                        "The export takes text, and these tokens are not those of their text: a"
-                        " window or a context ends within a character or a longer token.",
-                        fix="Evaluate the model itself: pretrained=... in place of saved_model=...",
-                        text=text[-80:],
-                        tokens=ids[-8:],
-                        tokens_of_the_text=back[-8:],
-                    )
+                raise value_error(
+                    "The export takes text, and the text of these tokens has other tokens: a"
+                    " window or a context ends within a character or a longer token.",
+                    fix="Evaluate the model itself: pretrained=... instead of saved_model=...",
+                    text=text[-80:],
+                    tokens=ids[-8:],
+                    tokens_of_the_text=back[-8:],
                 )
         return texts
 

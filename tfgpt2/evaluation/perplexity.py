@@ -1,4 +1,4 @@
-"""Perplexity of a text of any length, by windows that slide over it.
+"""Perplexity of a text of any length, by sliding windows.
 
 Source: transformers' guide "Perplexity of fixed-length models"; words and bytes are counted as
 lm-evaluation-harness 0.4 does for WikiText.
@@ -17,34 +17,35 @@ from typing import Any, NamedTuple
 import numpy as np
 from rich.console import Console
 
-from tfgpt2.errors import explain
-from tfgpt2.evaluation.scoring import Request, Scorer, check_count
+from tfgpt2.errors import explain, type_error, value_error
+from tfgpt2.evaluation.scoring import Scorer, ScoringRequest, start_token_id
+from tfgpt2.validation import check_count
 
 
 @dataclasses.dataclass(frozen=True)
 class Perplexity:
-    """How well a model predicts a text.
+    """Perplexity of a text.
 
-    Two averages are given. `perplexity` weights each scored token alike. `recipe_perplexity` is
-    the figure that transformers' guide computes: each window's mean loss is weighted by its labels
-    less one, although in all windows but those without context the loss averages over all of them.
-    They differ in the third digit or later, and are equal when `stride` is `max_length`.
+    There are two averages. `perplexity` weights each scored token equally. `recipe_perplexity` is
+    that of transformers' guide: the mean loss of each window is weighted by the number of its
+    labels minus one, although in windows with context the mean is over all labels. They differ in
+    the third digit or later, and are equal if `stride` is `max_length`.
 
     Attributes:
         perplexity: `exp(nll / scored)`.
-        recipe_perplexity: The guide's average; None where it divides by zero.
+        recipe_perplexity: The guide's average; None if it divides by zero.
         word_perplexity: `exp(nll / words)`.
         byte_perplexity: `exp(nll / bytes)`.
         bits_per_byte: `nll / bytes / ln 2`.
         nll: Negative log-likelihood of the scored tokens, in nats.
-        scored: Tokens that were scored. The first token of the text follows nothing and is not
-            among them, unless a start token was put before it.
+        scored: Tokens that were scored. The first token of the text has no context and is not
+            scored, unless a start token was put before it.
         tokens: Tokens of the text.
-        words: Words, counted as pieces between white space.
+        words: Words, separated by white space.
         bytes: Bytes of the text in UTF-8.
-        windows: Passes through the model.
+        windows: Number of windows.
         max_length: Tokens in a window.
-        stride: Tokens from window to window.
+        stride: Tokens between the starts of windows.
     """
 
     perplexity: float
@@ -63,7 +64,7 @@ class Perplexity:
 
 
 class Window(NamedTuple):
-    """One pass through the model: tokens `begin` to `end`, of which the last `labels` count."""
+    """A window: tokens `begin` to `end`, of which the last `labels` are scored."""
 
     begin: int
     end: int
@@ -71,12 +72,12 @@ class Window(NamedTuple):
 
 
 def windows(tokens: int, max_length: int, stride: int) -> Iterator[Window]:
-    """Cuts a text into windows that overlap by `max_length - stride`.
+    """Divides a text into windows that overlap by `max_length - stride`.
 
     Args:
         tokens: Length of the text.
         max_length: Tokens in a window.
-        stride: Tokens from window to window.
+        stride: Tokens between the starts of windows.
 
     Source: transformers, the guide's loop.
 
@@ -112,13 +113,13 @@ def perplexity(
         tokenizer: The `TFGPT2Tokenizer` that belongs to it.
         source: The text as a `str`, or the `Path` of a UTF-8 file.
         max_length: Tokens in a window, 2 to the model's context; None is the context.
-        stride: Tokens from window to window, 1 to `max_length`; None is half of it. A smaller one
-            gives each token more context and takes longer.
+        stride: Tokens between the starts of windows, 1 to `max_length`; None is half of it. A
+            smaller stride gives each token more context and takes longer.
         start_token: Put the model's start token before the text, so that its first token is
             scored, too.
-        batch_size: Windows read at once.
-        jit_compile: Whether XLA compiles the programs.
-        progress: Show a bar on standard error, or on a console.
+        batch_size: Windows in a batch.
+        jit_compile: Whether to compile with XLA.
+        progress: Show a progress bar on standard error, or on a console.
 
     Returns:
         The `Perplexity`.
@@ -137,29 +138,25 @@ def perplexity(
     """
     context = model.config.n_positions
     max_length = context if max_length is None else max_length
-    check_count("max_length", max_length)
+    check_count("max_length", max_length, least=1, optional=False)
     stride = max(1, max_length // 2) if stride is None else stride
-    check_count("stride", stride)
+    check_count("stride", stride, least=1, optional=False)
     if not 2 <= max_length <= context or stride > max_length:
-        raise ValueError(
-            explain(
-                f"`max_length` must be in [2, {context}], and `stride` no larger.",
-                fix="Leave them out for the context and half of it.",
-                max_length=max_length,
-                stride=stride,
-            )
+        raise value_error(
+            f"`max_length` must be in [2, {context}], and `stride` at most `max_length`.",
+            fix="Leave them out for the defaults, the context and half of it.",
+            max_length=max_length,
+            stride=stride,
         )
     text = read_text(source)
     ids = tokenizer.tokenize(text).numpy().tolist()
     if start_token:
-        ids = [_start_id(model), *ids]
+        ids = [start_token_id(model), *ids]
     if len(ids) < 2:
-        raise ValueError(
-            explain(
-                "The text must have at least two tokens: the first is not scored.",
-                fix="Give more text, or start_token=True.",
-                tokens=len(ids),
-            )
+        raise value_error(
+            "The text must have at least two tokens, since the first is not scored.",
+            fix="Pass more text, or start_token=True.",
+            tokens=len(ids),
         )
     cuts = list(windows(len(ids), max_length, stride))
     scorer = Scorer(model, batch_size=batch_size, jit_compile=jit_compile)
@@ -174,19 +171,19 @@ def perplexity(
     )
 
 
-def _request(ids: list[int], cut: Window) -> Request:
-    """What a window's labels ask for; the label of its first token is lost in the shift by one."""
+def _request(ids: list[int], cut: Window) -> ScoringRequest:
+    """The request for a window; its first token has no prediction and is not scored."""
     scored = min(cut.labels, cut.end - cut.begin - 1)
-    return Request(ids[cut.begin : cut.end - 1], ids[cut.end - scored : cut.end])
+    return ScoringRequest(ids[cut.begin : cut.end - 1], ids[cut.end - scored : cut.end])
 
 
 def _summary(text: str, logprobs: list[np.ndarray], cuts: list[Window], **sizes: int) -> Perplexity:
-    """Joins the windows' results."""
+    """Computes the averages from the results of the windows."""
     nll = -float(sum(part.sum() for part in logprobs))
     scored = sum(len(part) for part in logprobs)
     words, size = len(re.split(r"\s+", text)), len(text.encode("utf-8"))
-    # The guide's average: a mean per window, weighted by the labels less one. A window whose only
-    # label is lost in the shift has weight 0.
+    # The guide's average: the mean of each window, weighted by its labels minus one. A window with
+    # a single label has weight 0.
     weights = [cut.labels - 1 for cut in cuts]
     means = [-part.mean() if len(part) else 0.0 for part in logprobs]
     recipe = None
@@ -208,41 +205,25 @@ def _summary(text: str, logprobs: list[np.ndarray], cuts: list[Window], **sizes:
 
 
 def _exp(nats: float) -> float:
-    """`e^nats`, infinite where that is no float: a bad model's words can be that unlikely."""
+    """`e^nats`, infinite beyond the range of a float, as for the words of a bad model."""
     return math.exp(nats) if nats < 700 else math.inf
 
 
-def _start_id(model: Any) -> int:
-    """The model's start token."""
-    start = model.config.bos_token_id
-    if start is None or not 0 <= start < model.config.vocab_size:
-        raise ValueError(
-            explain(
-                "The model has no start token to put before the text.",
-                fix="Leave start_token out; the first token is then not scored.",
-                bos_token_id=start,
-            )
-        )
-    return start
-
-
 def read_text(source: str | os.PathLike[str]) -> str:
-    """Returns a text as it is, or that of a file.
+    """Returns a text, or reads that of a file.
 
     Raises:
         FileNotFoundError: There is no such file.
-        TypeError: It is neither.
+        TypeError: The source is neither a text nor a path.
         ValueError: The file is not UTF-8.
     """
     if isinstance(source, str):
         return source
     if not isinstance(source, os.PathLike):
-        raise TypeError(
-            explain(
-                "The text is a str, or a pathlib.Path of a file.",
-                fix="Decode bytes first.",
-                source=source,
-            )
+        raise type_error(
+            "The text must be a str, or the pathlib.Path of a file.",
+            fix="Decode bytes first.",
+            source=source,
         )
     path = Path(source)
     if not path.is_file():
@@ -252,10 +233,8 @@ def read_text(source: str | os.PathLike[str]) -> str:
     try:
         return path.read_bytes().decode("utf-8")
     except UnicodeDecodeError as error:
-        raise ValueError(
-            explain(
-                f"The file is not UTF-8: {error.reason} at byte {error.start}.",
-                fix="Convert it, with iconv for example.",
-                path=str(path),
-            )
+        raise value_error(
+            f"The file is not UTF-8: {error.reason} at byte {error.start}.",
+            fix="Convert it, with iconv for example.",
+            path=str(path),
         ) from error

@@ -1,4 +1,4 @@
-"""The log-likelihood of given tokens, in batches of few shapes, one compiled program for each."""
+"""Log-likelihood of given tokens, in batches of a few shapes so that few programs are compiled."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ import tensorflow as tf
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from tfgpt2.errors import explain
+from tfgpt2.errors import type_error, value_error
 from tfgpt2.generation.buckets import default_buckets
+from tfgpt2.validation import check_count
 
 
-class Request(NamedTuple):
-    """Tokens that are read, and tokens that are scored.
+class ScoringRequest(NamedTuple):
+    """Inputs of the model, and the targets to score.
 
     Attributes:
-        inputs: Ids that the model reads, at most its context.
-        targets: Ids that should follow the last inputs, one each: the first target follows
+        inputs: Input ids, at most the model's context.
+        targets: Ids that follow the last inputs, one each: the first target follows
             `inputs[-len(targets)]`, the last one follows `inputs[-1]`.
     """
 
@@ -29,11 +30,11 @@ class Request(NamedTuple):
 
 
 class Score(NamedTuple):
-    """What the model says of a request's targets.
+    """Score of a request's targets.
 
     Attributes:
         logprobs: float64 `[n]`, nats of each target.
-        greedy: Each target is the likeliest token at its place.
+        greedy: Whether every target is the likeliest token in its place.
     """
 
     logprobs: np.ndarray
@@ -45,10 +46,12 @@ class Score(NamedTuple):
         return float(self.logprobs.sum())
 
 
-def continuation(context: Sequence[int], targets: Sequence[int], limit: int) -> Request:
-    """Makes the request for tokens after a context, cut on the left to what fits.
+def continuation_request(
+    context: Sequence[int], targets: Sequence[int], limit: int
+) -> ScoringRequest:
+    """Makes the request for tokens after a context, truncated on the left.
 
-    The last target is predicted and never read, so that `limit + 1` tokens fit.
+    The last target is not an input, so `limit + 1` tokens fit.
 
     Args:
         context: At least one id.
@@ -56,36 +59,33 @@ def continuation(context: Sequence[int], targets: Sequence[int], limit: int) -> 
         limit: The model's context.
 
     Raises:
-        ValueError: There is nothing to condition on, nothing to score, or too much.
+        ValueError: Context or targets are empty, or there are too many targets.
 
     Example:
-        >>> continuation([5, 6, 7], [8, 9], 3)
-        Request(inputs=[6, 7, 8], targets=[8, 9])
+        >>> continuation_request([5, 6, 7], [8, 9], 3)
+        ScoringRequest(inputs=[6, 7, 8], targets=[8, 9])
     """
     if not len(context) or not 0 < len(targets) <= limit:
-        raise ValueError(
-            explain(
-                f"A continuation of 1 to {limit} tokens is scored after at least one token.",
-                fix="Give a shorter continuation, and a context or a start token before it.",
-                context_tokens=len(context),
-                continuation_tokens=len(targets),
-            )
+        raise value_error(
+            f"A continuation must have 1 to {limit} tokens, and follow at least one token.",
+            fix="Pass a shorter continuation, and a context or a start token before it.",
+            context_tokens=len(context),
+            continuation_tokens=len(targets),
         )
     tokens = [*context, *targets][-(limit + 1) :]
-    return Request(tokens[:-1], list(targets))
+    return ScoringRequest(tokens[:-1], list(targets))
 
 
 class Scorer:
-    """Scores requests with one model.
+    """Scores requests with a model.
 
-    Rows are padded on the right, which a causal model cannot see, to sizes that double: few
-    shapes, and one compiled program for each. The logits of the scored places alone are computed,
-    a row at a time.
+    Rows are padded on the right, which does not affect a causal model, to bucket sizes, so few
+    programs are compiled. Logits are computed for the scored positions only, one row at a time.
 
     Args:
         model: A `TFGPT2LMHeadModel`.
-        batch_size: Rows that are read at once, 1 or more.
-        jit_compile: Whether XLA compiles the programs.
+        batch_size: Rows in a batch, 1 or more.
+        jit_compile: Whether to compile with XLA.
 
     Raises:
         TypeError: The model does not score tokens.
@@ -94,20 +94,13 @@ class Scorer:
     Example:
         >>> from tfgpt2 import TFGPT2LMHeadModel
         >>> scorer = Scorer(TFGPT2LMHeadModel.from_pretrained("shakespeare-tiny"), batch_size=1)
-        >>> scorer.score([Request([1, 2, 3], [3, 4])])[0].logprobs.shape
+        >>> scorer.score([ScoringRequest([1, 2, 3], [3, 4])])[0].logprobs.shape
         (2,)
     """
 
     def __init__(self, model: Any, *, batch_size: int = 8, jit_compile: bool = True) -> None:
-        if not hasattr(model, "score") or not hasattr(model, "encode"):
-            raise TypeError(
-                explain(
-                    "Evaluation needs a model that scores tokens.",
-                    fix="Pass a TFGPT2LMHeadModel; of a TextGenerator, its `model`.",
-                    model=model,
-                )
-            )
-        check_count("batch_size", batch_size)
+        check_scorer(model)
+        check_count("batch_size", batch_size, least=1, optional=False)
         self.model, self.batch_size = model, batch_size
         self.context = model.config.n_positions
         self._sizes = default_buckets(self.context)
@@ -120,36 +113,36 @@ class Scorer:
         )
 
     def score(
-        self, requests: Sequence[Request], *, progress: bool | Console = False
+        self, requests: Sequence[ScoringRequest], *, progress: bool | Console = False
     ) -> list[Score]:
-        """Scores requests, longest first so that the time that is left is never underestimated.
+        """Scores requests, longest first so that the remaining time is not underestimated.
 
         Args:
-            requests: Of any lengths.
-            progress: Show a bar on standard error, or on a console.
+            requests: Requests of any lengths.
+            progress: Show a progress bar on standard error, or on a console.
 
         Returns:
             One `Score` for each request, in their order.
         """
         order = sorted(range(len(requests)), key=lambda i: [-len(part) for part in requests[i]])
-        found: list[Any] = [None] * len(requests)
+        scores: list[Any] = [None] * len(requests)
         for batch in batches(order, self.batch_size, progress):
-            for place, score in zip(batch, self._run([requests[i] for i in batch]), strict=True):
-                found[place] = score
-        return found
+            for i, score in zip(batch, self._run([requests[i] for i in batch]), strict=True):
+                scores[i] = score
+        return scores
 
-    def _run(self, requests: Sequence[Request]) -> Iterator[Score]:
+    def _run(self, requests: Sequence[ScoringRequest]) -> Iterator[Score]:
         """Scores one batch."""
         columns = self._size(max(len(one.inputs) for one in requests))
         width = self._size(max(len(one.targets) for one in requests))
         ids = np.zeros([self.batch_size, columns], np.int32)  # [B, T]
-        places, targets = np.zeros([2, self.batch_size, width], np.int32)  # [B, S] each
+        positions, targets = np.zeros([2, self.batch_size, width], np.int32)  # [B, S] each
         for row, (inputs, expected) in enumerate(requests):
             count = len(expected)
             ids[row, : len(inputs)] = inputs
-            places[row, :count] = np.arange(len(inputs) - count, len(inputs))
+            positions[row, :count] = np.arange(len(inputs) - count, len(inputs))
             targets[row, :count] = expected
-        logprobs, best = (part.numpy() for part in self._program(ids, places, targets))
+        logprobs, best = (part.numpy() for part in self._program(ids, positions, targets))
         for row, (_, expected) in enumerate(requests):
             count = len(expected)
             yield Score(logprobs[row, :count].astype(np.float64), bool(best[row, :count].all()))
@@ -160,21 +153,21 @@ class Scorer:
 
 
 def _score(
-    model: Any, ids: tf.Tensor, places: tf.Tensor, targets: tf.Tensor
+    model: Any, ids: tf.Tensor, positions: tf.Tensor, targets: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Scores what follows some places.
+    """Scores the tokens that follow some positions.
 
     Args:
         model: The model.
         ids: int32 `[B, T]`.
-        places: int32 `[B, S]`, columns of `ids`.
+        positions: int32 `[B, S]`, columns of `ids`.
         targets: int32 `[B, S]`, the ids expected after them.
 
     Returns:
         Nats float32 `[B, S]`, and whether the target is the likeliest token, bool `[B, S]`.
     """
-    _, done = model.encode(False, input_ids=ids)
-    hidden = tf.gather(done.last, places, batch_dims=1)  # [B, S, D]
+    _, outputs = model.encode(False, input_ids=ids)
+    hidden = tf.gather(outputs.last_hidden_state, positions, batch_dims=1)  # [B, S, D]
 
     def score_row(row: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         states, expected = row  # [S, D], [S]
@@ -186,29 +179,43 @@ def _score(
     return tf.map_fn(score_row, (hidden, targets), fn_output_signature=(tf.float32, tf.bool))
 
 
-def check_count(name: str, value: Any) -> None:
-    """Checks that an option is a positive integer.
+def check_scorer(model: Any) -> None:
+    """Checks that a model scores tokens.
 
     Raises:
-        ValueError: It is not.
+        TypeError: It does not.
     """
-    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1:
-        raise ValueError(
-            explain(
-                f"`{name}` must be a positive integer.",
-                fix="Leave it out for the default.",
-                **{name: value},
-            )
+    if not hasattr(model, "get_output_embeddings") or model.get_output_embeddings() is None:
+        raise type_error(
+            "The model must score tokens.",
+            fix="Pass a TFGPT2LMHeadModel; of a TextGenerator, its `model`.",
+            model=type(model).__name__,
         )
 
 
+def start_token_id(model: Any) -> int:
+    """The model's start token.
+
+    Raises:
+        ValueError: It has none.
+    """
+    start = model.config.bos_token_id
+    if start is None or not 0 <= start < model.config.vocab_size:
+        raise value_error(
+            "The model has no start token to put before the text.",
+            fix="Leave start_token out; the first token then has no context and no score.",
+            bos_token_id=start,
+        )
+    return start
+
+
 def batches(items: Sequence[Any], size: int, progress: bool | Console) -> Iterator[Sequence[Any]]:
-    """Hands items on in batches, and shows how far they are.
+    """Yields items in batches, and shows the progress.
 
     Args:
-        items: What there is to do.
+        items: The items.
         size: Items in a batch.
-        progress: Show a bar on standard error, or on a console.
+        progress: Show a progress bar on standard error, or on a console.
     """
     parts = (items[start : start + size] for start in range(0, len(items), size))
     if not progress:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from tfgpt2.errors import explain
+from tfgpt2.errors import value_error
 
 _SMALLEST = 16
 
@@ -34,12 +34,10 @@ def check_buckets(name: str, buckets: Sequence[int], limit: int) -> tuple[int, .
     sizes = tuple(buckets) if isinstance(buckets, (list, tuple)) else ()
     fits = [type(size) is int and 1 <= size <= limit for size in sizes]
     if not sizes or not all(fits) or len(set(sizes)) != len(sizes):
-        raise ValueError(
-            explain(
-                f"`{name}` must be distinct integers in [1, {limit}].",
-                fix=f"For example {default_buckets(limit)}.",
-                **{name: buckets},
-            )
+        raise value_error(
+            f"`{name}` must be distinct integers in [1, {limit}].",
+            fix=f"For example {default_buckets(limit)}.",
+            **{name: buckets},
         )
     return tuple(sorted(sizes))
 

@@ -1,4 +1,4 @@
-"""`GenerationConfig`: what may be asked of generation, under transformers' names."""
+"""`GenerationConfig`: the options of generation, under transformers' names."""
 
 from __future__ import annotations
 
@@ -11,21 +11,27 @@ from typing import Any
 
 import numpy as np
 
-from tfgpt2.errors import explain, nearest
-from tfgpt2.generation.known_options import COUNTS, DEFAULTS, ELSEWHERE, FLAGS, SAMPLING
+from tfgpt2.errors import explain, nearest, type_error, value_error
+from tfgpt2.generation.option_table import DEFAULTS, OPTIONS, ROW_OPTIONS, SAMPLING_OPTIONS
+from tfgpt2.generation.option_values import check_option, is_one_of
 from tfgpt2.generation.options import (
-    OPTIONS,
-    ROW_OPTIONS,
-    check_row_option,
-    early_stopping_codes,
+    CONSTRAINTS,
+    COUNTS,
+    FLAGS,
+    REQUEST_OPTIONS,
+    UNSUPPORTED,
 )
-from tfgpt2.generation.validation import check_asked, check_together, is_one_of
+from tfgpt2.generation.strategies.base import Strategy
+from tfgpt2.generation.strategies.beam_search import early_stopping_codes
+from tfgpt2.generation.strategies.registry import strategy_of
+from tfgpt2.generation.validation import check_asked, check_together
+from tfgpt2.hub import HubOptions, Repository
 
 CONFIG_NAME = "generation_config.json"
 
 
 class GenerationConfig:
-    """How to continue a text, under transformers' names.
+    """Options of generation, under transformers' names.
 
     A value may be a number or one number per row. Keys of a `generation_config.json` that this
     package does not know survive a round trip.
@@ -62,7 +68,7 @@ class GenerationConfig:
 
     def _assign(self, values: Mapping[str, Any]) -> None:
         """Takes known options as attributes and keeps foreign ones apart."""
-        known = {n: v for n, v in values.items() if n in DEFAULTS or n in ELSEWHERE}
+        known = {n: v for n, v in values.items() if n in DEFAULTS or n in UNSUPPORTED}
         self.__dict__.update(copy.deepcopy(DEFAULTS) | known)
         self.__dict__["_foreign"] = {n: v for n, v in values.items() if n not in known}
 
@@ -75,7 +81,7 @@ class GenerationConfig:
     def __setattr__(self, name: str, value: Any) -> None:
         if name in self.__dict__.get("_foreign", {}):
             self._foreign[name] = value
-        elif name in DEFAULTS or name in ELSEWHERE:
+        elif name in DEFAULTS or name in UNSUPPORTED:
             self.__dict__[name] = value
         else:
             raise AttributeError(_unknown(name, value))
@@ -88,46 +94,43 @@ class GenerationConfig:
             ValueError: A value is out of range, or contradicts another one.
         """
         self._check_values()
-        for name, (neutral, fix) in ELSEWHERE.items():
+        for name, (neutral, fix) in UNSUPPORTED.items():
             if not is_one_of(self.__dict__.get(name), neutral):
-                raise ValueError(
-                    explain(
-                        f"The option `{name}` of transformers does nothing here.",
-                        fix=fix,
-                        **{name: getattr(self, name)},
-                    )
+                raise value_error(
+                    f"The option `{name}` of transformers does nothing here.",
+                    fix=fix,
+                    **{name: getattr(self, name)},
                 )
         check_together(self)
 
     def _check_values(self) -> None:
         """Checks types and ranges."""
-        for name in OPTIONS:
+        for name, option in ROW_OPTIONS.items():
             if name != "early_stopping" and getattr(self, name) is not None:
-                check_row_option(name, getattr(self, name))
-        for name, least in COUNTS.items():
-            _check_count(name, getattr(self, name), least=least)
+                check_option(option, getattr(self, name))
+        for option in COUNTS:
+            _check_count(option.name, getattr(self, option.name), least=option.low)
         for name in ("eos_token_id", "forced_bos_token_id", "forced_eos_token_id"):
             ids = getattr(self, name)
             for one in ids if isinstance(ids, (list, tuple)) else [ids]:
                 _check_count(name, one)
         early_stopping_codes(self.early_stopping)
-        for name in FLAGS:
+        for name in (option.name for option in FLAGS):
             if not isinstance(getattr(self, name), (bool, type(None))):
-                raise TypeError(
-                    explain(
-                        f"`{name}` must be True or False.",
-                        fix="Pass a bool.",
-                        **{name: getattr(self, name)},
-                    )
+                raise type_error(
+                    f"`{name}` must be True or False.",
+                    fix="Pass a bool.",
+                    **{name: getattr(self, name)},
                 )
         seconds = self.max_time
         if seconds is not None and not (
             isinstance(seconds, (int, float)) and not isinstance(seconds, bool) and seconds > 0
         ):
-            raise ValueError(
-                explain("`max_time` must be seconds above 0.", fix="For example max_time=2.5.",
-                        max_time=seconds)
-            )  # fmt: skip
+            raise value_error(
+                "`max_time` must be seconds above 0.",
+                fix="For example max_time=2.5.",
+                max_time=seconds,
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Returns every option and unknown key."""
@@ -143,16 +146,15 @@ class GenerationConfig:
             **overrides: Options that replace those; unknown names raise.
 
         Raises:
-            TypeError: `values` is no dict, a value has the wrong type, or an override is unknown.
+            TypeError: `values` is not a dict, a value has the wrong type, or an override is
+                unknown.
             ValueError: A value is out of range.
         """
         if not isinstance(values, Mapping):
-            raise TypeError(
-                explain(
-                    "A generation configuration is made from a dict.",
-                    fix="Pass the parsed generation_config.json.",
-                    values=values,
-                )
+            raise type_error(
+                "A generation configuration is made from a dict.",
+                fix="Pass the parsed generation_config.json.",
+                values=values,
             )
         _check_names(overrides)
         config = cls.__new__(cls)
@@ -166,7 +168,7 @@ class GenerationConfig:
 
         Args:
             name: Directory, bundled name or hub name.
-            **options: Where to look (see `tfgpt2.hub.Repository`).
+            **options: Where to look (see `tfgpt2.hub.HubOptions`).
 
         Raises:
             FileNotFoundError: The model has no such file.
@@ -176,26 +178,22 @@ class GenerationConfig:
             >>> GenerationConfig.from_pretrained("shakespeare-tiny").do_sample
             True
         """
-        from tfgpt2.hub import Repository
-
-        return cls.from_json_file(Repository(name, **options).require(CONFIG_NAME))
+        return cls.from_json_file(Repository(name, HubOptions(**options)).require(CONFIG_NAME))
 
     @classmethod
     def from_json_file(cls, path: str | os.PathLike[str]) -> GenerationConfig:
         """Reads a `generation_config.json`.
 
         Raises:
-            ValueError: The file is no JSON object.
+            ValueError: The file is not a JSON object.
         """
         try:
             return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
         except (UnicodeDecodeError, json.JSONDecodeError, TypeError, ValueError) as error:
-            raise ValueError(
-                explain(
-                    f"The file is not a readable generation configuration ({error}).",
-                    fix="Save it again, or delete it to use the defaults.",
-                    path=str(path),
-                )
+            raise value_error(
+                f"The file is not a readable generation configuration ({error}).",
+                fix="Save it again, or delete it to use the defaults.",
+                path=str(path),
             ) from error
 
     def save_pretrained(self, directory: str | os.PathLike[str]) -> None:
@@ -222,41 +220,40 @@ class GenerationConfig:
         check_asked(config, options)
         return config
 
-    def row_options(self) -> dict[str, Any]:
-        """Returns the settings of the decode loop: greedy decoding is temperature 0."""
-        options = {
-            name: option.off if getattr(self, name, None) is None else getattr(self, name)
-            for name, option in ROW_OPTIONS.items()
+    def request_values(self) -> dict[str, Any]:
+        """Returns the values of `REQUEST_OPTIONS`: greedy decoding is temperature 0."""
+        values = {
+            name: option.off if getattr(self, name) is None else getattr(self, name)
+            for name, option in REQUEST_OPTIONS.items()
         }
         if not self.do_sample:
-            kept = ("top_k",) if self.strategy == "contrastive" else ()
-            for name in SAMPLING:
-                if name in options and name not in kept:
-                    options[name] = ROW_OPTIONS[name].off
-        return options
+            for name in {*SAMPLING_OPTIONS} & values.keys() - {*self.strategy.sampling_options}:
+                values[name] = REQUEST_OPTIONS[name].off
+        return values
 
     def asks(self, name: str) -> bool:
-        """Whether an option of `OPTIONS` has another value than the one that does nothing."""
+        """Whether an option with one value per row has another value than "off"."""
         value = getattr(self, name)
         return value is not None and not np.all(np.asarray(value) == OPTIONS[name].off)
 
     @property
     def beams(self) -> int:
-        """How many texts are followed at a time."""
+        """The number of hypotheses that are followed at a time."""
         return self.num_beams or 1
 
     @property
-    def strategy(self) -> str:
-        """How texts are chosen: `"greedy"`, `"sample"`, `"beams"` or `"contrastive"`."""
-        if self.beams > 1:
-            return "beams"
-        if self.asks("penalty_alpha"):
-            return "contrastive"
-        return "sample" if self.do_sample else "greedy"
+    def strategy(self) -> type[Strategy]:
+        """The decoding strategy."""
+        return strategy_of(self)
+
+    @property
+    def constraint(self) -> str | None:
+        """The name of the constraint that is given: `choices`, `regex`, `json_schema` or None."""
+        return next((name for name in CONSTRAINTS if getattr(self, name) is not None), None)
 
     @property
     def eos_ids(self) -> list[int]:
-        """The ids that end a text."""
+        """The ids that end a sequence."""
         ids = self.eos_token_id
         ids = ids if isinstance(ids, (list, tuple)) else [ids]
         return [int(one) for one in ids if one is not None]
@@ -273,12 +270,12 @@ class GenerationConfig:
 def _check_names(options: Mapping[str, Any]) -> None:
     """Checks that there are such options."""
     for name in options:
-        if name not in DEFAULTS and name not in ELSEWHERE:
+        if name not in DEFAULTS and name not in UNSUPPORTED:
             raise TypeError(_unknown(name, options[name]))
 
 
 def _unknown(name: str, value: Any) -> str:
-    """Says that there is no such option."""
+    """The message for an unknown option."""
     fix = nearest(name, DEFAULTS)
     return explain(f"There is no generation option {name!r}.", fix=fix, **{name: value})
 
@@ -287,10 +284,8 @@ def _check_count(name: str, value: Any, *, least: int = 0) -> None:
     """Checks an option that is one integer of `least` or more, or None."""
     is_integer = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
     if value is not None and not (is_integer and value >= least):
-        raise ValueError(
-            explain(
-                f"`{name}` must be an integer of {least} or more.",
-                fix="Leave it out, or pass None, for the default.",
-                **{name: value},
-            )
+        raise value_error(
+            f"`{name}` must be an integer of {least} or more.",
+            fix="Leave it out, or pass None, for the default.",
+            **{name: value},
         )

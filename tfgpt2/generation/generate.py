@@ -9,21 +9,28 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfgpt2.errors import explain
-from tfgpt2.generation import params as planning
+from tfgpt2.errors import type_error, value_error
 from tfgpt2.generation import stopping
 from tfgpt2.generation.buckets import default_buckets, round_up
-from tfgpt2.generation.compiled import Decoder, watched
+from tfgpt2.generation.compiled import CompiledDecoder, decode_with_deadline
 from tfgpt2.generation.config import GenerationConfig
-from tfgpt2.generation.inputs import Inputs, lay_out, negative_prompt, read_inputs
-from tfgpt2.generation.options import ROW_OPTIONS, spread
-from tfgpt2.generation.replay import replay
-from tfgpt2.generation.request import Program, Request, Result
-from tfgpt2.generation.stopping import StopStrings
+from tfgpt2.generation.forward_outputs import forward_outputs
+from tfgpt2.generation.from_config import build_params, decode_spec, extra_params
+from tfgpt2.generation.inputs import (
+    GenerateInputs,
+    check_inputs,
+    negative_prompt,
+    right_aligned_prompt,
+)
+from tfgpt2.generation.options import REQUEST_OPTIONS
+from tfgpt2.generation.params import DecodeSpec, SamplingParams, option_rows
+from tfgpt2.generation.results import Result, check_finite
+from tfgpt2.generation.stopping import StopStrings, token_texts
 from tfgpt2.outputs import ModelOutput
-from tfgpt2.text.records import check_numbers, token_texts
 
 _DEFAULT_NEW_TOKENS = 20  # as in transformers
+_INPUTS = ("input_ids", "attention_mask", "inputs_embeds", "past_key_values", "prefix",
+           "encoder_hidden_states", "encoder_attention_mask")  # fmt: skip
 
 
 class TFGenerateOutput(ModelOutput):
@@ -85,39 +92,37 @@ def generate(
     """Continues token ids; see `TFGPT2LMHeadModel.generate`."""
     given = {name: options.pop(name) for name in _INPUTS if name in options}
     config = _config(model, generation_config, options)
-    texts = read_inputs(model, config, inputs, **given)
-    program = planning.program_of(
+    checked = check_inputs(model, config, inputs, **given)
+    spec = decode_spec(
         config,
         model.config.vocab_size,
         assisted=assistant_model is not None,
-        processors=logits_processor,
-        criteria=stopping_criteria,
+        logits_processor=logits_processor,
+        stopping_criteria=stopping_criteria,
     )
-    _check_call(model, config, texts, assistant_model, streamer, negative_prompt_ids)
-    request, room = _request(model, config, program, texts, tokenizer)
-    if len(texts.mask):
-        prompt = lay_out(texts, model.config.n_positions)
-        if not isinstance(request.guidance_scale, tuple):
+    _check_call(model, config, checked, assistant_model, streamer, negative_prompt_ids)
+    params, output_buffer = _params(model, config, spec, checked, tokenizer)
+    if len(checked.mask):
+        prompt = right_aligned_prompt(checked, model.config.n_positions)
+        if config.asks("guidance_scale"):
             other = negative_prompt(
-                model, config, texts, negative_prompt_ids, negative_prompt_attention_mask
+                model, config, checked, negative_prompt_ids, negative_prompt_attention_mask
             )
             prompt = prompt._replace(negative=other)
-        vocabulary = tokenizer if request.stops else None
-        decoder = _decoder(model, vocabulary, jit_compile, assistant_model)
-        run = (program, prompt, request, room)
+        reads_text = tokenizer if params.stop_strings else None
+        decoder = _decoder(model, reads_text, jit_compile, assistant_model)
+        request = (spec, prompt, params, output_buffer)
         if config.max_time is None and streamer is None:
-            result = decoder.run(*run)
+            result = decoder.run(*request)
         else:
-            result = watched(decoder, *run, seconds=config.max_time, streamer=streamer)
+            result = decode_with_deadline(
+                decoder, *request, seconds=config.max_time, streamer=streamer
+            )
     else:  # XLA compiles no program for zero rows
         none = tf.zeros([0], tf.int32)
         result = Result(tf.zeros([0, 0], tf.int32), tf.zeros([0, 0]), none, none, none)
         result = result._replace(score=tf.zeros([0]) if config.beams > 1 else ())
-    return _output(model, config, texts, result)
-
-
-_INPUTS = ("input_ids", "attention_mask", "inputs_embeds", "past_key_values", "prefix",
-           "encoder_hidden_states", "encoder_attention_mask")  # fmt: skip
+    return _output(model, config, checked, result)
 
 
 def _config(
@@ -126,12 +131,10 @@ def _config(
     """Joins the configuration and the options of a call."""
     config = model.generation_config if generation_config is None else generation_config
     if not isinstance(config, GenerationConfig):
-        raise TypeError(
-            explain(
-                "`generation_config` must be a tfgpt2.GenerationConfig.",
-                fix="Use GenerationConfig.from_dict(values).",
-                generation_config=generation_config,
-            )
+        raise type_error(
+            "`generation_config` must be a tfgpt2.GenerationConfig.",
+            fix="Use GenerationConfig.from_dict(values).",
+            generation_config=generation_config,
         )
     return config.updated(**options)
 
@@ -139,70 +142,72 @@ def _config(
 def _check_call(
     model: Any,
     config: GenerationConfig,
-    texts: Inputs,
+    inputs: GenerateInputs,
     assistant: Any,
     streamer: Any,
     negative: Any,
 ) -> None:
-    """Checks that what a call brings goes together.
+    """Checks that the arguments of a call go together.
 
     Raises:
-        ValueError: It does not.
+        ValueError: They do not.
     """
-    single, guided = config.strategy in ("greedy", "sample"), config.asks("guidance_scale")
-    size = model.config.vocab_size
+    strategy, guided = config.strategy, config.asks("guidance_scale")
+    several = (config.num_return_sequences or 1) * (config.best_of or 1) > 1
+    without_ids = not inputs.ids.shape[1]
     wrong = [
-        (assistant is not None and not single, "An assistant guesses for greedy decoding and"
-         " sampling.", "Leave assistant_model out.", {"num_beams": config.beams}),
-        (assistant is not None and config.prompt_lookup_num_tokens, "Guesses come from an"
-         " assistant or from the text.", "Leave out assistant_model or prompt_lookup_num_tokens.",
+        (assistant is not None and not strategy.takes_draft_tokens, "An assistant proposes draft"
+         " tokens for greedy decoding and sampling.", "Leave assistant_model out.",
+         {"num_beams": config.beams}),
+        (assistant is not None and config.prompt_lookup_num_tokens, "Draft tokens come from an"
+         " assistant or from the sequence.", "Leave out assistant_model or"
+         " prompt_lookup_num_tokens.",
          {"prompt_lookup_num_tokens": config.prompt_lookup_num_tokens}),
-        (assistant is not None and assistant.config.vocab_size != size,
+        (assistant is not None and assistant.config.vocab_size != model.config.vocab_size,
          "The assistant must have the model's vocabulary.", "Use a smaller model of the family.",
          {"vocab_size": getattr(getattr(assistant, "config", None), "vocab_size", None)}),
-        (assistant is not None and not texts.ids.shape[1], "An assistant needs the ids of the"
-         " prompt.", "Pass input_ids, too.", {"inputs_embeds": texts.embeds is not None}),
-        (streamer is not None and (not single or len(texts.mask) != 1), "A streamer gets one text,"
-         " as it grows.", "Pass one prompt, and no beams.",
-         {"rows": len(texts.mask), "num_beams": config.beams}),
-        (streamer is not None and (config.num_return_sequences or 1) * (config.best_of or 1) > 1,
-         "A streamer gets one text.", "Leave num_return_sequences and best_of out.",
+        (assistant is not None and without_ids, "An assistant needs the ids of the prompt.",
+         "Pass input_ids, too.", {"inputs_embeds": inputs.embeds is not None}),
+        (streamer is not None and (not strategy.streams or len(inputs.mask) != 1), "A streamer gets"
+         " one sequence, as it grows.", "Pass one prompt, and no beams.",
+         {"rows": len(inputs.mask), "num_beams": config.beams}),
+        (streamer is not None and several, "A streamer gets one sequence.",
+         "Leave num_return_sequences and best_of out.",
          {"num_return_sequences": config.num_return_sequences}),
-        (config.strategy == "contrastive" and (texts.prefix is not None or not texts.ids.shape[1]),
-         "Contrastive search compares tokens with the hidden states of the whole text.",
-         "Pass all of it as input_ids.", {"penalty_alpha": config.penalty_alpha}),
-        (guided and config.strategy == "contrastive", "Guidance and contrastive search do not go"
+        (not strategy.takes_prefix and (inputs.prefix is not None or without_ids),
+         f"{strategy.name.capitalize()} compares tokens with the hidden states of the whole"
+         " sequence.", "Pass all of it as input_ids.", {"penalty_alpha": config.penalty_alpha}),
+        (guided and not strategy.takes_guidance, f"Guidance and {strategy.name} do not go"
          " together.", "Leave one out.", {"guidance_scale": config.guidance_scale}),
         (negative is not None and not guided, "A negative prompt acts with guidance only.",
          "Add guidance_scale=1.5.", {"guidance_scale": config.guidance_scale}),
     ]  # fmt: skip
     for contradiction, what, fix, received in wrong:
         if contradiction:
-            raise ValueError(explain(what, fix=fix, **received))
+            raise value_error(what, fix=fix, **received)
 
 
-def _request(
-    model: Any, config: GenerationConfig, program: Program, texts: Inputs, tokenizer: Any
-) -> tuple[Request, tf.Tensor]:
-    """Returns the settings of each row, and the room for its tokens."""
-    rows, columns = len(texts.mask), texts.ids.shape[1]
+def _params(
+    model: Any,
+    config: GenerationConfig,
+    spec: DecodeSpec,
+    inputs: GenerateInputs,
+    tokenizer: Any,
+) -> tuple[SamplingParams, tf.Tensor]:
+    """Returns the settings of each row, and the output buffer."""
+    rows, columns = len(inputs.mask), inputs.ids.shape[1]
     context, size = model.config.n_positions, model.config.vocab_size
-    settings = config.row_options() | _lengths(config, columns)
-    tensors = {name: spread(name, settings[name], rows) for name in ROW_OPTIONS}
-    limit = tf.minimum(tensors["max_new_tokens"], context - tf.constant(texts.lengths, tf.int32))
-    known = None if tokenizer is None else token_texts(tokenizer, size)
-    fields = {
-        **tensors,
-        "max_new_tokens": limit,
-        "eos": planning.eos_rows(config),
-        "stops": _stops(config, tokenizer, rows),
-        **planning.extra_fields(config, rows, size, known),
+    settings = config.request_values() | _lengths(config, columns)
+    values = {
+        name: option_rows(option, settings[name], rows) for name, option in REQUEST_OPTIONS.items()
     }
-    request = planning.spread_rows(Request(**fields), rows, program.texts)
-    request = request._replace(seed=planning.spread_seeds(tensors["seed"], program.texts))
-    longest = tf.reduce_max(tf.pad(limit, [[0, 1]]))
-    most = round_up(longest, default_buckets(context))
-    return request, tf.zeros([rows * program.texts, most], tf.int32)
+    limit = tf.minimum(values["max_new_tokens"], context - tf.constant(inputs.lengths, tf.int32))
+    tokens = None if tokenizer is None else token_texts(tokenizer, size)
+    extra = extra_params(config, rows, size, tokens)
+    stops = _stop_strings(config, tokenizer, rows)
+    params = build_params(config, spec, values, extra, limit=limit, rows=rows, stop_strings=stops)
+    most = round_up(tf.reduce_max(tf.pad(limit, [[0, 1]])), default_buckets(context))
+    return params, tf.zeros([rows * spec.rows_per_prompt, most], tf.int32)
 
 
 def _lengths(config: GenerationConfig, columns: int) -> dict[str, Any]:
@@ -214,12 +219,10 @@ def _lengths(config: GenerationConfig, columns: int) -> dict[str, Any]:
     if most is None and config.max_length is not None:
         most = config.max_length - columns
         if most <= 0:
-            raise ValueError(
-                explain(
-                    f"`max_length` includes the prompt, which has {columns} tokens already.",
-                    fix="Pass max_new_tokens.",
-                    max_length=config.max_length,
-                )
+            raise value_error(
+                f"`max_length` includes the prompt, which has {columns} tokens already.",
+                fix="Pass max_new_tokens.",
+                max_length=config.max_length,
             )
     if least is None:
         least = max(0, (config.min_length or 0) - columns)
@@ -229,50 +232,48 @@ def _lengths(config: GenerationConfig, columns: int) -> dict[str, Any]:
     }
 
 
-def _decoder(model: Any, tokenizer: Any, jit_compile: bool, assistant: Any) -> Decoder:
+def _decoder(model: Any, tokenizer: Any, jit_compile: bool, assistant: Any) -> CompiledDecoder:
     """Returns the model's programs, made once for each way to run them."""
     made = model.__dict__.setdefault("_decoders", weakref.WeakKeyDictionary())
     key = model.transformer if tokenizer is None else tokenizer
     programs = made.setdefault(key, {})
     way = (jit_compile, None if assistant is None else id(assistant))
     if way not in programs:
-        vocabulary = None
+        token_bytes = None
         if tokenizer is not None:
-            vocabulary = stopping.token_bytes(token_texts(tokenizer, model.config.vocab_size))
-        programs[way] = Decoder(
-            model, jit_compile=jit_compile, vocabulary=vocabulary, assistant=assistant
+            token_bytes = stopping.token_bytes(token_texts(tokenizer, model.config.vocab_size))
+        programs[way] = CompiledDecoder(
+            model, jit_compile=jit_compile, token_bytes=token_bytes, assistant=assistant
         )
     return programs[way]
 
 
-def _stops(config: GenerationConfig, tokenizer: Any, rows: int) -> StopStrings | tuple[()]:
-    """Lays out stop strings, for which the bytes of the tokens must be known."""
+def _stop_strings(config: GenerationConfig, tokenizer: Any, rows: int) -> StopStrings | tuple[()]:
+    """Encodes stop strings, for which the bytes of the tokens must be known."""
     strings = config.stop_strings
     if strings is None or strings == [] or strings == ():
         return ()
     if not hasattr(tokenizer, "detokenize_bytes"):
-        raise ValueError(
-            explain(
-                "`stop_strings` are matched on text, so generate() must know the tokenizer.",
-                fix="Pass tokenizer=TFGPT2Tokenizer.from_pretrained(...).",
-                tokenizer=tokenizer,
-            )
+        raise value_error(
+            "`stop_strings` are matched on text, so generate() must know the tokenizer.",
+            fix="Pass tokenizer=TFGPT2Tokenizer.from_pretrained(...).",
+            tokenizer=tokenizer,
         )
-    return stopping.stop_strings(stopping.stop_rows("stop_strings", strings, rows))
+    return stopping.encode_stop_strings(stopping.check_stop_strings("stop_strings", strings, rows))
 
 
 def _output(
-    model: Any, config: GenerationConfig, texts: Inputs, result: Result
+    model: Any, config: GenerationConfig, inputs: GenerateInputs, result: Result
 ) -> tf.Tensor | TFGenerateOutput:
-    """Makes of a result what the caller asked for."""
+    """Returns a result in the form that the caller asked for."""
     returns = config.num_return_sequences or 1
-    ids = texts.ids.repeat(returns, axis=0)
+    ids = inputs.ids.repeat(returns, axis=0)
     count = result.count.numpy()
     width = int(count.max(initial=0))
     logprobs = result.logprobs[:, :width]
-    check_numbers(logprobs.numpy())
+    check_finite(logprobs.numpy())
     if not isinstance(result.score, tuple):
-        check_numbers(result.score.numpy())
+        check_finite(result.score.numpy())
     ended = np.arange(width)[None] >= count[:, None]  # [R, T]
     new = np.where(ended, _pad_id(config), result.tokens.numpy()[:, :width])
     sequences = tf.constant(np.concatenate([ids, new], axis=1), tf.int32)  # [R, P + T]
@@ -286,12 +287,12 @@ def _output(
         num_tokens=result.count,
         finish_reason=reasons,
         sequences_scores=_or_none(result.score),
-        beam_indices=_or_none(result.parents, lambda x: x[:, :width]),
+        beam_indices=_or_none(result.beam_indices, lambda x: x[:, :width]),
         top_ids=result.top.ids[:, :width] if result.top else None,
         top_logprobs=result.top.logprobs[:, :width] if result.top else None,
         **{n: _or_none(x, lambda x: tuple(tf.unstack(x[:, :width], axis=1)) if width else ())
            for n, x in every.items()},
-        **(replay(model, config, texts, new, ended) if width else {}),
+        **(forward_outputs(model, config, inputs, new, ended) if width else {}),
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""What `model.generate` is given to continue: checked, aligned and padded to a bucket."""
+"""Inputs of `model.generate`: checked, right-aligned and padded to a bucket."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tfgpt2.errors import explain, nearest
+from tfgpt2.errors import nearest, type_error, value_error
 from tfgpt2.generation.buckets import default_buckets, round_up
 from tfgpt2.generation.config import GenerationConfig
-from tfgpt2.generation.request import Context, Prompt
-from tfgpt2.nn.cache import Encoder, Prefix, align_right
+from tfgpt2.generation.params import Prompt, PromptContext
+from tfgpt2.nn.kv_cache import Encoder, Prefix, align_right
 
 
-class Inputs(NamedTuple):
+class GenerateInputs(NamedTuple):
     """Checked prompts as they were given.
 
     Attributes:
@@ -24,7 +24,7 @@ class Inputs(NamedTuple):
         embeds: Float `[B, P, D]` or None.
         prefix: What was read before, or None.
         covered: Columns of `ids` that `prefix` holds: with `past_key_values`, not with `prefix`.
-        encoder: What cross-attention looks at, or None.
+        encoder: Input of cross-attention, or None.
     """
 
     ids: np.ndarray
@@ -44,7 +44,7 @@ class Inputs(NamedTuple):
         return lengths
 
 
-def read_inputs(
+def check_inputs(
     model: Any,
     config: GenerationConfig,
     inputs: Any,
@@ -56,8 +56,8 @@ def read_inputs(
     prefix: Prefix | None = None,
     encoder_hidden_states: Any = None,
     encoder_attention_mask: Any = None,
-) -> Inputs:
-    """Finds and checks what to continue among the ways to pass it.
+) -> GenerateInputs:
+    """Checks the prompts, in whatever form they are passed.
 
     Raises:
         TypeError: There is no such input.
@@ -68,12 +68,10 @@ def read_inputs(
     if inputs_embeds is not None:
         embeds = _check_embeds(model, inputs_embeds)
         if past_key_values is not None or prefix is not None:
-            raise ValueError(
-                explain(
-                    "Embeddings cannot follow a prefix.",
-                    fix="Pass the ids, or embeddings of the whole text.",
-                    inputs_embeds=list(embeds.shape),
-                )
+            raise value_error(
+                "Embeddings cannot follow a prefix.",
+                fix="Pass the ids, or embeddings of the whole text.",
+                inputs_embeds=list(embeds.shape),
             )
         if inputs is None:
             inputs = np.zeros([embeds.shape[0], 0], np.int32)
@@ -89,13 +87,13 @@ def read_inputs(
         prefix, covered = _from_past(past_key_values, inputs, mask, prefix)
     elif prefix is not None:
         _check_prefix(prefix, len(inputs))
-    found = Inputs(inputs, mask, embeds, prefix, covered,
+    found = GenerateInputs(inputs, mask, embeds, prefix, covered,
                    _encoder(model, encoder_hidden_states, encoder_attention_mask))  # fmt: skip
     _check_lengths(model, found)
     return found
 
 
-def lay_out(inputs: Inputs, limit: int) -> Prompt:
+def right_aligned_prompt(inputs: GenerateInputs, limit: int) -> Prompt:
     """Pushes prompts against the right edge of a bucket.
 
     Args:
@@ -129,7 +127,7 @@ def lay_out(inputs: Inputs, limit: int) -> Prompt:
         ids, whole = align_right(
             tf.concat([own, ids], axis=1), tf.concat([before, whole], axis=1)
         )  # [B, S + P]
-    context = Context(
+    context = PromptContext(
         ids=read * aligned,
         mask=aligned,
         embeds=() if embeds is None else embeds,
@@ -143,7 +141,7 @@ def read_prefix(model: Any, inputs: Any, attention_mask: Any) -> Prefix:
     """Reads a text that others go on from; see `TFGPT2LMHeadModel.prefix`."""
     inputs, attention_mask = _unpack(inputs, None, attention_mask)
     ids, mask = _check_ids(model, GenerationConfig(), inputs, attention_mask)
-    _check_lengths(model, Inputs(ids, mask, None, None, 0, None))
+    _check_lengths(model, GenerateInputs(ids, mask, None, None, 0, None))
     columns = ids.shape[1]
     aligned, valid = align_right(tf.constant(ids), tf.constant(mask))  # [B, S]
     _, cache = model.prefill_hidden(aligned, valid, columns=tf.constant(columns))
@@ -151,21 +149,19 @@ def read_prefix(model: Any, inputs: Any, attention_mask: Any) -> Prefix:
 
 
 def negative_prompt(
-    model: Any, config: GenerationConfig, inputs: Inputs, ids: Any, mask: Any
+    model: Any, config: GenerationConfig, inputs: GenerateInputs, ids: Any, mask: Any
 ) -> Prompt:
-    """What guidance leads away from: ids that were given, else the last token of each prompt.
+    """The negative prompt of guidance: the given ids, else the last token of each prompt.
 
     Source: transformers 4.57, `UnbatchedClassifierFreeGuidanceLogitsProcessor`.
     """
     rows = len(inputs.ids)
     if ids is None:
         if not inputs.ids.shape[1]:
-            raise ValueError(
-                explain(
-                    "Guidance needs a negative prompt when there are no ids.",
-                    fix="Pass negative_prompt_ids=[[...]].",
-                    negative_prompt_ids=None,
-                )
+            raise value_error(
+                "Guidance needs a negative prompt when there are no ids.",
+                fix="Pass negative_prompt_ids=[[...]].",
+                negative_prompt_ids=None,
             )
         last = inputs.mask.shape[1] - 1 - np.argmax(inputs.mask[:, ::-1], axis=1)
         ids, mask = inputs.ids[np.arange(rows), last][:, None], np.ones([rows, 1], np.int32)
@@ -175,16 +171,14 @@ def negative_prompt(
         mask = None if mask is None else np.asarray(mask).repeat(rows, axis=0)
     ids, mask = _check_ids(model, config, ids, mask)
     if len(ids) != rows:
-        raise ValueError(
-            explain(
-                f"`negative_prompt_ids` must have 1 or {rows} rows.",
-                fix="Give one for all prompts, or one for each.",
-                negative_prompt_ids=list(ids.shape),
-            )
+        raise value_error(
+            f"`negative_prompt_ids` must have 1 or {rows} rows.",
+            fix="Give one for all prompts, or one for each.",
+            negative_prompt_ids=list(ids.shape),
         )
-    other = Inputs(ids, mask, None, None, 0, inputs.encoder)
+    other = GenerateInputs(ids, mask, None, None, 0, inputs.encoder)
     _check_lengths(model, other)
-    return lay_out(other, model.config.n_positions)
+    return right_aligned_prompt(other, model.config.n_positions)
 
 
 def _layout(mask: np.ndarray, buckets: tuple[int, ...]) -> tuple[np.ndarray, int]:
@@ -198,17 +192,15 @@ def _place(values: Any, order: np.ndarray, columns: int) -> tf.Tensor:
     values = np.asarray(values)  # eager numbers: NumPy has less to do before it starts
     order = order.reshape([*order.shape, *[1] * (values.ndim - 2)])
     values = np.take_along_axis(values, order, axis=1)[:, -columns:]
-    room = [[0, 0], [columns - values.shape[1], 0], *[[0, 0]] * (values.ndim - 2)]
-    return tf.constant(np.pad(values, room))
+    padding = [[0, 0], [columns - values.shape[1], 0], *[[0, 0]] * (values.ndim - 2)]
+    return tf.constant(np.pad(values, padding))
 
 
 def _unpack(inputs: Any, input_ids: Any, attention_mask: Any) -> tuple[Any, Any]:
     """Finds ids and mask among the ways to pass them."""
     if inputs is not None and input_ids is not None:
-        raise ValueError(
-            explain(
-                "Token ids came twice.", fix="Pass `inputs` or `input_ids`.", input_ids=input_ids
-            )
+        raise value_error(
+            "Token ids came twice.", fix="Pass `inputs` or `input_ids`.", input_ids=input_ids
         )
     inputs = input_ids if inputs is None else inputs
     if not isinstance(inputs, Mapping):
@@ -216,12 +208,10 @@ def _unpack(inputs: Any, input_ids: Any, attention_mask: Any) -> tuple[Any, Any]
     named = dict(inputs)  # what the tokenizer returns
     inputs, mask = named.pop("input_ids", None), named.pop("attention_mask", None)
     if named:
-        raise TypeError(
-            explain(
-                f"generate() has no input {min(named)!r}.",
-                fix=nearest(min(named), ["input_ids", "attention_mask"]),
-                inputs=sorted(named),
-            )
+        raise type_error(
+            f"generate() has no input {min(named)!r}.",
+            fix=nearest(min(named), ["input_ids", "attention_mask"]),
+            inputs=sorted(named),
         )
     return inputs, mask if attention_mask is None else attention_mask
 
@@ -232,74 +222,60 @@ def _check_ids(
     """Checks prompts and mask: int32 arrays `[B, P]`."""
     if inputs is None:
         if config.bos_token_id is None:
-            raise ValueError(
-                explain(
-                    "generate() needs token ids to continue, and there is no start token.",
-                    fix="Pass input_ids [B, P], for example model.generate(**tokenizer(text)).",
-                    input_ids=None,
-                    bos_token_id=None,
-                )
+            raise value_error(
+                "generate() needs token ids to continue, and there is no start token.",
+                fix="Pass input_ids [B, P], for example model.generate(**tokenizer(text)).",
+                input_ids=None,
+                bos_token_id=None,
             )
         inputs = [[config.bos_token_id]]
     if tf.is_tensor(inputs) and tf.is_symbolic_tensor(inputs):
-        raise TypeError(
-            explain(
-                "generate() runs eagerly and cannot be part of a graph.",
-                fix="In graphs, use a TextGenerator, which is a Keras model from text to text.",
-                input_ids=inputs,
-            )
+        raise type_error(
+            "generate() runs eagerly and cannot be part of a graph.",
+            fix="In graphs, use a TextGenerator, which is a Keras model from text to text.",
+            input_ids=inputs,
         )
     try:
         ids = np.asarray(inputs)
     except ValueError as error:
-        raise ValueError(
-            explain(
-                "`input_ids` must be a rectangle [B, P].",
-                fix="Pad the rows and pass attention_mask, or use the tokenizer.",
-                input_ids=inputs,
-            )
+        raise value_error(
+            "`input_ids` must be a rectangle [B, P].",
+            fix="Pad the rows and pass attention_mask, or use the tokenizer.",
+            input_ids=inputs,
         ) from error
     mask = _inferred_mask(config, ids) if attention_mask is None else np.asarray(attention_mask)
     if ids.ndim != 2 or ids.dtype.kind not in "iu" or mask.shape != ids.shape:
-        raise ValueError(
-            explain(
-                "`input_ids` must be integers [B, P] and `attention_mask` have the same shape.",
-                fix="Pass the tokenizer's output unchanged.",
-                input_ids=f"{ids.dtype} {list(ids.shape)}",
-                attention_mask=f"{mask.dtype} {list(mask.shape)}",
-            )
+        raise value_error(
+            "`input_ids` must be integers [B, P] and `attention_mask` have the same shape.",
+            fix="Pass the tokenizer's output unchanged.",
+            input_ids=f"{ids.dtype} {list(ids.shape)}",
+            attention_mask=f"{mask.dtype} {list(mask.shape)}",
         )
     mask = (mask > 0).astype(np.int32)
     inside, vocabulary = ids[mask > 0], model.config.vocab_size
     if inside.size and not 0 <= inside.min() <= inside.max() < vocabulary:
-        raise ValueError(
-            explain(
-                f"`input_ids` must be in [0, {vocabulary}), the size of the model's vocabulary.",
-                fix="Use the tokenizer that belongs to the model.",
-                input_ids=[int(inside.min()), int(inside.max())],
-            )
+        raise value_error(
+            f"`input_ids` must be in [0, {vocabulary}), the size of the model's vocabulary.",
+            fix="Use the tokenizer that belongs to the model.",
+            input_ids=[int(inside.min()), int(inside.max())],
         )
     return ids.astype(np.int32), mask
 
 
-def _check_lengths(model: Any, inputs: Inputs) -> None:
+def _check_lengths(model: Any, inputs: GenerateInputs) -> None:
     """Checks that each row has something to read and leaves room."""
     lengths, limit = inputs.lengths, model.config.n_positions
     if not inputs.mask[:, inputs.covered :].sum(axis=1).all():
-        raise ValueError(
-            explain(
-                "Every prompt needs at least one token.",
-                fix="Start an empty prompt with the model's bos_token_id.",
-                row=int(np.argmin(inputs.mask[:, inputs.covered :].sum(axis=1))),
-            )
+        raise value_error(
+            "Every prompt needs at least one token.",
+            fix="Start an empty prompt with the model's bos_token_id.",
+            row=int(np.argmin(inputs.mask[:, inputs.covered :].sum(axis=1))),
         )
     if lengths.max(initial=0) >= limit:
-        raise ValueError(
-            explain(
-                f"A prompt leaves no room in the model's context of {limit} tokens.",
-                fix="Truncate it, or use TextGenerator(on_long_prompt='truncate_left').",
-                tokens=int(lengths.max()),
-            )
+        raise value_error(
+            f"A prompt leaves no room in the model's context of {limit} tokens.",
+            fix="Truncate it, or use TextGenerator(on_long_prompt='truncate_left').",
+            tokens=int(lengths.max()),
         )
 
 
@@ -317,38 +293,32 @@ def _check_embeds(model: Any, embeds: Any) -> tf.Tensor:
     """Checks embeddings: float `[B, P, D]`."""
     embeds, width = tf.convert_to_tensor(embeds), model.config.n_embd
     if embeds.shape.rank != 3 or not embeds.dtype.is_floating or embeds.shape[2] != width:
-        raise ValueError(
-            explain(
-                f"`inputs_embeds` must be floats [B, P, {width}].",
-                fix="Embed ids with model.get_input_embeddings().",
-                inputs_embeds=f"{embeds.dtype.name} {list(embeds.shape)}",
-            )
+        raise value_error(
+            f"`inputs_embeds` must be floats [B, P, {width}].",
+            fix="Embed ids with model.get_input_embeddings().",
+            inputs_embeds=f"{embeds.dtype.name} {list(embeds.shape)}",
         )
     return tf.cast(embeds, model.compute_dtype)
 
 
 def _check_mask(mask: np.ndarray, shape: Any) -> None:
     if mask.shape != tuple(shape):
-        raise ValueError(
-            explain(
-                "`attention_mask` and the ids must have the shape [B, P] of the embeddings.",
-                fix="Pass a mask with one number for each embedding.",
-                attention_mask=list(mask.shape),
-                inputs_embeds=list(shape),
-            )
+        raise value_error(
+            "`attention_mask` and the ids must have the shape [B, P] of the embeddings.",
+            fix="Pass a mask with one number for each embedding.",
+            attention_mask=list(mask.shape),
+            inputs_embeds=list(shape),
         )
 
 
 def _check_prefix(prefix: Any, rows: int) -> None:
     if not isinstance(prefix, Prefix) or prefix.valid.shape[0] not in (1, rows):
-        raise ValueError(
-            explain(
-                f"`prefix` must be what model.prefix(ids) returns, with 1 or {rows} rows.",
-                fix="Read one text for all rows, or one for each.",
-                prefix=type(prefix).__name__
-                if not isinstance(prefix, Prefix)
-                else list(prefix.valid.shape),
-            )
+        raise value_error(
+            f"`prefix` must be what model.prefix(ids) returns, with 1 or {rows} rows.",
+            fix="Read one text for all rows, or one for each.",
+            prefix=type(prefix).__name__
+            if not isinstance(prefix, Prefix)
+            else list(prefix.valid.shape),
         )
 
 
@@ -357,8 +327,8 @@ def _from_past(
 ) -> tuple[Prefix, int]:
     """Turns `past_key_values` of a call into a prefix, and says how many columns it covers."""
     if prefix is not None:
-        raise ValueError(
-            explain("A past came twice.", fix="Pass `past_key_values` or `prefix`.", prefix=prefix)
+        raise value_error(
+            "A past came twice.", fix="Pass `past_key_values` or `prefix`.", prefix=prefix
         )
     try:
         pairs = [(tf.convert_to_tensor(pair[0]), tf.convert_to_tensor(pair[1])) for pair in past]
@@ -367,14 +337,12 @@ def _from_past(
     except (TypeError, IndexError, ValueError):
         fits, rows, columns = False, 0, 0
     if not fits or rows != len(ids) or columns >= ids.shape[1]:
-        raise ValueError(
-            explain(
-                "`past_key_values` must be what the model returned for the first columns of"
-                " input_ids, which must go on after them.",
-                fix="Pass the ids of the past, too: they come before the new ones.",
-                past_key_values=[rows, columns],
-                input_ids=list(ids.shape),
-            )
+        raise value_error(
+            "`past_key_values` must be what the model returned for the first columns of"
+            " input_ids, which must go on after them.",
+            fix="Pass the ids of the past, too: they come before the new ones.",
+            past_key_values=[rows, columns],
+            input_ids=list(ids.shape),
         )
     keys, values = zip(*pairs, strict=True)
     valid = tf.constant(mask[:, :columns] > 0)
@@ -385,28 +353,22 @@ def _encoder(model: Any, states: Any, mask: Any) -> Encoder | None:
     """Checks what cross-attention is to look at."""
     if states is None:
         if mask is not None:
-            raise ValueError(
-                explain("`encoder_attention_mask` comes with `encoder_hidden_states`.",
-                        fix="Pass both.", encoder_hidden_states=None)
-            )  # fmt: skip
+            raise value_error("`encoder_attention_mask` comes with `encoder_hidden_states`.",
+                              fix="Pass both.", encoder_hidden_states=None)  # fmt: skip
         return None
     states, width = tf.convert_to_tensor(states), model.config.n_embd
     visible = tf.ones(states.shape[:2]) if mask is None else tf.convert_to_tensor(mask)
     if states.shape.rank != 3 or states.shape[2] != width or visible.shape != states.shape[:2]:
-        raise ValueError(
-            explain(
-                f"`encoder_hidden_states` must be floats [B, E, {width}], and their mask [B, E].",
-                fix="Pass an encoder's last hidden states.",
-                encoder_hidden_states=list(states.shape),
-                encoder_attention_mask=list(visible.shape),
-            )
+        raise value_error(
+            f"`encoder_hidden_states` must be floats [B, E, {width}], and their mask [B, E].",
+            fix="Pass an encoder's last hidden states.",
+            encoder_hidden_states=list(states.shape),
+            encoder_attention_mask=list(visible.shape),
         )
     if not model.config.add_cross_attention:
-        raise ValueError(
-            explain(
-                "The model has no cross-attention to look at an encoder with.",
-                fix="Set add_cross_attention=True in its configuration.",
-                add_cross_attention=False,
-            )
+        raise value_error(
+            "The model has no cross-attention to look at an encoder with.",
+            fix="Set add_cross_attention=True in its configuration.",
+            add_cross_attention=False,
         )
     return Encoder(tf.cast(states, model.compute_dtype), visible > 0)

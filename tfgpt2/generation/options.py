@@ -1,195 +1,146 @@
-"""The settings that each row has for itself: names, types, ranges, and the checks at the border."""
+"""Records of generation options, and the options that no processor and no strategy owns.
+
+This module imports neither TensorFlow nor NumPy, so that clients can use it.
+"""
 
 from __future__ import annotations
 
-import secrets
 from typing import Any, NamedTuple
 
-import numpy as np
-import tensorflow as tf
-
-from tfgpt2.errors import explain
+MAX_TOKENS = 2**30
+MOST_STOPS, LONGEST_STOP = 64, 256  # stop strings of a row, bytes of a stop string
 
 
-class RowOption(NamedTuple):
-    """A setting with one value per row.
+class Option(NamedTuple):
+    """One option of `GenerationConfig`.
 
     Attributes:
-        dtype: Type of its tensor.
+        name: Its name, transformers' where transformers has it.
+        default: Its value when it is left out, transformers' likewise.
+        help: What it does here, for the table in `docs/generation.md`.
+        dtype: Type of its tensor with one value per row; empty for options of another kind.
         off: The value that does nothing.
         low: Smallest value.
         high: Largest value.
         expected: The range in words.
     """
 
-    dtype: str
-    off: float
-    low: float
-    high: float
-    expected: str
+    name: str
+    default: Any = None
+    help: str = "yes"
+    dtype: str = ""
+    off: Any = None
+    low: float = 0
+    high: float = 0
+    expected: str = ""
 
 
-_MOST_TOKENS = 2**30
-ROW_OPTIONS: dict[str, RowOption] = {
-    "max_new_tokens": RowOption("int32", 64, 0, _MOST_TOKENS, "an integer of 0 or more"),
-    "min_new_tokens": RowOption("int32", 0, 0, _MOST_TOKENS, "an integer of 0 or more"),
-    "temperature": RowOption("float32", 0.0, 0, 1e6, "a number of 0 (greedy) or more"),
-    "top_k": RowOption("int32", 0, 0, _MOST_TOKENS, "an integer of 0 (off) or more"),
-    "top_p": RowOption("float32", 1.0, 0, 1, "a number in [0, 1]; 1 is off"),
-    "min_p": RowOption("float32", 0.0, 0, 1, "a number in [0, 1]; 0 is off"),
-    "repetition_penalty": RowOption("float32", 1.0, 1e-3, 1e3, "a number in [0.001, 1000]"),
-    "seed": RowOption(
-        "int64", -1, -1, 2**63 - 1, "an integer of 0 or more; -1 is a fresh one each time"
-    ),
-}
-# Those that a program has only when a request asks for them.
-EXTRA_OPTIONS: dict[str, RowOption] = {
-    "typical_p": RowOption("float32", 1.0, 1e-6, 1, "a number in (0, 1]; 1 is off"),
-    "epsilon_cutoff": RowOption("float32", 0.0, 0, 1, "a number in [0, 1]; 0 is off"),
-    "eta_cutoff": RowOption("float32", 0.0, 0, 1, "a number in [0, 1]; 0 is off"),
-    "presence_penalty": RowOption("float32", 0.0, -100, 100, "a number in [-100, 100]"),
-    "frequency_penalty": RowOption("float32", 0.0, -100, 100, "a number in [-100, 100]"),
-    "encoder_repetition_penalty": RowOption(
-        "float32", 1.0, 1e-3, 1e3, "a number in [0.001, 1000]; 1 is off"
-    ),
-    "no_repeat_ngram_size": RowOption("int32", 0, 0, _MOST_TOKENS, "an integer of 0 (off) or more"),
-    "encoder_no_repeat_ngram_size": RowOption(
-        "int32", 0, 0, _MOST_TOKENS, "an integer of 0 (off) or more"
-    ),
-    "guidance_scale": RowOption("float32", 1.0, -100, 100, "a number in [-100, 100]; 1 is off"),
-    "remove_invalid_values": RowOption("bool", False, 0, 1, "True or False"),
-    "renormalize_logits": RowOption("bool", False, 0, 1, "True or False"),
-    "penalty_alpha": RowOption("float32", 0.0, 0, 1, "a number in [0, 1]; 0 is off"),
-    "diversity_penalty": RowOption("float32", 0.0, 0, 1e6, "a number of 0 or more"),
-}
-# What beam search asks beside those.
-BEAM_OPTIONS: dict[str, RowOption] = {
-    "length_penalty": RowOption("float32", 1.0, -10, 10, "a number in [-10, 10]"),
-    "early_stopping": RowOption("int32", 0, 0, 2, "True, False or 'never'"),
-}
-OPTIONS = ROW_OPTIONS | EXTRA_OPTIONS | BEAM_OPTIONS
-_EARLY_STOPPING = {
-    False: 0,
-    True: 1,
-    "never": 2,
-}  # the codes of `tfgpt2.generation.strategies.beam_search`
-
-
-def early_stopping_codes(value: Any) -> Any:
-    """Turns one value of `early_stopping`, or a list with one per row, into codes.
-
-    Raises:
-        ValueError: It is none of True, False and "never".
-
-    Example:
-        >>> early_stopping_codes([True, "never"])
-        [1, 2]
-    """
-    if isinstance(value, (list, tuple, np.ndarray)):
-        return [early_stopping_codes(one) for one in value]
-    if value is None:
-        return _EARLY_STOPPING[False]
-    if not isinstance(value, (bool, np.bool_)) and value != "never":
-        raise ValueError(
-            explain(
-                f"`early_stopping` must be {BEAM_OPTIONS['early_stopping'].expected}.",
-                fix="True stops with num_beams ended texts; 'never' when none can improve.",
-                early_stopping=value,
-            )
-        )
-    return _EARLY_STOPPING[value if value == "never" else bool(value)]
-
-
-def check_row_option(name: str, value: Any) -> np.ndarray:
-    """Checks one setting's value or values.
-
-    Args:
-        name: A name of `OPTIONS`.
-        value: A number, or one number per row.
-
-    Returns:
-        The value as an array `[]` or `[B]` of the option's dtype.
-
-    Raises:
-        TypeError: It is no number.
-        ValueError: It is out of range, or of rank 2 or more.
-    """
-    option = OPTIONS[name]
-    try:
-        array = np.asarray(value)
-    except ValueError:  # lists of different lengths
-        array = np.asarray(None)
-    if array.size == 0:  # an empty list has no type of its own
-        array = array.astype(option.dtype)
-    wants_integer = option.dtype.startswith("int")
-    kinds = "b" if option.dtype == "bool" else "iu" if wants_integer else "iuf"
-    if array.dtype.kind not in kinds:
-        raise TypeError(
-            explain(
-                f"`{name}` must be {option.expected}.",
-                fix="Pass a number, or a list with one number per row.",
-                **{name: value},
-            )
-        )
-    if array.ndim > 1 or not np.all((array >= option.low) & (array <= option.high)):
-        raise ValueError(
-            explain(
-                f"`{name}` must be {option.expected}.",
-                fix="Pass one value, or one value per row, in that range.",
-                **{name: value},
-            )
-        )
-    return array.astype(option.dtype)
-
-
-def spread(name: str, value: Any, rows: int) -> tf.Tensor:
-    """Checks a setting and gives each row its value.
-
-    Args:
-        name: A name of `OPTIONS`.
-        value: A number, or one number per row.
-        rows: How many rows there are.
-
-    Returns:
-        Tensor `[B]`. One seed gives row `i` the seed `seed + i`, so that equal prompts in one
-        call differ; each seed of -1 becomes one that nobody can foresee.
-
-    Raises:
-        TypeError: The value is no number.
-        ValueError: It is out of range, or there is not one value per row.
-    """
-    array = check_row_option(name, value)
-    if array.ndim == 1 and len(array) not in (1, rows):
-        raise ValueError(
-            explain(
-                f"`{name}` must be one value or {rows} values, one for each row.",
-                fix="Give a single number to use it for every row.",
-                **{name: value},
-            )
-        )
-    if name == "seed":
-        array = _row_seeds(array, rows)
-    return tf.constant(np.broadcast_to(array, [rows]))  # [B]
-
-
-def _row_seeds(seeds: np.ndarray, rows: int) -> np.ndarray:
-    """Gives each row its seed: int64 `[]`, `[1]` or `[B]` -> `[B]`."""
-    if seeds.ndim == 0 and seeds >= 0:
-        numbers = [(int(seeds) + row) % 2**63 for row in range(rows)]
-    else:
-        numbers = np.broadcast_to(seeds, [rows]).tolist()
-    fresh = [secrets.randbits(62) if number < 0 else number for number in numbers]
-    return np.array(fresh, np.int64)  # [B]
-
-
-def clamp(name: str, value: tf.Tensor) -> tf.Tensor:
-    """Moves a setting that only a tensor knows into its range; no number (NaN) means "off"."""
-    option = OPTIONS[name]
-    value = tf.cast(value, option.dtype)
-    if value.dtype == tf.bool:
-        return value
-    if value.dtype.is_floating:
-        value = tf.where(tf.math.is_nan(value), tf.cast(option.off, value.dtype), value)
-    return tf.clip_by_value(
-        value, tf.cast(option.low, value.dtype), tf.cast(option.high, value.dtype)
+# Settings that every program has, and every `generate` signature unless an export says otherwise.
+REQUEST_OPTIONS: dict[str, Option] = {
+    option.name: option
+    for option in (
+        Option("max_new_tokens", None, "yes, per row",
+               "int32", 64, 0, MAX_TOKENS, "an integer of 0 or more"),
+        Option("min_new_tokens", None, "yes, per row",
+               "int32", 0, 0, MAX_TOKENS, "an integer of 0 or more"),
+        Option("temperature", 1.0, "yes, per row; 0 is greedy",
+               "float32", 0.0, 0, 1e6, "a number of 0 (greedy) or more"),
+        Option("top_k", 50, "yes, per row; 0 is off",
+               "int32", 0, 0, MAX_TOKENS, "an integer of 0 (off) or more"),
+        Option("top_p", 1.0, "yes, per row",
+               "float32", 1.0, 0, 1, "a number in [0, 1]; 1 is off"),
+        Option("min_p", None, "yes, per row",
+               "float32", 0.0, 0, 1, "a number in [0, 1]; 0 is off"),
+        Option("repetition_penalty", 1.0, "yes, per row; padding is never penalized",
+               "float32", 1.0, 1e-3, 1e3, "a number in [0.001, 1000]"),
+        Option("seed", None, "own: row `i` uses `seed + i`; None or -1 draws a new seed",
+               "int64", -1, -1, 2**63 - 1,
+               "an integer of 0 or more; -1 is a fresh one each time"),
     )
+}  # fmt: skip
+
+# Options with one value for a call: True or False, a count, ids, or something else.
+FLAGS = tuple(
+    Option(*fields)
+    for fields in (
+        ("do_sample", False, "yes"),
+        ("use_cache", True, "yes; False recomputes the whole sequence for each token"),
+        ("return_dict_in_generate", False, "yes, a `TFGenerateOutput`"),
+        ("output_scores", False,
+         "yes: after logits processors and warpers; raises with beam and contrastive search"
+         " (use `token_logprobs`)"),
+        ("output_logits", False, "yes; raises with beam and contrastive search"),
+        ("output_attentions", False,
+         "yes, from a forward pass over the finished sequences; for beam search, the returned"
+         " ones"),
+        ("output_hidden_states", False, "yes, in the same way"),
+    )
+)  # fmt: skip
+COUNTS = tuple(
+    Option(name, default, text, low=low)
+    for name, default, low, text in (
+        ("max_length", None, 0, "yes; with neither this nor `max_new_tokens`, 20 new tokens"
+         " (`TextGenerator`: 64, and `max_length` is not read)"),
+        ("min_length", 0, 0, "yes"),
+        ("num_beams", 1, 1, "yes"),
+        ("num_beam_groups", 1, 1, "yes"),
+        ("num_return_sequences", 1, 1,
+         "yes; with greedy decoding it raises, as in transformers"),
+        ("best_of", None, 1, "own"),
+        ("prompt_lookup_num_tokens", None, 1, "yes; exact, see above"),
+        ("max_matching_ngram_size", 3, 1,
+         "longest n-gram matched by prompt lookup (2 in transformers)"),
+        ("num_assistant_tokens", 5, 1,
+         "draft tokens per round of the draft model (20 in transformers)"),
+        ("top_logprobs", 0, 0,
+         "own: this many most likely tokens per position; raises with beam and contrastive"
+         " search"),
+        ("bos_token_id", None, 0, "yes"),
+        ("pad_token_id", None, 0, "yes"),
+    )
+)  # fmt: skip
+OTHERS = tuple(
+    Option(*fields)
+    for fields in (
+        ("max_time", None, "seconds; greedy and sampling, checked every 8 tokens; rows end with"
+         ' `finish_reason="time"`. Raises with beam and contrastive search and in graphs'),
+        ("stop_strings", None, "yes, per row; matched on bytes across tokens; `TextGenerator`"
+         " removes them (`stop=`)"),
+        ("eos_token_id", None, "yes, one or several"),
+        ("choices", None, "own: the text is one of these; per row as a list of lists"),
+        ("regex", None, "own: the text matches, as with `re.fullmatch`; per row as a list"),
+        ("json_schema", None,
+         "own: the text is JSON that is valid under the schema; dict, JSON text or pydantic"
+         " model"),
+    )
+)  # fmt: skip
+CONSTRAINTS = ("choices", "regex", "json_schema")
+
+# Options of transformers that do nothing here: the values that ask for nothing are accepted, in
+# files any value is kept; and what to do instead.
+UNSUPPORTED: dict[str, tuple[tuple[Any, ...], str]] = {
+    "force_words_ids": ((None,), "Use regex=..., choices=... or json_schema=..."),
+    "constraints": ((None,), "Use regex=..., choices=... or json_schema=..."),
+    "prefix_allowed_tokens_fn": ((None,), "Use regex=..., choices=... or a logits_processor."),
+    "token_healing": ((False, None), "End the prompt at a token boundary: without a space."),
+    "watermarking_config": ((None,), "Pass a logits_processor that adds the watermark's bias."),
+    "dola_layers": ((None,), "There is no such decoding here; try guidance_scale=..."),
+    "assistant_early_exit": ((None,), "Pass assistant_model=..., a smaller model."),
+    "assistant_confidence_threshold": ((0.4, None), "Set num_assistant_tokens."),
+    "num_assistant_tokens_schedule": (("constant", None), "The number is constant here."),
+    "assistant_lookbehind": ((10, None), "The assistant has the same vocabulary here."),
+    "target_lookbehind": ((10, None), "The assistant has the same vocabulary here."),
+    "is_assistant": ((False, None), "Pass the model as assistant_model=..."),
+    "decoder_start_token_id": ((None,), "GPT-2 has no separate decoder; use bos_token_id."),
+    "cache_implementation": ((None, "static"), "The cache is always static here."),
+    "cache_config": ((None,), "The cache is always static here."),
+    "return_legacy_cache": ((True, None), "Pass prefix=model.prefix(ids) to continue a prefix."),
+    "prefill_chunk_size": ((None,), "The prompt is always read at once."),
+    "low_memory": ((False, None), "Use fewer beams, or smaller batches."),
+    "compile_config": ((None,), "Use jit_compile=False to run without XLA."),
+    "disable_compile": ((False, None), "Use jit_compile=False to run without XLA."),
+    "synced_gpus": ((False, None), "Rows of a batch never wait for another process here."),
+    "use_model_defaults": ((True, None), "Pass a generation_config=... of your own."),
+    "custom_generate": ((None,), "No code is loaded from a hub; write a logits_processor."),
+    "trust_remote_code": ((False, None), "No code is loaded from a hub."),
+}

@@ -1,4 +1,4 @@
-"""What a model thinks of given tokens: how likely, what it expected instead, its inner states."""
+"""Scores of given tokens under a model: log-probabilities, ranks, alternatives, hidden states."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import Any, NamedTuple, Protocol
 
 import tensorflow as tf
 
-_MOST_NATS = 80.0  # exp of more is no finite float32
+_MOST_NATS = 80.0  # exp of more overflows float32
 
 
 class ScoringModel(Protocol):
-    """What scoring asks of a model; see `TFGPT2LMHeadModel`."""
+    """Interface of the model; see `TFGPT2LMHeadModel`."""
 
     def prefill_hidden(
         self, ids: tf.Tensor, mask: tf.Tensor, *, columns: tf.Tensor
@@ -24,14 +24,14 @@ class ScoringModel(Protocol):
 
 
 class TokenScores(NamedTuple):
-    """What a model thought of each token when it had read those before it.
+    """Scores of each token given those before it.
 
     A row's first token follows nothing; its numbers are 0, as in the padding.
 
     Attributes:
         logprobs: float32 `[B, P]`, nats.
         ranks: int32 `[B, P]`, 1 for a token that no other was likelier than.
-        top_ids: int32 `[B, P, N]`, the likeliest tokens in this place, the best first.
+        top_ids: int32 `[B, P, N]`, the likeliest tokens at this position, best first.
         top_logprobs: float32 `[B, P, N]`, nats.
     """
 
@@ -201,5 +201,5 @@ def _row_logits(
 
 
 def _follows(mask: tf.Tensor) -> tf.Tensor:
-    """Which tokens follow another: int `[B, P]` -> bool `[B, P]`."""
+    """Marks the tokens that follow another: int `[B, P]` -> bool `[B, P]`."""
     return tf.pad(mask[:, 1:] * mask[:, :-1], [[0, 0], [1, 0]]) > 0

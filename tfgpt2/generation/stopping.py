@@ -1,22 +1,21 @@
-"""When a row ends: an end token, its own limit, or a stop string found in the text's bytes."""
+"""When a row ends: an end token, its length limit, a stop string, or a user's criterion."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from tfgpt2.errors import explain
+from tfgpt2.errors import type_error, value_error
 from tfgpt2.generation.buckets import round_up
+from tfgpt2.generation.options import LONGEST_STOP, MOST_STOPS
 
 # Codes of `finish_reason`, and their names at the border.
 RUNNING, LENGTH, EOS, STOP, TIME = range(5)
 FINISH_REASONS = ("running", "length", "eos", "stop", "time")
 
-LONGEST_STOP = 256  # bytes of a stop string
-MOST_STOPS = 64  # stop strings of a row
 # Sizes to which they are padded: a program is compiled for each that occurs.
 _WIDTHS = (16, 64, LONGEST_STOP)
 _COUNTS = (1, 4, 16, MOST_STOPS)
@@ -36,7 +35,7 @@ class TokenBytes(NamedTuple):
     starts: tf.Tensor
     longest: int
 
-    def read(self, token: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def lookup(self, token: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """int32 `[B]` -> bytes int16 `[B, M]`, -1 after their end, and their number `[B]`."""
         start = tf.gather(self.starts, token)  # [B]
         count = tf.gather(self.starts, token + 1) - start  # [B]
@@ -51,7 +50,7 @@ class StopStrings(NamedTuple):
 
     Attributes:
         table: int16 `[B, Q, W]`, the bytes of each string, -1 after its end.
-        lengths: int32 `[B, Q]`; 0 is no string.
+        lengths: int32 `[B, Q]`; 0 for none.
     """
 
     table: tf.Tensor
@@ -59,7 +58,7 @@ class StopStrings(NamedTuple):
 
 
 class StopState(NamedTuple):
-    """What matching remembers of a row's text.
+    """State of the search for stop strings in a row's text.
 
     Attributes:
         tail: int16 `[B, W]`, the last bytes; -1 before the text began.
@@ -76,11 +75,11 @@ def token_bytes(tokens: Sequence[bytes], size: int | None = None) -> TokenBytes:
     """Lays out a vocabulary's bytes.
 
     Args:
-        tokens: The bytes of each id; empty for ids that have no text, such as the end token.
-        size: `V` where the model has more ids than there are tokens; the others have no bytes.
+        tokens: The bytes of each id; empty for ids without text, such as the end token.
+        size: `V` where the model has more ids than there are tokens; the rest have none.
 
     Example:
-        >>> token_bytes([b"a", b"bc"]).read(tf.constant([0, 1]))[0].numpy().tolist()
+        >>> token_bytes([b"a", b"bc"]).lookup(tf.constant([0, 1]))[0].numpy().tolist()
         [[97, -1], [98, 99]]
     """
     tokens = [*tokens, *[b""] * ((size or 0) - len(tokens))]
@@ -90,17 +89,17 @@ def token_bytes(tokens: Sequence[bytes], size: int | None = None) -> TokenBytes:
     return TokenBytes(tf.constant(flat), tf.constant(starts), max([1, *lengths]))
 
 
-def stop_strings(stops: tf.Tensor) -> StopStrings:
+def encode_stop_strings(stops: tf.Tensor) -> StopStrings:
     """Lays out stop strings as bytes; string operations, so outside the compiled core.
 
     Number and length are padded to a few sizes, so that no request asks for a new program.
 
     Args:
-        stops: string `[B, Q]`; empty strings are no stops. Strings of more than `LONGEST_STOP`
+        stops: string `[B, Q]`; empty strings are ignored. Strings of more than `LONGEST_STOP`
             bytes, and those after the first `MOST_STOPS` of a row, are not looked for.
 
     Example:
-        >>> stop_strings(tf.constant([["ab", "c"]])).table[0, :2, :3].numpy().tolist()
+        >>> encode_stop_strings(tf.constant([["ab", "c"]])).table[0, :2, :3].numpy().tolist()
         [[97, 98, -1], [99, -1, -1]]
     """
     stops = stops[:, :MOST_STOPS]
@@ -115,7 +114,7 @@ def stop_strings(stops: tf.Tensor) -> StopStrings:
     return StopStrings(tf.where(inside, table, tf.constant(_NO_BYTE, tf.int16)), lengths)
 
 
-def stop_rows(name: str, stop: Any, rows: int) -> tf.Tensor:
+def check_stop_strings(name: str, stop: Any, rows: int) -> tf.Tensor:
     """Checks stop strings and gives each row its own.
 
     Args:
@@ -127,7 +126,7 @@ def stop_rows(name: str, stop: Any, rows: int) -> tf.Tensor:
         string `[B, Q]`, padded with empty ones.
 
     Raises:
-        TypeError: It is nothing of that kind.
+        TypeError: It is something else.
         ValueError: A string is too long, or there are too many.
     """
     lists = [stop] if isinstance(stop, (str, bytes)) else stop
@@ -139,34 +138,52 @@ def stop_rows(name: str, stop: Any, rows: int) -> tf.Tensor:
         isinstance(row, (list, tuple)) and all(isinstance(one, (str, bytes)) for one in row)
         for row in lists
     ):  # fmt: skip
-        raise TypeError(
-            explain(
-                f"`{name}` must be a string, a list of strings, or one such list for each of the"
-                f" {rows} prompts.",
-                fix=f"Pass {name}=['\\n'] to end each text at a line break.",
-                **{name: stop},
-            )
+        raise type_error(
+            f"`{name}` must be a string, a list of strings, or one such list for each of the"
+            f" {rows} prompts.",
+            fix=f"Pass {name}=['\\n'] to end each text at a line break.",
+            **{name: stop},
         )
-    texts = [[utf8(one) for one in row] for row in lists]
+    texts = [[to_bytes(one) for one in row] for row in lists]
     width = max([1, *(len(row) for row in texts)])
     if width > MOST_STOPS or any(len(one) > LONGEST_STOP for row in texts for one in row):
-        raise ValueError(
-            explain(
-                f"A prompt can have {MOST_STOPS} stop strings of {LONGEST_STOP} bytes each.",
-                fix="Pass fewer or shorter ones.",
-                **{name: stop},
-            )
+        raise value_error(
+            f"A prompt can have {MOST_STOPS} stop strings of {LONGEST_STOP} bytes each.",
+            fix="Pass fewer or shorter ones.",
+            **{name: stop},
         )
     padded = [[*row, *[b""] * (width - len(row))] for row in texts]
     return tf.constant(padded, tf.string, [rows, width])  # [B, Q]
 
 
-def utf8(text: str | bytes) -> bytes:
-    """Text as bytes; half a surrogate pair is no character and becomes bytes that are no UTF-8."""
+def to_bytes(text: str | bytes) -> bytes:
+    """Text as bytes; half a surrogate pair becomes bytes that are not valid UTF-8."""
     return text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
 
 
-def start(stops: StopStrings) -> StopState:
+def token_texts(tokenizer: Any, size: int) -> list[bytes]:
+    """The text of each id of a model; empty for special tokens and ids beyond the vocabulary.
+
+    Args:
+        tokenizer: Anything with `detokenize_bytes`, such as a `TFGPT2Tokenizer`.
+        size: `V` of the model.
+    """
+    ids = tf.range(size)[:, None]  # [V, 1]
+    return list(tokenizer.detokenize_bytes(ids, skip_special_tokens=True).numpy())
+
+
+def stopping_criteria_met(
+    criteria: Sequence[Callable[..., tf.Tensor]], ids: tf.Tensor, mask: tf.Tensor
+) -> tf.Tensor:
+    """The rows that a user's criteria end: bool `[R]`, from ids and bool mask `[R, S]`."""
+    mask = tf.cast(mask, tf.int32)
+    met = tf.zeros(tf.shape(ids)[:1], tf.bool)
+    for criterion in criteria:
+        met |= tf.ensure_shape(tf.cast(criterion(ids, mask), tf.bool), [None])
+    return met
+
+
+def start_matching(stops: StopStrings) -> StopState:
     """Returns the state before any text."""
     shape = tf.shape(stops.table)
     return StopState(
@@ -176,13 +193,13 @@ def start(stops: StopStrings) -> StopState:
     )
 
 
-def advance(
+def match_token(
     state: StopState, stops: StopStrings, vocabulary: TokenBytes, token: tf.Tensor
 ) -> StopState:
     """Reads one token's bytes into the text and looks for stop strings that end in them.
 
     Args:
-        state: What is known of the text so far.
+        state: The state so far.
         stops: Each row's stop strings.
         vocabulary: The bytes of every token.
         token: int32 `[B]`; a row that has ended may pass anything, its `cut` stays.
@@ -190,7 +207,7 @@ def advance(
     Returns:
         The state after the token.
     """
-    new, count = vocabulary.read(token)  # [B, M], [B]
+    new, count = vocabulary.lookup(token)  # [B, M], [B]
     text = tf.concat([state.tail, new], axis=1)  # [B, W + M]
     width, size = tf.shape(state.tail)[1], tf.shape(text)[1]
 

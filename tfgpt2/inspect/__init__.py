@@ -1,7 +1,7 @@
-"""Looking inside: what a model attends to, what surprises it, and what its layers already know.
+"""Model inspection: attention maps, the surprise of each token, and the logit lens.
 
-Each function returns a small record of arrays; its `save(path)` draws a PNG, which needs the extra
-`inspect`, or writes an HTML page that needs nothing else.
+Each function returns a record of arrays. Its `save(path)` draws a PNG, which needs the extra
+`inspect`, or writes a self-contained HTML page.
 """
 
 from tfgpt2.inspect.attention import AttentionMaps, attention_maps

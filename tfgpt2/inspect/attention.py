@@ -1,4 +1,4 @@
-"""Attention maps: how much each token looks at each token before it, by layer and head."""
+"""Attention maps: the attention weights of a text by layer and head."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfgpt2.errors import explain
-from tfgpt2.inspect import tokens
+from tfgpt2.errors import value_error
+from tfgpt2.inspect.render import pages
 from tfgpt2.inspect.render.saving import save
+from tfgpt2.inspect.tokens import token_bytes, tokenize_text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,8 +23,8 @@ class AttentionMaps:
     Attributes:
         ids: int32 `[T]`.
         tokens: The bytes of each.
-        weights: For each of the `L` layers float32 `[N, T, T]`: row `i` says how much token `i`
-            looks at each token; it sums to 1, and is 0 after `i`.
+        weights: For each of the `L` layers float32 `[N, T, T]`: row `i` holds the weights with
+            which token `i` attends to each token; it sums to 1, and is 0 after `i`.
     """
 
     ids: np.ndarray
@@ -38,13 +39,11 @@ class AttentionMaps:
         """
         counts = [len(heads) for heads in self.weights]
         if not (0 <= layer < len(counts) and 0 <= head < counts[layer]):
-            raise ValueError(
-                explain(
-                    f"Layers are 0 to {len(counts) - 1}, heads 0 to {max(counts) - 1}.",
-                    fix="Choose one of them.",
-                    layer=layer,
-                    head=head,
-                )
+            raise value_error(
+                f"Layers are 0 to {len(counts) - 1}, heads 0 to {max(counts) - 1}.",
+                fix="Choose one of them.",
+                layer=layer,
+                head=head,
             )
         return self.weights[layer][head]  # [T, T]
 
@@ -59,49 +58,42 @@ class AttentionMaps:
         """Draws the maps.
 
         Args:
-            path: `.png`: all maps, or with `layer` and `head` one with the tokens beside it.
-                `.html`: a page with all maps, of which one is shown large; weights there are
-                rounded to 1/255.
-            layer: The map to show, from 0.
-            head: Likewise.
+            path: `.png`: all maps, or with `layer` and `head` that one, labelled with the tokens.
+                `.html`: a page with all maps, one of them enlarged; its weights are rounded to
+                1/255.
+            layer: Layer of the map to show, from 0.
+            head: Head of the map to show, from 0.
             dpi: Dots per inch of a PNG.
 
         Returns:
             The path.
 
         Raises:
-            ValueError: The name has another ending, `layer` or `head` is missing or does not exist,
+            ValueError: The path has another suffix, `layer` or `head` is missing or does not exist,
                 or the text is too long for a page.
             ImportError: A PNG needs matplotlib.
         """
         if (layer is None) != (head is None):
-            raise ValueError(
-                explain("A map is named by layer and head.", fix="Give both, or neither.",
-                        layer=layer, head=head)
-            )  # fmt: skip
+            raise value_error("A map is selected by layer and head.", fix="Pass both, or neither.",
+                              layer=layer, head=head)  # fmt: skip
         chosen = None if layer is None or head is None else (layer, head)
-        if chosen is not None:
-            self.head(*chosen)
-
-        def page() -> str:
-            from tfgpt2.inspect.render import pages
-
-            return pages.attention(self, chosen or (0, 0))
-
-        def figure() -> Any:
-            from tfgpt2.inspect.render import figures
-
-            if chosen is not None:
-                return figures.attention_head(self, *chosen)
-            return figures.attention_grid(self)
-
-        return save(path, page, figure, dpi)
+        one = None if chosen is None else self.head(*chosen)
+        return save(
+            path,
+            lambda: pages.attention(self.tokens, self.weights, chosen or (0, 0)),
+            lambda figures: (
+                figures.attention_grid(self.weights)
+                if one is None
+                else figures.attention_head(self.tokens, one, f"layer {layer}, head {head}")
+            ),
+            dpi,
+        )
 
 
 def attention_maps(
     model: Any, tokenizer: Any, text: str | bytes, *, start_token: bool = False
 ) -> AttentionMaps:
-    """Reads a text and returns what each head attends to.
+    """Computes the attention weights of all heads for a text.
 
     Args:
         model: Any of the models, with `attn_implementation="eager"`.
@@ -110,8 +102,8 @@ def attention_maps(
         start_token: Put the model's start token before it.
 
     Raises:
-        TypeError: It is no text.
-        ValueError: The text has no tokens or too many, or the model does not hold the weights.
+        TypeError: The text is not a string.
+        ValueError: The text has no tokens or too many, or the model does not return the weights.
 
     Example:
         >>> import tfgpt2
@@ -121,17 +113,17 @@ def attention_maps(
         >>> len(maps.weights), maps.weights[0].shape, maps.tokens[:2]
         (6, (7, 5, 5), (b'To', b' be'))
     """
-    ids = tokens.read(model, tokenizer, text, start_token=start_token)  # [T]
-    _, done = model.encode(False, input_ids=tf.constant(ids[None]))
-    if not done.attentions:
-        raise ValueError(
-            explain(
-                "Nothing holds the attention weights: the attention is blockwise, or gradients are"
-                " checkpointed.",
-                fix="Load the model with attn_implementation='eager', and call"
-                " gradient_checkpointing_disable().",
-                attn_implementation=model.config.attn_implementation,
-            )
+    ids = tokenize_text(model, tokenizer, text, start_token=start_token)  # [T]
+    _, outputs = model.encode(False, input_ids=tf.constant(ids[None]))
+    if not outputs.attentions:
+        raise value_error(
+            "The attention weights are not materialized: the attention is blockwise, or"
+            " gradients are checkpointed.",
+            fix="Load the model with attn_implementation='eager', and call"
+            " gradient_checkpointing_disable().",
+            attn_implementation=model.config.attn_implementation,
         )
-    weights = tuple(np.asarray(layer[0], np.float32) for layer in done.attentions)  # L of [N, T, T]
-    return AttentionMaps(ids, tuple(tokens.pieces(tokenizer, ids)), weights)
+    weights = tuple(
+        np.asarray(layer[0], np.float32) for layer in outputs.attentions
+    )  # L of [N, T, T]
+    return AttentionMaps(ids, token_bytes(tokenizer, ids), weights)

@@ -1,14 +1,14 @@
-"""What pictures and pages share: the colours of ranks, the names of layers."""
+"""Colors of ranks and names of layers, shared by figures and pages."""
 
 from __future__ import annotations
 
-RANKS = (10, 100, 1000)  # where the colours change, as in GLTR
+RANKS = (10, 100, 1000)  # upper limits of the colors, as in GLTR
 COLORS = ("#8fc79a", "#f3d27a", "#ee9a83", "#bd97cc")
 BUCKETS = ("1 to 10", "11 to 100", "101 to 1000", "above 1000")
 
 
 def bucket(rank: int) -> int:
-    """Which colour a rank has.
+    """Index of the color of a rank.
 
     Example:
         >>> bucket(1), bucket(10), bucket(11), bucket(5000)
@@ -18,7 +18,7 @@ def bucket(rank: int) -> int:
 
 
 def layer_names(layers: int) -> list[str]:
-    """What the `L + 1` rows of a lens are called.
+    """Names of the `L + 1` rows of a logit lens.
 
     Example:
         >>> layer_names(3)

@@ -1,1 +1,1 @@
-"""What of a program for transformers' TensorFlow classes works here, line by line."""
+"""Migration of programs for transformers' TensorFlow classes: what must change, line by line."""

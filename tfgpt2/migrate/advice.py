@@ -1,7 +1,7 @@
-"""What to write where something of another library is not here.
+"""Replacements for names of other libraries that this package does not have.
 
-The tables give the words; whether a thing is here is asked of the package itself (`judge.py`), and
-a test looks that nothing stands in them that works.
+The tables hold the texts alone: `introspect` finds out whether a name exists here, and a test
+checks that the tables list no name that does.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ NAMES = {
     "WarmUp": "keras.optimizers.schedules.CosineDecay(0.0, steps, warmup_target=rate, "
     "warmup_steps=...)",
     "GradientAccumulator": "keras.optimizers.AdamW(..., gradient_accumulation_steps=n)",
-    "set_seed": "keras.utils.set_random_seed(seed); generation has a seed= of its own",
+    "set_seed": "keras.utils.set_random_seed(seed); generation takes its own seed=",
     "enable_full_determinism": "keras.utils.set_random_seed(seed); "
     "tf.config.experimental.enable_op_determinism()",
     "DataCollatorForLanguageModeling": "tokenizer(texts, padding=True, return_tensors='tf') with "
@@ -60,7 +60,7 @@ NAMES = {
     "set_verbosity_warning": "leave it out: nothing is logged",
 }
 
-# Attributes of models, tokenizers and configurations of transformers.
+# Attributes of transformers' models, tokenizers and configurations.
 MEMBERS = {
     "prepare_tf_dataset": "tf.data.Dataset.from_tensor_slices(dict(batch)).batch(n), or "
     "tfgpt2.training.data",
@@ -74,11 +74,11 @@ MEMBERS = {
     "prepare_for_model": "tokenizer(text, ...)",
     "num_special_tokens_to_add": "int(tokenizer.add_bos_token)",
     "max_len": "tokenizer.model_max_length",
-    "to": "leave it out: TensorFlow places tensors by itself",
+    "to": "leave it out: TensorFlow places tensors automatically",
     "greedy_search": "model.generate(ids)",
     "sample": "model.generate(ids, do_sample=True)",
     "beam_search": "model.generate(ids, num_beams=n)",
-    "eval": "leave it out: dropout acts where training=True",
+    "eval": "leave it out: dropout is active only with training=True",
     "from_pipeline": "tfgpt2.TextGenerator.from_pretrained(name)",
     "to_diff_dict": "config.to_dict()",
     "get_lm_head": "model.get_output_embeddings()",
@@ -87,17 +87,17 @@ MEMBERS = {
 
 # Keyword arguments, by method ("()" is a call of the object itself).
 KEYWORDS = {
-    ("from_pretrained", "from_pt"): "leave it out: every format loads by itself",
-    ("from_pretrained", "from_flax"): "leave it out: every format loads by itself",
+    ("from_pretrained", "from_pt"): "leave it out: every format is detected",
+    ("from_pretrained", "from_flax"): "leave it out: every format is detected",
     ("from_pretrained", "use_auth_token"): "token=...",
     ("from_pretrained", "use_fast"): "leave it out: there is one implementation",
-    ("from_pretrained", "output_loading_info"): "leave it out: what does not fit raises",
+    ("from_pretrained", "output_loading_info"): "leave it out: a mismatch raises an error",
     ("from_pretrained", "ignore_mismatched_sizes"): "resize_token_embeddings after loading",
-    ("from_pretrained", "trust_remote_code"): "leave it out: no code is loaded from a hub",
+    ("from_pretrained", "trust_remote_code"): "leave it out: no code is loaded from the hub",
     ("from_pretrained", "resume_download"): "leave it out: downloads resume",
     ("from_pretrained", "proxies"): "the environment's HTTPS_PROXY",
-    ("from_pretrained", "device_map"): "leave it out: TensorFlow places tensors by itself",
-    ("from_pretrained", "use_safetensors"): "leave it out: every format loads by itself",
+    ("from_pretrained", "device_map"): "leave it out: TensorFlow places tensors automatically",
+    ("from_pretrained", "use_safetensors"): "leave it out: every format is detected",
     ("save_pretrained", "saved_model"): "tfgpt2.TextGenerator(model, tokenizer).export(path)",
     ("save_pretrained", "version"): "the last part of the path that is exported to",
     ("save_pretrained", "signatures"): "tfgpt2.TextGenerator(model, tokenizer).export(path)",
@@ -110,7 +110,7 @@ KEYWORDS = {
     ("()", "verbose"): "leave it out",
 }
 
-# Names and methods of KerasHub; "Class.method" is a method of an object of the class.
+# Names and methods of KerasHub; "Class.method" is a method of an instance of the class.
 KERAS_HUB = {
     "GPT2CausalLM": "tfgpt2.TextGenerator; its name is a directory with a preset or a hub name",
     "CausalLM": "tfgpt2.TextGenerator",

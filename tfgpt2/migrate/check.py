@@ -1,4 +1,4 @@
-"""Says of each site whether it works here, and what to write where it does not."""
+"""The check of a usage: whether it works with this package, and what to write if it does not."""
 
 from __future__ import annotations
 
@@ -6,113 +6,114 @@ import dataclasses
 from typing import Any
 
 from tfgpt2.errors import nearest
-from tfgpt2.migrate import advice
-from tfgpt2.migrate import introspect as ask
-from tfgpt2.migrate.usage import Path, Site, Unknown
+from tfgpt2.migrate import advice, introspect
+from tfgpt2.migrate.usage import Path, Unknown, Usage
 
 UNCHANGED, IMPORT, CHANGE, UNCLEAR, OTHER = "unchanged", "import", "change", "unclear", "other"
-# Names of transformers that speak of GPT-2, of TensorFlow, or of whatever a checkpoint is.
-_OURS = ("TFGPT2", "GPT2", "FlaxGPT2", "TFAuto", "FlaxAuto", "Auto", "TFTrain", "TFGener")
+# Prefixes of transformers' names for GPT-2, for TensorFlow, or for any model.
+_RELATED = ("TFGPT2", "GPT2", "FlaxGPT2", "TFAuto", "FlaxAuto", "Auto", "TFTrain", "TFGener")
 
 
 @dataclasses.dataclass(frozen=True)
-class Verdict:
-    """What becomes of a site.
+class Finding:
+    """Result of the check of a usage.
 
     Attributes:
-        site: The site.
-        status: `"unchanged"`, `"import"` (the import line changes, no more), `"change"`,
-            `"unclear"` (only a run can tell) or `"other"` (no GPT-2; it stays as it is).
-        why: Why it does not work as it is; empty where it does.
-        write: What to write instead; empty where nothing is known.
+        usage: The usage.
+        status: `"unchanged"`, `"import"` (only the import line changes), `"change"`, `"unclear"`
+            (depends on values at run time) or `"other"` (not about GPT-2, left as it is).
+        why: Why it does not work; empty if it does.
+        write: What to write instead; empty if unknown.
     """
 
-    site: Site
+    usage: Usage
     status: str
     why: str = ""
     write: str = ""
 
 
-def judge(site: Site) -> Verdict:
-    """Judges one site.
+def check(usage: Usage) -> Finding:
+    """Checks one usage.
 
     Example:
-        >>> from tfgpt2.migrate.usage import find
-        >>> judge(find("from transformers import create_optimizer")[0]).status
+        >>> from tfgpt2.migrate.usage import find_usages
+        >>> check(find_usages("from transformers import create_optimizer")[0]).status
         'change'
     """
-    if site.library in ("keras_hub", "gpt_2_simple"):
-        return _other_library(site)
-    if not site.path:
-        return _import(site, "import tfgpt2 as ...")
-    if site.path == ("*",):
-        return Verdict(site, CHANGE, "`import *` hides what is used.", "name what you import")
+    if usage.library in ("keras_hub", "gpt_2_simple"):
+        return _other_library(usage)
+    if not usage.path:
+        return _import(usage, "import tfgpt2 as ...")
+    if usage.path == ("*",):
+        return Finding(
+            usage, CHANGE, "`import *` hides which names are used.", "import names explicitly"
+        )
     try:
-        ask.public(site.path[0])
-    except ask.Missing as missing:
-        if site.library == "tfgpt2" and site.path[0].islower():
-            return Verdict(site, UNCHANGED)  # a module of ours, or something inside one
-        return _missing_name(site, missing)
-    if site.traced and site.path[-1] == "generate":
-        return Verdict(
-            site,
+        introspect.public(usage.path[0])
+    except introspect.Missing as missing:
+        if usage.library == "tfgpt2" and usage.path[0].islower():
+            return Finding(usage, UNCHANGED)  # a module of this package, or a name in one
+        return _missing_name(usage, missing)
+    if usage.traced and usage.path[-1] == "generate":
+        return Finding(
+            usage,
             CHANGE,
-            "generate() is compiled by itself and does not run inside tf.function.",
+            "generate() is compiled already and does not run inside tf.function.",
             "model.generate(...), without tf.function",
         )
-    if site.kind == "import":
-        home = ask.module_of(site.path[0])
-        return _import(site, f"from {home} import {site.code.partition(' import ')[2]}")
+    if usage.kind == "import":
+        home = introspect.module_of(usage.path[0])
+        return _import(usage, f"from {home} import {usage.code.partition(' import ')[2]}")
     try:
-        if site.kind == "attribute":
-            ask.thing(site.path)
-            return Verdict(site, UNCHANGED)
-        refusal = ask.refusal(site.path, site.arguments, site.keywords)
-    except ask.Missing as missing:
-        return _missing_member(site, missing)
-    except ask.Unclear:
-        return Verdict(site, UNCHANGED)
-    if refusal is None and _compiles_list(site):
-        return Verdict(site, CHANGE, "A model has one loss here.",
+        if usage.kind == "attribute":
+            introspect.resolve(usage.path)
+            return Finding(usage, UNCHANGED)
+        refusal = introspect.refusal(usage.path, usage.arguments, usage.keywords)
+    except introspect.Missing as missing:
+        return _missing_member(usage, missing)
+    except introspect.Unclear:
+        return Finding(usage, UNCHANGED)
+    if refusal is None and _compiles_list(usage):
+        return Finding(usage, CHANGE, "A model has a single loss.",
                        "compile(optimizer), with labels among the inputs")  # fmt: skip
     if refusal is not None:
-        why, _, _ = refusal.why.partition(" Known names:")  # long, and of little help here
-        return Verdict(site, CHANGE, why, _keyword_advice(site.path, refusal.keyword))
-    if not site.complete:
-        return Verdict(site, UNCLEAR, "Its *arguments or **options are known to a run only.",
-                       "look at what they hold")  # fmt: skip
-    return Verdict(site, UNCHANGED)
+        why, _, _ = refusal.why.partition(" Known names:")  # the list would be too long
+        return Finding(usage, CHANGE, why, _keyword_advice(usage.path, refusal.keyword))
+    if not usage.complete:
+        return Finding(usage, UNCLEAR, "Its *arguments or **options are known only at run time.",
+                       "check what they contain")  # fmt: skip
+    return Finding(usage, UNCHANGED)
 
 
-def _import(site: Site, write: str) -> Verdict:
-    """An import of what is here, from there or from here."""
-    moved = site.library == "transformers"
-    return Verdict(site, IMPORT, write=write) if moved else Verdict(site, UNCHANGED)
+def _import(usage: Usage, write: str) -> Finding:
+    """The finding of an import of an existing name, from transformers or from this package."""
+    moved = usage.library == "transformers"
+    return Finding(usage, IMPORT, write=write) if moved else Finding(usage, UNCHANGED)
 
 
-def _compiles_list(site: Site) -> bool:
-    """Whether a model is compiled with one loss for each of its outputs."""
-    loss = site.keywords.get("loss")
+def _compiles_list(usage: Usage) -> bool:
+    """Whether a model is compiled with a list of losses."""
+    loss = usage.keywords.get("loss")
     is_list = isinstance(loss, (list, tuple)) or (isinstance(loss, Unknown) and loss.is_list)
-    return site.path[-1] == "compile" and is_list
+    return usage.path[-1] == "compile" and is_list
 
 
-def _missing_name(site: Site, missing: ask.Missing) -> Verdict:
+def _missing_name(usage: Usage, missing: introspect.Missing) -> Finding:
     write = advice.NAMES.get(missing.name, "")
-    if not write and not missing.name.startswith(_OURS):
-        return Verdict(site, OTHER, "Not of GPT-2; tfgpt2 has no such name.")
+    if not write and not missing.name.startswith(_RELATED):
+        return Finding(usage, OTHER, "Not about GPT-2; tfgpt2 has no such name.")
     why = f"tfgpt2 has no {missing.name!r}."
-    return Verdict(site, CHANGE, why, write or _guess(missing))
+    return Finding(usage, CHANGE, why, write or _nearest_name(missing))
 
 
-def _missing_member(site: Site, missing: ask.Missing) -> Verdict:
-    why = f"{_shown(site.path)} is not here."
-    return Verdict(site, CHANGE, why, advice.MEMBERS.get(missing.name) or _guess(missing))
+def _missing_member(usage: Usage, missing: introspect.Missing) -> Finding:
+    why = f"tfgpt2 has no {_dotted(usage.path)}."
+    return Finding(usage, CHANGE, why, advice.MEMBERS.get(missing.name) or _nearest_name(missing))
 
 
-def _guess(missing: ask.Missing) -> str:
-    guess = nearest(missing.name, missing.names)
-    return guess.removeprefix("Did you mean ").strip("?'") if guess.startswith("Did") else ""
+def _nearest_name(missing: introspect.Missing) -> str:
+    message = nearest(missing.name, missing.names)
+    return message.removeprefix("Did you mean ").strip("?'") if "Did" in message else ""
 
 
 def _keyword_advice(path: Path, keyword: str | None) -> str:
@@ -121,20 +122,20 @@ def _keyword_advice(path: Path, keyword: str | None) -> str:
     return advice.KEYWORDS.get((path[-1], keyword)) or advice.KEYWORDS.get(("()", keyword), "")
 
 
-def _other_library(site: Site) -> Verdict:
-    """KerasHub and gpt-2-simple have other names for everything, so all of it changes."""
+def _other_library(usage: Usage) -> Finding:
+    """Usages of KerasHub and gpt-2-simple, which share no names with this package."""
     table: dict[str, Any] = {
         "keras_hub": advice.KERAS_HUB, "gpt_2_simple": advice.GPT_2_SIMPLE,
-    }[site.library]  # fmt: skip
-    if not site.path:
-        return Verdict(site, CHANGE, f"This is {site.library}.", "import tfgpt2")
-    names = [step for step in site.path if step != "()"]
+    }[usage.library]  # fmt: skip
+    if not usage.path:
+        return Finding(usage, CHANGE, f"This is {usage.library}.", "import tfgpt2")
+    names = [step for step in usage.path if step != "()"]
     write = table.get(".".join(names[:2])) or table.get(names[0])
-    if write is None and site.library == "keras_hub":
-        return Verdict(site, OTHER, "Not of GPT-2; tfgpt2 has no such name.")
-    return Verdict(site, CHANGE, f"This is {site.library}.", write or "")
+    if write is None and usage.library == "keras_hub":
+        return Finding(usage, OTHER, "Not about GPT-2; tfgpt2 has no such name.")
+    return Finding(usage, CHANGE, f"This is {usage.library}.", write or "")
 
 
-def _shown(path: Path) -> str:
-    """A path as a reader would write it."""
+def _dotted(path: Path) -> str:
+    """A path in dotted notation."""
     return path[0] + "".join(step if step == "()" else f".{step}" for step in path[1:])

@@ -1,7 +1,7 @@
-"""Asks this package what it has and takes: its classes, their objects, their signatures.
+"""Introspection of this package: whether a name exists, and whether a call is accepted.
 
-Nothing here is a list of names. A keyword is tried on a small real object, so the answer, and the
-words of a refusal, are those that a user would get.
+There are no lists of names. Keywords are tried on small real objects, so results and error
+messages are those that a user would get.
 """
 
 from __future__ import annotations
@@ -18,26 +18,27 @@ from tfgpt2.config import GPT2Config
 from tfgpt2.errors import nearest
 from tfgpt2.generation.config import GenerationConfig
 from tfgpt2.generation.generate import generate
-from tfgpt2.generation.inputs import read_inputs
-from tfgpt2.generation.known_options import DEFAULTS, ELSEWHERE
+from tfgpt2.generation.inputs import check_inputs
+from tfgpt2.generation.option_table import DEFAULTS
+from tfgpt2.generation.options import UNSUPPORTED
 from tfgpt2.generation.validation import check_asked
 from tfgpt2.migrate.usage import Path, Unknown
 from tfgpt2.models.base import TFGPT2PreTrainedModel
 from tfgpt2.tokenizers import files
-from tfgpt2.tokenizers.byte_level_bpe import ByteLevelBPETokenizer
 from tfgpt2.tokenizers.host import GPT2Tokenizer
+from tfgpt2.tokenizers.layer import Tokenizer
 
-_SAMPLE = "shakespeare-tiny"  # a tokenizer whose files are at hand
-# Methods that hand their options on to another one.
+_SAMPLE = "shakespeare-tiny"  # the bundled tokenizer
+# Methods that pass their options on to another one.
 _DELEGATES = {"batch_decode": "decode", "encode": "__call__"}
 
 
 class Missing(Exception):
-    """There is no such thing here.
+    """This package has no such name.
 
     Attributes:
-        name: What is missing.
-        names: What is there instead.
+        name: The missing name.
+        names: The existing names.
     """
 
     def __init__(self, name: str, names: list[str]) -> None:
@@ -46,14 +47,14 @@ class Missing(Exception):
 
 
 class Unclear(Exception):
-    """Only the running program can tell."""
+    """The result depends on values at run time."""
 
 
 def public(name: str) -> Any:
-    """Returns what `tfgpt2`, or `tfgpt2.outputs`, has under a name.
+    """The object that `tfgpt2` or `tfgpt2.outputs` exports under a name.
 
     Raises:
-        Missing: It has nothing.
+        Missing: There is none.
     """
     if name in tfgpt2.__all__:
         return getattr(tfgpt2, name)
@@ -64,16 +65,16 @@ def public(name: str) -> Any:
 
 
 def module_of(name: str) -> str:
-    """The module from which a program imports a name."""
+    """The module to import a name from."""
     return "tfgpt2" if name in tfgpt2.__all__ else "tfgpt2.outputs"
 
 
-def thing(path: Path) -> Any:
-    """Walks a path to a class, an object of it, a method or a result.
+def resolve(path: Path) -> Any:
+    """Resolves a path to a class, an instance, a method or an output.
 
     Raises:
-        Missing: A step of it is not here.
-        Unclear: It leads through results that only a run would give.
+        Missing: A name of the path does not exist.
+        Unclear: The path leads through results that are known only at run time.
     """
     found = public(path[0])
     for place, step in enumerate(path[1:], 1):
@@ -89,9 +90,9 @@ def thing(path: Path) -> Any:
 
 
 def _called(found: Any) -> Any:
-    """What a call returns, as far as that is known without running it."""
+    """The result of a call, if it is known without running it."""
     if inspect.isclass(found):
-        return _object(found)
+        return _instance(found)
     if isinstance(found, TFGPT2PreTrainedModel):
         return _output(type(found))
     if isinstance(found, GPT2Tokenizer):
@@ -100,11 +101,11 @@ def _called(found: Any) -> Any:
 
 
 @functools.cache
-def _object(cls: type) -> Any:
-    """A small object of a class."""
+def _instance(cls: type) -> Any:
+    """A small instance of a class."""
     if issubclass(cls, TFGPT2PreTrainedModel):
         return cls(GPT2Config(vocab_size=10, n_positions=8, n_embd=8, n_layer=1, n_head=2))
-    if issubclass(cls, (GPT2Tokenizer, ByteLevelBPETokenizer)):
+    if issubclass(cls, (GPT2Tokenizer, Tokenizer)):
         made = cls.from_pretrained(_SAMPLE)
         if isinstance(made, GPT2Tokenizer):
             made.pad_token, made.model_max_length = made.eos_token, 1024
@@ -116,27 +117,27 @@ def _object(cls: type) -> Any:
 
 @functools.cache
 def _output(cls: type) -> Any:
-    """An output of a model, every field of it set."""
+    """An output of a model with every field set."""
     names = inspect.signature(cls.call).return_annotation.split(" | ")
     kind = getattr(outputs, names[0])
     return kind({name: 0 for name in kind.fields()})
 
 
 def refusal(path: Path, arguments: tuple[Any, ...], keywords: Mapping[str, Any]) -> Refusal | None:
-    """Says why a call would be refused, or None.
+    """Why a call would be refused, or None if it would not.
 
     Args:
-        path: What is called.
-        arguments: Values of the positional arguments, `Unknown` where nobody knows.
-        keywords: Values of the keywords, likewise.
+        path: Path of the called object.
+        arguments: Values of the positional arguments, `Unknown` unless they are literals.
+        keywords: Values of the keyword arguments, likewise.
 
     Raises:
-        Missing: There is no such thing to call.
-        Unclear: Only a run can tell.
+        Missing: The called object does not exist.
+        Unclear: The result depends on values at run time.
     """
-    function, owner, name = thing(path), None, path[-1]
+    function, owner, name = resolve(path), None, path[-1]
     if len(path) > 1 and name != "()":
-        owner = thing(path[:-1])
+        owner = resolve(path[:-1])
     if not callable(function):
         raise Missing(f"{name}()", [])
     if owner is not None and name in _DELEGATES and hasattr(owner, _DELEGATES[name]):
@@ -148,11 +149,11 @@ def refusal(path: Path, arguments: tuple[Any, ...], keywords: Mapping[str, Any])
 
 @dataclasses.dataclass(frozen=True)
 class Refusal:
-    """A keyword, or a number of positional arguments, that is not taken.
+    """Refusal of a keyword, or of a number of positional arguments.
 
     Attributes:
-        keyword: The keyword at fault, or None.
-        why: The package's own words.
+        keyword: The refused keyword, or None.
+        why: The error message.
     """
 
     keyword: str | None
@@ -165,52 +166,52 @@ def _refusal(
     if isinstance(function, TFGPT2PreTrainedModel):
         return _by_names(function.call, arguments, keywords)
     if name == "generate" and isinstance(owner, TFGPT2PreTrainedModel):
-        known = {*_parameters(generate), *_parameters(read_inputs)} - {"model", "config"}
+        known = {*_parameters(generate), *_parameters(check_inputs)} - {"model", "config"}
         options = {n: v for n, v in keywords.items() if n not in known}
         return _generation(options) or _by_names(function, arguments, {})
     if isinstance(function, GPT2Tokenizer):
         return _tried(lambda **given: function("a", **given), keywords, {"text", "text_pair"})
-    if isinstance(function, ByteLevelBPETokenizer):
+    if isinstance(function, Tokenizer):
         return _by_names(function.call, arguments, keywords)
-    maker = owner if name == "from_pretrained" else function
-    if inspect.isclass(maker) and issubclass(maker, (GPT2Tokenizer, ByteLevelBPETokenizer)):
+    called = owner if name == "from_pretrained" else function
+    if inspect.isclass(called) and issubclass(called, (GPT2Tokenizer, Tokenizer)):
         known = {*files.WHERE, *_parameters(function)}
-        return _tried(lambda **given: maker.from_pretrained(_SAMPLE, **given), keywords, known)
-    if inspect.isclass(maker) and issubclass(maker, TFGPT2PreTrainedModel):
+        return _tried(lambda **given: called.from_pretrained(_SAMPLE, **given), keywords, known)
+    if inspect.isclass(called) and issubclass(called, TFGPT2PreTrainedModel):
         if name == "from_pretrained":
             known = set(_parameters(function))
             return _tried(lambda **given: GPT2Config.from_dict({}, **given), keywords, known)
-        return _by_names(maker, arguments, keywords)
-    if maker is GPT2Config:
+        return _by_names(called, arguments, keywords)
+    if called is GPT2Config:
         return _tried(GPT2Config if name != "from_pretrained" else
                       lambda **given: GPT2Config.from_dict({}, **given), keywords,
                       set(_parameters(function)))  # fmt: skip
-    if maker is GenerationConfig:
+    if called is GenerationConfig:
         return _generation(keywords)
     return _by_names(function, arguments, keywords)
 
 
 def _generation(options: dict[str, Any]) -> Refusal | None:
-    """Asks the generation options: names, values, and whether they go together."""
+    """Tries generation options: names, values, and combinations."""
     for name in options:
-        if name not in DEFAULTS and name not in ELSEWHERE:
+        if name not in DEFAULTS and name not in UNSUPPORTED:
             return _tried(GenerationConfig, {name: options[name]}, set())
     values = {n: v for n, v in options.items() if not isinstance(v, Unknown)}
-    if len(values) < len(options):  # whether they go together is for the run to say
+    if len(values) < len(options):  # their combination can be checked only at run time
         return _tried(lambda **given: GenerationConfig.from_dict({}, **given), values, set())
 
-    def ask(**given: Any) -> None:
+    def validate(**given: Any) -> None:
         config = GenerationConfig.from_dict({}, **given)
         config.validate()
         check_asked(config, given)
 
-    return _tried(ask, options, set())
+    return _tried(validate, options, set())
 
 
 def _tried(
     function: Callable[..., Any], keywords: dict[str, Any], known: set[str]
 ) -> Refusal | None:
-    """Calls a function with keywords one by one, then with all, and returns its refusal."""
+    """Calls a function with each keyword alone, then with all, and returns its refusal."""
     asked = {name: value for name, value in keywords.items() if name not in known}
     for name, value in asked.items():
         try:
@@ -218,8 +219,7 @@ def _tried(
         except TypeError as error:
             return Refusal(name, str(error))
         except (ValueError, OSError) as error:
-            # An unknown value was replaced by None, of which the running program knows nothing;
-            # others may need their companions.
+            # An unknown value was replaced by None, and a value may need the other keywords.
             if not isinstance(value, Unknown) and len(asked) == 1:
                 return Refusal(name, str(error))
     values = {name: value for name, value in asked.items() if not isinstance(value, Unknown)}
@@ -233,7 +233,7 @@ def _tried(
 def _by_names(
     function: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]
 ) -> Refusal | None:
-    """Asks a signature, which says the names and how many values may stand without one."""
+    """Checks a call against a signature."""
     try:
         parameters = _parameters(function)
         signature = inspect.signature(function)

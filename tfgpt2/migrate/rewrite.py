@@ -1,4 +1,4 @@
-"""Writes a program's import lines anew, when nothing else of it has to change."""
+"""Rewriting of a program's import lines, if nothing else has to change."""
 
 from __future__ import annotations
 
@@ -6,41 +6,41 @@ import ast
 import difflib
 import re
 
-from tfgpt2.migrate import introspect as ask
-from tfgpt2.migrate.check import CHANGE, IMPORT, OTHER, Verdict
-from tfgpt2.migrate.usage import inside
+from tfgpt2.migrate import introspect
+from tfgpt2.migrate.check import CHANGE, IMPORT, OTHER, Finding
+from tfgpt2.migrate.usage import object_path
 
 _FROM_LIBRARY = re.compile(r"(from\s+)transformers(?:\.\w+)*(\s+import)")
 
 
-def rewritten(source: str, verdicts: list[Verdict]) -> str | None:
-    """Returns the program with its import lines changed.
+def rewrite_imports(source: str, findings: list[Finding]) -> str | None:
+    """Rewrites the import lines of a program.
 
     Args:
         source: The program.
-        verdicts: What was found in it.
+        findings: The findings of its usages.
 
     Returns:
-        The new text; None when something else has to change, or when an import must be taken
-        apart by hand.
+        The new program; None if something else has to change, or if an import must be split by
+        hand.
 
     Example:
-        >>> from tfgpt2.migrate.check import judge
-        >>> from tfgpt2.migrate.usage import find
+        >>> from tfgpt2.migrate.check import check
+        >>> from tfgpt2.migrate.usage import find_usages
         >>> text = "from transformers import TFGPT2Model as M  # here"
-        >>> rewritten(text, [judge(site) for site in find(text)])
+        >>> rewrite_imports(text, [check(usage) for usage in find_usages(text)])
         'from tfgpt2 import TFGPT2Model as M  # here'
     """
-    if any(verdict.status == CHANGE for verdict in verdicts):
+    if any(finding.status == CHANGE for finding in findings):
         return None
-    if not any(verdict.status == IMPORT for verdict in verdicts):
+    if not any(finding.status == IMPORT for finding in findings):
         return source
-    # Bytes, because a parser counts columns in UTF-8.
+    # As bytes, since the parser counts columns in UTF-8.
     lines = source.encode().splitlines(keepends=True)
     imports = [
         n for n in ast.walk(ast.parse(source)) if isinstance(n, (ast.Import, ast.ImportFrom))
     ]
-    uses_others = any(verdict.status == OTHER for verdict in verdicts)
+    uses_others = any(finding.status == OTHER for finding in findings)
     for node in sorted(imports, key=lambda n: n.lineno, reverse=True):
         old = _text(lines, node)
         new = _import_line(node, old, uses_others)
@@ -61,7 +61,7 @@ def diff(old: str, new: str, name: str) -> str:
 
 
 def _import_line(node: ast.Import | ast.ImportFrom, old: str, uses_others: bool) -> str | None:
-    """The new text of an import; the old one where nothing changes; None where nobody can say."""
+    """The new text of an import; the old one if it does not change; None if it is ambiguous."""
     if isinstance(node, ast.Import):
         if not any(alias.name.split(".")[0] == "transformers" for alias in node.names):
             return old
@@ -74,15 +74,15 @@ def _import_line(node: ast.Import | ast.ImportFrom, old: str, uses_others: bool)
     homes: dict[str, list[str]] = {}
     for alias in node.names:
         try:
-            name = inside(node.module or "", alias.name)[-1]
-            ask.public(name)
-            home = ask.module_of(name)
-        except ask.Missing:
+            name = object_path(node.module or "", alias.name)[-1]
+            introspect.public(name)
+            home = introspect.module_of(name)
+        except introspect.Missing:
             home = node.module or ""
         text = f"{alias.name} as {alias.asname}" if alias.asname else alias.name
         homes.setdefault(home, []).append(text)
     if len(homes) == 1:
-        # Everything else of the line, comments among the names included, stays as it is.
+        # The rest of the line is kept, including comments between the names.
         return _FROM_LIBRARY.sub(rf"\g<1>{next(iter(homes))}\g<2>", old, count=1)
     if "#" in old:
         return None
@@ -91,7 +91,7 @@ def _import_line(node: ast.Import | ast.ImportFrom, old: str, uses_others: bool)
 
 
 def _text(lines: list[bytes], node: ast.stmt) -> str:
-    """The text of a statement, which may go over several lines."""
+    """The text of a statement, which may span several lines."""
     taken = lines[node.lineno - 1 : node.end_lineno]
     taken[-1] = taken[-1][: node.end_col_offset]
     taken[0] = taken[0][node.col_offset :]
@@ -99,7 +99,7 @@ def _text(lines: list[bytes], node: ast.stmt) -> str:
 
 
 def _replace(lines: list[bytes], node: ast.stmt, new: str) -> None:
-    """Puts another text in the place of a statement."""
+    """Replaces the text of a statement."""
     before = lines[node.lineno - 1][: node.col_offset]
     after = lines[node.end_lineno - 1][node.end_col_offset :]
     lines[node.lineno - 1 : node.end_lineno] = [before + new.encode() + after]

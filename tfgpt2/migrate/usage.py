@@ -1,7 +1,7 @@
-"""Finds where a program uses transformers, KerasHub or gpt-2-simple; nothing of it is executed.
+"""Usages of transformers, KerasHub and gpt-2-simple in a program, which is not executed.
 
-A thing of a library is named by the path that leads to it: `("TFGPT2LMHeadModel",)` is the class,
-`("TFGPT2LMHeadModel", "()")` an object of it, `("TFGPT2LMHeadModel", "()", "generate")` its method.
+An object of a library is identified by a path: `("TFGPT2LMHeadModel",)` is the class,
+`("TFGPT2LMHeadModel", "()")` an instance, `("TFGPT2LMHeadModel", "()", "generate")` its method.
 Names are followed through imports, assignments, annotations and `with`, not through calls of the
 program's own functions.
 """
@@ -12,7 +12,7 @@ import ast
 import dataclasses
 from typing import Any
 
-# Top-level modules whose uses are sites, and the library that each belongs to.
+# Top-level modules whose usages are found, and their library.
 LIBRARIES = {
     "transformers": "transformers",
     "keras_hub": "keras_hub",
@@ -21,17 +21,17 @@ LIBRARIES = {
     "tfgpt2": "tfgpt2",
 }
 _KNOWN = LIBRARIES | {"tensorflow": "tensorflow"}
-# Methods of a class that return an object of it.
-_MAKERS = ("from_pretrained", "from_config", "from_tokenizer", "from_preset", "from_dict")
-_LONGEST_CODE = 90  # characters of a program that a report shows
+# Class methods that return an instance.
+_CONSTRUCTORS = ("from_pretrained", "from_config", "from_tokenizer", "from_preset", "from_dict")
+_LONGEST_CODE = 90  # characters of a usage that a report shows
 
 
 @dataclasses.dataclass(frozen=True)
 class Unknown:
-    """The value of an argument that only the running program knows.
+    """The value of an argument that is not a literal.
 
     Attributes:
-        is_list: Whether it is a list or tuple, of whatever.
+        is_list: Whether it is a list or tuple.
     """
 
     is_list: bool = False
@@ -46,27 +46,27 @@ Path = tuple[str, ...]
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
-    """What an expression stands for: a library, and the path inside it (empty for modules)."""
+    """What an expression refers to: a library, and the path inside it (empty for modules)."""
 
     library: str
     path: Path = ()
 
 
 @dataclasses.dataclass(frozen=True)
-class Site:
+class Usage:
     """One place of a program that uses a library.
 
     Attributes:
         kind: `"import"`, `"call"` or `"attribute"`.
         line: From 1.
         column: From 0.
-        code: The program's text there, on one line and cut when long.
+        code: The source code there, on one line and truncated when long.
         library: One of the values of `LIBRARIES`.
-        path: What is used.
-        arguments: Values of the positional arguments, `Unknown` where they are no literals.
+        path: The path of the object.
+        arguments: Values of the positional arguments, `Unknown` unless they are literals.
         keywords: Values of the keyword arguments, likewise.
-        complete: Whether those are all arguments: no `*rows`, no `**options` of unknown content.
-        traced: Whether `tf.function` runs it.
+        complete: Whether these are all arguments: no `*rows`, no `**options` of unknown content.
+        traced: Whether it runs inside `tf.function`.
     """
 
     kind: str
@@ -81,29 +81,29 @@ class Site:
     traced: bool = False
 
 
-def find(source: str) -> list[Site]:
-    r"""Lists the sites of a program, in the order of its lines.
+def find_usages(source: str) -> list[Usage]:
+    r"""Lists the usages in a program, in the order of its lines.
 
     Args:
-        source: Python's text.
+        source: The source code.
 
     Raises:
-        SyntaxError: The text is not Python 3.
+        SyntaxError: The source is not Python 3.
 
     Example:
-        >>> [site.path for site in find("import transformers as t\nt.TFGPT2Model()")]
+        >>> [usage.path for usage in find_usages("import transformers as t\nt.TFGPT2Model()")]
         [(), ('TFGPT2Model',)]
     """
     tree = ast.parse(source)
     finder = _Finder(source)
-    finder.visit(tree)  # the first walk learns what names stand for, also those set further down
-    finder.sites.clear()
+    finder.visit(tree)  # the first pass resolves names, including those assigned further down
+    finder.usages.clear()
     finder.visit(tree)
-    return sorted(finder.sites, key=lambda site: (site.line, site.column))
+    return sorted(finder.usages, key=lambda usage: (usage.line, usage.column))
 
 
-def inside(module: str, name: str = "") -> Path:
-    """The path of a dotted name, without the modules before it."""
+def object_path(module: str, name: str = "") -> Path:
+    """The path of a dotted name, without its modules."""
     parts = [*module.split("."), *([name] if name else [])][1:]
     while len(parts) > 1 and parts[0].islower():
         parts = parts[1:]
@@ -111,19 +111,19 @@ def inside(module: str, name: str = "") -> Path:
 
 
 class _Finder(ast.NodeVisitor):
-    """Walks a program once, with what is known of its names."""
+    """Visitor that collects usages and resolves names."""
 
     def __init__(self, source: str) -> None:
         self.source = source
-        self.sites: list[Site] = []
+        self.usages: list[Usage] = []
         self.names: list[dict[str, Reference]] = [{}]
         self.functions: dict[ast.AST, dict[str, Reference]] = {}
         self.traced = 0
 
-    # What expressions stand for ------------------------------------------------------------
+    # References ----------------------------------------------------------------------------
 
     def reference(self, node: ast.AST | None) -> Reference | None:
-        """What an expression stands for, as far as it can be followed."""
+        """What an expression refers to, if that is known."""
         if isinstance(node, ast.Name):
             return self.known(node.id)
         if isinstance(node, ast.Attribute):
@@ -140,16 +140,16 @@ class _Finder(ast.NodeVisitor):
             if called is None or not called.path:
                 return None
             path = called.path
-            maker = len(path) > 1 and path[-1] in _MAKERS
-            return Reference(called.library, (*(path[:-1] if maker else path), "()"))
+            constructor = len(path) > 1 and path[-1] in _CONSTRUCTORS
+            return Reference(called.library, (*(path[:-1] if constructor else path), "()"))
         return None
 
     def known(self, name: str) -> Reference | None:
-        """What a name stands for, in the innermost scope that has it."""
+        """What a name refers to, in the innermost scope that has it."""
         return next((scope[name] for scope in reversed(self.names) if name in scope), None)
 
     def bind(self, target: ast.AST, value: Reference | None) -> None:
-        """Notes what a name stands for from here on."""
+        """Records what a name refers to from here on."""
         if isinstance(target, (ast.Name, ast.Attribute)):
             name = ast.unparse(target)
             # Attributes are shared by the methods of a class.
@@ -165,7 +165,7 @@ class _Finder(ast.NodeVisitor):
         for alias in node.names:
             root = alias.name.split(".")[0]
             if root in _KNOWN:
-                path = inside(alias.name) if alias.asname else ()
+                path = object_path(alias.name) if alias.asname else ()
                 path = path if path and not path[-1].islower() else ()
                 self.names[-1][alias.asname or root] = Reference(_KNOWN[root], path)
                 self.add("import", node, Reference(_KNOWN[root], path), alias=alias)
@@ -175,7 +175,7 @@ class _Finder(ast.NodeVisitor):
         if root not in _KNOWN or node.level:
             return
         for alias in node.names:
-            found = Reference(_KNOWN[root], inside(node.module or "", alias.name))
+            found = Reference(_KNOWN[root], object_path(node.module or "", alias.name))
             self.names[-1][alias.asname or alias.name] = found
             self.add("import", node, found, alias=alias)
 
@@ -219,12 +219,12 @@ class _Finder(ast.NodeVisitor):
         node = node.func if isinstance(node, ast.Call) else node
         return self.reference(node) == Reference("tensorflow", ("function",))
 
-    # Uses --------------------------------------------------------------------------------------
+    # Usages ------------------------------------------------------------------------------------
 
     def visit_Call(self, node: ast.Call) -> None:  # noqa: D102
         called = self.reference(node.func)
         if self._is_tracing(node) and node.args:
-            # `tf.function(model.generate)` runs the method as a part of a graph.
+            # `tf.function(model.generate)` runs the method inside a graph.
             self.add("call", node, self.reference(node.args[0]), complete=False, traced=True)
         elif called is not None and called.path:
             self.add("call", node, called, **self._arguments(node))
@@ -250,7 +250,7 @@ class _Finder(ast.NodeVisitor):
             ):
                 pairs = zip(keyword.value.keys, keyword.value.values, strict=True)
                 keywords |= {str(key.value): _value(value) for key, value in pairs}
-            else:  # what a tokenizer returned is what a model takes
+            else:  # the output of a tokenizer is a valid input of a model
                 given = self.reference(keyword.value)
                 complete &= given is not None and given.path[-2:] == ("()", "()")
         starred = any(isinstance(argument, ast.Starred) for argument in node.args)
@@ -261,7 +261,7 @@ class _Finder(ast.NodeVisitor):
     def add(
         self, kind: str, node: Any, found: Reference | None, alias: Any = None, **more: Any
     ) -> None:
-        """Notes a site, if it is one; of an import, the part with one of its names."""
+        """Records a usage of a library; of an import, the part with one of its names."""
         if found is None or found.library not in LIBRARIES.values():
             return
         code = " ".join((ast.get_source_segment(self.source, node) or "").split())
@@ -269,18 +269,18 @@ class _Finder(ast.NodeVisitor):
             code = f"from {node.module} import {ast.unparse(alias)}"
         code = code if len(code) <= _LONGEST_CODE else f"{code[: _LONGEST_CODE - 3]}..."
         where = (node.lineno, node.col_offset)
-        self.sites.append(Site(kind, *where, code, found.library, found.path, **more))
+        self.usages.append(Usage(kind, *where, code, found.library, found.path, **more))
 
 
 def _root(node: ast.AST) -> ast.AST:
-    """What the dots of an expression start from; the parts between are no sites of their own."""
+    """The expression before all dots; the parts between are not usages by themselves."""
     while isinstance(node, ast.Attribute):
         node = node.value
     return node
 
 
 def _value(node: ast.AST) -> Any:
-    """The value of a literal."""
+    """The value of a literal, else `Unknown`."""
     try:
         return ast.literal_eval(node)
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):

@@ -1,1 +1,1 @@
-"""The models that users name: the base class, the language model, the task heads."""
+"""The Keras models: the base class, the language model, the task heads."""

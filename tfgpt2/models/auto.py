@@ -1,14 +1,15 @@
-"""transformers' `Auto` names, so that a program changes one import line: here all are GPT-2."""
+"""transformers' `Auto` classes, so that a program changes one import; all are GPT-2 here."""
 
 from __future__ import annotations
 
 from tfgpt2.config import GPT2Config
-from tfgpt2.models.causal_lm import TFGPT2LMHeadModel, TFGPT2Model
+from tfgpt2.models.causal_lm import TFGPT2LMHeadModel
 from tfgpt2.models.task_heads import (
     TFGPT2ForQuestionAnswering,
     TFGPT2ForSequenceClassification,
     TFGPT2ForTokenClassification,
 )
+from tfgpt2.models.transformer import TFGPT2Model
 from tfgpt2.tokenizers.host import GPT2TokenizerFast
 
 AutoConfig = GPT2Config

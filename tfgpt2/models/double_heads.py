@@ -1,4 +1,4 @@
-"""The model with two heads: one writes, the other judges which of several texts is right."""
+"""The double-heads model: language modeling and multiple choice."""
 
 from __future__ import annotations
 
@@ -8,23 +8,26 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfgpt2.errors import explain
-from tfgpt2.models.causal_lm import TFGPT2LMHeadModel, extras, returned, unflatten
+from tfgpt2.errors import value_error
+from tfgpt2.models.call_inputs import CallInputs
+from tfgpt2.models.call_outputs import unflatten
+from tfgpt2.models.causal_lm import TFGPT2LMHeadModel
 from tfgpt2.nn import activations
+from tfgpt2.nn.backbone import ForwardOutputs
 from tfgpt2.nn.layers import GPT2Layer, Linear
 from tfgpt2.nn.losses import classification_loss
 from tfgpt2.outputs import TFGPT2DoubleHeadsModelOutput
 
 
 class SequenceSummary(GPT2Layer):
-    """One vector for a whole text: picked or averaged, then projected.
+    """Summary of a text in one vector: selected or averaged, then projected.
 
     Args:
-        config: Its `summary_*` fields say how; see `GPT2Config`.
+        config: Its `summary_*` fields define the summary; see `GPT2Config`.
         **kwargs: Passed to `keras.layers.Layer`.
 
     Raises:
-        ValueError: `summary_type` is `"attn"`, which transformers does not have either.
+        ValueError: `summary_type` is `"attn"`, which transformers does not implement either.
 
     Source: transformers 4.57, `modeling_gpt2.py::GPT2SequenceSummary`. There, `"last"`, `"first"`
         and `"mean"` run over the choices of a double-heads model and not over the tokens of each;
@@ -34,12 +37,10 @@ class SequenceSummary(GPT2Layer):
     def __init__(self, config: Any, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if config.summary_type == "attn":
-            raise ValueError(
-                explain(
-                    "`summary_type` 'attn' names a summary that GPT-2 does not have.",
-                    fix="Use 'cls_index', 'last', 'first' or 'mean'.",
-                    summary_type=config.summary_type,
-                )
+            raise value_error(
+                "`summary_type` 'attn' is not implemented for GPT-2.",
+                fix="Use 'cls_index', 'last', 'first' or 'mean'.",
+                summary_type=config.summary_type,
             )
         self.summary_type, self.summary = config.summary_type, None
         if config.summary_use_proj:
@@ -60,15 +61,15 @@ class SequenceSummary(GPT2Layer):
             self.summary.build()
 
     def call(
-        self, hidden: tf.Tensor, *, place: tf.Tensor | None = None, training: bool | None = None
+        self, hidden: tf.Tensor, *, column: tf.Tensor | None = None, training: bool | None = None
     ) -> tf.Tensor:
         """Summarises texts.
 
         Args:
             hidden: Float `[B, T, D]`.
-            place: int32 `[B]`, the token that stands for the text, for `"cls_index"`; None is the
-                last column.
-            training: Whether dropout acts.
+            column: int32 `[B]`, the token that represents the text, for `"cls_index"`; None is
+                the last column.
+            training: Whether dropout is applied.
 
         Returns:
             Float `[B, out]`.
@@ -77,10 +78,10 @@ class SequenceSummary(GPT2Layer):
             vector = hidden[:, 0]  # [B, D]
         elif self.summary_type == "mean":
             vector = tf.reduce_mean(hidden, axis=1)
-        elif self.summary_type == "last" or place is None:
+        elif self.summary_type == "last" or column is None:
             vector = hidden[:, -1]
         else:
-            vector = tf.gather(hidden, place, batch_dims=1)
+            vector = tf.gather(hidden, column, batch_dims=1)
         vector = self.dropout(vector, training=training)
         if self.summary is not None:
             vector = self.summary(vector)  # [B, out]
@@ -89,7 +90,7 @@ class SequenceSummary(GPT2Layer):
 
 @keras.saving.register_keras_serializable("tfgpt2")
 class TFGPT2DoubleHeadsModel(TFGPT2LMHeadModel):
-    """GPT-2 with two heads: language modeling, and choosing among texts.
+    """GPT-2 with two heads: language modeling and multiple choice.
 
     Args:
         config: The configuration; its `num_labels` becomes 1, a score for each choice.
@@ -107,17 +108,12 @@ class TFGPT2DoubleHeadsModel(TFGPT2LMHeadModel):
     head_parts = frozenset({"multiple_choice_head"})
 
     def make_head(self) -> None:
-        """Creates the output matrix, when it has its own, and the head for choices."""
+        """Creates the output matrix, unless it is the token table, and the multiple-choice head."""
         self.config.num_labels = 1
         super().make_head()
         self.multiple_choice_head = SequenceSummary(
             self.config, name="multiple_choice_head", dtype=self.dtype_policy
         )
-
-    def build(self, input_shape: object = None) -> None:
-        """Creates all weights."""
-        super().build(input_shape)
-        self.multiple_choice_head.build()
 
     def call(
         self,
@@ -147,7 +143,7 @@ class TFGPT2DoubleHeadsModel(TFGPT2LMHeadModel):
             position_ids: int `[B, C, T]`.
             head_mask: Float `[N]` or `[L, N]`.
             inputs_embeds: Float `[B, C, T, D]`, instead of `input_ids`.
-            mc_token_ids: int `[B, C]` in `[0, T)`, the token that stands for each choice, such as
+            mc_token_ids: int `[B, C]` in `[0, T)`, the token that represents each choice, such as
                 a `[CLS]` at its end; None is the last column.
             use_cache: Return `past_key_values`.
             output_attentions: Return the attention weights.
@@ -155,7 +151,7 @@ class TFGPT2DoubleHeadsModel(TFGPT2LMHeadModel):
             return_dict: False returns a tuple.
             labels: int `[B, C, T]` or -100, for `loss`; the shift by one happens inside.
             mc_labels: int `[B]` in `[0, C)`, the right choice, for `mc_loss`.
-            training: Whether dropout acts.
+            training: Whether dropout is applied.
 
         Raises:
             ValueError: A shape, an id or a length does not fit.
@@ -163,45 +159,38 @@ class TFGPT2DoubleHeadsModel(TFGPT2LMHeadModel):
 
         Source: transformers 4.57, `modeling_gpt2.py::GPT2DoubleHeadsModel.forward`.
         """
-        inputs, done = self.encode(
-            training,
-            input_ids=input_ids,
-            past_key_values=past_key_values,
-            attention_mask=attention_mask,
-            token_type_ids=token_type_ids,
-            position_ids=position_ids,
-            head_mask=head_mask,
-            inputs_embeds=inputs_embeds,
-        )
-        if labels is None:
-            loss, logits = None, self.score(done.last)  # [B * C, T, V]
+        return self.run(locals())
+
+    def forward(
+        self, inputs: CallInputs, outputs: ForwardOutputs, arguments: dict[str, Any]
+    ) -> TFGPT2DoubleHeadsModelOutput:
+        """Scores the tokens and the choices."""
+        hidden, training = outputs.last_hidden_state, arguments["training"]
+        if arguments["labels"] is None:
+            loss, logits = None, self.score(hidden)  # [B * C, T, V]
         else:
-            flat = tf.reshape(labels, tf.shape(done.last)[:2])  # [B * C, T]
-            loss, logits = self.lm_loss(done.last, flat, training)
-        place = None
-        if mc_token_ids is not None:
-            place = tf.reshape(tf.cast(mc_token_ids, tf.int32), [-1])  # [B * C]
-        scores = self.multiple_choice_head(done.last, place=place, training=training)
-        mc_logits = tf.reshape(scores, tf.concat([inputs.leading[:-1], [-1]], axis=0))
+            labels = tf.reshape(arguments["labels"], tf.shape(hidden)[:2])  # [B * C, T]
+            loss, logits = self.lm_loss(hidden, labels, training)
+        column = arguments["mc_token_ids"]
+        if column is not None:
+            column = tf.reshape(tf.cast(column, tf.int32), [-1])  # [B * C]
+        scores = self.multiple_choice_head(hidden, column=column, training=training)
+        mc_logits = tf.reshape(scores, tf.concat([inputs.shape[:-1], [-1]], axis=0))
         mc_logits = tf.cast(mc_logits, tf.float32)  # [B, C, 1]
+        mc_labels, mc_loss = arguments["mc_labels"], None
         if scores.shape[-1] == 1:
             mc_logits = tf.squeeze(mc_logits, -1)  # [B, C]
         elif mc_labels is not None:
-            raise ValueError(
-                explain(
-                    "`mc_labels` need one score per choice, and the summary gives a vector.",
-                    fix="Use summary_use_proj=True and summary_proj_to_labels=True.",
-                    scores=scores.shape[-1],
-                )
+            raise value_error(
+                "`mc_labels` need one score per choice, and the summary gives a vector.",
+                fix="Use summary_use_proj=True and summary_proj_to_labels=True.",
+                scores=scores.shape[-1],
             )
-        mc_loss = None
         if mc_labels is not None:
             mc_loss = classification_loss(mc_logits, tf.reshape(mc_labels, [-1]))
-        output = TFGPT2DoubleHeadsModelOutput(
+        return TFGPT2DoubleHeadsModelOutput(
             loss=loss,
             mc_loss=mc_loss,
             logits=None if logits is None else unflatten(logits, inputs),
             mc_logits=mc_logits,
-            **extras(self, done, inputs, use_cache, output_attentions, output_hidden_states),
         )
-        return returned(self, output, return_dict)

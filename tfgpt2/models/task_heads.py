@@ -1,4 +1,4 @@
-"""The models that label texts: classification, tagging, answering."""
+"""Task heads: sequence classification, token classification, question answering."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfgpt2.errors import explain
+from tfgpt2.errors import value_error
 from tfgpt2.models.base import TFGPT2PreTrainedModel
-from tfgpt2.models.call_inputs import Inputs
-from tfgpt2.models.causal_lm import extras, returned, unflatten
+from tfgpt2.models.call_inputs import CallInputs
+from tfgpt2.models.call_outputs import unflatten
+from tfgpt2.nn.backbone import ForwardOutputs
 from tfgpt2.nn.layers import Linear
 from tfgpt2.nn.losses import classification_loss, sequence_loss, span_loss
 from tfgpt2.outputs import (
@@ -23,10 +24,10 @@ from tfgpt2.outputs import (
 
 @keras.saving.register_keras_serializable("tfgpt2")
 class TFGPT2ForSequenceClassification(TFGPT2PreTrainedModel):
-    """GPT-2 that classifies texts, or rates them, by their last token.
+    """GPT-2 with a head for sequence classification or regression, on the last token.
 
     Args:
-        config: The configuration; `num_labels` or `id2label`, and `problem_type`, say what for.
+        config: The configuration; `num_labels` or `id2label`, and `problem_type`, define the task.
         **kwargs: `dtype` (Keras dtype policy), `name`, `trainable`.
 
     Example:
@@ -41,20 +42,8 @@ class TFGPT2ForSequenceClassification(TFGPT2PreTrainedModel):
     float_labels = True
 
     def make_head(self) -> None:
-        """Creates the map from a hidden state to the labels."""
-        self.score = Linear(
-            self.config.n_embd,
-            self.config.num_labels,
-            stddev=self.config.initializer_range,
-            use_bias=False,
-            name="score",
-            dtype=self.dtype_policy,
-        )
-
-    def build(self, input_shape: object = None) -> None:
-        """Creates all weights."""
-        super().build(input_shape)
-        self.score.build()
+        """Creates the projection to the labels."""
+        self.score = _projection(self, "score", self.config.num_labels, use_bias=False)
 
     def call(
         self,
@@ -74,12 +63,12 @@ class TFGPT2ForSequenceClassification(TFGPT2PreTrainedModel):
     ) -> TFSequenceClassifierOutputWithPast | tuple[Any, ...]:
         """Classifies texts.
 
-        A text's label is read off its last real token: the last column of the mask that is 1, or,
-        without a mask, the last id that is not `config.pad_token_id`.
+        The head reads a text's last token: the last column of the mask that is 1, or, without a
+        mask, the last id that is not `config.pad_token_id`.
 
         Args:
             input_ids: int `[B, T]`.
-            past_key_values: See `TFGPT2Model.call`, as for the next nine.
+            past_key_values: See `TFGPT2Model.call`, also for the next nine.
             attention_mask: `[B, past + T]`.
             token_type_ids: int `[B, T]`.
             position_ids: int `[B, T]`.
@@ -91,45 +80,36 @@ class TFGPT2ForSequenceClassification(TFGPT2PreTrainedModel):
             return_dict: False returns a tuple.
             labels: `[B]` class numbers, `[B, num_labels]` zeros and ones for several labels at
                 once, or real targets for a regression; see `losses.sequence_loss`.
-            training: Whether dropout acts.
+            training: Whether dropout is applied.
 
         Raises:
             ValueError: A shape, an id or a length does not fit, or the last tokens of several
-                texts cannot be known.
+                texts are unknown.
             TypeError: An input has the wrong type or an unknown name.
 
         Source: transformers 4.57, `modeling_gpt2.py::GPT2ForSequenceClassification.forward`.
         """
-        inputs, done = self.encode(
-            training,
-            input_ids=input_ids,
-            past_key_values=past_key_values,
-            attention_mask=attention_mask,
-            token_type_ids=token_type_ids,
-            position_ids=position_ids,
-            head_mask=head_mask,
-            inputs_embeds=inputs_embeds,
-        )
-        last = _last_token(self.config, inputs, attention_mask)  # [B]
-        vector = tf.gather(done.last, last, batch_dims=1)  # [B, D]
+        return self.run(locals())
+
+    def forward(
+        self, inputs: CallInputs, outputs: ForwardOutputs, arguments: dict[str, Any]
+    ) -> TFSequenceClassifierOutputWithPast:
+        """Scores the labels of each text."""
+        last = _last_token(self.config, inputs, arguments["attention_mask"])  # [B]
+        vector = tf.gather(outputs.last_hidden_state, last, batch_dims=1)  # [B, D]
         logits = tf.cast(self.score(vector), tf.float32)  # [B, num_labels]
-        loss = None
+        labels, loss = arguments["labels"], None
         if labels is not None:
             loss = sequence_loss(logits, tf.convert_to_tensor(labels), self.config.problem_type)
-        output = TFSequenceClassifierOutputWithPast(
-            loss=loss,
-            logits=logits,
-            **extras(self, done, inputs, use_cache, output_attentions, output_hidden_states),
-        )
-        return returned(self, output, return_dict)
+        return TFSequenceClassifierOutputWithPast(loss=loss, logits=logits)
 
 
 @keras.saving.register_keras_serializable("tfgpt2")
 class TFGPT2ForTokenClassification(TFGPT2PreTrainedModel):
-    """GPT-2 that labels each token, for tagging and named entities.
+    """GPT-2 with a head for token classification, such as named-entity recognition.
 
     Args:
-        config: The configuration; `num_labels` or `id2label` say what for. A foreign key
+        config: The configuration; `num_labels` or `id2label` define the labels. An extra key
             `classifier_dropout` (else `hidden_dropout`, else 0.1) is the head's dropout rate.
         **kwargs: `dtype` (Keras dtype policy), `name`, `trainable`.
 
@@ -141,24 +121,14 @@ class TFGPT2ForTokenClassification(TFGPT2PreTrainedModel):
     """
 
     head_parts = frozenset({"classifier"})
+    returns_cache = False
 
     def make_head(self) -> None:
-        """Creates the map from a hidden state to the labels."""
+        """Creates the dropout and the projection to the labels."""
         rates = (getattr(self.config, f"{name}_dropout", None) for name in ("classifier", "hidden"))
         rate = next((rate for rate in rates if rate is not None), 0.1)
         self.dropout = keras.layers.Dropout(rate, dtype=self.dtype_policy)
-        self.classifier = Linear(
-            self.config.n_embd,
-            self.config.num_labels,
-            stddev=self.config.initializer_range,
-            name="classifier",
-            dtype=self.dtype_policy,
-        )
-
-    def build(self, input_shape: object = None) -> None:
-        """Creates all weights."""
-        super().build(input_shape)
-        self.classifier.build()
+        self.classifier = _projection(self, "classifier", self.config.num_labels)
 
     def call(
         self,
@@ -176,22 +146,22 @@ class TFGPT2ForTokenClassification(TFGPT2PreTrainedModel):
         labels: tf.Tensor | None = None,
         training: bool | None = None,
     ) -> TFTokenClassifierOutput | tuple[Any, ...]:
-        """Labels tokens.
+        """Classifies tokens.
 
         Args:
             input_ids: int `[B, T]`.
-            past_key_values: See `TFGPT2Model.call`, as for the next five.
+            past_key_values: See `TFGPT2Model.call`, also for the next five.
             attention_mask: `[B, past + T]`.
             token_type_ids: int `[B, T]`.
             position_ids: int `[B, T]`.
             head_mask: Float `[N]` or `[L, N]`.
             inputs_embeds: Float `[B, T, D]`.
-            use_cache: Return `past_key_values`; only when asked here, a tagger has no use for it.
+            use_cache: Return `past_key_values`; None is False here.
             output_attentions: Return the attention weights.
             output_hidden_states: Return all hidden states.
             return_dict: False returns a tuple.
             labels: int `[B, T]` in `[0, num_labels)`, or -100 for "not scored".
-            training: Whether dropout acts.
+            training: Whether dropout is applied.
 
         Raises:
             ValueError: A shape, an id or a length does not fit.
@@ -199,32 +169,23 @@ class TFGPT2ForTokenClassification(TFGPT2PreTrainedModel):
 
         Source: transformers 4.57, `modeling_gpt2.py::GPT2ForTokenClassification.forward`.
         """
-        inputs, done = self.encode(
-            training,
-            input_ids=input_ids,
-            past_key_values=past_key_values,
-            attention_mask=attention_mask,
-            token_type_ids=token_type_ids,
-            position_ids=position_ids,
-            head_mask=head_mask,
-            inputs_embeds=inputs_embeds,
-        )
-        hidden = self.dropout(done.last, training=training)
+        return self.run(locals())
+
+    def forward(
+        self, inputs: CallInputs, outputs: ForwardOutputs, arguments: dict[str, Any]
+    ) -> TFTokenClassifierOutput:
+        """Scores the labels of each token."""
+        hidden = self.dropout(outputs.last_hidden_state, training=arguments["training"])
         logits = tf.cast(self.classifier(hidden), tf.float32)  # [B, T, num_labels]
-        loss = None
+        labels, loss = arguments["labels"], None
         if labels is not None:
             loss = classification_loss(logits, tf.reshape(labels, tf.shape(logits)[:2]))
-        output = TFTokenClassifierOutput(
-            loss=loss,
-            logits=unflatten(logits, inputs),
-            **extras(self, done, inputs, bool(use_cache), output_attentions, output_hidden_states),
-        )
-        return returned(self, output, return_dict)
+        return TFTokenClassifierOutput(loss=loss, logits=unflatten(logits, inputs))
 
 
 @keras.saving.register_keras_serializable("tfgpt2")
 class TFGPT2ForQuestionAnswering(TFGPT2PreTrainedModel):
-    """GPT-2 that finds an answer in a text: a score for each token as its first and its last.
+    """GPT-2 with a head for extractive question answering.
 
     Args:
         config: The configuration.
@@ -238,21 +199,11 @@ class TFGPT2ForQuestionAnswering(TFGPT2PreTrainedModel):
     """
 
     head_parts = frozenset({"qa_outputs"})
+    returns_cache = False
 
     def make_head(self) -> None:
-        """Creates the map from a hidden state to the two scores."""
-        self.qa_outputs = Linear(
-            self.config.n_embd,
-            2,
-            stddev=self.config.initializer_range,
-            name="qa_outputs",
-            dtype=self.dtype_policy,
-        )
-
-    def build(self, input_shape: object = None) -> None:
-        """Creates all weights."""
-        super().build(input_shape)
-        self.qa_outputs.build()
+        """Creates the projection to the scores of a token as the first and the last one."""
+        self.qa_outputs = _projection(self, "qa_outputs", 2)
 
     def call(
         self,
@@ -273,18 +224,18 @@ class TFGPT2ForQuestionAnswering(TFGPT2PreTrainedModel):
 
         Args:
             input_ids: int `[B, T]`, question and text.
-            attention_mask: See `TFGPT2Model.call`, as for the next four.
+            attention_mask: See `TFGPT2Model.call`, also for the next four.
             token_type_ids: int `[B, T]`.
             position_ids: int `[B, T]`.
             head_mask: Float `[N]` or `[L, N]`.
             inputs_embeds: Float `[B, T, D]`.
-            start_positions: int `[B]`, the answer's first token; outside the text it is not
-                scored. With `end_positions` it gives `loss`.
+            start_positions: int `[B]`, the answer's first token, not scored if outside the text;
+                adds `loss`, with `end_positions`.
             end_positions: int `[B]`, the answer's last token.
             output_attentions: Return the attention weights.
             output_hidden_states: Return all hidden states.
             return_dict: False returns a tuple.
-            training: Whether dropout acts.
+            training: Whether dropout is applied.
 
         Raises:
             ValueError: A shape, an id or a length does not fit, or one of the two positions is
@@ -293,63 +244,56 @@ class TFGPT2ForQuestionAnswering(TFGPT2PreTrainedModel):
 
         Source: transformers 4.57, `modeling_gpt2.py::GPT2ForQuestionAnswering.forward`.
         """
-        if (start_positions is None) != (end_positions is None):
-            raise ValueError(
-                explain(
-                    "`start_positions` and `end_positions` belong together.",
-                    fix="Pass both for a loss, or neither.",
-                    given="start_positions" if end_positions is None else "end_positions",
-                )
+        return self.run(locals())
+
+    def forward(
+        self, inputs: CallInputs, outputs: ForwardOutputs, arguments: dict[str, Any]
+    ) -> TFQuestionAnsweringModelOutput:
+        """Scores each token as the first and as the last of the answer."""
+        first, last = arguments["start_positions"], arguments["end_positions"]
+        if (first is None) != (last is None):
+            raise value_error(
+                "`start_positions` and `end_positions` belong together.",
+                fix="Pass both for a loss, or neither.",
+                given="start_positions" if last is None else "end_positions",
             )
-        inputs, done = self.encode(
-            training,
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            token_type_ids=token_type_ids,
-            position_ids=position_ids,
-            head_mask=head_mask,
-            inputs_embeds=inputs_embeds,
-        )
-        logits = tf.cast(self.qa_outputs(done.last), tf.float32)  # [B, T, 2]
+        logits = tf.cast(self.qa_outputs(outputs.last_hidden_state), tf.float32)  # [B, T, 2]
         start, end = tf.unstack(logits, axis=-1)  # [B, T]
-        loss = None
-        if start_positions is not None:
-            loss = span_loss(start, end, start_positions, end_positions)
-        output = TFQuestionAnsweringModelOutput(
-            loss=loss,
-            start_logits=start,
-            end_logits=end,
-            **extras(self, done, inputs, False, output_attentions, output_hidden_states),
-        )
-        return returned(self, output, return_dict)
+        loss = None if first is None else span_loss(start, end, first, last)
+        return TFQuestionAnsweringModelOutput(loss=loss, start_logits=start, end_logits=end)
 
 
-def _last_token(config: Any, inputs: Inputs, attention_mask: tf.Tensor | None) -> tf.Tensor:
-    """Finds each text's last real token: int32 `[B]`."""
+def _projection(
+    model: TFGPT2PreTrainedModel, name: str, outputs: int, *, use_bias: bool = True
+) -> Linear:
+    """Creates a projection of hidden states."""
+    config, policy = model.config, model.dtype_policy
+    options = {"stddev": config.initializer_range, "use_bias": use_bias}
+    return Linear(config.n_embd, outputs, name=name, dtype=policy, **options)
+
+
+def _last_token(config: Any, inputs: CallInputs, attention_mask: tf.Tensor | None) -> tf.Tensor:
+    """Finds the column of each text's last token: int32 `[B]`."""
     if attention_mask is not None and attention_mask.shape.rank == 4:
-        raise ValueError(
-            explain(
-                "A mask from each token to each does not say where texts end.",
-                fix="Pass a mask [B, T], 1 for tokens and 0 for padding.",
-                attention_mask=f"shape {attention_mask.shape}",
-            )
+        raise value_error(
+            "A mask for every pair of tokens does not show where texts end.",
+            fix="Pass a mask [B, T], 1 for tokens and 0 for padding.",
+            attention_mask=f"shape {attention_mask.shape}",
         )
-    length = inputs.leading[-1]
+    length = inputs.shape[-1]
     columns = tf.range(length)  # [T]
     if attention_mask is not None:
-        real = tf.cast(tf.reshape(attention_mask, [-1, tf.shape(attention_mask)[-1]]), tf.bool)
-        real = real[:, -length:]  # [B, T], without the past
+        valid = tf.cast(tf.reshape(attention_mask, [-1, tf.shape(attention_mask)[-1]]), tf.bool)
+        valid = valid[:, -length:]  # [B, T], without the past
     elif config.pad_token_id is not None and inputs.ids is not None:
-        real = inputs.ids != config.pad_token_id  # [B, T]
+        valid = inputs.ids != config.pad_token_id  # [B, T]
     else:
         rows = inputs.ids if inputs.ids is not None else inputs.embeddings
         if rows.shape[0] not in (None, 1):
-            raise ValueError(
-                explain(
-                    "The last token of each text is read, and nothing says where texts end.",
-                    fix="Pass attention_mask, or set pad_token_id in the configuration.",
-                    texts=rows.shape[0],
-                )
+            raise value_error(
+                "The head reads the last token of each text, and where texts end is unknown.",
+                fix="Pass attention_mask, or set pad_token_id in the configuration.",
+                texts=rows.shape[0],
             )
-        real = tf.ones([tf.shape(rows)[0], length], tf.bool)
-    return tf.reduce_max(tf.where(real, columns, 0), axis=1)  # [B]
+        valid = tf.ones([tf.shape(rows)[0], length], tf.bool)
+    return tf.reduce_max(tf.where(valid, columns, 0), axis=1)  # [B]

@@ -1,1 +1,1 @@
-"""The layers of GPT-2 and what they compute: attention, caches, losses, int8, low-rank adapters."""
+"""The layers of GPT-2 and their functions: attention, KV cache, losses, int8, low-rank adapters."""

@@ -1,4 +1,4 @@
-"""The activation functions of the MLP, under the names that transformers gives them."""
+"""The activation functions of the MLP, by transformers' names."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from tfgpt2.errors import explain, nearest
+from tfgpt2.errors import nearest, value_error
 
 
 def gelu(x: tf.Tensor) -> tf.Tensor:
@@ -19,7 +19,7 @@ def gelu(x: tf.Tensor) -> tf.Tensor:
 
 
 def gelu_new(x: tf.Tensor) -> tf.Tensor:
-    """The tanh approximation of `gelu` that OpenAI trained GPT-2 with.
+    """The tanh approximation of `gelu`, with which GPT-2 was trained.
 
     Source: Hendrycks and Gimpel 2016, section 2.
     """
@@ -29,7 +29,7 @@ def gelu_new(x: tf.Tensor) -> tf.Tensor:
 
 
 def gelu_fast(x: tf.Tensor) -> tf.Tensor:
-    """`gelu_new` with the constants rounded as transformers' `gelu_fast` has them."""
+    """`gelu_new` with rounded constants, as transformers' `gelu_fast`."""
     return 0.5 * x * (1 + tf.tanh(x * 0.7978845608 * (1 + 0.044715 * x * x)))
 
 
@@ -100,7 +100,7 @@ def get(name: str) -> Callable[[tf.Tensor], tf.Tensor]:
         A function from a float tensor to one of the same shape and dtype.
 
     Raises:
-        ValueError: There is no activation of this name.
+        ValueError: The name is unknown.
 
     Source: transformers 4.57, `activations.py::ACT2FN` (the names and what they mean).
 
@@ -109,11 +109,9 @@ def get(name: str) -> Callable[[tf.Tensor], tf.Tensor]:
         0.0
     """
     if name not in _ACTIVATIONS:
-        raise ValueError(
-            explain(
-                "`activation_function` is not an activation this package has.",
-                fix=nearest(str(name), _ACTIVATIONS),
-                activation_function=name,
-            )
+        raise value_error(
+            "`activation_function` is not a known activation.",
+            fix=nearest(str(name), _ACTIVATIONS),
+            activation_function=name,
         )
     return _ACTIVATIONS[name]

@@ -1,4 +1,4 @@
-"""A block of GPT-2: attention and MLP as Keras layers, made of those in `layers`."""
+"""A block of GPT-2: attention and MLP as Keras layers."""
 
 from __future__ import annotations
 
@@ -8,22 +8,21 @@ import tensorflow as tf
 
 from tfgpt2.config import GPT2Config
 from tfgpt2.nn import activations
-from tfgpt2.nn.attention import attend, attend_seen, merge_heads, split_heads
+from tfgpt2.nn.attention import attend, decode_attend, merge_heads, split_heads
 from tfgpt2.nn.blockwise import blockwise_attend
 from tfgpt2.nn.layers import Conv1D, GPT2Layer, LayerNorm, dropout, fold_in
 
-# What a layer's keys and values go through before the query looks at them: it takes the new
-# keys and values [B, N, T, H] and returns all of them [B, N, S, H].
-Memory = Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+# Appends new keys and values [B, N, T, H] to those of the past; returns all of them [B, N, S, H].
+AppendKV = Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
 
 class GPT2Attention(GPT2Layer):
-    """Multi-head attention with a fused projection, over the text itself or over an encoder.
+    """Multi-head attention with a fused projection, self-attention or cross-attention.
 
     Args:
         config: The model's configuration.
         layer_index: Number of the block, for `scale_attn_by_inverse_layer_idx`.
-        is_cross_attention: Look at an encoder's states instead of at the text.
+        is_cross_attention: Attend to an encoder's states instead of the text.
         **kwargs: Passed to `keras.layers.Layer`.
 
     Source: transformers 4.57, `modeling_gpt2.py::GPT2Attention`.
@@ -51,8 +50,8 @@ class GPT2Attention(GPT2Layer):
             self.q_attn = Conv1D(width, width, name="q_attn", **options)
         else:
             self.c_attn = Conv1D(width, 3 * inner, name="c_attn", **options)
-        # GPT-2 shrinks the projections that feed the residual stream by the number of residual
-        # branches, so that its variance does not grow with depth.
+        # GPT-2 scales the projections into the residual stream by the number of residual branches,
+        # so that its variance does not grow with depth.
         options["stddev"] /= (2 * config.n_layer) ** 0.5
         self.c_proj = Conv1D(inner, width, name="c_proj", **options)
         self.attn_pdrop, self.resid_pdrop = config.attn_pdrop, config.resid_pdrop
@@ -70,55 +69,56 @@ class GPT2Attention(GPT2Layer):
         x: tf.Tensor,
         *,
         visible: tf.Tensor | None,
-        memory: Memory | None = None,
-        seen: tf.Tensor | None = None,
+        append_kv: AppendKV | None = None,
+        used_columns: tf.Tensor | None = None,
         encoder_states: tf.Tensor | None = None,
-        encoder_memory: tuple[tf.Tensor, tf.Tensor] | None = None,
+        encoder_kv: tuple[tf.Tensor, tf.Tensor] | None = None,
         head_mask: tf.Tensor | None = None,
         seed: tf.Tensor | None = None,
     ) -> tuple[tf.Tensor, tuple[tf.Tensor, tf.Tensor], tf.Tensor | None]:
-        """Attends.
+        """Computes the attention.
 
         Args:
             x: Float `[B, T, D]`.
-            visible: bool, broadcastable to `[B, N, T, S]`, True where a token may look; None
-                sees everything. (Not `mask`: Keras gives that name a meaning of its own.)
-            memory: What new keys and values go through; None keeps just the new ones.
-            seen: int32 `[]`, how many of the first columns hold something, so that no others
-                have to be read; None reads all.
+            visible: bool, broadcastable to `[B, N, T, S]`, True where a token may attend;
+                None is everywhere. (Not `mask`: Keras reserves that name.)
+            append_kv: Appends the new keys and values to those of the past; None for no past.
+            used_columns: int32 `[]`, how many of the first columns to read; None reads all.
             encoder_states: Float `[B, S, D]`, for cross-attention.
-            encoder_memory: What `remember` made of them, in their place.
+            encoder_kv: The result of `project_encoder`, instead of them.
             head_mask: Float `[1, N, 1, 1]`.
-            seed: int32 `[2]`, for dropout; None is no dropout.
+            seed: int32 `[2]`, for dropout; None for none.
 
         Returns:
-            Output `[B, T, D]`; keys and values `[B, N, S, H]`; weights `[B, N, T, S]`, None when
-            the attention is blockwise and never has them.
+            Output `[B, T, D]`; keys and values `[B, N, S, H]`; weights `[B, N, T, S]`, None where
+            the attention does not keep them.
         """
         if self.is_cross_attention:
             query = split_heads(self.q_attn(x, seed=seed), self.heads)  # [B, N, T, H]
-            key, value = encoder_memory or self.remember(encoder_states, seed=seed)  # [B, N, S, H]
+            key, value = encoder_kv or self.project_encoder(
+                encoder_states, seed=seed
+            )  # [B, N, S, H]
         else:
             parts = tf.split(self.c_attn(x, seed=seed), 3, axis=-1)  # 3 x [B, T, D]
             query, key, value = (split_heads(part, self.heads) for part in parts)
-        if memory is not None:
-            key, value = memory(key, value)  # [B, N, S, H]
+        if append_kv is not None:
+            key, value = append_kv(key, value)  # [B, N, S, H]
         context, weights = self._attend(
             query,
             tf.cast(key, query.dtype),
             tf.cast(value, query.dtype),
             visible,
-            seen,
+            used_columns,
             head_mask,
             seed,
         )
         output = self.c_proj(merge_heads(context), seed=seed)  # [B, T, D]
         return dropout(output, self.resid_pdrop, seed, 1), (key, value), weights
 
-    def remember(
+    def project_encoder(
         self, encoder_states: tf.Tensor, *, seed: tf.Tensor | None = None
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Makes keys and values `[B, N, S, H]` of an encoder's states `[B, S, D]`."""
+        """Projects an encoder's states `[B, S, D]` to keys and values `[B, N, S, H]`."""
         parts = tf.split(self.c_attn(encoder_states, seed=seed), 2, axis=-1)  # 2 x [B, S, D]
         key, value = (split_heads(part, self.heads) for part in parts)
         return key, value
@@ -129,14 +129,14 @@ class GPT2Attention(GPT2Layer):
         key: tf.Tensor,
         value: tf.Tensor,
         visible: tf.Tensor | None,
-        seen: tf.Tensor | None,
+        used_columns: tf.Tensor | None,
         head_mask: tf.Tensor | None,
         seed: tf.Tensor | None,
     ) -> tuple[tf.Tensor, tf.Tensor | None]:
         """Runs the attention that the configuration chose."""
-        if seen is not None:
+        if used_columns is not None:
             options = {"scale": self.scale, "upcast": self.upcast}
-            return attend_seen(query, key, value, visible, seen, **options), None
+            return decode_attend(query, key, value, visible, used_columns, **options), None
         if not self.blockwise or query.shape[2] == 1:  # a single query is one block
             return attend(
                 query,
@@ -187,7 +187,7 @@ class GPT2MLP(GPT2Layer):
         self.c_proj.build()
 
     def call(self, x: tf.Tensor, *, seed: tf.Tensor | None = None) -> tf.Tensor:
-        """Float `[B, T, D]` -> `[B, T, D]`; `seed` is for dropout, None is no dropout."""
+        """Float `[B, T, D]` -> `[B, T, D]`; `seed` is for dropout, None without."""
         x = self.c_proj(self.act(self.c_fc(x, seed=seed)), seed=seed)
         return dropout(x, self.resid_pdrop, seed, 2)
 
@@ -228,10 +228,10 @@ class GPT2Block(GPT2Layer):
         x: tf.Tensor,
         *,
         visible: tf.Tensor | None,
-        memory: Memory | None = None,
-        seen: tf.Tensor | None = None,
+        append_kv: AppendKV | None = None,
+        used_columns: tf.Tensor | None = None,
         encoder_states: tf.Tensor | None = None,
-        encoder_memory: tuple[tf.Tensor, tf.Tensor] | None = None,
+        encoder_kv: tuple[tf.Tensor, tf.Tensor] | None = None,
         encoder_visible: tf.Tensor | None = None,
         head_mask: tf.Tensor | None = None,
         seed: tf.Tensor | None = None,
@@ -243,16 +243,21 @@ class GPT2Block(GPT2Layer):
             weights or None.
         """
         attended, present, weights = self.attn(
-            self.ln_1(x), visible=visible, memory=memory, seen=seen, head_mask=head_mask, seed=seed
+            self.ln_1(x),
+            visible=visible,
+            append_kv=append_kv,
+            used_columns=used_columns,
+            head_mask=head_mask,
+            seed=seed,
         )
         x = x + attended
         cross_weights = None
-        if encoder_states is not None or encoder_memory is not None:
+        if encoder_states is not None or encoder_kv is not None:
             attended, _, cross_weights = self.crossattention(
                 self.ln_cross_attn(x),
                 visible=encoder_visible,
                 encoder_states=encoder_states,
-                encoder_memory=encoder_memory,
+                encoder_kv=encoder_kv,
                 head_mask=head_mask,
                 seed=None if seed is None else fold_in(seed, 3),
             )

@@ -1,11 +1,11 @@
-"""Attention that never holds the scores of all queries at once, with an exact gradient.
+"""Memory-efficient attention in blocks of queries, with an exact gradient.
 
-Queries are taken a block at a time against all keys, so `[B, N, T, S]` shrinks to
-`[B, N, block, S]`. The backward pass computes each block's weights again in place of keeping
-them. Dropout draws its noise from a seed and the block's number: the second time is the same.
+Queries are processed in blocks against all keys, so `[B, N, T, S]` shrinks to `[B, N, block, S]`.
+The backward pass recomputes each block's weights instead of keeping them. Dropout is a function of
+a seed and the block's number, so the second pass drops the same weights.
 
 Source: Rabe and Staats 2021, "Self-attention does not need O(n^2) memory", section 2, over
-queries only; the softmax stays whole, so results are those of `attention.attend`.
+queries only; no softmax is split, so the results are those of `attention.attend`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from tfgpt2.nn.attention import MASK_VALUE
-from tfgpt2.nn.layers import fold_in, keep
+from tfgpt2.nn.attention import MASK_VALUE, attention_scores
+from tfgpt2.nn.layers import dropout_mask, fold_in
 
 BLOCK = 128  # queries per block
 
@@ -32,13 +32,13 @@ def blockwise_attend(
     upcast: bool = False,
     block: int = BLOCK,
 ) -> tf.Tensor:
-    """Scaled dot-product attention, a block of queries at a time.
+    """Scaled dot-product attention in blocks of queries.
 
     Args:
         query: Float `[B, N, T, H]`.
         key: Float `[B, N, S, H]`.
         value: Float `[B, N, S, H]`.
-        visible: bool, broadcastable to `[B, N, T, S]`; True where a query may look.
+        visible: bool, broadcastable to `[B, N, T, S]`; True where a query may attend.
         scale: Factor on the scores.
         dropout: Rate of dropout on the attention weights, in [0, 1).
         seed: int32 `[2]`, for dropout.
@@ -49,7 +49,7 @@ def blockwise_attend(
         Float `[B, N, T, H]` in the dtype of `value`.
     """
     length, columns = tf.shape(query)[2], tf.shape(key)[2]
-    block = min(block, query.shape[2] or block)  # a short text is one block without padding
+    block = min(block, query.shape[2] or block)  # no padding where one block is enough
     extra = -length % block
     blocks = (length + extra) // block
     if visible is None:
@@ -61,20 +61,17 @@ def blockwise_attend(
     visible = tf.pad(visible, [[0, 0], [0, 0], [0, extra], [0, 0]])  # [B or 1, 1 or N, T', S]
 
     def weights(rows: tf.Tensor, key: tf.Tensor, i: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns a block's attention weights `[B, N, block, S]` and where it may look."""
-        if upcast:
-            rows, key = tf.cast(rows, tf.float32), tf.cast(key, tf.float32)
-        scores = tf.cast(tf.matmul(rows * tf.cast(scale, rows.dtype), key, transpose_b=True),
-                         tf.float32)  # fmt: skip
-        seen = _rows(visible, i, block)
-        return tf.nn.softmax(tf.where(seen, scores, MASK_VALUE)), seen
+        """Returns a block's attention weights `[B, N, block, S]` and its mask."""
+        scores = attention_scores(rows, key, scale=scale, upcast=upcast)
+        mask = _rows(visible, i, block)
+        return tf.nn.softmax(tf.where(mask, scores, MASK_VALUE)), mask
 
-    def kept(shape: tf.Tensor, i: tf.Tensor) -> tf.Tensor | float:
-        """Returns what dropout multiplies a block's weights by."""
+    def dropout_factor(shape: tf.Tensor, i: tf.Tensor) -> tf.Tensor | float:
+        """Returns the factor of dropout on a block's weights."""
         if not dropout:
             return 1.0
-        seen, scale = keep(shape, dropout, fold_in(seed, i))
-        return tf.where(seen, scale, 0.0)
+        kept, scale = dropout_mask(shape, dropout, fold_in(seed, i))
+        return tf.where(kept, scale, 0.0)
 
     @tf.custom_gradient
     def attend(
@@ -82,7 +79,7 @@ def blockwise_attend(
     ) -> tuple[tf.Tensor, Callable[[tf.Tensor], tuple[tf.Tensor, ...]]]:
         def forward(i: tf.Tensor, done: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
             probabilities, _ = weights(_rows(padded, i, block), key, i)
-            probabilities *= kept(tf.shape(probabilities), i)
+            probabilities *= dropout_factor(tf.shape(probabilities), i)
             return i + 1, done.write(i, tf.matmul(tf.cast(probabilities, value.dtype), value))
 
         def backward(upstream: tf.Tensor) -> tuple[tf.Tensor, ...]:
@@ -90,13 +87,13 @@ def blockwise_attend(
                 i: tf.Tensor, d_rows: tf.TensorArray, d_key: tf.Tensor, d_value: tf.Tensor
             ) -> tuple[tf.Tensor, tf.TensorArray, tf.Tensor, tf.Tensor]:
                 rows = _rows(padded, i, block)
-                probabilities, seen = weights(rows, key, i)
-                factor = kept(tf.shape(probabilities), i)
+                probabilities, mask = weights(rows, key, i)
+                factor = dropout_factor(tf.shape(probabilities), i)
                 above = tf.cast(_rows(upstream, i, block), tf.float32)  # [B, N, block, H]
                 d_value += tf.matmul(probabilities * factor, above, transpose_a=True)
                 d_weights = factor * tf.matmul(above, tf.cast(value, tf.float32), transpose_b=True)
                 inner = tf.reduce_sum(d_weights * probabilities, axis=-1, keepdims=True)
-                d_scores = tf.where(seen, probabilities * (d_weights - inner), 0.0) * scale
+                d_scores = tf.where(mask, probabilities * (d_weights - inner), 0.0) * scale
                 d_key += tf.matmul(d_scores, tf.cast(rows, tf.float32), transpose_a=True)
                 d_row = tf.matmul(d_scores, tf.cast(key, tf.float32))  # [B, N, block, H]
                 return i + 1, d_rows.write(i, d_row), d_key, d_value
@@ -112,14 +109,14 @@ def blockwise_attend(
                 ),
                 parallel_iterations=1,
             )
-            found = (_joined(d_rows.stack()), d_key, d_value)
+            gradients = (_joined(d_rows.stack()), d_key, d_value)
             return tuple(
                 tf.cast(gradient, x.dtype)
-                for gradient, x in zip(found, (padded, key, value), strict=True)
+                for gradient, x in zip(gradients, (padded, key, value), strict=True)
             )
 
         empty = tf.TensorArray(value.dtype, blocks, element_shape=[None, None, block, None])
-        # One block after the other: side by side they would all be held at once.
+        # Not in parallel: all blocks would then be held at once.
         _, done = tf.while_loop(lambda i, _: i < blocks, forward, (0, empty), parallel_iterations=1)
         return _joined(done.stack()), backward
 

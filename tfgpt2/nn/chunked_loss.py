@@ -1,10 +1,10 @@
-"""Cross-entropy over hidden states that never holds the logits of all tokens at once.
+"""Cross-entropy of hidden states without materialising the logits of all tokens.
 
-Tokens are taken a chunk at a time against the whole output matrix, so `[B, T, V]` shrinks to
+Tokens are processed in chunks against the whole output matrix, so `[B, T, V]` shrinks to
 `[chunk, V]`, forward and backward. The gradient is exact.
 
 Source: Wijmans et al. 2024, "Cut Your Losses in Large-Vocabulary Language Models", sections 3 and
-4, for the idea; here whole rows of the vocabulary stay together, which plain matrix products like.
+4, for the idea; here the vocabulary is not split, which suits plain matrix products.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from tfgpt2.nn.losses import IGNORED_LABEL, LossSettings, nll_of_scores
+from tfgpt2.nn.losses import IGNORED_LABEL, LossSettings, regularized_nll
 
-# Bytes of one chunk's float32 logits, from which the number of tokens per chunk follows. Smaller
+# Bytes of one chunk's float32 logits, which determine the number of tokens per chunk. Smaller
 # chunks save little, since the gradient of the output matrix is as large as many of them.
 _CHUNK_BYTES = 64 * 2**20
 
@@ -49,10 +49,10 @@ def chunked_causal_lm_loss(
         hidden: Float `[B, T, D]`, the model's last hidden states.
         table: Float `[V, D]`, the output matrix; the products run in the dtype of `hidden`, and
             sums over tokens in float32.
-        labels: int `[B, T]` in `[0, V)`, shifted here; -100 is left out of the mean.
+        labels: int `[B, T]` in `[0, V)`, shifted here; -100 is excluded from the mean.
         settings: Smoothing, z-loss and the most tokens per chunk; `chunk=None` chooses by `V`.
         training: Compute the gradient together with the loss, which saves a quarter of the work
-            when it is asked for and wastes two thirds when it is not.
+            if the gradient is needed and wastes two thirds if not.
 
     Returns:
         float32 `[]`, nats per scored token; 0 when none is scored.
@@ -65,12 +65,12 @@ def chunked_causal_lm_loss(
     table = tf.convert_to_tensor(table)
     limit = settings.chunk or tokens_per_chunk(table.shape[0])
     labels = tf.cast(labels, tf.int32)
-    # All T columns stay, so that their number divides well; the last one predicts nothing.
+    # All T columns are kept, so that their number divides well; the last one is not scored.
     labels = tf.pad(labels[:, 1:], [[0, 0], [0, 1]], constant_values=IGNORED_LABEL)  # [B, T]
     count = tf.reduce_sum(tf.cast(labels != IGNORED_LABEL, tf.float32))
     rows = tf.reshape(hidden, [-1, table.shape[1]])  # [B * T, D]
     labels = tf.reshape(labels, [-1])  # [B * T]
-    # As many chunks as the limit asks for, all of one size, so that little is padded.
+    # As many chunks as the limit requires, all of one size, so that there is little padding.
     tokens = tf.size(labels) if labels.shape[0] is None else labels.shape[0]
     larger = max if isinstance(tokens, int) else tf.maximum
     chunks = larger((tokens + limit - 1) // limit, 1)  # an empty batch has a chunk too
@@ -82,18 +82,18 @@ def chunked_causal_lm_loss(
     labels = tf.reshape(labels, [chunks, chunk])  # [chunks, chunk]
     # In float16 the loss scale has to reach the small numbers before they are rounded.
     together = training and hidden.dtype != tf.float16
-    total = _summed(rows, table, labels, settings, together=together)
+    total = _loss_sum(rows, table, labels, settings, together=together)
     return tf.math.divide_no_nan(total, count)
 
 
 class _Gradients(NamedTuple):
-    """Sums of a pass over the chunks: rows `[chunks, chunk, D]` in their dtype, table float32."""
+    """Gradients of the rows `[chunks, chunk, D]`, in their dtype, and of the table, float32."""
 
     rows: tf.Tensor
     table: tf.Tensor
 
 
-def _summed(
+def _loss_sum(
     rows: tf.Tensor,
     table: tf.Tensor,
     labels: tf.Tensor,
@@ -101,22 +101,24 @@ def _summed(
     *,
     together: bool,
 ) -> tf.Tensor:
-    """Sums the loss over all tokens; the arguments are those of `_pass`."""
+    """Sums the loss over all tokens; the arguments are those of `_loss_and_gradients`."""
 
     @tf.custom_gradient
     def total(
         rows: tf.Tensor, table: tf.Tensor
     ) -> tuple[tf.Tensor, Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]]:
         if together:
-            loss, found = _pass(rows, table, labels, settings, scale=tf.constant(1.0))
+            loss, gradients = _loss_and_gradients(
+                rows, table, labels, settings, scale=tf.constant(1.0)
+            )
         else:
-            loss = _loss_only(rows, table, labels, settings)
+            loss = _loss_without_gradients(rows, table, labels, settings)
 
         def backward(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             if together:
-                d_rows = tf.cast(tf.cast(found.rows, tf.float32) * upstream, rows.dtype)
-                return d_rows, tf.cast(found.table * upstream, table.dtype)
-            _, late = _pass(rows, table, labels, settings, scale=upstream)
+                d_rows = tf.cast(tf.cast(gradients.rows, tf.float32) * upstream, rows.dtype)
+                return d_rows, tf.cast(gradients.table * upstream, table.dtype)
+            _, late = _loss_and_gradients(rows, table, labels, settings, scale=upstream)
             return late.rows, tf.cast(late.table, table.dtype)
 
         return loss, backward
@@ -124,7 +126,7 @@ def _summed(
     return total(rows, table)
 
 
-def _loss_only(
+def _loss_without_gradients(
     rows: tf.Tensor, table: tf.Tensor, labels: tf.Tensor, settings: LossSettings
 ) -> tf.Tensor:
     """Sums the loss over all chunks: float32 `[]`."""
@@ -132,17 +134,17 @@ def _loss_only(
 
     def step(i: tf.Tensor, loss: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         scores = tf.cast(tf.matmul(rows[i], matrix, transpose_b=True), tf.float32)  # [chunk, V]
-        nll, weights, _ = nll_of_scores(scores, labels[i], settings)
+        nll, weights, _ = regularized_nll(scores, labels[i], settings)
         return i + 1, loss + tf.reduce_sum(nll * weights)
 
-    # One chunk after the other: side by side they would all be held at once.
+    # Not in parallel: all chunks would then be held at once.
     _, loss = tf.while_loop(
         lambda i, _: i < tf.shape(rows)[0], step, (0, tf.constant(0.0)), parallel_iterations=1
     )
     return loss
 
 
-def _pass(
+def _loss_and_gradients(
     rows: tf.Tensor,
     table: tf.Tensor,
     labels: tf.Tensor,
@@ -156,7 +158,7 @@ def _pass(
         rows: Float `[chunks, chunk, D]`.
         table: Float `[V, D]`.
         labels: int32 `[chunks, chunk]`.
-        settings: What the loss is.
+        settings: Settings of the loss.
         scale: float32 `[]`.
     """
     matrix = tf.cast(table, rows.dtype)
@@ -166,7 +168,7 @@ def _pass(
         i: tf.Tensor, loss: tf.Tensor, d_rows: tf.TensorArray, d_table: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, tf.TensorArray, tf.Tensor]:
         scores = tf.cast(tf.matmul(rows[i], matrix, transpose_b=True), tf.float32)  # [chunk, V]
-        nll, weights, log_sum = nll_of_scores(scores, labels[i], settings)
+        nll, weights, log_sum = regularized_nll(scores, labels[i], settings)
         d_scores = _d_scores(scores, labels[i], weights * scale, log_sum, settings)
         d_scores = tf.cast(d_scores, rows.dtype)  # [chunk, V]
         d_rows = d_rows.write(i, tf.matmul(d_scores, matrix))  # [chunk, D]
@@ -201,9 +203,9 @@ def _d_scores(
 ) -> tf.Tensor:
     """Gradient of the weighted loss with respect to the scores: float32 `[chunk, V]`."""
     smoothing = settings.label_smoothing
-    steep = weights * (1.0 + 2.0 * settings.z_loss * log_sum) if settings.z_loss else weights
-    gradient = tf.exp(scores - log_sum[:, None]) * steep[:, None]
+    slope = weights * (1.0 + 2.0 * settings.z_loss * log_sum) if settings.z_loss else weights
+    gradient = tf.exp(scores - log_sum[:, None]) * slope[:, None]
     if smoothing:
         gradient -= (weights * (smoothing / scores.shape[1]))[:, None]
-    places = tf.stack([tf.range(tf.size(labels)), tf.maximum(labels, 0)], axis=1)  # [chunk, 2]
-    return tf.tensor_scatter_nd_sub(gradient, places, weights * (1.0 - smoothing))
+    indices = tf.stack([tf.range(tf.size(labels)), tf.maximum(labels, 0)], axis=1)  # [chunk, 2]
+    return tf.tensor_scatter_nd_sub(gradient, indices, weights * (1.0 - smoothing))

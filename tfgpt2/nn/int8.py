@@ -1,11 +1,12 @@
-"""Products of 8-bit whole numbers: how a matrix and its input become such, and are multiplied.
+"""int8 matrix products: quantisation of a matrix and of its input, and layers that hold int8.
 
-A matrix keeps one step per output, and the input gets one step per row while the model runs; both
-are symmetric, so zero stays zero. The sums are exact: only the two roundings differ from float32.
+A matrix has one scale per output, and the input gets one scale per row at run time; both are
+symmetric, so zero stays zero. The integer sums are exact, so only the two roundings differ from
+float32.
 
-The matrix is held as `[out, in]`, against the rule that kernels are `[in, out]`: XLA's product on a
-CPU reads the rows of both sides, and took 1.4 (eight rows) to 1.8 times (two rows) as long with a
-kernel `[in, out]`; at one row, 7 times. `benchmarks/int8.py` measures the step that results.
+The matrix is stored as `[out, in]`, unlike other kernels: XLA's product on a CPU reads the rows of
+both sides, and took 1.4 (eight rows) to 1.8 times (two rows) as long with a kernel `[in, out]`; at
+one row, 7 times. `benchmarks/int8.py` measures the decode step that results.
 
 Source: Dettmers et al. 2022, "LLM.int8()", section 2.1 (row-wise quantisation), without the
 decomposition of outliers, which models of GPT-2's sizes do not need.
@@ -19,100 +20,100 @@ import keras
 import tensorflow as tf
 from tensorflow.python.ops import control_flow_util
 
-LARGEST = 127  # -128 is left out, so that the numbers are symmetric
-MOST_INPUTS = (2**31 - 1) // LARGEST**2  # whose products fit int32 together
-_SMALLEST = 1e-30  # a row below is zero; smaller steps would be flushed to zero and divide by it
+MAX_INT8 = 127  # without -128, so that the range is symmetric
+MAX_INPUTS = (2**31 - 1) // MAX_INT8**2  # whose sum of products fits int32
+_SMALLEST = 1e-30  # smaller rows become zero; their scales would underflow
 _NO_GRADIENT = (
     "Rounding to int8 has no gradient, so a quantised model cannot train. Train the float model,"
     " or adapters on it, and quantise the result."
 )
 
 
-def to_whole(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Expresses each row as whole numbers of steps.
+def quantize_rows(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Quantises each row symmetrically.
 
     Args:
         x: float32 `[R, C]`, finite.
 
     Returns:
-        Whole numbers in [-127, 127], float32 `[R, C]`; the steps, float32 `[R, 1]`, above 0. An
-        entry is off by half a step at most.
+        Integers in [-127, 127], as float32 `[R, C]`; the scales, float32 `[R, 1]`, above 0. The
+        error of an entry is at most half a scale.
 
     Example:
-        >>> numbers, steps = to_whole(tf.constant([[1.0, -0.5, 0.0], [0.0, 0.0, 0.0]]))
-        >>> numbers.numpy().tolist()
+        >>> integers, scales = quantize_rows(tf.constant([[1.0, -0.5, 0.0], [0.0, 0.0, 0.0]]))
+        >>> integers.numpy().tolist()
         [[127.0, -64.0, 0.0], [0.0, 0.0, 0.0]]
     """
     largest = tf.reduce_max(tf.abs(x), axis=1, keepdims=True)  # [R, 1]
-    steps = tf.maximum(largest, _SMALLEST) / LARGEST
-    return tf.round(x / steps), steps
+    scales = tf.maximum(largest, _SMALLEST) / MAX_INT8
+    return tf.round(x / scales), scales
 
 
-def product(x: tf.Tensor, matrix: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:
+def int8_matmul(x: tf.Tensor, matrix: tf.Tensor, scales: tf.Tensor) -> tf.Tensor:
     """Multiplies rows with a quantised matrix.
 
     Args:
         x: Float `[R, in]`.
-        matrix: Whole numbers `[out, in]`: int8, or float32 (see `Int8Matrix.widen`).
-        steps: float32 `[out]`.
+        matrix: Integers `[out, in]`: int8, or float32 (see `Int8Matrix.store_as_float32`).
+        scales: float32 `[out]`.
 
     Returns:
         float32 `[R, out]`.
 
     Raises:
-        LookupError: A gradient through it is asked for.
+        LookupError: A gradient through it is requested.
 
     Example:
         >>> x, matrix = tf.constant([[1.0, 0.5]]), tf.constant([[2, 2], [0, -127]], tf.int8)
-        >>> product(x, matrix, tf.constant([0.5, 1.0])).numpy().round(2).tolist()
+        >>> int8_matmul(x, matrix, tf.constant([0.5, 1.0])).numpy().round(2).tolist()
         [[1.5, -64.0]]
     """
     x = tf.raw_ops.PreventGradient(input=tf.cast(x, tf.float32), message=_NO_GRADIENT)
-    numbers, row_steps = to_whole(x)
-    return _sums(numbers, matrix) * row_steps * steps  # [R, out]
+    integers, row_scales = quantize_rows(x)
+    return _integer_matmul(integers, matrix) * row_scales * scales  # [R, out]
 
 
-def _sums(numbers: tf.Tensor, matrix: tf.Tensor) -> tf.Tensor:
-    """Whole numbers `[R, in]` times `[out, in]` -> float32 `[R, out]`."""
-    if not (compiled() and matrix.dtype == tf.int8):
-        # TensorFlow's own kernel for int8 takes twice as long as this. float32 holds whole numbers
-        # exactly up to 2^24, so sums over 1040 inputs never round and longer ones hardly.
-        return tf.matmul(numbers, tf.cast(matrix, tf.float32), transpose_b=True)
-    rows = tf.shape(numbers)[0]
-    # XLA has a slower program for one row than for two.
-    padded = tf.pad(tf.cast(numbers, tf.int8), [[0, tf.maximum(2 - rows, 0)], [0, 0]])
+def _integer_matmul(integers: tf.Tensor, matrix: tf.Tensor) -> tf.Tensor:
+    """Integers `[R, in]` times `[out, in]` -> float32 `[R, out]`."""
+    if not (is_xla_traced() and matrix.dtype == tf.int8):
+        # TensorFlow's own int8 kernel takes twice as long. float32 is exact for integers up to
+        # 2^24, so sums over 1040 inputs are never rounded and longer ones hardly ever.
+        return tf.matmul(integers, tf.cast(matrix, tf.float32), transpose_b=True)
+    rows = tf.shape(integers)[0]
+    # XLA's program for one row is slower than that for two.
+    padded = tf.pad(tf.cast(integers, tf.int8), [[0, tf.maximum(2 - rows, 0)], [0, 0]])
     sums = tf.matmul(padded, matrix, transpose_b=True, output_type=tf.int32)  # [max(R, 2), out]
     return tf.cast(sums[:rows], tf.float32)
 
 
-def compiled() -> bool:
-    """Whether the code that is being traced will be compiled by XLA.
+def is_xla_traced() -> bool:
+    """Whether the function that is being traced will be compiled by XLA.
 
-    The answer chooses between two ways to the same numbers, so a wrong one costs time only.
-    TensorFlow has no public name for this question; its random operations ask it like this.
+    It chooses between two computations of the same result, so a wrong value only costs time.
+    TensorFlow has no public function for this; its random operations use the same one.
 
     Example:
-        >>> compiled(), tf.function(lambda: tf.constant(compiled()), jit_compile=True)().numpy()
+        >>> is_xla_traced(), tf.function(lambda: is_xla_traced(), jit_compile=True)().numpy()
         (False, np.True_)
     """
     return control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
 
 
 class Int8Matrix:
-    """Mixed into a layer with a float `weight` that can be held as int8 instead.
+    """Mixin of layers whose float `weight` can be stored as int8 instead.
 
-    The layer says how wide its matrix is (`matrix_shape`) and where it is in a float weight
-    (`float_matrix`); it asks `is_int8` where it creates and where it uses the weight.
+    The layer implements `matrix_shape` and `float_matrix`, and checks `is_int8` where it creates
+    and where it uses the weight.
     """
 
     is_int8 = False
     weight: keras.Variable | None
-    weight_int8: keras.Variable | tf.Variable  # whole numbers [out, in]
+    weight_int8: keras.Variable | tf.Variable  # integers [out, in]
     weight_scale: keras.Variable  # float32 [out]
     add_parameter: Callable[..., keras.Variable]
 
     def matrix_shape(self) -> tuple[int, int]:
-        """Outputs and inputs."""
+        """Number of outputs and of inputs."""
         raise NotImplementedError
 
     def float_matrix(self) -> tf.Tensor:
@@ -132,13 +133,13 @@ class Int8Matrix:
         )
 
     def fill_int8(self, matrix: tf.Tensor) -> None:
-        """Gives the int8 matrix the values nearest to float32 `[out, in]`."""
-        numbers, steps = to_whole(matrix)
-        self.weight_int8.assign(tf.cast(numbers, tf.int8))
-        self.weight_scale.assign(steps[:, 0])
+        """Assigns the quantised values of float32 `[out, in]`."""
+        integers, scales = quantize_rows(matrix)
+        self.weight_int8.assign(tf.cast(integers, tf.int8))
+        self.weight_scale.assign(scales[:, 0])
 
     def to_int8(self) -> None:
-        """Turns the float weight of a layer that is built into an int8 matrix."""
+        """Replaces the float weight of a built layer by an int8 matrix."""
         old, matrix = self.weight, self.float_matrix()
         self._untrack_variable(old)
         self._tracker.unlock()
@@ -147,21 +148,21 @@ class Int8Matrix:
         self._tracker.lock()
         self.fill_int8(matrix)
 
-    def widen(self) -> tf.Variable:
-        """Holds the whole numbers in a float32 variable from now on, and returns it.
+    def store_as_float32(self) -> tf.Variable:
+        """Moves the integers into a float32 variable, and returns it.
 
-        The results stay the same. Programs without XLA need not cast the matrix in every step.
+        The results stay the same, and programs without XLA need not cast the matrix in each step.
         """
-        live = tf.Variable(tf.cast(self.weight_int8.value, tf.float32), trainable=False)
+        variable = tf.Variable(tf.cast(self.weight_int8.value, tf.float32), trainable=False)
         self._untrack_variable(self.weight_int8)
-        self.weight_int8 = live
-        return live
+        self.weight_int8 = variable
+        return variable
 
     def multiply(self, x: tf.Tensor) -> tf.Tensor:
         """Float `[R, in]` -> float32 `[R, out]`, without a bias."""
-        return product(x, tf.convert_to_tensor(self.weight_int8), self.weight_scale)
+        return int8_matmul(x, tf.convert_to_tensor(self.weight_int8), self.weight_scale)
 
-    def look_up(self, ids: tf.Tensor) -> tf.Tensor:
+    def lookup(self, ids: tf.Tensor) -> tf.Tensor:
         """Int `[...]` -> float32 rows `[..., in]`."""
         rows = tf.cast(tf.gather(tf.convert_to_tensor(self.weight_int8), ids), tf.float32)
         return rows * tf.gather(self.weight_scale, ids)[..., None]  # [..., in]

@@ -1,4 +1,4 @@
-"""Matrices, norms and tables as Keras layers; weights have the checkpoint's names and shapes."""
+"""Basic Keras layers, whose weights have the checkpoint's names and shapes; dropout."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 import keras
 import tensorflow as tf
 
-from tfgpt2.nn.int8 import Int8Matrix, compiled
+from tfgpt2.nn.int8 import Int8Matrix, is_xla_traced
 from tfgpt2.nn.shapes import leading
 
-_PARTS = (8, 4, 2)  # of a kernel that one row is multiplied by; see `Conv1D.project_single`
+_PARTS = (8, 4, 2)  # numbers of parts of a kernel; see `Conv1D.project_single`
 
 _reader: contextvars.ContextVar[Callable[..., tf.Tensor | None] | None] = contextvars.ContextVar(
     "initial weights", default=None
@@ -23,15 +23,15 @@ _reader: contextvars.ContextVar[Callable[..., tf.Tensor | None] | None] = contex
 def initial_weights(
     read: Callable[[str, tuple[int, ...], str], tf.Tensor | None],
 ) -> Iterator[None]:
-    """Within this context, weights are born with the values that `read` returns.
+    """Context in which new weights are initialised with the values that `read` returns.
 
-    So loading a checkpoint neither initialises weights that are about to be overwritten nor
+    Loading a checkpoint then neither initialises weights that are about to be overwritten nor
     holds two copies of them.
 
     Args:
         read: From a weight's path (`".../transformer/h_0/attn/c_attn/weight"`), its shape and
-            dtype to its value; None for "initialise it freshly". The weight takes the shape of
-            the value, so that one that does not fit can be made empty until the error is raised.
+            dtype to its value; None for a fresh initialisation. The weight takes the shape of
+            the value, so `read` may return an empty one where the checkpoint does not fit.
     """
     token = _reader.set(read)
     try:
@@ -46,30 +46,30 @@ def fold_in(seed: tf.Tensor, number: int | tf.Tensor) -> tf.Tensor:
 
 
 def dropout(x: tf.Tensor, rate: float, seed: tf.Tensor | None, place: int) -> tf.Tensor:
-    """Zeroes a share of the numbers and scales the others up.
+    """Applies inverted dropout.
 
-    The seed is given and not drawn here, so a block that is computed a second time, for
-    gradient checkpointing, drops the same numbers.
+    It is a function of the seed, so a block that gradient checkpointing recomputes drops the same
+    elements.
 
     Args:
         x: Float, any shape.
         rate: Share to drop, in [0, 1).
         seed: int32 `[2]`; None drops nothing.
-        place: Number of the place in the block, so that places differ.
+        place: Number of the dropout in its block; different numbers drop independently.
 
     Source: Srivastava et al. 2014, with the scaling in training.
     """
     if seed is None or not rate:
         return x
-    kept, scale = keep(tf.shape(x), rate, fold_in(seed, place))
+    kept, scale = dropout_mask(tf.shape(x), rate, fold_in(seed, place))
     return tf.where(kept, x * tf.cast(scale, x.dtype), tf.zeros([], x.dtype))
 
 
-def keep(shape: tf.Tensor, rate: float, seed: tf.Tensor) -> tuple[tf.Tensor, float]:
-    """Decides for each number whether dropout keeps it.
+def dropout_mask(shape: tf.Tensor, rate: float, seed: tf.Tensor) -> tuple[tf.Tensor, float]:
+    """Draws which elements dropout keeps.
 
-    Two decisions come from each 32 random bits: drawing bits is most of what dropout costs. So
-    the rate is the nearest multiple of 1/65,536, and the scale is exact for it.
+    An element takes 16 random bits, since drawing them is most of the cost of dropout. So the
+    rate is rounded to a multiple of 1/65,536, and the scale is exact for the rounded rate.
 
     Args:
         shape: int32 `[n]`.
@@ -77,10 +77,10 @@ def keep(shape: tf.Tensor, rate: float, seed: tf.Tensor) -> tuple[tf.Tensor, flo
         seed: int32 `[2]`.
 
     Returns:
-        What is kept, bool of that shape, and what to multiply it by.
+        The mask of kept elements, bool of that shape, and the scale of these elements.
     """
     dropped = min(round(rate * 65_536), 65_535)  # of the values that 16 bits can have
-    size = tf.reduce_prod(tf.cast(shape, tf.int64))  # more than int32 holds, on a large device
+    size = tf.reduce_prod(tf.cast(shape, tf.int64))  # int32 would overflow on a large device
     bits = tf.random.stateless_uniform([(size + 1) // 2], seed, None, None, tf.uint32)
     bits = tf.reshape(tf.bitcast(bits, tf.uint16), [-1])[:size]
     kept = tf.reshape(bits >= tf.constant(dropped, tf.uint16), shape)
@@ -88,7 +88,7 @@ def keep(shape: tf.Tensor, rate: float, seed: tf.Tensor) -> tuple[tf.Tensor, flo
 
 
 class GPT2Layer(keras.layers.Layer):
-    """A layer whose weights can be born from a checkpoint."""
+    """A layer whose weights can be initialised from a checkpoint."""
 
     def add_parameter(
         self,
@@ -100,7 +100,7 @@ class GPT2Layer(keras.layers.Layer):
         trainable: bool = True,
         dtype: str | None = None,
     ) -> keras.Variable:
-        """Creates a weight, of the policy's type unless told; see `initial_weights`."""
+        """Creates a weight, by default of the policy's dtype; see `initial_weights`."""
         read, dtype = _reader.get(), dtype or self.variable_dtype
         value = read(f"{self.path}/{name}", shape, dtype) if read else None
         if value is not None:
@@ -120,10 +120,10 @@ class GPT2Layer(keras.layers.Layer):
 
 
 class Conv1D(Int8Matrix, GPT2Layer):
-    """An affine map of the last axis, with the kernel stored `[in, out]` as OpenAI had it.
+    """An affine map of the last axis, with the kernel stored `[in, out]` as in OpenAI's code.
 
-    `project` is the map itself, with a float kernel or an int8 one (`tfgpt2.nn.int8`); a
-    low-rank adapter (see `tfgpt2.nn.lora`) adds to a float one.
+    The kernel is float, with or without a low-rank adapter (`tfgpt2.nn.lora`), or int8
+    (`tfgpt2.nn.int8`).
 
     Args:
         inputs: Width of the input.
@@ -148,42 +148,42 @@ class Conv1D(Int8Matrix, GPT2Layer):
         self.bias = self.add_parameter("bias", (self.outputs,), "zeros")
 
     def call(self, x: tf.Tensor, *, seed: tf.Tensor | None = None) -> tf.Tensor:
-        """Float `[..., in]` -> `[..., out]`; `seed` is for an adapter's dropout, None is none."""
-        # One flat matrix product: the kernels for rank 2 are the fast ones on every device.
+        """Float `[..., in]` -> `[..., out]`; `seed` is for an adapter's dropout, None without."""
+        # One product of rank 2, which has the fastest kernels on every device.
         flat = tf.reshape(x, [-1, self.inputs])  # [B * T, in]
-        single = x.shape[-2] == 1 and compiled()
-        done = self.project_single(flat) if single else self.project(flat)  # [B * T, out]
+        single = x.shape[-2] == 1 and is_xla_traced()
+        output = self.project_single(flat) if single else self.project(flat)  # [B * T, out]
         if self.lora_kernel_a is not None:
-            done += self._adapt(flat, seed)
-        return tf.reshape(done, leading(x, len(x.shape) - 1, self.outputs))  # [..., out]
+            output += self._adapt(flat, seed)
+        return tf.reshape(output, leading(x, len(x.shape) - 1, self.outputs))  # [..., out]
 
     def project(self, flat: tf.Tensor) -> tf.Tensor:
         """Float `[R, in]` -> `[R, out]`, without an adapter."""
         if self.is_int8:
-            done = self.multiply(flat) + tf.cast(self.bias, tf.float32)  # [R, out]
-            return tf.cast(done, flat.dtype)
+            output = self.multiply(flat) + tf.cast(self.bias, tf.float32)  # [R, out]
+            return tf.cast(output, flat.dtype)
         return tf.nn.bias_add(tf.matmul(flat, self.weight), self.bias)
 
     def project_single(self, flat: tf.Tensor) -> tf.Tensor:
-        """`project` where a step of decoding reads one token per row.
+        """`project` for a decode step with one token per row.
 
-        XLA gives the product of one row and a matrix to a single core. As a sum of products over
-        parts of the inputs it is a batch, which all cores share, and the kernel lies in memory
-        in that shape already.
+        XLA runs the product of one row and a matrix on a single core. As a sum of products over
+        parts of the inputs it is a batch, which all cores share, and the kernel's memory layout
+        already has that shape.
         """
         most = next((n for n in _PARTS if self.inputs % n == 0), 1)
         if self.is_int8 or most == 1:
             return self.project(flat)
-        # Known when compiled; more rows are fast as they are, in one part.
+        # Known when XLA compiles; several rows are fast in one part.
         width = tf.where(tf.shape(flat)[0] == 1, self.inputs // most, self.inputs)
-        # With one row or one part, these are the numbers in the same order.
+        # With one row or one part, the reshape keeps the order in memory.
         x = tf.reshape(flat, [self.inputs // width, -1, width])  # [parts, R, in / parts]
         kernel = tf.reshape(self.weight, tf.stack([-1, width, self.outputs]))
-        done = tf.reduce_sum(tf.matmul(x, kernel), axis=0)  # [R, out]
-        return tf.nn.bias_add(tf.ensure_shape(done, [flat.shape[0], self.outputs]), self.bias)
+        output = tf.reduce_sum(tf.matmul(x, kernel), axis=0)  # [R, out]
+        return tf.nn.bias_add(tf.ensure_shape(output, [flat.shape[0], self.outputs]), self.bias)
 
     def matrix_shape(self) -> tuple[int, int]:
-        """Outputs and inputs."""
+        """Number of outputs and of inputs."""
         return self.outputs, self.inputs
 
     def float_matrix(self) -> tf.Tensor:
@@ -191,18 +191,18 @@ class Conv1D(Int8Matrix, GPT2Layer):
         return tf.transpose(tf.cast(self.weight.value, tf.float32))  # [out, in]
 
     def _adapt(self, flat: tf.Tensor, seed: tf.Tensor | None) -> tf.Tensor:
-        """What the adapter adds: float `[R, in]` -> `[R, out]`.
+        """The adapter's low-rank product: float `[R, in]` -> `[R, out]`.
 
         Source: Hu et al. 2021, equation 3.
         """
         flat = dropout(flat, self.lora_dropout, seed, self.lora_place)
         # The factors are float32 under every policy, and Keras casts them under mixed ones only.
-        a, b = (tf.cast(one, flat.dtype) for one in (self.lora_kernel_a, self.lora_kernel_b))
+        a, b = (tf.cast(factor, flat.dtype) for factor in (self.lora_kernel_a, self.lora_kernel_b))
         return tf.matmul(tf.matmul(flat, a) * tf.cast(self.lora_scale, flat.dtype), b)
 
 
 class Linear(GPT2Layer):
-    """An affine map of the last axis, with the kernel stored `[out, in]` as PyTorch has it.
+    """An affine map of the last axis, with the kernel stored `[out, in]` as in PyTorch.
 
     Args:
         inputs: Width of the input.
@@ -267,7 +267,7 @@ class LayerNorm(GPT2Layer):
 
 
 class Embedding(Int8Matrix, GPT2Layer):
-    """A table of vectors, which can also score vectors against its rows.
+    """A table of vectors, which can also serve as a tied output matrix.
 
     Args:
         count: Number of rows.
@@ -286,16 +286,16 @@ class Embedding(Int8Matrix, GPT2Layer):
             self.add_int8()
             return
         normal = keras.initializers.RandomNormal(stddev=self.stddev)
-        # Not cast by Keras: a look-up of a few rows must not first cast the whole table.
+        # Not cast by Keras, which would cast the whole table to look up a few rows.
         self.weight = self.add_parameter("weight", (self.count, self.width), normal, autocast=False)
 
     def call(self, ids: tf.Tensor) -> tf.Tensor:
         """Int `[...]` in `[0, count)` -> float `[..., width]`."""
-        rows = self.look_up(ids) if self.is_int8 else tf.gather(self.weight, ids)
+        rows = self.lookup(ids) if self.is_int8 else tf.gather(self.weight, ids)
         return tf.cast(rows, self.compute_dtype)  # [..., width]
 
     def score(self, x: tf.Tensor) -> tf.Tensor:
-        """Float `[B, T, width]` -> float32 `[B, T, count]`, the product with every row."""
+        """Float `[B, T, width]` -> float32 `[B, T, count]`, the dot products with all rows."""
         flat = tf.reshape(x, [-1, self.width])  # [B * T, width]
         if self.is_int8:
             scores = self.multiply(flat)  # [B * T, count]
@@ -305,7 +305,7 @@ class Embedding(Int8Matrix, GPT2Layer):
         return tf.reshape(scores, leading(x, len(x.shape) - 1, self.count))
 
     def matrix_shape(self) -> tuple[int, int]:
-        """Rows and their width."""
+        """Number of rows and their width."""
         return self.count, self.width
 
     def float_matrix(self) -> tf.Tensor:

@@ -1,10 +1,11 @@
-"""Low-rank adapters on a model's projections: several by name, one at a time acts.
+"""Low-rank adapters on a model's projections: several by name, one of them active at a time.
 
-A projection that some adapter changes gets one slot: `lora_kernel_a` `[in, rank]`,
-`lora_kernel_b` `[rank, out]` (named as in Keras' `Dense.enable_lora`) and a scale. The adapter
-that acts has its numbers in the slots, filled with zeros up to the largest rank; the numbers of the
-others wait on the host. So a change of adapter is an assignment, and compiled programs see it. The
-zeros stay zeros in training: each factor's gradient there is a product with the other's zeros.
+A projection that some adapter changes has one slot: `lora_kernel_a` `[in, rank]`,
+`lora_kernel_b` `[rank, out]` (named as in Keras' `Dense.enable_lora`) and a scale. The slots hold
+the factors of the active adapter, padded with zeros to the largest rank; those of the others are
+kept on the host. So a change of adapter is an assignment, which compiled programs see. The zeros
+stay zeros in training, since the gradient of the padding of each factor is a product with the
+padding of the other.
 
 Source: Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models".
 """
@@ -18,28 +19,28 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfgpt2.checkpoints.adapters import Adapter, Factors
+from tfgpt2.checkpoints.lora_adapters import Adapter, Factors
 from tfgpt2.checkpoints.names import key_from_path, part
-from tfgpt2.errors import explain, nearest
+from tfgpt2.errors import nearest, value_error
 from tfgpt2.nn import quantization
 from tfgpt2.nn.layers import Conv1D
 from tfgpt2.nn.resize import replace_value
 
-# A place in the block for each projection's dropout; see `layers.dropout`, where 0 to 3 are taken.
+# The `place` of each projection's dropout, see `layers.dropout`; the block itself uses 0 to 3.
 _PLACES = {"attn.c_attn": 4, "attn.c_proj": 5, "mlp.c_fc": 6, "mlp.c_proj": 7, "attn.q_attn": 8}
 _SLOT = ("lora_kernel_a", "lora_kernel_b", "lora_scale")
 
 
 @dataclasses.dataclass
 class Adapters:
-    """What a model knows of its adapters.
+    """The adapters of a model.
 
     Attributes:
-        named: The adapters; the numbers of the one that acts are in the slots.
-        active: Name of the one that acts, or None.
-        merged: Its product has been added to the kernels.
-        frozen: Weights of the base that were trainable before.
-        base_heads: A head's own weights, by key, where an adapter brings its own.
+        named: The adapters by name; the current values of the active one are in the slots.
+        active: Name of the active adapter, or None.
+        merged: Whether its product has been added to the kernels.
+        frozen: Weights of the base model that were trainable before.
+        base_heads: Weights of the base model's head, by key, which an adapter may replace.
     """
 
     named: dict[str, Adapter]
@@ -50,14 +51,14 @@ class Adapters:
 
 
 def projections(model: Any) -> dict[str, Conv1D]:
-    """The layers that an adapter can change, by checkpoint key without `.weight`.
+    """The layers that adapters can change, by checkpoint key without `.weight`.
 
     Raises:
         ValueError: The model is quantised.
     """
-    quantization.refuse(model, "An adapter")
+    quantization.require_float(model, "An adapter")
     layers = [layer for layer in model._flatten_layers() if isinstance(layer, Conv1D)]
-    return {key_from_path(one.weight.path).removesuffix(".weight"): one for one in layers}
+    return {key_from_path(layer.weight.path).removesuffix(".weight"): layer for layer in layers}
 
 
 def head_weights(model: Any) -> dict[str, keras.Variable]:
@@ -67,44 +68,51 @@ def head_weights(model: Any) -> dict[str, keras.Variable]:
 
 
 def base_weights(model: Any) -> list[keras.Variable]:
-    """A model's weights without those of adapters, in order."""
+    """A model's weights without those of adapters."""
     return [weight for weight in model.weights if weight.name not in _SLOT]
 
 
-def storable_weights(model: Any) -> list[keras.Variable]:
-    """The weights that a checkpoint of a whole model holds.
+def checkpoint_weights(model: Any) -> list[keras.Variable]:
+    """The weights of a checkpoint of the whole model.
 
     Raises:
-        ValueError: An adapter acts and is not merged, so that the file would lack it.
+        ValueError: The active adapter is not merged, so the file would lack it.
     """
     state = model.adapters
     if state is not None and state.active is not None and not state.merged:
-        raise ValueError(
-            explain(
-                "A checkpoint holds a whole model, and an adapter that is not merged acts on this"
-                " one.",
-                fix="Call tfgpt2.training.lora.merge_adapter(model) first, or save_adapter(model,"
-                " directory) for the adapter alone.",
-                adapter=state.active,
-            )
+        raise value_error(
+            "A checkpoint holds a whole model, and the active adapter of this one is not merged.",
+            fix="Call tfgpt2.training.lora.merge_adapter(model) first, or save_adapter(model,"
+            " directory) for the adapter alone.",
+            adapter=state.active,
         )
     return base_weights(model)
 
 
-def refuse(model: Any, what: str) -> None:
-    """Raises when a model has adapters, for what would leave them with wrong shapes."""
+def require_no_adapters(model: Any, operation: str) -> None:
+    """Checks that a model has no adapters, for operations that change their shapes.
+
+    Args:
+        model: The model.
+        operation: The operation, as the start of a sentence.
+
+    Raises:
+        ValueError: It has adapters.
+    """
     if model.adapters is not None:
-        raise ValueError(
-            explain(
-                f"{what} changes the shape of projections that adapters belong to.",
-                fix="Call tfgpt2.training.lora.unload_adapters(model) first.",
-                adapters=sorted(model.adapters.named),
-            )
+        raise value_error(
+            f"{operation} changes the shape of projections that have adapters.",
+            fix="Call tfgpt2.training.lora.unload_adapters(model) first.",
+            adapters=sorted(model.adapters.named),
         )
 
 
 def attach(model: Any, name: str, adapter: Adapter) -> None:
-    """Adds an adapter that fits the model, and freezes the base; `activate` makes it act."""
+    """Adds an adapter and freezes the base model; `activate` activates it.
+
+    Raises:
+        ValueError: The adapter does not fit the model.
+    """
     if model.adapters is None:
         heads = {key: weight.numpy() for key, weight in head_weights(model).items()}
         model.adapters = Adapters({}, None, False, list(model.trainable_weights), heads)
@@ -116,7 +124,7 @@ def attach(model: Any, name: str, adapter: Adapter) -> None:
 
 
 def detach(model: Any, name: str) -> None:
-    """Removes an adapter that does not act; with the last one, the base is trainable again."""
+    """Removes an inactive adapter; without any, the base model is trainable again."""
     state = model.adapters
     del state.named[name]
     _fit_slots(model)
@@ -124,16 +132,16 @@ def detach(model: Any, name: str) -> None:
         for weight in state.frozen:
             weight.trainable = True
         model.adapters = None
-        _forget_training(model)
+        _discard_training(model)
 
 
 def activate(model: Any, name: str | None) -> None:
-    """Lets one adapter act, or none; what acts now keeps its numbers."""
+    """Activates one adapter, or none; the one that was active keeps its current values."""
     state, layers, heads = model.adapters, projections(model), head_weights(model)
     if state.active is not None:
         state.named[state.active] = current(model)
     adapter = Adapter({}) if name is None else state.named[name]
-    before = _trained(model)
+    before = _training_state(model)
     for key, layer in layers.items():
         if layer.lora_kernel_a is None:
             continue
@@ -145,12 +153,12 @@ def activate(model: Any, name: str | None) -> None:
         weight.assign(adapter.heads.get(key, state.base_heads[key]))
         weight.trainable = key in adapter.heads
     state.active = name
-    if _trained(model) != before:
-        _forget_training(model)
+    if _training_state(model) != before:
+        _discard_training(model)
 
 
 def current(model: Any) -> Adapter:
-    """The adapter that acts, with the numbers it has by now."""
+    """The active adapter, with its current values."""
     adapter = model.adapters.named[model.adapters.active]
     layers, heads = projections(model), head_weights(model)
     return dataclasses.replace(
@@ -168,10 +176,10 @@ def current(model: Any) -> Adapter:
 
 
 def add_products(model: Any, sign: int) -> None:
-    """Adds the active adapter to the kernels (`sign` 1), or takes it out again (-1)."""
+    """Adds the active adapter to the kernels (`sign` 1), or subtracts it again (-1)."""
     state, layers = model.adapters, projections(model)
     adapter = state.named[state.active]
-    before = _trained(model)
+    before = _training_state(model)
     for key in adapter.layers:
         layer, scale = layers[key], adapter.scale(key)
         product = scale * tf.matmul(layer.lora_kernel_a.value, layer.lora_kernel_b.value)
@@ -182,34 +190,32 @@ def add_products(model: Any, sign: int) -> None:
     for key, weight in head_weights(model).items():
         weight.trainable = sign < 0 and key in adapter.heads
     state.merged = sign > 0
-    if _trained(model) != before:
-        _forget_training(model)
+    if _training_state(model) != before:
+        _discard_training(model)
 
 
 def to_config(model: Any) -> dict[str, Any] | None:
-    """What `from_config` needs to make the slots again; Keras stores their numbers itself.
+    """The arguments of `from_config`; Keras itself stores the values of the slots.
 
     Raises:
-        ValueError: There are several adapters, and the others' numbers would be lost.
+        ValueError: There are inactive adapters, whose values would be lost.
     """
     state = model.adapters
     if state is None:
         return None
     if list(state.named) != [state.active]:
-        raise ValueError(
-            explain(
-                "Keras' own files hold one adapter, the one that acts.",
-                fix="Save the adapters with tfgpt2.training.lora.save_adapter, and delete or"
-                " unload them before model.save().",
-                adapters=sorted(state.named),
-                active=state.active,
-            )
+        raise value_error(
+            "Keras' own files hold the active adapter only.",
+            fix="Save the adapters with tfgpt2.training.lora.save_adapter, and delete or"
+            " unload them before model.save().",
+            adapters=sorted(state.named),
+            active=state.active,
         )
     adapter = state.named[state.active]
     return {
         "name": state.active,
         "merged": state.merged,
-        "layers": {key: [one.rank, one.alpha] for key, one in adapter.layers.items()},
+        "layers": {key: [pair.rank, pair.alpha] for key, pair in adapter.layers.items()},
         "heads": sorted(adapter.heads),
         "dropout": adapter.dropout,
         "use_rslora": adapter.use_rslora,
@@ -217,7 +223,7 @@ def to_config(model: Any) -> dict[str, Any] | None:
 
 
 def from_config(model: Any, config: dict[str, Any]) -> None:
-    """Makes the slots that `to_config` described."""
+    """Creates the slots that `to_config` described."""
     layers, heads = projections(model), head_weights(model)
     empty = {
         key: Factors(
@@ -236,49 +242,45 @@ def from_config(model: Any, config: dict[str, Any]) -> None:
 
 
 def check_fit(model: Any, adapter: Adapter) -> None:
-    """Checks that an adapter's shapes are those of the model."""
+    """Checks that an adapter's shapes are those of the model.
+
+    Raises:
+        ValueError: A projection or head does not exist, or has another shape.
+    """
     layers, heads = projections(model), head_weights(model)
     for key, factors in adapter.layers.items():
         if key not in layers:
-            raise ValueError(
-                explain(
-                    f"The adapter changes {key!r}, which the model does not have.",
-                    fix=nearest(key, layers) if len(layers) < 9 else "Load it into its base model.",
-                    blocks=model.config.n_layer,
-                )
+            raise value_error(
+                f"The adapter changes {key!r}, which the model does not have.",
+                fix=nearest(key, layers) if len(layers) < 9 else "Load it into its base model.",
+                blocks=model.config.n_layer,
             )
         shape = (factors.a.shape[0], factors.b.shape[1])
         expected = (layers[key].inputs, layers[key].outputs)
         if shape != expected:
-            raise ValueError(
-                explain(
-                    f"The adapter is for another model: {key!r} maps {expected[0]} numbers to"
-                    f" {expected[1]} here.",
-                    fix="Load it into the model it was trained on.",
-                    adapter=list(shape),
-                )
+            raise value_error(
+                f"The adapter is for another model: {key!r} has {expected[0]} inputs and"
+                f" {expected[1]} outputs here.",
+                fix="Load it into the model it was trained on.",
+                adapter=list(shape),
             )
     for key, value in adapter.heads.items():
         found = tuple(heads[key].shape) if key in heads else None
         if found != value.shape:
-            raise ValueError(
-                explain(
-                    f"The adapter brings a head that the model does not have: {key!r} is"
-                    f" {list(found) if found else 'absent'} here.",
-                    fix="Use the model class, and the number of labels, it was trained with.",
-                    adapter=list(value.shape),
-                )
+            raise value_error(
+                f"The adapter has a head that the model does not have: {key!r} is"
+                f" {list(found) if found else 'absent'} here.",
+                fix="Use the model class, and the number of labels, it was trained with.",
+                adapter=list(value.shape),
             )
 
 
 def _fit_slots(model: Any) -> None:
-    """Gives each projection a slot of the largest rank that an adapter asks for."""
+    """Gives each projection a slot of the largest rank of its adapters."""
     changed = False
     for key, layer in projections(model).items():
-        wanted = [
-            one.layers[key].rank for one in model.adapters.named.values() if key in one.layers
-        ]
-        rank = max(wanted, default=0)
+        adapters = model.adapters.named.values()
+        rank = max((a.layers[key].rank for a in adapters if key in a.layers), default=0)
         if rank == (0 if layer.lora_kernel_a is None else layer.lora_kernel_a.shape[1]):
             continue
         changed = True
@@ -292,13 +294,13 @@ def _fit_slots(model: Any) -> None:
         else:
             _drop_slot(layer)
     if changed:
-        model._forget_programs()
+        model._discard_compiled()
 
 
 def _make_slot(layer: Conv1D, rank: int) -> None:
-    """Adds the weights of a slot to a layer that exists, as Keras' own layers do."""
+    """Adds the weights of a slot to a built layer, as Keras' own layers do."""
     layer._tracker.unlock()
-    # Born trainable, so that gradient tapes watch them; `activate` says which of them train.
+    # Created trainable, so that gradient tapes watch them; `activate` chooses which of them train.
     options = {"initializer": "zeros", "dtype": "float32"}
     layer.lora_kernel_a = layer.add_weight(
         name="lora_kernel_a", shape=(layer.inputs, rank), **options
@@ -311,7 +313,7 @@ def _make_slot(layer: Conv1D, rank: int) -> None:
 
 
 def _drop_slot(layer: Conv1D) -> None:
-    """Takes the weights of a slot away."""
+    """Removes the weights of a slot."""
     for name in _SLOT:
         delattr(layer, name)
         setattr(layer, name, None)
@@ -319,14 +321,14 @@ def _drop_slot(layer: Conv1D) -> None:
 
 
 def _resized(array: np.ndarray, rank: int, axis: int) -> np.ndarray:
-    """Cuts an axis to `rank`, or fills it up with zeros."""
+    """Cuts an axis to `rank`, or pads it with zeros."""
     array = np.take(array, range(min(rank, array.shape[axis])), axis)
     missing = [(0, rank - size if i == axis else 0) for i, size in enumerate(array.shape)]
     return np.pad(array, missing)
 
 
 def _fill(layer: Conv1D, factors: Factors | None, scale: float) -> None:
-    """Puts an adapter's numbers into a slot, zeros beside them."""
+    """Assigns an adapter's factors to a slot, padded with zeros."""
     rank = layer.lora_kernel_a.shape[1]
     if factors is None:
         layer.lora_kernel_a.assign(np.zeros(layer.lora_kernel_a.shape))
@@ -337,12 +339,12 @@ def _fill(layer: Conv1D, factors: Factors | None, scale: float) -> None:
     layer.lora_scale.assign(scale)
 
 
-def _trained(model: Any) -> tuple[Any, ...]:
-    """What a training program was made for: which weights it changes, and the dropout."""
+def _training_state(model: Any) -> tuple[Any, ...]:
+    """What a traced training step depends on: the trainable weights and the dropout rates."""
     rates = [layer.lora_dropout for layer in projections(model).values()]
     return [id(weight) for weight in model.trainable_weights], rates
 
 
-def _forget_training(model: Any) -> None:
-    """Drops the training program; the model must be compiled again."""
+def _discard_training(model: Any) -> None:
+    """Discards the traced training step; the model must be compiled again."""
     model.train_function, model.optimizer, model.compiled = None, None, False

@@ -1,4 +1,4 @@
-"""Losses as pure functions; the label -100 is not scored."""
+"""Losses as pure functions; the label -100 is ignored."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ import dataclasses
 
 import tensorflow as tf
 
-from tfgpt2.errors import explain
+from tfgpt2.errors import value_error
 
 IGNORED_LABEL = -100
 
 
 @dataclasses.dataclass(frozen=True)
 class LossSettings:
-    """How a language model's own loss is computed.
+    """Settings of a language model's own loss.
 
     Attributes:
-        chunked: Never hold the logits of all tokens at once; the model then returns none next to
-            a loss.
+        chunked: Do not materialise the logits of all tokens; the model then returns no logits
+            with a loss.
         chunk: Most tokens per chunk; None chooses by the size of the vocabulary.
-        label_smoothing: Share of the target that is spread evenly over the vocabulary, in [0, 1).
-        z_loss: Factor on the squared logarithm of the softmax's sum, 0 or more; 1e-4 is usual.
+        label_smoothing: Share of the target distributed evenly over the vocabulary, in [0, 1).
+        z_loss: Factor on the squared log-sum-exp of the logits, 0 or more; 1e-4 is usual.
 
-    The last two act in training only, so that what `evaluate` shows stays comparable.
+    The last two apply in training only, so that results of `evaluate` stay comparable.
 
     Raises:
         ValueError: A number is out of range.
@@ -55,16 +55,14 @@ class LossSettings:
         }
         for name, (fits, expected) in checks.items():
             if not fits:
-                raise ValueError(
-                    explain(
-                        f"`{name}` must be {expected}.",
-                        fix="Leave it out to switch it off.",
-                        **{name: getattr(self, name)},
-                    )
+                raise value_error(
+                    f"`{name}` must be {expected}.",
+                    fix="Leave it out to switch it off.",
+                    **{name: getattr(self, name)},
                 )
 
-    def measured(self) -> LossSettings:
-        """The same without what acts in training only."""
+    def for_evaluation(self) -> LossSettings:
+        """The same settings without those that apply in training only."""
         return dataclasses.replace(self, label_smoothing=0.0, z_loss=0.0)
 
 
@@ -72,34 +70,34 @@ def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
-PLAIN = LossSettings()
+DEFAULT_LOSS = LossSettings()
 
 
-def nll_of_scores(
-    scores: tf.Tensor, labels: tf.Tensor, settings: LossSettings
+def regularized_nll(
+    logits: tf.Tensor, labels: tf.Tensor, settings: LossSettings
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Loss of each token from its scores, with smoothing and z-loss.
+    """Loss of each token, with label smoothing and z-loss.
 
     Args:
-        scores: float32 `[..., V]`.
+        logits: float32 `[..., V]`.
         labels: int `[...]` in `[0, V)`, or -100 for "not scored".
-        settings: Smoothing and z-loss.
+        settings: Label smoothing and z-loss.
 
     Returns:
-        float32 `[...]` each: nats (of any value where not scored), weights (1 where scored, else
-        0), and the logarithm of the softmax's sum.
+        float32 `[...]` each: nats (arbitrary where not scored), weights (1 where scored, else 0),
+        and the log-sum-exp of the logits.
 
     Source: PyTorch `cross_entropy(label_smoothing=)`: the target is `1 - s` at the label, plus
         `s / V` everywhere.
     """
     weights = tf.cast(tf.not_equal(labels, IGNORED_LABEL), tf.float32)
-    log_sum = tf.reduce_logsumexp(scores, axis=-1)  # [...]
-    # Only -100 is let through: any other label outside the vocabulary is still an error.
-    places = tf.where(weights > 0, labels, tf.zeros_like(labels))
-    chosen = tf.gather(scores, places, batch_dims=labels.shape.rank)  # [...]
+    log_sum = tf.reduce_logsumexp(logits, axis=-1)  # [...]
+    # Only -100 is replaced: any other label outside the vocabulary is still an error.
+    indices = tf.where(weights > 0, labels, tf.zeros_like(labels))
+    chosen = tf.gather(logits, indices, batch_dims=labels.shape.rank)  # [...]
     nll = log_sum - (1.0 - settings.label_smoothing) * chosen
     if settings.label_smoothing:
-        nll -= settings.label_smoothing * tf.reduce_mean(scores, axis=-1)
+        nll -= settings.label_smoothing * tf.reduce_mean(logits, axis=-1)
     if settings.z_loss:
         nll += settings.z_loss * tf.square(log_sum)
     return nll, weights, log_sum
@@ -123,14 +121,14 @@ def token_nll(logits: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tenso
 
 
 def causal_lm_loss(
-    logits: tf.Tensor, labels: tf.Tensor, settings: LossSettings = PLAIN
+    logits: tf.Tensor, labels: tf.Tensor, settings: LossSettings = DEFAULT_LOSS
 ) -> tf.Tensor:
     """Mean negative log-likelihood of each next token.
 
     Args:
         logits: Float `[B, T, V]`, the model's output at each token.
-        labels: int `[B, T]`, usually the input ids; the shift by one happens here. -100 is left
-            out of the mean.
+        labels: int `[B, T]`, usually the input ids; the shift by one happens here. -100 is
+            excluded from the mean.
         settings: Label smoothing and z-loss; off by default.
 
     Returns:
@@ -144,7 +142,7 @@ def causal_lm_loss(
     """
     logits, labels = logits[:, :-1], labels[:, 1:]  # [B, T - 1, V], [B, T - 1]
     if settings.label_smoothing or settings.z_loss:
-        nll, weights, _ = nll_of_scores(tf.cast(logits, tf.float32), labels, settings)
+        nll, weights, _ = regularized_nll(tf.cast(logits, tf.float32), labels, settings)
         nll *= weights
     else:
         nll, weights = token_nll(logits, labels)
@@ -156,7 +154,7 @@ def classification_loss(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
 
     Args:
         logits: Float `[..., C]`.
-        labels: int `[...]` in `[0, C)`; -100 is left out of the mean.
+        labels: int `[...]` in `[0, C)`; -100 is excluded from the mean.
 
     Returns:
         float32 `[]`, nats; 0 when nothing is scored.
@@ -168,14 +166,14 @@ def classification_loss(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
 
 
 def sequence_loss(logits: tf.Tensor, labels: tf.Tensor, problem_type: str | None) -> tf.Tensor:
-    """Loss of whole texts, by kind of problem.
+    """Loss of sequence classification, by problem type.
 
     Args:
         logits: Float `[B, C]`.
         labels: `[B]` class numbers, `[B, C]` zeros and ones, or `[B]` / `[B, C]` real targets.
         problem_type: `"regression"`, `"single_label_classification"`,
-            `"multi_label_classification"`; None decides as transformers does: one logit is a
-            regression, integer labels are one class each, float labels several.
+            `"multi_label_classification"`; None decides as transformers does: one logit means a
+            regression, integer labels one class each, float labels several.
 
     Returns:
         float32 `[]`: mean squared error, or cross-entropy in nats.
@@ -198,12 +196,12 @@ def sequence_loss(logits: tf.Tensor, labels: tf.Tensor, problem_type: str | None
 
 
 def span_loss(start: tf.Tensor, end: tf.Tensor, first: tf.Tensor, last: tf.Tensor) -> tf.Tensor:
-    """Loss of an answer's place in a text.
+    """Loss of extractive question answering.
 
     Args:
-        start: Float `[B, T]`, scores of each token as the first.
-        end: Float `[B, T]`, scores of each token as the last.
-        first: int `[B]` or `[B, 1]`, the first token; `T` or more leaves the row out.
+        start: Float `[B, T]`, logits of each token as the first.
+        end: Float `[B, T]`, logits of each token as the last.
+        first: int `[B]` or `[B, 1]`, the first token; `T` or more excludes the row.
         last: int `[B]` or `[B, 1]`, the last token.
 
     Returns:
@@ -213,8 +211,9 @@ def span_loss(start: tf.Tensor, end: tf.Tensor, first: tf.Tensor, last: tf.Tenso
     """
     length = tf.shape(start)[1]
 
-    def place(labels: tf.Tensor) -> tf.Tensor:
+    def ignore_outside(labels: tf.Tensor) -> tf.Tensor:
         labels = tf.maximum(tf.reshape(tf.cast(labels, tf.int32), [-1]), 0)  # [B]
         return tf.where(labels < length, labels, IGNORED_LABEL)
 
-    return (classification_loss(start, place(first)) + classification_loss(end, place(last))) / 2
+    start_loss = classification_loss(start, ignore_outside(first))
+    return (start_loss + classification_loss(end, ignore_outside(last))) / 2

@@ -1,4 +1,4 @@
-"""Shapes for `tf.reshape` that say as much as is known."""
+"""Shapes for `tf.reshape`, static as far as possible."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import tensorflow as tf
 
 
 def leading(x: tf.Tensor, axes: int, *rest: int) -> list[int | tf.Tensor]:
-    """The sizes of a tensor's first axes, and others after them, for `tf.reshape`.
+    """The sizes of a tensor's first axes, followed by others, for `tf.reshape`.
 
-    Plain numbers where they are known, so that the result knows them too: a step of decoding
-    stays one token, whatever the number of rows. One unknown size is -1. The shape is then a
-    single constant, and such graphs are traced and compiled faster.
+    Static sizes are plain numbers, so that the result keeps them: a decode step stays one token
+    wide, whatever the number of rows. One unknown size is -1. The shape is then a single constant,
+    and such graphs are traced and compiled faster.
 
     Args:
         x: Any tensor of known rank.
         axes: How many sizes to take.
-        *rest: What follows them; with these, the numbers of elements must agree.
+        *rest: The sizes that follow; the number of elements must stay the same.
 
     Example:
         >>> @tf.function(input_signature=[tf.TensorSpec([None, 1, 6])])
@@ -26,7 +26,7 @@ def leading(x: tf.Tensor, axes: int, *rest: int) -> list[int | tf.Tensor]:
     """
     sizes = list(x.shape[:axes])
     unknown = [axis for axis, size in enumerate(sizes) if size is None]
-    # Nothing can be inferred of a tensor without elements.
+    # -1 cannot be inferred for a tensor without elements.
     if len(unknown) == 1 and 0 not in (*sizes, *rest):
         sizes[unknown[0]] = -1
     elif unknown:

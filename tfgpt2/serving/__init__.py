@@ -1,21 +1,22 @@
-"""The SavedModel and its uses: signatures, export, a local server, a client.
+"""SavedModels: export, a local server, and a client.
 
-`Client` and what belongs to it import neither TensorFlow nor Keras.
+`Client` and its exceptions import neither TensorFlow nor Keras.
 """
 
 from __future__ import annotations
 
 import importlib
 
-_CLIENT = ("BadAnswer", "Client", "ClientError", "DeadlineExceeded", "InvalidRequest",
-           "ModelNotFound", "ServerBusy", "ServerFault", "Unauthorized", "Unreachable")  # fmt: skip
-_PUBLIC = dict.fromkeys(_CLIENT, "tfgpt2.serving.client") | {
-    "Batching": "tfgpt2.serving.export.batching",
+_EXCEPTIONS = ("BadAnswer", "ClientError", "DeadlineExceeded", "InvalidRequest", "ModelNotFound",
+               "ServerBusy", "ServerFault", "Unauthorized", "Unreachable")  # fmt: skip
+_PUBLIC = dict.fromkeys(_EXCEPTIONS, "tfgpt2.serving.client.exceptions") | {
+    "Client": "tfgpt2.serving.client.client",
+    "Batching": "tfgpt2.serving.export.batching_options",
     "ExportReport": "tfgpt2.serving.export.report",
-    "next_version": "tfgpt2.serving.export.export",
+    "next_version": "tfgpt2.serving.export.version_directory",
 }
 
-__all__ = list(_PUBLIC)
+__all__ = sorted(_PUBLIC)
 
 
 def __getattr__(name: str) -> object:

@@ -1,4 +1,4 @@
-"""What a `TextGenerator` is made of is checked once, when it is made."""
+"""Checks of the parts and defaults of a `TextGenerator`, once, when it is made."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from tfgpt2.errors import explain, nearest
+from tfgpt2.errors import nearest, type_error, value_error
 from tfgpt2.generation import stopping
 from tfgpt2.generation.config import GenerationConfig
-from tfgpt2.generation.options import EXTRA_OPTIONS
+from tfgpt2.generation.option_table import EXTRA_OPTIONS
 from tfgpt2.models.causal_lm import TFGPT2LMHeadModel
 from tfgpt2.tokenizers.gpt2 import TFGPT2Tokenizer
 
-# Settings of `GenerationConfig` that say something about texts; the others are for token ids.
+# Options of `GenerationConfig` for texts; the others are for token ids.
 TEXT_OPTIONS = tuple(
     name
     for name in GenerationConfig().to_dict()
@@ -37,42 +37,34 @@ def check_parts(model: Any, tokenizer: Any, on_long_prompt: str, assistant: Any 
         ("tokenizer", tokenizer, TFGPT2Tokenizer),
     ):
         if not isinstance(value, kind):
-            raise TypeError(
-                explain(
-                    f"`{name}` must be a {kind.__name__}.",
-                    fix="Use TextGenerator.from_pretrained(name) to load both.",
-                    **{name: value},
-                )
+            raise type_error(
+                f"`{name}` must be a {kind.__name__}.",
+                fix="Use TextGenerator.from_pretrained(name) to load both.",
+                **{name: value},
             )
     if assistant is not None and (
         not isinstance(assistant, TFGPT2LMHeadModel)
         or assistant.config.vocab_size != model.config.vocab_size
     ):
-        raise ValueError(
-            explain(
-                "`assistant` must be a TFGPT2LMHeadModel with the model's vocabulary.",
-                fix="Use a smaller model of the same family.",
-                assistant=getattr(getattr(assistant, "config", None), "vocab_size", assistant),
-                model_vocab_size=model.config.vocab_size,
-            )
+        raise value_error(
+            "`assistant` must be a TFGPT2LMHeadModel with the model's vocabulary.",
+            fix="Use a smaller model of the same family.",
+            assistant=getattr(getattr(assistant, "config", None), "vocab_size", assistant),
+            model_vocab_size=model.config.vocab_size,
         )
     if tokenizer.vocab_size > model.config.vocab_size:
-        raise ValueError(
-            explain(
-                "The vocabulary does not fit the model: it has ids that the model has no"
-                " embedding for.",
-                fix="Load tokenizer and model from the same checkpoint.",
-                tokenizer_vocab_size=tokenizer.vocab_size,
-                model_vocab_size=model.config.vocab_size,
-            )
+        raise value_error(
+            "The vocabulary does not fit the model: it has ids that the model has no"
+            " embedding for.",
+            fix="Load tokenizer and model from the same checkpoint.",
+            tokenizer_vocab_size=tokenizer.vocab_size,
+            model_vocab_size=model.config.vocab_size,
         )
     if on_long_prompt not in LONG_PROMPT_POLICIES:
-        raise ValueError(
-            explain(
-                f"`on_long_prompt` must be one of {', '.join(LONG_PROMPT_POLICIES)}.",
-                fix=nearest(str(on_long_prompt), LONG_PROMPT_POLICIES),
-                on_long_prompt=on_long_prompt,
-            )
+        raise value_error(
+            f"`on_long_prompt` must be one of {', '.join(LONG_PROMPT_POLICIES)}.",
+            fix=nearest(str(on_long_prompt), LONG_PROMPT_POLICIES),
+            on_long_prompt=on_long_prompt,
         )
 
 
@@ -80,38 +72,31 @@ def check_defaults(config: GenerationConfig, prefix: str | None = None) -> None:
     """Checks that a configuration can serve as the defaults of any number of rows.
 
     Raises:
-        TypeError: It is no configuration.
+        TypeError: It is not a configuration.
         ValueError: A value is out of range, not supported, or a list with one value per row.
     """
     if not isinstance(config, GenerationConfig):
-        raise TypeError(
-            explain(
-                "`generation_config` must be a tfgpt2.GenerationConfig.",
-                fix="Use GenerationConfig.from_dict(values).",
-                generation_config=config,
-            )
+        raise type_error(
+            "`generation_config` must be a tfgpt2.GenerationConfig.",
+            fix="Use GenerationConfig.from_dict(values).",
+            generation_config=config,
         )
     config.validate()
-    if config.strategy == "contrastive" and prefix is not None:
-        raise ValueError(
-            explain(
-                "Contrastive search compares tokens with the hidden states of the whole text, and"
-                " a prefix keeps none.",
-                fix="Put the prefix into the prompts.",
-                penalty_alpha=config.penalty_alpha,
-                prefix=prefix,
-            )
+    if not config.strategy.takes_prefix and prefix is not None:
+        raise value_error(
+            f"{config.strategy.name.capitalize()} compares tokens with the hidden states of the"
+            " whole sequence, and a prefix keeps none.",
+            fix="Put the prefix into the prompts.",
+            penalty_alpha=config.penalty_alpha,
+            prefix=prefix,
         )
-    options = config.row_options()
+    options = config.request_values()
     options |= {name: getattr(config, name) for name in EXTRA_OPTIONS if config.asks(name)}
     for name, value in options.items():
         if np.ndim(value) > 0:
-            raise ValueError(
-                explain(
-                    f"The default of `{name}` must be one value, for prompts of any number.",
-                    fix=f"Pass one value per prompt to generate({name}=...).",
-                    **{name: value},
-                )
+            raise value_error(
+                f"The default of `{name}` must be one value, for prompts of any number.",
+                fix=f"Pass one value per prompt to generate({name}=...).",
+                **{name: value},
             )
-    strings = config.stop_strings or []
-    stopping.stop_rows("stop_strings", strings, 1)
+    stopping.check_stop_strings("stop_strings", config.stop_strings or [], 1)

@@ -1,11 +1,8 @@
-"""Text in, text out: `TextGenerator`, the Keras model and what Python calls.
-
-What happens between the strings is in `tfgpt2.text.pipeline`.
-"""
+"""Text in, text out: `TextGenerator`, the Keras model and its Python API."""
 
 from __future__ import annotations
 
-import codecs
+import inspect
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -14,28 +11,29 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfgpt2.errors import explain, nearest
+from tfgpt2.errors import explain, nearest, type_error, value_error
 from tfgpt2.generation import stopping
 from tfgpt2.generation.buckets import check_buckets, default_buckets
-from tfgpt2.generation.compiled import watched
+from tfgpt2.generation.compiled import decode_with_deadline
 from tfgpt2.generation.config import GenerationConfig
-from tfgpt2.generation.known_options import SAMPLING
-from tfgpt2.generation.options import OPTIONS, ROW_OPTIONS, check_row_option, spread
-from tfgpt2.generation.request import Program
+from tfgpt2.generation.option_table import OPTIONS, SAMPLING_OPTIONS
+from tfgpt2.generation.option_values import check_option
+from tfgpt2.generation.options import REQUEST_OPTIONS
+from tfgpt2.generation.params import DecodeSpec, option_rows
+from tfgpt2.hub import HubOptions
 from tfgpt2.models.causal_lm import TFGPT2LMHeadModel
 from tfgpt2.text.checks import TEXT_OPTIONS, check_defaults, check_parts
-from tfgpt2.text.pipeline import Passes, Plan
+from tfgpt2.text.pipeline import EncodedTexts, TextPipeline, TextRequest
 from tfgpt2.text.prompts import EMPTY
-from tfgpt2.text.records import Generation, as_bytes, check_numbers, records
+from tfgpt2.text.records import Generation, generations, prompts_as_bytes
+from tfgpt2.text.streaming import stream_text
 from tfgpt2.tokenizers.gpt2 import TFGPT2Tokenizer
 
 __all__ = ["Generation", "TextGenerator"]
 
-_STREAM_STEP = 4  # tokens between two looks at a stream: few calls, and still a steady flow
-
 
 @keras.saving.register_keras_serializable("tfgpt2")
-class TextGenerator(Passes, keras.Model):
+class TextGenerator(keras.Model):
     """Continues text: a Keras model from string to string.
 
     Args:
@@ -51,8 +49,8 @@ class TextGenerator(Passes, keras.Model):
         jit_compile: Whether XLA compiles the decode loop.
         prefix: A text that comes before every prompt, such as an instruction; it is read once.
         negative_prompt: What `guidance_scale` leads away from; None is each prompt's last token.
-        assistant: A smaller model of the same vocabulary that guesses `num_assistant_tokens` at a
-            time; the texts stay the same.
+        assistant: A smaller model of the same vocabulary that proposes `num_assistant_tokens` draft
+            tokens at a time; the texts stay the same.
         **kwargs: `name`, `trainable`.
 
     Raises:
@@ -85,17 +83,27 @@ class TextGenerator(Passes, keras.Model):
             generation_config = model.generation_config
         check_defaults(generation_config, prefix)
         super().__init__(**kwargs)
-        self.model, self.tokenizer = model, tokenizer
+        self.model, self.tokenizer, self.assistant = model, tokenizer, assistant
         self.generation_config = generation_config
-        self.on_long_prompt = on_long_prompt
+        self.on_long_prompt, self.jit_compile_loop = on_long_prompt, jit_compile
+        self.prefix, self.negative_prompt = prefix, negative_prompt
         context = model.config.n_positions
         buckets = {"prompt_buckets": prompt_buckets, "output_buckets": output_buckets}
         for name, sizes in buckets.items():
             sizes = default_buckets(context) if sizes is None else sizes
             setattr(self, name, check_buckets(name, sizes, context))
-        self.jit_compile_loop, self.assistant = jit_compile, assistant
-        self.prefix, self.negative_prompt = prefix, negative_prompt
-        self.set_up(jit_compile=jit_compile, prefix=prefix, negative=negative_prompt)
+        self.pipeline = TextPipeline(
+            model,
+            tokenizer,
+            generation_config,
+            truncate=on_long_prompt == "truncate_left",
+            prompt_buckets=self.prompt_buckets,
+            output_buckets=self.output_buckets,
+            jit_compile=jit_compile,
+            prefix=prefix,
+            negative_prompt=negative_prompt,
+            assistant=assistant,
+        )
         self.built = True
 
     @classmethod
@@ -113,25 +121,20 @@ class TextGenerator(Passes, keras.Model):
             ValueError: A file is broken, or vocabulary and weights do not fit together.
             TypeError: An option is unknown.
         """
-        own = ("generation_config", "on_long_prompt", "prompt_buckets", "output_buckets",
-               "jit_compile", "prefix", "negative_prompt", "assistant", "name")  # fmt: skip
-        where = ("revision", "token", "cache_dir", "subfolder", "local_files_only",
-                 "force_download")  # fmt: skip
-        weights = ("dtype", "quantize")
+        hub_options, options = HubOptions.split(options)
+        own = inspect.signature(cls).parameters.keys() - {"model", "tokenizer", "kwargs"}
+        known = {*own, "name", "dtype", "quantize", *HubOptions.names()}
         for option in options:
-            if option not in (*own, *where, *weights):
-                raise TypeError(
-                    explain(
-                        f"TextGenerator.from_pretrained has no option {option!r}.",
-                        fix=nearest(option, (*own, *where, *weights)),
-                        **{option: options[option]},
-                    )
+            if option not in known:
+                raise type_error(
+                    f"TextGenerator.from_pretrained has no option {option!r}.",
+                    fix=nearest(option, known),
+                    **{option: options[option]},
                 )
-        files = {option: options[option] for option in where if option in options}
-        loading = {option: options[option] for option in weights if option in options}
+        files = vars(hub_options)
+        loading = {n: options.pop(n) for n in ("dtype", "quantize") if n in options}
         model = TFGPT2LMHeadModel.from_pretrained(name, **loading, **files)
-        tokenizer = TFGPT2Tokenizer.from_pretrained(name, **files)
-        return cls(model, tokenizer, **{o: options[o] for o in own if o in options})
+        return cls(model, TFGPT2Tokenizer.from_pretrained(name, **files), **options)
 
     def save_pretrained(self, directory: str | os.PathLike[str]) -> None:
         """Writes model, tokenizer and generation settings in transformers' formats."""
@@ -142,16 +145,16 @@ class TextGenerator(Passes, keras.Model):
     def call(self, text: tf.Tensor) -> tf.Tensor:
         """Continues texts with the default settings: string `[]` or `[B]` -> the same shape."""
         rows = tf.reshape(text, [-1])  # [B]
-        options = {
-            name: tf.fill(tf.shape(rows), tf.cast(value, ROW_OPTIONS[name].dtype))
-            for name, value in self.default_options().items()
+        values = {
+            name: tf.fill(tf.shape(rows), tf.cast(value, REQUEST_OPTIONS[name].dtype))
+            for name, value in self.generation_config.request_values().items()
         }
-        stop = tf.tile(tf.constant([self.default_stops()], tf.string), [tf.size(rows), 1])
-        found = self.pipeline(rows, options, stop)["text"]
-        found = found if self.program.returns == 1 else found[:, 0]  # the best
-        return tf.reshape(found, tf.shape(text))
+        stops = tf.constant([default_stops(self.generation_config)], tf.string)  # [1, Q]
+        found = self.pipeline(rows, values, tf.tile(stops, [tf.size(rows), 1]))["text"]
+        several = self.pipeline.spec.num_return_sequences > 1
+        return tf.reshape(found[:, 0] if several else found, tf.shape(text))  # the best
 
-    # Python's face ----------------------------------------------------------------------------
+    # Python's API -----------------------------------------------------------------------------
 
     def generate(
         self,
@@ -185,27 +188,28 @@ class TextGenerator(Passes, keras.Model):
             with `num_return_sequences` above 1, a list in place of each.
 
         Raises:
-            TypeError: `prompts` is no text, or an option is unknown.
+            TypeError: `prompts` are not strings, or an option is unknown.
             ValueError: A value is out of range, contradicts another, or a prompt cannot run.
         """
-        texts = as_bytes(prompts)
-        config = self._asked(options)
-        functions = {"processors": logits_processor, "criteria": stopping_criteria}
-        program, plan = self._checked_plan(texts, config, stop, negative_prompt, **functions)
+        texts = prompts_as_bytes(prompts)
+        config = self._config(options)
+        functions = {
+            "logits_processor": logits_processor, "stopping_criteria": stopping_criteria,
+        }  # fmt: skip
+        encoded, spec, request = self._request(texts, config, stop, negative_prompt, **functions)
         if not texts:
             found = []
+        elif config.max_time is None:
+            result = self.pipeline.run(request, spec)
+            found = generations(self.pipeline.decode_texts(result, encoded.status))
         else:
-            if config.max_time is None:
-                result = self.decode(plan, program)
-            else:
-                run = (program, *plan[1:])
-                result = watched(self.decoder, *run, seconds=config.max_time)
-            found = records(self.write(result, plan.prompts))
+            decoder = self.pipeline.decoder
+            result = decode_with_deadline(decoder, spec, *request, seconds=config.max_time)
+            found = generations(self.pipeline.decode_texts(result, encoded.status))
         values: list[Any] = found if details else [record.text for record in found]
-        if program.returns > 1:
-            values = [
-                values[i : i + program.returns] for i in range(0, len(values), program.returns)
-            ]
+        returns = spec.num_return_sequences
+        if returns > 1:
+            values = [values[i : i + returns] for i in range(0, len(values), returns)]
         return values[0] if isinstance(prompts, (str, bytes)) else values
 
     def stream(
@@ -225,56 +229,28 @@ class TextGenerator(Passes, keras.Model):
             Pieces of text.
 
         Raises:
-            TypeError: `prompt` is no string, or an option is unknown.
+            TypeError: `prompt` is not a string, or an option is unknown.
             ValueError: A value is out of range, or the prompt cannot run.
         """
         if not isinstance(prompt, (str, bytes)):
-            raise TypeError(
-                explain(
-                    "stream() continues one text.",
-                    fix="Use generate() for several.",
-                    prompt=prompt,
-                )
+            raise type_error(
+                "stream() continues one text.",
+                fix="Use generate() for several.",
+                prompt=prompt,
             )
-        config = self._asked(options)
-        program, plan = self._checked_plan(as_bytes(prompt), config, stop)
-        if config.strategy not in ("greedy", "sample") or program.texts > 1 or config.max_time:
-            raise ValueError(
-                explain(
-                    "stream() gives one text, as it grows: searches, several texts and max_time"
-                    " are for generate().",
-                    fix="Leave num_beams, penalty_alpha, num_return_sequences, best_of and"
-                    " max_time out.",
-                    **options,
-                )
+        config = self._config(options)
+        _, spec, request = self._request(prompts_as_bytes(prompt), config, stop)
+        if not config.strategy.streams or spec.rows_per_prompt > 1 or config.max_time:
+            raise value_error(
+                "stream() gives one text, as it grows: searches, several texts and max_time"
+                " are for generate().",
+                fix="Leave num_beams, penalty_alpha, num_return_sequences, best_of and"
+                " max_time out.",
+                **options,
             )
-        return self._pieces(program, plan)
+        return stream_text(self.pipeline, spec, request)
 
-    def _pieces(self, program: Program, plan: Plan) -> Iterator[str]:
-        """Decodes a few tokens at a time and yields the text that can no longer change."""
-        # The end of the text might be the beginning of a stop string.
-        held_back = max(0, int(tf.reduce_max(plan.request.stops.lengths)) - 1)
-        utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        asked = (program, plan.prompt, plan.request)
-        state = self.decoder.start(*asked, plan.room)
-        done = 0
-        while True:
-            running = int(state.reason[0]) == stopping.RUNNING
-            check_numbers(state.logprobs.numpy())
-            tokens = state.tokens[0, : int(state.count[0])].numpy()
-            text = b"".join(self._token_text[token] for token in tokens)
-            end, cut = len(text) - (held_back if running else 0), int(state.stop.cut[0])
-            end = max(done, end if cut < 0 else cut)
-            piece = utf8.decode(text[done:end], final=not running)
-            if piece:
-                yield piece
-            if not running:
-                return
-            done = end
-            until = state.count[0] + _STREAM_STEP
-            state = self.decoder.advance(*asked, state, until)
-
-    def _asked(self, options: Mapping[str, Any]) -> GenerationConfig:
+    def _config(self, options: Mapping[str, Any]) -> GenerationConfig:
         """Joins the configuration and the options of a call.
 
         Raises:
@@ -284,66 +260,67 @@ class TextGenerator(Passes, keras.Model):
         options = {name: value for name, value in options.items() if value is not None}
         for name in options:
             if name not in TEXT_OPTIONS:
-                raise TypeError(
-                    explain(
-                        f"There is no option {name!r}.",
-                        fix=nearest(name, [*TEXT_OPTIONS, "stop", "details"]),
-                        **{name: options[name]},
-                    )
+                raise type_error(
+                    f"There is no option {name!r}.",
+                    fix=nearest(name, [*TEXT_OPTIONS, "stop", "details"]),
+                    **{name: options[name]},
                 )
         if not options:
             return self.generation_config
         if "temperature" in options and "do_sample" not in options:
-            check_row_option("temperature", options["temperature"])
+            check_option(OPTIONS["temperature"], options["temperature"])
             options["do_sample"] = bool(np.any(np.asarray(options["temperature"]) > 0))
             if not options["do_sample"]:
                 options.pop("temperature")
             elif not self.generation_config.do_sample:
                 # As in an export: filters of a greedy configuration are off unless asked for.
-                off = {name: OPTIONS[name].off for name in SAMPLING if name != "temperature"}
+                off = {
+                    name: OPTIONS[name].off for name in SAMPLING_OPTIONS if name != "temperature"
+                }
                 options = off | options
         return self.generation_config.updated(**options)
 
-    def _checked_plan(
+    def _request(
         self,
         texts: list[bytes],
         config: GenerationConfig,
         stop: Any,
         negative_prompt: Any = None,
         **functions: Any,
-    ) -> tuple[Program, Plan]:
-        """Checks what a user asked for and plans it.
+    ) -> tuple[EncodedTexts, DecodeSpec, TextRequest | None]:
+        """Checks what a user asked for and makes the decoder's request of it.
 
         Raises:
             ValueError: A value is out of range, or a prompt cannot run.
         """
         rows = len(texts)
-        values = self.default_options(config)
-        settings = {name: spread(name, values[name], rows) for name in ROW_OPTIONS}
-        strings = self.default_stops(config) if stop is None else stop
-        stops = stopping.stop_rows("stop", strings, rows)
-        if config.strategy == "contrastive":
+        values = {
+            name: option_rows(REQUEST_OPTIONS[name], value, rows)
+            for name, value in config.request_values().items()
+        }
+        strings = default_stops(config) if stop is None else stop
+        stops = stopping.check_stop_strings("stop", strings, rows)
+        if not config.strategy.takes_prefix:
             check_defaults(config, self.prefix)
-        program, fields = self._planned(config, rows, **functions)
-        plan = self._plan(tf.constant(texts, tf.string, [rows]), settings, stops)
-        for row, refusal in enumerate(plan.prompts.refusal.numpy()):
+        compiled = self.pipeline.compile_config(config, rows, **functions)
+        encoded = self.pipeline.encode_eagerly(tf.constant(texts, tf.string, [rows]), values, stops)
+        for row, refusal in enumerate(encoded.status.refusal.numpy()):
             if refusal:
                 raise ValueError(self._refusal(refusal, row))
         negative = None
         if negative_prompt is not None:
             if not config.asks("guidance_scale"):
-                raise ValueError(
-                    explain(
-                        "A negative prompt acts with guidance only.",
-                        fix="Add guidance_scale=1.5.",
-                        guidance_scale=config.guidance_scale,
-                    )
+                raise value_error(
+                    "A negative prompt acts with guidance only.",
+                    fix="Add guidance_scale=1.5.",
+                    guidance_scale=config.guidance_scale,
                 )
-            negative = self._read_ids(negative_prompt)
-        return program, self.complete(plan, program, fields, negative) if rows else plan
+            negative = self.pipeline.prompt_only(negative_prompt)
+        request = self.pipeline.make_request(encoded, config, compiled, negative) if rows else None
+        return encoded, compiled[0], request
 
     def _refusal(self, code: int, row: int) -> str:
-        """Says why a prompt cannot run."""
+        """The error message of a prompt that cannot run."""
         if code == EMPTY:
             return explain(
                 "The prompt is empty and the model has no start token to begin from.",
@@ -388,3 +365,9 @@ class TextGenerator(Passes, keras.Model):
         generation_config = GenerationConfig.from_dict(config.pop("generation_config"))
         config["assistant"] = keras.saving.deserialize_keras_object(config.pop("assistant", None))
         return cls(model, tokenizer, generation_config, **config)
+
+
+def default_stops(config: GenerationConfig) -> list[str]:
+    """Stop strings of a configuration, at least one, which may be empty."""
+    strings = config.stop_strings or [""]
+    return [strings] if isinstance(strings, str) else list(strings)

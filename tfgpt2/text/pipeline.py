@@ -1,11 +1,11 @@
-"""The three passes of text generation as graphs: strings -> ids, ids -> ids, ids -> strings.
+"""Text generation as graphs in three passes: strings -> ids, ids -> ids, ids -> strings.
 
-    strings -> ids    `read_prompts`    TF string ops
-    ids -> ids        `Decoder.run`     one program, compiled by XLA
-    ids -> strings    `write_texts`     TF string ops
+    strings -> ids    `encode_texts`          TF string ops
+    ids -> ids        `CompiledDecoder.run`   one program, compiled by XLA
+    ids -> strings    `decode_texts`          TF string ops
 
-Strings cannot enter XLA, so the borders lie where they do. `Passes.pipeline` is the three passes as
-one graph; Python calls and SavedModel signatures run the same one.
+Strings cannot enter XLA, so the borders lie where they do. A `TextPipeline` called is the three
+passes as one graph; Python calls and SavedModel signatures run the same one.
 """
 
 from __future__ import annotations
@@ -17,210 +17,271 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from tfgpt2.errors import explain
-from tfgpt2.generation import params as planning
+from tfgpt2.errors import value_error
 from tfgpt2.generation import stopping
 from tfgpt2.generation.buckets import default_buckets, round_up
-from tfgpt2.generation.compiled import Decoder
+from tfgpt2.generation.compiled import CompiledDecoder
 from tfgpt2.generation.config import GenerationConfig
-from tfgpt2.generation.options import EXTRA_OPTIONS, ROW_OPTIONS, clamp
-from tfgpt2.generation.request import Context, Program, Prompt, Request, Result
+from tfgpt2.generation.from_config import build_params, decode_spec, extra_params
+from tfgpt2.generation.guidance import GUIDANCE_SCALE
+from tfgpt2.generation.option_table import EXTRA_OPTIONS
+from tfgpt2.generation.options import REQUEST_OPTIONS
+from tfgpt2.generation.params import (
+    DecodeSpec,
+    Prompt,
+    PromptContext,
+    SamplingParams,
+    broadcast_rows,
+    clamp,
+)
+from tfgpt2.generation.results import Result
 from tfgpt2.generation.scoring import summarize, token_logprobs
+from tfgpt2.generation.stopping import StopStrings
 from tfgpt2.models.causal_lm import TFGPT2LMHeadModel
-from tfgpt2.nn.cache import Prefix, align_right
-from tfgpt2.text.prompts import Prompts, after_prefix, read_prompts
-from tfgpt2.text.records import as_bytes, token_texts, write_texts
+from tfgpt2.nn.kv_cache import Prefix, align_right
+from tfgpt2.text.prompts import PromptStatus, make_prompt, prepend_token
+from tfgpt2.text.records import prompts_as_bytes, result_to_text
 from tfgpt2.tokenizers.gpt2 import TFGPT2Tokenizer
 
 
-class Plan(NamedTuple):
-    """What the loop is to do.
+class EncodedTexts(NamedTuple):
+    """Texts and settings of a request as numbers; `B` rows.
 
     Attributes:
-        prompts: What it reads.
-        prompt: The same as the loop takes it.
-        request: The settings of each row; `R` rows, `program.texts` for each prompt.
-        room: int32 zeros `[R, T]`; the shape is the size of the output.
+        prompt: The prompts.
+        status: What became of the texts.
+        values: Settings by the name of their option, in range, seeds 0 or more.
+        limit: int32 `[B]`, the most new tokens of each row that fit.
+        stop_strings: The stop strings as bytes.
     """
 
-    prompts: Prompts
     prompt: Prompt
-    request: Request
-    room: tf.Tensor
+    status: PromptStatus
+    values: Mapping[str, tf.Tensor]
+    limit: tf.Tensor
+    stop_strings: StopStrings
 
 
-class Passes:
-    """What turns texts into texts inside a graph; `TextGenerator` adds Keras and Python to it.
+class TextRequest(NamedTuple):
+    """Input of the decoder.
 
     Attributes:
-        model: The language model.
-        tokenizer: Its tokenizer.
-        assistant: A smaller model that guesses ahead, or None.
-        generation_config: Default settings.
-        program: What the default settings are compiled for.
-        decoder: The compiled programs.
+        prompt: The prompts, `B` rows.
+        params: The settings of each row; `R` rows, `spec.rows_per_prompt` for each prompt.
+        output_buffer: int32 zeros `[R, T]`; the shape is the most tokens a row can get.
     """
 
-    model: TFGPT2LMHeadModel
-    tokenizer: TFGPT2Tokenizer
-    assistant: TFGPT2LMHeadModel | None
-    generation_config: GenerationConfig
-    on_long_prompt: str
-    prompt_buckets: Sequence[int]
-    output_buckets: Sequence[int]
+    prompt: Prompt
+    params: SamplingParams
+    output_buffer: tf.Tensor
 
-    def set_up(self, *, jit_compile: bool, prefix: str | None, negative: str | None) -> None:
-        """Makes the programs, and reads what comes before every prompt.
 
-        Args:
-            jit_compile: Whether XLA compiles pass 2.
-            prefix: See `TextGenerator`.
-            negative: See `TextGenerator`, `negative_prompt`.
-        """
-        model, tokenizer = self.model, self.tokenizer
+class TextPipeline(tf.Module):
+    """The graphs of a `TextGenerator`: from strings and settings to strings.
+
+    Args:
+        model: The language model.
+        tokenizer: The tokenizer that belongs to it.
+        config: Default settings, and what programs are compiled for.
+        truncate: Whether prompts that do not fit lose their beginning; else they are refused.
+        prompt_buckets: Sizes of prompts, in ascending order.
+        output_buckets: Sizes of the output buffer, in ascending order.
+        jit_compile: Whether XLA compiles the decode loop.
+        prefix: A text before every prompt, which is read once.
+        negative_prompt: What `guidance_scale` leads away from.
+        assistant: A smaller model that proposes draft tokens.
+
+    Raises:
+        ValueError: The prefix is too short or too long.
+    """
+
+    def __init__(
+        self,
+        model: TFGPT2LMHeadModel,
+        tokenizer: TFGPT2Tokenizer,
+        config: GenerationConfig,
+        *,
+        truncate: bool,
+        prompt_buckets: Sequence[int],
+        output_buckets: Sequence[int],
+        jit_compile: bool,
+        prefix: str | None = None,
+        negative_prompt: str | None = None,
+        assistant: TFGPT2LMHeadModel | None = None,
+    ) -> None:
+        super().__init__()
+        self.model, self.tokenizer, self.config = model, tokenizer, config
+        self.truncate, self.assistant = truncate, assistant
+        self.prompt_buckets, self.output_buckets = tuple(prompt_buckets), tuple(output_buckets)
         # The text of each token; special tokens and ids beyond the vocabulary have none.
-        self._token_text = token_texts(tokenizer, model.config.vocab_size)
-        vocabulary = stopping.token_bytes(self._token_text)
-        self.decoder = Decoder(
-            model, jit_compile=jit_compile, vocabulary=vocabulary, assistant=self.assistant
+        self.token_texts = stopping.token_texts(tokenizer, model.config.vocab_size)
+        self.decoder = CompiledDecoder(
+            model,
+            jit_compile=jit_compile,
+            token_bytes=stopping.token_bytes(self.token_texts),
+            assistant=assistant,
         )
-        self.program, self._fields = self._planned(self.generation_config, 1)
-        self._before, self._last, self.prefix_variables = (), None, []
+        self.spec, self._extra = self.compile_config(config, rows=1)
+        self._prefix, self._prefix_end = (), None
         if prefix is not None:
-            self._before, self._last = self._read_prefix(prefix)
-        self._negative = None if negative is None else self._read_ids(negative)
-        self._score = tf.function(
+            self._prefix, self._prefix_end = self._read_prefix(prefix)
+        self._negative = None if negative_prompt is None else self.prompt_only(negative_prompt)
+        values = {name: tf.TensorSpec([None], one.dtype) for name, one in REQUEST_OPTIONS.items()}
+        texts, stops = tf.TensorSpec([None], tf.string), tf.TensorSpec([None, None], tf.string)
+        self._encode_texts = tf.function(
+            self.encode_texts, input_signature=[texts, values, stops], autograph=False
+        )
+        self._result_to_text = tf.function(
+            functools.partial(result_to_text, tokenizer), autograph=False, reduce_retracing=True
+        )
+        self._token_logprobs = tf.function(
             functools.partial(token_logprobs, model),
             input_signature=[tf.TensorSpec([None, None], tf.int32)] * 2,
             jit_compile=jit_compile,
             autograph=False,
         )
-        options = {name: tf.TensorSpec([None], one.dtype) for name, one in ROW_OPTIONS.items()}
-        texts, stops = tf.TensorSpec([None], tf.string), tf.TensorSpec([None, None], tf.string)
-        self._plan = tf.function(
-            self.plan, input_signature=[texts, options, stops], autograph=False
-        )
-        self._write = tf.function(
-            functools.partial(write_texts, tokenizer), autograph=False, reduce_retracing=True
-        )
 
-    def plan(self, text: tf.Tensor, options: Mapping[str, tf.Tensor], stop: tf.Tensor) -> Plan:
-        """Pass 1: turns texts and settings into what the loop takes, one row for each text.
+    @property
+    def prefix_variables(self) -> list[tf.Variable]:
+        """The keys and values of the prefix, for an export."""
+        return tf.nest.flatten(self._prefix)
 
-        Values out of range are moved into it and prompts that cannot run are marked, because a
-        graph cannot raise; `generate` checks the one before and raises for the other.
+    @property
+    def start_id(self) -> int | None:
+        """The token that stands for an empty prompt: the start token, else an end token."""
+        ids = (self.config.bos_token_id, self.model.config.bos_token_id, *self.config.eos_ids)
+        size = self.model.config.vocab_size
+        return next((one for one in ids if one is not None and one < size), None)
 
-        Args:
-            text: string `[B]`.
-            options: One tensor `[B]` for each of `tfgpt2.generation.options.ROW_OPTIONS`.
-            stop: string `[B, Q]`; empty strings are no stops.
-        """
-        taken = 0 if not self._before else self._before.ids.shape[1]
-        context = self.model.config.n_positions - taken
-        options = {name: clamp(name, options[name]) for name in ROW_OPTIONS}
-        prompts = read_prompts(
-            self.tokenizer.tokenize(text),
-            options["max_new_tokens"],
-            context=context - (self._last is not None),
-            start_id=self._start_id() if self._last is None else None,
-            truncate=self.on_long_prompt == "truncate_left",
-            buckets=self.prompt_buckets,
-        )
-        if self._last is not None:
-            prompts = after_prefix(prompts, self._last)
-        fits = tf.where(prompts.refusal > 0, 0, context - prompts.length)
-        limit = tf.minimum(options["max_new_tokens"], tf.minimum(fits, self.output_buckets[-1]))
-        options["seed"] = tf.where(options["seed"] < 0, _fresh_seeds(text), options["seed"])
-        rows = tf.shape(text)[0]
-        request = Request(
-            **(options | {"max_new_tokens": limit}),
-            eos=planning.spread_rows(planning.eos_rows(self.generation_config), rows),  # [B, E]
-            stops=stopping.stop_strings(stop),
-        )
-        columns = round_up(tf.reduce_max(tf.pad(limit, [[0, 1]])), self.output_buckets)
-        prompt = self._after_prefix(prompts)
-        return Plan(prompts, prompt, request, tf.zeros([rows, columns], tf.int32))  # [B, T]
-
-    def complete(
-        self, plan: Plan, program: Program, fields: Mapping[str, Any], negative: Any = None
-    ) -> Plan:
-        """Adds the fields that only some programs have, and rows for further texts of a prompt.
+    def compile_config(
+        self, config: GenerationConfig, rows: int, **functions: Any
+    ) -> tuple[DecodeSpec, SamplingParams]:
+        """The `DecodeSpec` of a configuration, and its optional parameters.
 
         Args:
-            plan: What `plan` returned.
-            program: What is to run.
-            fields: Fields of a `Request` with 1 or `B` rows.
-            negative: ids and mask int32 `[1 or B, P]` that guidance leads away from; None is
-                each prompt's last token.
+            config: The configuration.
+            rows: `B`, for options that are lists with one value per prompt; 1 for defaults.
+            **functions: `logits_processor` and `stopping_criteria` of a user.
         """
-        prompts, prompt, request, room = plan
-        rows, texts = tf.shape(prompts.ids)[0], program.texts
-        request = request._replace(**fields)
-        if not isinstance(request.guidance_scale, tuple):
-            negative = self._negative if negative is None else negative
-            if negative is None:
-                negative = prompts.ids[:, -1:], tf.ones_like(prompts.ids[:, -1:])
-            prompt = prompt._replace(negative=planning.spread_rows(Prompt(*negative), rows))
-        request = planning.spread_rows(request, rows, texts)._replace(
-            seed=planning.spread_seeds(request.seed, texts)
-        )
-        return Plan(prompts, prompt, request, tf.repeat(room, texts, axis=0))  # [R, T]
+        size, drafts = self.model.config.vocab_size, config.strategy.takes_draft_tokens
+        assisted = self.assistant is not None and drafts and not config.prompt_lookup_num_tokens
+        spec = decode_spec(config, size, assisted=assisted, **functions)
+        # The outputs of a text generator hold no scores of the whole vocabulary.
+        spec = dataclasses.replace(spec, output_scores=False, output_logits=False)
+        return spec, extra_params(config, rows, size, self.token_texts)
 
-    def decode(self, plan: Plan, program: Program | None = None) -> Result:
-        """Pass 2: runs the compiled program, by default that of the generation configuration."""
-        _, prompt, request, room = plan
-        return self.decoder.run(self.program if program is None else program, prompt, request, room)
-
-    def write(self, result: Result, prompts: Prompts) -> dict[str, tf.Tensor]:
-        """Pass 3: see `tfgpt2.text.records.write_texts`."""
-        if self._last is not None:  # the prefix's own token is no part of the prompt
-            prompts = prompts._replace(length=prompts.length - 1)
-        return self._write(result, prompts)
-
-    def pipeline(
-        self, text: tf.Tensor, options: Mapping[str, tf.Tensor], stop: tf.Tensor
+    def __call__(
+        self, text: tf.Tensor, values: Mapping[str, tf.Tensor], stop: tf.Tensor
     ) -> dict[str, tf.Tensor]:
-        """The three passes in one graph, for SavedModels and Keras graphs.
+        """Runs the three passes in one graph, for SavedModels and Keras graphs.
 
-        What the options do not say is as the generation configuration says.
+        What the values do not say is as the configuration says.
 
         Args:
             text: string `[B]`.
-            options: One tensor `[B]` for each of `ROW_OPTIONS`, and for any of `EXTRA_OPTIONS`.
-            stop: string `[B, Q]`.
+            values: One tensor `[B]` for each of `REQUEST_OPTIONS`, and for any of
+                `EXTRA_OPTIONS`.
+            stop: string `[B, Q]`; empty strings are not stop strings.
 
         Returns:
-            See `write_texts`. Where the configuration asks for several texts per prompt
+            See `result_to_text`. Where the configuration asks for several sequences per prompt
             (`num_return_sequences`), a second axis counts them: `[B, n, ...]`.
         """
-        if self.generation_config.max_time is not None:
-            raise ValueError(
-                explain(
-                    "A graph cannot watch the clock: max_time is for generate().",
-                    fix="Use max_new_tokens.",
-                    max_time=self.generation_config.max_time,
-                )
+        if self.config.max_time is not None:
+            raise value_error(
+                "A graph cannot watch the clock: max_time is for generate().",
+                fix="Use max_new_tokens.",
+                max_time=self.config.max_time,
             )
         rows = tf.shape(text)[0]
         # XLA compiles no program for zero rows: an empty batch becomes a row that asks nothing.
-        idle = {"max_new_tokens": 0, "seed": 0}
-        every = ROW_OPTIONS | EXTRA_OPTIONS
-        options = {
-            name: _at_least_one(value, idle.get(name, every[name].off))
-            for name, value in options.items()
+        filler = {"max_new_tokens": 0, "seed": 0}
+        known = REQUEST_OPTIONS | EXTRA_OPTIONS
+        values = {
+            name: _at_least_one_row(value, filler.get(name, known[name].off))
+            for name, value in values.items()
         }
-        plan = self.plan(_at_least_one(text, ""), options, _at_least_one(stop, ""))
-        extra = {n: clamp(n, value) for n, value in options.items() if n in EXTRA_OPTIONS}
-        plan = self.complete(plan, self.program, self._fields | extra)
-        outputs = self.write(self.decode(plan), plan.prompts)
-        returns = self.program.returns
+        stop = _at_least_one_row(stop, "")
+        encoded = self.encode_texts(_at_least_one_row(text, ""), values, stop)
+        result = self.run(self.make_request(encoded))
+        outputs = self.decode_texts(result, encoded.status)
+        returns = self.spec.num_return_sequences
         if returns > 1:
             shapes = {n: tf.concat([[-1, returns], tf.shape(x)[1:]], 0) for n, x in outputs.items()}
             outputs = {name: tf.reshape(x, shapes[name]) for name, x in outputs.items()}
         return {name: value[:rows] for name, value in outputs.items()}
 
-    def scores(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Says how likely the model finds texts, in one graph.
+    def encode_texts(
+        self, text: tf.Tensor, values: Mapping[str, tf.Tensor], stop: tf.Tensor
+    ) -> EncodedTexts:
+        """Pass 1: turns texts and settings into numbers.
+
+        Values out of range are clamped and prompts that cannot run are marked, because a graph
+        cannot raise; `TextGenerator` checks the one before and raises for the other.
+
+        Args:
+            text: string `[B]`.
+            values: See `__call__`.
+            stop: string `[B, Q]`.
+        """
+        known = REQUEST_OPTIONS | EXTRA_OPTIONS
+        values = {name: clamp(known[name], value) for name, value in values.items()}
+        prompt, status, context = self._prompt(text, values["max_new_tokens"])
+        fits = tf.where(status.refusal > 0, 0, context - status.length)
+        limit = tf.minimum(values["max_new_tokens"], tf.minimum(fits, self.output_buckets[-1]))
+        values["seed"] = tf.where(values["seed"] < 0, _fresh_seeds(text), values["seed"])
+        return EncodedTexts(prompt, status, values, limit, stopping.encode_stop_strings(stop))
+
+    def encode_eagerly(self, *request: Any) -> EncodedTexts:
+        """`encode_texts` as a compiled function, for calls from Python with `REQUEST_OPTIONS`."""
+        return self._encode_texts(*request)
+
+    def make_request(
+        self,
+        encoded: EncodedTexts,
+        config: GenerationConfig | None = None,
+        compiled: tuple[DecodeSpec, SamplingParams] | None = None,
+        negative: Prompt | None = None,
+    ) -> TextRequest:
+        """Adds what a configuration says of every row.
+
+        Args:
+            encoded: What `encode_texts` returned.
+            config: The configuration; None is the pipeline's.
+            compiled: What `compile_config` returned for it; None is the pipeline's.
+            negative: What guidance leads away from, 1 or `B` rows; None is the pipeline's, else
+                each prompt's last token.
+        """
+        prompt, _, values, limit, stop_strings = encoded
+        config = self.config if config is None else config
+        spec, extra = (self.spec, self._extra) if compiled is None else compiled
+        rows = tf.shape(prompt.ids)[0]
+        if GUIDANCE_SCALE.name in {*extra.options, *values}:
+            negative = self._negative if negative is None else negative
+            if negative is None:
+                last = prompt.ids[:, -1:]
+                negative = Prompt(last, tf.ones_like(last))
+            prompt = prompt._replace(negative=broadcast_rows(negative, rows))
+        params = build_params(
+            config, spec, values, extra, limit=limit, rows=rows, stop_strings=stop_strings
+        )
+        columns = round_up(tf.reduce_max(tf.pad(limit, [[0, 1]])), self.output_buckets)
+        buffer = tf.zeros([rows * spec.rows_per_prompt, columns], tf.int32)  # [R, T]
+        return TextRequest(prompt, params, buffer)
+
+    def run(self, request: TextRequest, spec: DecodeSpec | None = None) -> Result:
+        """Pass 2: runs the compiled program, by default that of the configuration."""
+        spec = self.spec if spec is None else spec
+        return self.decoder.run(spec, request.prompt, request.params, request.output_buffer)
+
+    def decode_texts(self, result: Result, status: PromptStatus) -> dict[str, tf.Tensor]:
+        """Pass 3: see `result_to_text`."""
+        if self._prefix_end is not None:  # the prefix's own token is not part of the prompt
+            status = status._replace(length=status.length - 1)
+        return self._result_to_text(result, status)
+
+    def score(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Scores texts under the model, in one graph.
 
         Args:
             text: string `[B]`. What exceeds the context is dropped on the left.
@@ -231,95 +292,86 @@ class Passes:
             `[B]`; `token_logprobs` float32 `[B, T]`, 0 for the first token and after the last;
             `truncated` int32 `[B]`. An empty text has `num_tokens` 0 and perplexity 1.
         """
-        context, rows = self.model.config.n_positions, tf.shape(text)[0]
-        text = _at_least_one(text, "")
-        prompts = read_prompts(
-            self.tokenizer.tokenize(text),
-            tf.ones([tf.shape(text)[0]], tf.int32),
-            context=context + 1,  # nothing is generated: the text may fill the context
-            start_id=self._start_id(),
+        rows = tf.shape(text)[0]
+        prompt, status, _ = self.whole_text_prompt(_at_least_one_row(text, ""))
+        outputs = summarize(self._token_logprobs(prompt.ids, prompt.mask), status.length)
+        outputs |= {"truncated": status.truncated}
+        return {name: value[:rows] for name, value in outputs.items()}
+
+    def whole_text_prompt(self, text: tf.Tensor) -> tuple[Prompt, PromptStatus, tf.Tensor]:
+        """Tokenizes texts to be read only; they may fill the context.
+
+        Args:
+            text: string `[B]`. What exceeds the context is dropped on the left.
+
+        Returns:
+            Prompts, the start token for an empty text; their status; and int32 `[B]`, tokens of
+            the text itself, 0 for an empty one.
+        """
+        tokens = self.tokenizer.tokenize(text)  # [B, (P)]
+        prompt, status = make_prompt(
+            tokens,
+            tf.ones_like(tokens.row_lengths(), tf.int32),
+            context=self.model.config.n_positions + 1,
+            start_id=self.start_id,
             truncate=True,
             buckets=self.prompt_buckets,
         )
-        outputs = summarize(self._score(prompts.ids, prompts.mask), prompts.length)
-        outputs |= {"truncated": prompts.truncated}
-        return {name: value[:rows] for name, value in outputs.items()}
+        return prompt, status, tf.where(tokens.row_lengths() > 0, status.length, 0)
 
-    def default_options(self, config: GenerationConfig | None = None) -> dict[str, Any]:
-        """Settings of a configuration, or of the generator's, by the names of `ROW_OPTIONS`."""
-        return (self.generation_config if config is None else config).row_options()
-
-    def default_stops(self, config: GenerationConfig | None = None) -> list[str]:
-        """Stop strings of a configuration, at least one, which may be empty."""
-        strings = (self.generation_config if config is None else config).stop_strings or [""]
-        return [strings] if isinstance(strings, str) else list(strings)
-
-    def _read_ids(self, texts: str | Sequence[str]) -> tuple[tf.Tensor, tf.Tensor]:
-        """Tokenizes negative prompts: ids and mask int32 `[1 or B, P]`, padded to a bucket."""
-        tokens = self.tokenizer.tokenize(tf.constant(as_bytes(texts), tf.string))
+    def prompt_only(self, texts: str | Sequence[str]) -> Prompt:
+        """Tokenizes negative prompts: `[1 or B, P]`, padded to a bucket."""
+        tokens = self.tokenizer.tokenize(tf.constant(prompts_as_bytes(texts), tf.string))
         context = self.model.config.n_positions
-        prompts = read_prompts(
+        prompt, _ = make_prompt(
             tokens,
             tf.ones([tokens.shape[0]], tf.int32),
             context=context,
-            start_id=self._start_id(),
+            start_id=self.start_id,
             truncate=True,
             buckets=default_buckets(context),
         )
-        return prompts.ids, prompts.mask
+        return prompt
+
+    def _prompt(
+        self, text: tf.Tensor, max_new_tokens: tf.Tensor
+    ) -> tuple[Prompt, PromptStatus, int]:
+        """Tokenizes prompts, after the prefix where there is one; returns the context, too."""
+        context = self.model.config.n_positions
+        context -= self._prefix.ids.shape[1] if self._prefix else 0
+        prompt, status = make_prompt(
+            self.tokenizer.tokenize(text),
+            max_new_tokens,
+            context=context - bool(self._prefix),
+            start_id=None if self._prefix else self.start_id,
+            truncate=self.truncate,
+            buckets=self.prompt_buckets,
+        )
+        if not self._prefix:
+            return prompt, status, context
+        prompt, status = prepend_token(prompt, status, self._prefix_end)
+        prefix = tf.nest.map_structure(tf.convert_to_tensor, self._prefix)
+        before = tf.repeat(prefix.ids, tf.shape(prompt.ids)[0], axis=0)  # [B, S]
+        ids, mask = align_right(
+            tf.concat([before, prompt.ids], axis=1),
+            tf.concat([tf.ones_like(before), prompt.mask], axis=1),
+        )  # [B, S + P]
+        return Prompt(ids, mask, PromptContext(*prompt[:2], prefix=prefix)), status, context
 
     def _read_prefix(self, text: str) -> tuple[Prefix, int]:
         """Reads a prefix but for its last token, which the model reads with each prompt."""
-        ids = self.tokenizer.tokenize(tf.constant(as_bytes(text), tf.string))[0]  # [P]
+        ids = self.tokenizer.tokenize(tf.constant(prompts_as_bytes(text), tf.string))[0]  # [P]
         if not 2 <= ids.shape[0] < self.model.config.n_positions - 1:
-            raise ValueError(
-                explain(
-                    "`prefix` must have two tokens or more, and leave room in the model's context"
-                    f" of {self.model.config.n_positions}.",
-                    fix="Shorten it, or put a short one into the prompts.",
-                    tokens=ids.shape[0],
-                )
+            raise value_error(
+                "`prefix` must have two tokens or more, and leave room in the model's context"
+                f" of {self.model.config.n_positions}.",
+                fix="Shorten it, or put a short one into the prompts.",
+                tokens=ids.shape[0],
             )
         read = self.model.prefix(ids[None, :-1])
         # Variables, so that the signatures of an export share one copy.
         kept = tf.nest.map_structure(lambda x: tf.Variable(x, trainable=False), read)
-        self.prefix_variables = tf.nest.flatten(kept)  # Keras does not look into tuples of tuples
         return kept, int(ids[-1])
-
-    def _after_prefix(self, prompts: Prompts) -> Prompt:
-        """The prompts as the loop takes them: with the prefix, of which the cache is known."""
-        if not self._before:
-            return Prompt(prompts.ids, prompts.mask)
-        prefix = tf.nest.map_structure(tf.convert_to_tensor, self._before)
-        rows = tf.shape(prompts.ids)[0]
-        before = tf.repeat(prefix.ids, rows, axis=0)  # [B, S]
-        ids, mask = align_right(
-            tf.concat([before, prompts.ids], axis=1),
-            tf.concat([tf.ones_like(before), prompts.mask], axis=1),
-        )  # [B, S + P]
-        return Prompt(ids, mask, Context(prompts.ids, prompts.mask, prefix=prefix))
-
-    def _planned(
-        self, config: GenerationConfig, rows: int, **functions: Any
-    ) -> tuple[Program, dict[str, Any]]:
-        """What a program is compiled for, and the fields of a request that only some have."""
-        size = self.model.config.vocab_size
-        program = planning.program_of(config, size, assisted=self._assisted(config), **functions)
-        # What a text generator returns holds no scores of the whole vocabulary.
-        program = dataclasses.replace(program, scores=False, logits=False)
-        return program, planning.extra_fields(config, rows, size, self._token_text)
-
-    def _assisted(self, config: GenerationConfig) -> bool:
-        """Whether the smaller model guesses: where there is one and nothing speaks against it."""
-        single = config.strategy in ("greedy", "sample")
-        return self.assistant is not None and single and not config.prompt_lookup_num_tokens
-
-    def _start_id(self) -> int | None:
-        """The token that stands for an empty prompt: the start token, else an end token."""
-        config = self.generation_config
-        ids = (config.bos_token_id, self.model.config.bos_token_id, *config.eos_ids)
-        size = self.model.config.vocab_size
-        return next((one for one in ids if one is not None and one < size), None)
 
 
 def _fresh_seeds(text: tf.Tensor) -> tf.Tensor:
@@ -330,7 +382,7 @@ def _fresh_seeds(text: tf.Tensor) -> tf.Tensor:
     return tf.bitwise.bitwise_and(bits, tf.constant(2**62 - 1, tf.int64))
 
 
-def _at_least_one(value: tf.Tensor, filler: Any) -> tf.Tensor:
+def _at_least_one_row(value: tf.Tensor, filler: Any) -> tf.Tensor:
     """`[B, ...]` -> `[max(B, 1), ...]`."""
     shape = tf.shape(value)
     missing = tf.concat([tf.maximum(1 - shape[:1], 0), shape[1:]], axis=0)

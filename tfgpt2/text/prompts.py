@@ -1,4 +1,4 @@
-"""From tokenized prompts to what the loop reads."""
+"""From tokenized texts to right-aligned prompts."""
 
 from __future__ import annotations
 
@@ -9,31 +9,28 @@ import tensorflow as tf
 
 from tfgpt2.generation import stopping
 from tfgpt2.generation.buckets import round_up
+from tfgpt2.generation.params import Prompt
 
-# Codes that follow those of the loop: the row was refused and nothing was generated.
+# Codes that follow those of decoding: the row was refused and nothing was generated.
 TOO_LONG, EMPTY = len(stopping.FINISH_REASONS), len(stopping.FINISH_REASONS) + 1
 FINISH_REASONS = (*stopping.FINISH_REASONS, "prompt_too_long", "empty_prompt")
 
 
-class Prompts(NamedTuple):
-    """Prompts as the loop takes them.
+class PromptStatus(NamedTuple):
+    """Status of each prompt.
 
     Attributes:
-        ids: int32 `[B, P]`, right-aligned.
-        mask: int32 `[B, P]`.
         length: int32 `[B]`, tokens that are read.
         truncated: int32 `[B]`, tokens that were dropped on the left.
         refusal: int32 `[B]`, an index into `FINISH_REASONS` for rows that cannot run, else 0.
     """
 
-    ids: tf.Tensor
-    mask: tf.Tensor
     length: tf.Tensor
     truncated: tf.Tensor
     refusal: tf.Tensor
 
 
-def read_prompts(
+def make_prompt(
     tokens: tf.RaggedTensor,
     max_new_tokens: tf.Tensor,
     *,
@@ -41,7 +38,7 @@ def read_prompts(
     start_id: int | None,
     truncate: bool,
     buckets: Sequence[int],
-) -> Prompts:
+) -> tuple[Prompt, PromptStatus]:
     """Pushes tokenized prompts against the right edge of a bucket.
 
     Args:
@@ -56,17 +53,17 @@ def read_prompts(
     Example:
         >>> tokens = tf.ragged.constant([[5, 6], [7]], dtype=tf.int32)
         >>> limit = tf.constant([8, 8])
-        >>> prompts = read_prompts(
+        >>> prompt, status = make_prompt(
         ...     tokens, limit, context=16, start_id=0, truncate=False, buckets=(4,))
-        >>> prompts.ids.numpy().tolist(), prompts.length.numpy().tolist()
+        >>> prompt.ids.numpy().tolist(), status.length.numpy().tolist()
         ([[0, 0, 5, 6], [0, 0, 0, 7]], [2, 1])
     """
     length = tf.cast(tokens.row_lengths(), tf.int32)  # [B]
     keep = length
     if truncate:
         # At least half of the context stays, however much is to be generated.
-        room = tf.maximum(context - tf.maximum(max_new_tokens, 1), (context + 1) // 2)
-        keep = tf.minimum(length, tf.minimum(room, buckets[-1]))
+        most = tf.maximum(context - tf.maximum(max_new_tokens, 1), (context + 1) // 2)
+        keep = tf.minimum(length, tf.minimum(most, buckets[-1]))
     refusal = tf.where((keep >= context) | (keep > buckets[-1]), TOO_LONG, 0)
     keep = tf.where(refusal > 0, 0, keep)
     columns = round_up(tf.maximum(tf.reduce_max(tf.pad(keep, [[0, 1]])), 1), buckets)
@@ -83,27 +80,29 @@ def read_prompts(
         first = empty[:, None] & (back == 1)[None, :]  # [B, P]
         ids, mask = tf.where(first, start_id, ids), mask | first
     mask = tf.cast(mask, tf.int32)
-    read = tf.reduce_sum(mask, axis=1)  # [B]
     dropped = tf.where(refusal > 0, 0, length - keep)
-    return Prompts(ids, mask, read, dropped, refusal)
+    status = PromptStatus(tf.reduce_sum(mask, axis=1), dropped, refusal)
+    return Prompt(ids, mask), status
 
 
-def after_prefix(prompts: Prompts, last: int) -> Prompts:
-    """Puts a prefix's last token before each prompt, which may then be empty.
+def prepend_token(prompt: Prompt, status: PromptStatus, token: int) -> tuple[Prompt, PromptStatus]:
+    """Puts the last token of a prefix before each prompt, which may then be empty.
+
+    The model reads it with the prompt, so that there is something to read.
 
     Args:
-        prompts: Prompts without it.
-        last: The token; the model reads it with the prompt, so that there is something to read.
+        prompt: Prompts without it, `[B, P]`.
+        status: Their status.
+        token: The token.
 
     Returns:
-        Prompts with one column more; `length` counts the token.
+        Prompts with one column more, and their status; `length` counts the token.
     """
-    ids, mask = (tf.pad(x, [[0, 0], [1, 0]]) for x in (prompts.ids, prompts.mask))
+    ids, mask = (tf.pad(x, [[0, 0], [1, 0]]) for x in (prompt.ids, prompt.mask))
     column = tf.range(tf.shape(ids)[1])[None]  # [1, P + 1]
-    here = column == tf.shape(prompts.ids)[1] - prompts.length[:, None]  # [B, P + 1]
-    return prompts._replace(
-        ids=tf.where(here, last, ids),
-        mask=tf.where(here, 1, mask),
-        length=prompts.length + 1,
-        refusal=tf.where(prompts.refusal == EMPTY, 0, prompts.refusal),
+    here = column == tf.shape(prompt.ids)[1] - status.length[:, None]  # [B, P + 1]
+    prompt = Prompt(tf.where(here, token, ids), tf.where(here, 1, mask))
+    return prompt, status._replace(
+        length=status.length + 1,
+        refusal=tf.where(status.refusal == EMPTY, 0, status.refusal),
     )

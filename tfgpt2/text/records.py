@@ -1,4 +1,4 @@
-"""Python's side of the text border: prompts as bytes, results as records."""
+"""Results as strings in the graph and as records in Python; prompts as bytes."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfgpt2.errors import explain
-from tfgpt2.generation.request import Result
-from tfgpt2.generation.stopping import utf8
-from tfgpt2.text.prompts import FINISH_REASONS, Prompts
-from tfgpt2.tokenizers.pretokenize import valid_utf8
+from tfgpt2.errors import type_error
+from tfgpt2.generation.results import Result, check_finite
+from tfgpt2.generation.stopping import to_bytes
+from tfgpt2.text.prompts import FINISH_REASONS, PromptStatus
+from tfgpt2.tokenizers.segments import valid_utf8
 
 
 @dataclasses.dataclass(frozen=True)
 class Generation:
-    """One continuation and what is known of it.
+    """One continuation.
 
     Attributes:
-        text: The continuation as text; bytes that are no UTF-8 are replaced by U+FFFD.
+        text: The continuation as text; invalid UTF-8 is replaced by U+FFFD.
         text_bytes: The same as the model wrote it.
         token_ids: The tokens, an end token included.
         prompt_tokens: Tokens of the prompt that the model read.
@@ -45,13 +45,13 @@ class Generation:
     top_logprobs: list[dict[int, float]] | None = None
 
 
-def write_texts(tokenizer: Any, result: Result, prompts: Prompts) -> dict[str, tf.Tensor]:
-    """Turns what the loop made into strings and plain tensors, all with `R` as first axis.
+def result_to_text(tokenizer: Any, result: Result, status: PromptStatus) -> dict[str, tf.Tensor]:
+    """Turns generated ids into strings and plain tensors, all with `R` as first axis.
 
     Args:
         tokenizer: The tokenizer.
         result: What was generated, `R` rows.
-        prompts: The prompts, `B` rows; `R` is a multiple of `B`.
+        status: The status of the prompts, `B` rows; `R` is a multiple of `B`.
 
     Returns:
         `text` (valid UTF-8), `text_bytes` (as the model wrote it) string `[R]`; `token_ids` int32
@@ -63,14 +63,12 @@ def write_texts(tokenizer: Any, result: Result, prompts: Prompts) -> dict[str, t
     width = tf.reduce_max(tf.pad(result.count, [[0, 1]]))
     tokens, logprobs = result.tokens[:, :width], result.logprobs[:, :width]  # [R, T]
     written = tf.range(width)[None] < result.count[:, None]  # [R, T]
-    # -1 is no token; special tokens, the end token among them, are not text.
+    # -1 is not a token; special tokens, the end token among them, are not text.
     raw = tokenizer.detokenize_bytes(tf.where(written, tokens, -1), skip_special_tokens=True)
     size = tf.strings.length(raw)
     raw = tf.strings.substr(raw, tf.zeros_like(size), tf.where(result.cut >= 0, result.cut, size))
-    copies = tf.size(result.count) // tf.maximum(tf.size(prompts.length), 1)
-    length, refusal, truncated = (
-        tf.repeat(x, copies) for x in (prompts.length, prompts.refusal, prompts.truncated)
-    )  # [R]
+    copies = tf.size(result.count) // tf.maximum(tf.size(status.length), 1)
+    length, truncated, refusal = (tf.repeat(x, copies) for x in status)  # [R]
     outputs = {
         "text": valid_utf8(raw),
         "text_bytes": raw,
@@ -92,8 +90,12 @@ def write_texts(tokenizer: Any, result: Result, prompts: Prompts) -> dict[str, t
     return outputs
 
 
-def as_bytes(prompts: Any) -> list[bytes]:
-    """Returns prompts as bytes, whatever holds them."""
+def prompts_as_bytes(prompts: Any) -> list[bytes]:
+    """Returns one prompt or several as bytes.
+
+    Raises:
+        TypeError: They are not strings.
+    """
     if isinstance(prompts, (str, bytes)):
         prompts = [prompts]
     if isinstance(prompts, (tf.Tensor, np.ndarray)) and len(prompts.shape) == 1:
@@ -101,53 +103,22 @@ def as_bytes(prompts: Any) -> list[bytes]:
     if not isinstance(prompts, (list, tuple)) or not all(
         isinstance(prompt, (str, bytes)) for prompt in prompts
     ):
-        raise TypeError(
-            explain(
-                "Prompts must be a string or a list of strings.",
-                fix="For token ids, use model.generate(input_ids).",
-                prompts=prompts,
-            )
+        raise type_error(
+            "Prompts must be a string or a list of strings.",
+            fix="For token ids, use model.generate(input_ids).",
+            prompts=prompts,
         )
-    return [utf8(prompt) for prompt in prompts]
+    return [to_bytes(prompt) for prompt in prompts]
 
 
-def token_texts(tokenizer: Any, size: int) -> list[bytes]:
-    """The text of each id of a model: bytes; none for special tokens and ids beyond the vocabulary.
-
-    Args:
-        tokenizer: A `TFGPT2Tokenizer`.
-        size: `V` of the model.
-    """
-    ids = tf.range(size)[:, None]  # [V, 1]
-    return list(tokenizer.detokenize_bytes(ids, skip_special_tokens=True).numpy())
-
-
-def check_numbers(logprobs: np.ndarray) -> None:
-    """Refuses results of a model whose weights are broken.
+def generations(outputs: Mapping[str, tf.Tensor]) -> list[Generation]:
+    """Makes one record per row of `result_to_text`'s outputs.
 
     Raises:
-        ValueError: A log-probability is no number.
+        ValueError: The model's scores are not numbers.
     """
-    if not np.all(np.isfinite(logprobs)):
-        raise ValueError(
-            explain(
-                "The model's scores are not numbers: its weights or activations overflow.",
-                fix="Check the weights for NaN and infinity, or use a wider dtype.",
-                logprobs=logprobs[~np.isfinite(logprobs)][:3].tolist(),
-            )
-        )
-
-
-def records(outputs: Mapping[str, tf.Tensor]) -> list[Generation]:
-    """Makes one record per row of the pipeline's outputs.
-
-    Raises:
-        ValueError: The model's scores were not numbers.
-    """
-    if not outputs:
-        return []
     rows = {name: value.numpy() for name, value in outputs.items()}
-    check_numbers(rows["token_logprobs"])
+    check_finite(rows["token_logprobs"])
     return [
         Generation(
             text=rows["text"][i].decode(),
@@ -159,13 +130,13 @@ def records(outputs: Mapping[str, tf.Tensor]) -> list[Generation]:
             token_logprobs=rows["token_logprobs"][i, :count].tolist(),
             finish_reason=rows["finish_reason"][i].decode(),
             score=float(rows["score"][i]) if "score" in rows else None,
-            top_logprobs=_top(rows, i, count) if "top_ids" in rows else None,
+            top_logprobs=_top_logprobs(rows, i, count) if "top_ids" in rows else None,
         )
         for i, count in enumerate(rows["num_tokens"])
     ]
 
 
-def _top(rows: Mapping[str, np.ndarray], i: int, count: int) -> list[dict[int, float]]:
+def _top_logprobs(rows: Mapping[str, np.ndarray], i: int, count: int) -> list[dict[int, float]]:
     """The likeliest ids of each token of a row."""
     ids, logprobs = rows["top_ids"][i, :count].tolist(), rows["top_logprobs"][i, :count].tolist()
     return [dict(zip(*pair, strict=True)) for pair in zip(ids, logprobs, strict=True)]

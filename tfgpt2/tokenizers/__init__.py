@@ -1,1 +1,1 @@
-"""Strings to ids and back: in the graph and on the host."""
+"""Tokenizers: text to token ids and back, in the graph and on the host."""

@@ -1,18 +1,18 @@
-"""Byte-level BPE: pre-tokens to token ids inside the graph, token ids to bytes.
+"""Byte-level BPE: pre-tokens to token ids inside the graph.
 
-`build` turns a vocabulary and its merges, on the host, into constants for the graph:
+`build_tables` turns a vocabulary and its merges, on the host, into constants for the graph:
 
-* a table of whole pre-tokens, which answers most of a text in one look-up;
+* a table of whole pre-tokens, which covers most of a text in one lookup;
 * a SentencePiece BPE model for the rest, in which a piece is a token's bytes read as Latin-1 and
   its score the negative rank of its merge.
 
 SentencePiece merges two neighbours when their *concatenation* is a piece; byte-level BPE when the
 *pair* is a merge. Both do the same if every piece is a token that BPE makes of its own text: while
-BPE runs on a text, the stretch between two standing borders goes through the states it would go
-through alone. So neighbours `x, y` that spell the token `t` appear only if they are the last state
-of BPE run on `t` alone, and then the pair is the merge whose rank is the score of `t`. So `build`
-leaves out the tokens that BPE does not make of their own text (it never makes them at all), and
-scores a token that several merges spell by the one that fires.
+BPE runs on a text, the part between two token boundaries goes through the same states as it would
+on its own. So neighbours `x, y` that spell the token `t` appear only if they are the last state
+of BPE run on `t` alone, and then the pair is the merge whose rank is the score of `t`. So
+`build_tables` leaves out the tokens that BPE does not make of their own text (it never makes them
+at all), and scores a token that several merges spell by the one that fires.
 
 `W` is the number of pre-tokens, `M` of tokens, `V` the size of the vocabulary.
 """
@@ -27,14 +27,14 @@ import sentencepiece.sentencepiece_model_pb2 as sentencepiece_proto
 import tensorflow as tf
 import tokenizers
 
-from tfgpt2.errors import explain
-from tfgpt2.tokenizers.pretokenize import Rows
+from tfgpt2.errors import value_error
+from tfgpt2.tokenizers.segments import Rows
 
 _UNKNOWN_PIECE = "\u0100"  # Never in a text: it is not Latin-1.
 
 
 def _byte_characters() -> dict[int, str]:
-    """Returns the printable character that stands for each byte in `vocab.json`.
+    """Returns the printable character of each byte in `vocab.json`.
 
     Source:
         `bytes_to_unicode` of OpenAI's `gpt-2/src/encoder.py`: printable Latin-1 characters stand
@@ -51,8 +51,8 @@ CHARACTER_TO_BYTE = {character: byte for byte, character in BYTE_TO_CHARACTER.it
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Program:
-    """What the graph needs to run BPE, as host constants.
+class BPETables:
+    """Tables of byte-level BPE, as host constants.
 
     Attributes:
         sentencepiece_model: A serialized SentencePiece model.
@@ -76,7 +76,7 @@ def token_to_bytes(token: str) -> bytes:
         token: A token, one printable character per byte.
 
     Returns:
-        Its bytes; a token with a character that stands for no byte is taken as plain text.
+        Its bytes; a token with a character that stands for no byte counts as plain text.
 
     Source:
         `ByteLevel` decoder of `tokenizers`.
@@ -91,29 +91,29 @@ def token_to_bytes(token: str) -> bytes:
         return token.encode("utf-8", errors="replace")
 
 
-def build(
+def build_tables(
     vocab: Mapping[str, int],
     merges: Sequence[tuple[str, str]],
     unk_id: int | None = None,
     fuse_unk: bool = False,
-) -> Program:
-    """Compiles a vocabulary and its merges for the graph.
+) -> BPETables:
+    """Makes the tables of a vocabulary and its merges.
 
     Args:
         vocab: Token to id, in the characters of `vocab.json`.
         merges: Pairs of tokens, the most urgent first.
-        unk_id: What a byte without a token becomes; None drops such bytes.
+        unk_id: Id of a byte without a token; None drops such bytes.
         fuse_unk: Whether neighbouring bytes without a token become one `unk_id`.
 
     Returns:
-        The program.
+        The tables.
 
     Raises:
         ValueError: A merge names a token the vocabulary does not have.
 
     Example:
-        >>> program = build({"a": 0, "b": 1, "ab": 2}, [("a", "b")])
-        >>> sorted(program.words), program.piece_ids.tolist()
+        >>> tables = build_tables({"a": 0, "b": 1, "ab": 2}, [("a", "b")])
+        >>> sorted(tables.words), tables.piece_ids.tolist()
         ([b'a', b'ab', b'b'], [-1, 0, 1, 2])
     """
     ranks = {pair: rank for rank, pair in enumerate(merges)}
@@ -125,7 +125,7 @@ def build(
         # SentencePiece fuses neighbouring unknowns, so here they are ordinary pieces.
         pieces += [(bytes([byte]), unk_id, 0.0) for byte in missing]
     dropped = missing if unk_id is None else []
-    return Program(
+    return BPETables(
         sentencepiece_model=_sentencepiece_model([(text, score) for text, _, score in pieces]),
         piece_ids=np.array(
             [-1 if unk_id is None else unk_id, *(token_id for _, token_id, _ in pieces)], np.int32
@@ -151,8 +151,8 @@ def encode(
         words: Pre-tokens `[W]` and the row splits `[R + 1]` of the rows they belong to.
         look_up: Whole pre-tokens to int32 ids, -1 for the unknown ones.
         run_sentencepiece: UTF-8 text `[U]` to piece indices `[U, (pieces)]`.
-        piece_ids: int32 `[P]`, see `Program`.
-        missing: See `Program`.
+        piece_ids: int32 `[P]`, see `BPETables`.
+        missing: See `BPETables`.
 
     Returns:
         int32 token ids `[R, (tokens)]`.
@@ -164,7 +164,7 @@ def encode(
     if missing:
         latin = tf.strings.regex_replace(latin, missing, "")
     pieces = run_sentencepiece(latin)  # [U, (pieces)]
-    # One pool holds every answer: place w for pre-token w, then the pieces of the misses.
+    # All ids in one pool: entry w for pre-token w, then the pieces of the misses.
     pool = tf.concat([ids, tf.gather(piece_ids, pieces.values)], axis=0)
     pieces_start = tf.size(ids, tf.int64) + pieces.row_splits
     places = tf.range(tf.size(ids, tf.int64))
@@ -182,38 +182,16 @@ def encode(
     )  # [R, (tokens)]
 
 
-def decode(ids: tf.RaggedTensor | tf.Tensor, token_bytes: tf.Tensor) -> tf.Tensor:
-    """Joins the bytes of token ids along the last axis.
-
-    Args:
-        ids: Integer ids, rank 1 or more; an id that is no token gives nothing.
-        token_bytes: String tensor `[V + 1]`, the bytes of each id and, last, the empty string.
-
-    Returns:
-        String tensor with the last axis gone; not necessarily valid UTF-8.
-
-    Example:
-        >>> decode(tf.constant([[1, 0, -5, 9]]), tf.constant(["a", "b", ""])).numpy().tolist()
-        [b'ba']
-    """
-    size = tf.size(token_bytes, ids.dtype) - 1
-    known = (ids >= 0) & (ids < size)
-    places = tf.where(known, ids, tf.ones_like(ids) * size)
-    return tf.strings.reduce_join(tf.gather(token_bytes, places), axis=-1)
-
-
 def check_merges(vocab: Mapping[str, int], merges: Iterable[tuple[str, str]]) -> None:
-    """Raises `ValueError` when a merge names or makes a token that the vocabulary lacks."""
+    """Raises `ValueError` when a merge uses a token that the vocabulary does not have."""
     for rank, (left, right) in enumerate(merges):
         absent = [token for token in (left, right, left + right) if token not in vocab]
         if absent:
-            raise ValueError(
-                explain(
-                    f"A merge uses the token {absent[0]!r}, which the vocabulary does not have.",
-                    fix="Pass the vocabulary and the merges of one and the same tokenizer.",
-                    merge=f"{left} {right}",
-                    rank=rank,
-                )
+            raise value_error(
+                f"A merge uses the token {absent[0]!r}, which the vocabulary does not have.",
+                fix="Pass the vocabulary and the merges of one and the same tokenizer.",
+                merge=f"{left} {right}",
+                rank=rank,
             )
 
 
@@ -226,7 +204,7 @@ def _scores(vocab: Mapping[str, int], ranks: Mapping[tuple[str, str], int]) -> d
         ranks_of.setdefault(left + right, []).append(rank)
     for token, options in ranks_of.items():
         if not all(character in CHARACTER_TO_BYTE for character in token):
-            continue  # It spells no bytes, so no text contains it.
+            continue  # It stands for no bytes, so no text contains it.
         if [made.id for made in model.tokenize(token)] != [vocab[token]]:
             continue
         rank = options[0] if len(options) == 1 else _last_merge(token, ranks)
@@ -246,11 +224,11 @@ def _last_merge(token: str, ranks: Mapping[tuple[str, str], int]) -> int:
 
 
 def _sentencepiece_model(pieces: Sequence[tuple[bytes, float]]) -> bytes:
-    """Returns a SentencePiece BPE model that changes nothing in its input before merging.
+    """Returns a SentencePiece BPE model without any normalization.
 
     Args:
-        pieces: Bytes, which become Latin-1 text, and score of each piece, in the order of indices
-            from 1 on; index 0 is the unknown piece.
+        pieces: Bytes, read as Latin-1, and score of each piece. Indices start from 1; index 0 is
+            the unknown piece.
     """
     kinds = sentencepiece_proto.ModelProto.SentencePiece
     model = sentencepiece_proto.ModelProto()

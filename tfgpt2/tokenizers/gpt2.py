@@ -1,4 +1,4 @@
-"""The tokenizer as a layer that gives what a model takes, named as in transformers.
+"""`TFGPT2Tokenizer`: the layer whose output is a model's input, named as in transformers.
 
 `B` is the number of texts, `C` of texts in a group, `T` of columns.
 """
@@ -11,16 +11,18 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfgpt2.errors import explain
-from tfgpt2.tokenizers.byte_level_bpe import SPEC_OPTIONS, ByteLevelBPETokenizer
-from tfgpt2.tokenizers.text_inputs import as_text, check_count, check_names
+from tfgpt2.errors import value_error
+from tfgpt2.tokenizers.arguments import as_text
+from tfgpt2.tokenizers.layer import Tokenizer
+from tfgpt2.tokenizers.registry import FAMILIES
+from tfgpt2.validation import check_count, check_names
 
 _OPTIONS = ("max_length", "pad_token_id", "pad_to_multiple_of", "ragged")
 
 
 @keras.saving.register_keras_serializable(package="tfgpt2")
-class TFGPT2Tokenizer(ByteLevelBPETokenizer):
-    """GPT-2's tokenizer as a layer that gives what a model takes, named as in transformers.
+class TFGPT2Tokenizer(Tokenizer):
+    """Tokenizer whose output is a model's input, named as in transformers.
 
     Called on text, it returns `{"input_ids": [B, T], "attention_mask": [B, T]}`, int32. One text
     (a `str` or a scalar tensor) is a batch of one, `[1, T]`, ready for a model; texts `[B, C]` give
@@ -30,14 +32,17 @@ class TFGPT2Tokenizer(ByteLevelBPETokenizer):
 
     Args:
         vocab: Token to id, in the characters of `vocab.json`.
-        merges: Pairs of tokens, as tuples or as `"left right"`, the most urgent first.
-        max_length: Cuts longer rows and pads shorter ones to just this many tokens; None pads to
-            the longest row of the batch. The argument of a call wins.
-        pad_token_id: Id that fills shorter rows; by default that of `pad_token`, else of
+        merges: Pairs of tokens, as tuples or as `"left right"`, the most urgent first; None for a
+            family without merges.
+        max_length: Truncates or pads all rows to this many tokens; None pads to the longest row of
+            the batch. The argument of a call wins.
+        pad_token_id: Id that pads shorter rows; by default that of `pad_token`, else of
             `eos_token`, else 0. The mask never depends on it.
-        pad_to_multiple_of: Rounds the number of columns up, where `max_length` does not fix it.
-        ragged: Returns ragged `[B, (T)]` rows, cut but not padded.
-        **options: See `ByteLevelBPETokenizer`.
+        pad_to_multiple_of: Rounds the number of columns up to a multiple, where `max_length` does
+            not set it.
+        ragged: Returns ragged `[B, (T)]` rows, truncated but not padded.
+        **options: `family` (a name in `registry.FAMILIES`; by default byte-level BPE), and the
+            options of `Tokenizer` and of the family, see `ByteLevelBPETokenizer`.
 
     Raises:
         TypeError: There is no such option.
@@ -50,12 +55,13 @@ class TFGPT2Tokenizer(ByteLevelBPETokenizer):
         ([[2, 1, 0], [0, 0, 1]], [[1, 1, 1], [0, 0, 1]])
     """
 
-    own_options = (*ByteLevelBPETokenizer.own_options, *_OPTIONS)
+    families = FAMILIES
+    own_options = (*Tokenizer.own_options, *_OPTIONS)
 
     def __init__(
         self,
         vocab: Mapping[str, int],
-        merges: Iterable[str | tuple[str, str]],
+        merges: Iterable[str | tuple[str, str]] | None = None,
         max_length: int | None = None,
         pad_token_id: int | None = None,
         *,
@@ -63,14 +69,12 @@ class TFGPT2Tokenizer(ByteLevelBPETokenizer):
         ragged: bool = False,
         **options: Any,
     ) -> None:
-        known = (*SPEC_OPTIONS, *self.own_options, "added_tokens", "config_file")
-        check_names(options, known)
-        super().__init__(vocab, merges, **options)
+        super().__init__(*((vocab,) if merges is None else (vocab, merges)), **options)
         check_count("max_length", max_length, least=1)
         check_count("pad_token_id", pad_token_id, least=0)
         check_count("pad_to_multiple_of", pad_to_multiple_of, least=1)
         if self.spec.add_bos_token and max_length == 1:
-            raise ValueError(_no_room(max_length))
+            raise _too_short(max_length)
         self.max_length = max_length
         self.pad_to_multiple_of = pad_to_multiple_of
         self.ragged = bool(ragged)
@@ -78,7 +82,7 @@ class TFGPT2Tokenizer(ByteLevelBPETokenizer):
 
     @property
     def pad_token_id(self) -> int:
-        """Id that fills shorter rows."""
+        """Id that pads shorter rows."""
         return super().pad_token_id if self._pad_token_id is None else self._pad_token_id
 
     def get_config(self) -> dict[str, Any]:
@@ -93,13 +97,13 @@ class TFGPT2Tokenizer(ByteLevelBPETokenizer):
     def call(
         self, x: Any, max_length: int | None = None, training: bool | None = None, **unknown: Any
     ) -> dict[str, tf.Tensor | tf.RaggedTensor]:
-        """Turns texts into what a model takes.
+        """Tokenizes texts for a model.
 
         Args:
             x: Text, list of texts, or string tensor `[]`, `[B]` or `[B, C]`; in a ragged `[B, (C)]`
-                tensor the missing texts count as empty ones.
+                tensor, missing texts count as empty ones.
             max_length: Number of columns, in place of the layer's own.
-            training: Ignored; part of the interface of a Keras layer.
+            training: Ignored; part of the interface of Keras layers.
             **unknown: None allowed; named in the error.
 
         Returns:
@@ -127,14 +131,14 @@ class TFGPT2Tokenizer(ByteLevelBPETokenizer):
         return {"input_ids": ids, "attention_mask": mask}
 
     def _rows(self, text: tf.Tensor, max_length: int | None) -> tf.RaggedTensor:
-        """Returns the ids `[B, (T)]` of texts `[B]`, cut, with the first token if asked for."""
-        ids = self._encode(text)
+        """Returns the truncated ids `[B, (T)]` of texts `[B]`, with `bos_token` if it is set."""
+        ids = self._graph.encode(text)
         first = int(self.spec.add_bos_token)
         if max_length is not None:
-            room = max_length - first
-            if room < 1:
-                raise ValueError(_no_room(max_length))
-            ids = ids[:, -room:] if self.spec.truncation_side == "left" else ids[:, :room]
+            limit = max_length - first
+            if limit < 1:
+                raise _too_short(max_length)
+            ids = ids[:, -limit:] if self.spec.truncation_side == "left" else ids[:, :limit]
         if first:
             bos = tf.fill([ids.nrows(), 1], tf.constant(self.bos_token_id, tf.int32))
             ids = tf.concat([bos, ids], axis=1)
@@ -151,7 +155,7 @@ class TFGPT2Tokenizer(ByteLevelBPETokenizer):
         dense = ids.to_tensor(pad, shape=None if width is None else [None, width])  # [B, T]
         mask = tf.sequence_mask(lengths, tf.shape(dense)[1], tf.int32)  # [B, T]
         if self.spec.padding_side == "left":
-            # Turning a row's tokens round and then the whole row moves the padding to the left.
+            # Reversing a row's tokens and then the whole row moves the padding to the left.
             dense = tf.reverse(tf.reverse_sequence(dense, lengths, seq_axis=1), axis=[1])
             mask = tf.reverse(mask, axis=[1])
         return dense, mask
@@ -163,8 +167,8 @@ class TFGPT2Tokenizer(ByteLevelBPETokenizer):
         return {"input_ids": ids, "attention_mask": tf.ones_like(ids)}
 
 
-def _no_room(max_length: int) -> str:
-    return explain(
+def _too_short(max_length: int) -> ValueError:
+    return value_error(
         "`max_length` leaves no room for a token of the text after `bos_token`.",
         fix="Pass at least 2, or `add_bos_token=False`.",
         max_length=max_length,

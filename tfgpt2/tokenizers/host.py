@@ -1,12 +1,10 @@
-"""The tokenizer on the host, with the interface of transformers, on the `tokenizers` library.
+"""Tokenizers on the host, with the interface of transformers, on the `tokenizers` library.
 
-It gives the ids of the layer in the graph; use it where text is Python's: data preparation,
-notebooks, inspection. torch is not needed.
+They give the same ids as the layer in the graph, from Python strings, and do not need torch.
 """
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -15,41 +13,17 @@ from typing import Any
 import numpy as np
 import tokenizers
 
-from tfgpt2.errors import explain
-from tfgpt2.tokenizers import batches, bpe, files
-from tfgpt2.tokenizers import spec as specs
-from tfgpt2.tokenizers import text_inputs as inputs
-from tfgpt2.tokenizers.batches import BatchEncoding
+from tfgpt2.errors import type_error, value_error
+from tfgpt2.tokenizers import batch_encoding, files
+from tfgpt2.tokenizers.base import TokenizerSpec
+from tfgpt2.tokenizers.batch_encoding import BatchEncoding, Truncation
+from tfgpt2.tokenizers.registry import FAMILIES
+from tfgpt2.tokenizers.special_tokens import SpecialTokensMixin
+from tfgpt2.validation import check_names
 
 
-def _role(name: str) -> property:
-    """Returns the attribute of a role: its token, or None; settable to a token that has an id."""
-
-    def get(self: GPT2Tokenizer) -> str | None:
-        return self.spec.roles.get(name)
-
-    def put(self: GPT2Tokenizer, token: Any) -> None:
-        if token is not None and self.spec.id_of(specs.content(token)) is None:
-            raise ValueError(
-                explain(
-                    f"`{name}` must be a token of the vocabulary.",
-                    fix=f"Add it first: `tokenizer.add_special_tokens({{{name!r}: ...}})`.",
-                    **{name: token},
-                )
-            )
-        self._set(specs.replace(self.spec, **{name: token}))
-
-    return property(get, put, doc=f"The `{name}`, or None.")
-
-
-def _role_id(name: str) -> property:
-    return property(
-        lambda self: self.spec.id_of(self.spec.roles.get(name)), doc=f"Id of `{name}`, or None."
-    )
-
-
-class GPT2Tokenizer:
-    """GPT-2's tokenizer on the host, named as in transformers.
+class GPT2Tokenizer(SpecialTokensMixin):
+    """Tokenizer on the host, named as in transformers.
 
     Args:
         vocab_file: Path of `vocab.json`.
@@ -60,8 +34,8 @@ class GPT2Tokenizer:
             `additional_special_tokens`; a token without an id gets the next free one.
 
     Raises:
-        TypeError: There is no such option, or no vocabulary was given.
-        ValueError: A file is damaged, or asks for something that GPT-2's tokenizer does not do.
+        TypeError: There is no such option, or the files are missing.
+        ValueError: A file is damaged, or asks for something that no family does.
 
     Example:
         >>> import tokenizers
@@ -78,14 +52,6 @@ class GPT2Tokenizer:
     model_input_names = ("input_ids", "attention_mask")
     is_fast = False
 
-    bos_token, bos_token_id = _role("bos_token"), _role_id("bos_token")
-    eos_token, eos_token_id = _role("eos_token"), _role_id("eos_token")
-    unk_token, unk_token_id = _role("unk_token"), _role_id("unk_token")
-    pad_token, pad_token_id = _role("pad_token"), _role_id("pad_token")
-    sep_token, sep_token_id = _role("sep_token"), _role_id("sep_token")
-    cls_token, cls_token_id = _role("cls_token"), _role_id("cls_token")
-    mask_token, mask_token_id = _role("mask_token"), _role_id("mask_token")
-
     def __init__(
         self,
         vocab_file: str | os.PathLike[str] | None = None,
@@ -96,10 +62,20 @@ class GPT2Tokenizer:
         **options: Any,
     ) -> None:
         if tokenizer_object is not None:
-            spec = files.from_tokenizer(tokenizer_object, **options)
+            spec = files.from_tokenizer(tokenizer_object, FAMILIES, **options)
+        elif tokenizer_file is not None:
+            spec = files.read_paths({"tokenizer.json": tokenizer_file}, FAMILIES, **options)
+        elif vocab_file is not None and merges_file is not None:
+            paths = {"vocab.json": vocab_file, "merges.txt": merges_file}
+            spec = files.read_paths(paths, FAMILIES, **options)
         else:
-            spec = files.read_paths(vocab_file, merges_file, tokenizer_file, **options)
-        self._set(spec)
+            raise type_error(
+                "A tokenizer needs `vocab_file` and `merges_file`, or `tokenizer_file`.",
+                fix="Use `from_pretrained(directory)` to find the files.",
+                vocab_file=vocab_file,
+                merges_file=merges_file,
+            )
+        self._set_spec(spec)
 
     @classmethod
     def from_pretrained(
@@ -118,26 +94,20 @@ class GPT2Tokenizer:
         Raises:
             FileNotFoundError: There is no such model, or it has no tokenizer.
             TypeError: There is no such option.
-            ValueError: A file is damaged, or asks for something that GPT-2's tokenizer does not do.
+            ValueError: A file is damaged, or asks for something that no family does.
         """
-        return cls._from_spec(files.read(pretrained_model_name_or_path, **options))
+        return cls._from_spec(files.read(pretrained_model_name_or_path, FAMILIES, **options))
 
     @classmethod
     def from_tokenizer(cls, tokenizer: Any, **options: Any) -> GPT2Tokenizer:
-        """Takes over a tokenizer of `tokenizers`, of transformers, or a layer of ours."""
-        return cls._from_spec(files.from_tokenizer(tokenizer, **options))
+        """Converts a tokenizer of `tokenizers`, of transformers, or a layer of ours."""
+        return cls._from_spec(files.from_tokenizer(tokenizer, FAMILIES, **options))
 
     @classmethod
-    def _from_spec(cls, spec: specs.Spec) -> GPT2Tokenizer:
+    def _from_spec(cls, spec: TokenizerSpec) -> GPT2Tokenizer:
         result = cls.__new__(cls)
-        result._set(spec)
+        result._set_spec(spec)
         return result
-
-    def _set(self, spec: specs.Spec) -> None:
-        """Takes over a specification; everything else of the object follows from it."""
-        self.spec = spec
-        self.backend_tokenizer = specs.backend(spec)
-        self.__dict__.pop("_token_bytes", None)
 
     def save_pretrained(self, save_directory: str | os.PathLike[str]) -> tuple[str, ...]:
         """Writes the files that `tokenizers`, transformers and `from_pretrained` load."""
@@ -145,85 +115,11 @@ class GPT2Tokenizer:
 
     def save_vocabulary(
         self, save_directory: str | os.PathLike[str], filename_prefix: str | None = None
-    ) -> tuple[str, str]:
-        """Writes `vocab.json` and `merges.txt` alone, and returns their paths."""
+    ) -> tuple[str, ...]:
+        """Writes the vocabulary files alone, and returns their paths."""
         prefix = f"{filename_prefix}-" if filename_prefix else ""
         paths = files.write_vocabulary(self.spec, Path(save_directory), prefix)
-        return str(paths[0]), str(paths[1])
-
-    def __len__(self) -> int:
-        return len(self.get_vocab())
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(vocab_size={self.vocab_size}, roles={self.spec.roles})"
-
-    @property
-    def vocab_size(self) -> int:
-        """Number of tokens without the added ones."""
-        return len(self.spec.vocab)
-
-    def get_vocab(self) -> dict[str, int]:
-        """Returns token to id, added tokens included."""
-        return self.spec.vocab | {token.content: token.id for token in self.spec.added}
-
-    def get_added_vocab(self) -> dict[str, int]:
-        """Returns token to id of the added tokens."""
-        return {token.content: token.id for token in self.spec.added}
-
-    @property
-    def special_tokens_map(self) -> dict[str, Any]:
-        """Role to token, and `additional_special_tokens` if there are any."""
-        extra = list(self.spec.additional)
-        return self.spec.roles | ({"additional_special_tokens": extra} if extra else {})
-
-    @property
-    def additional_special_tokens(self) -> list[str]:
-        """The special tokens without a role."""
-        return list(self.spec.additional)
-
-    @property
-    def all_special_tokens(self) -> list[str]:
-        """Every special token once, those with a role first."""
-        return list(dict.fromkeys([*self.spec.roles.values(), *self.spec.additional]))
-
-    @property
-    def all_special_ids(self) -> list[int]:
-        """Ids of `all_special_tokens`."""
-        return [self.spec.id_of(token) for token in self.all_special_tokens]
-
-    def add_special_tokens(self, special_tokens_dict: Mapping[str, Any]) -> int:
-        """Gives tokens to roles; those without an id get the next free one.
-
-        Args:
-            special_tokens_dict: Role to token, such as `{"cls_token": "[CLS]"}`; the tokens of
-                `"additional_special_tokens"` replace the present ones.
-
-        Returns:
-            How many tokens are new. The model's embeddings must grow by as many rows.
-
-        Raises:
-            TypeError: There is no such role.
-        """
-        inputs.check_names(special_tokens_dict, [*specs.ROLES, "additional_special_tokens"])
-        before = len(self)
-        self._set(specs.replace(self.spec, **special_tokens_dict))
-        return len(self) - before
-
-    def add_tokens(self, new_tokens: Any, special_tokens: bool = False) -> int:
-        """Adds tokens that are cut out of a text before anything else looks at it.
-
-        Args:
-            new_tokens: A token or a list of tokens, as text or as `tokenizers.AddedToken`.
-            special_tokens: Whether decoding can skip them.
-
-        Returns:
-            How many tokens are new.
-        """
-        single = isinstance(new_tokens, (str, tokenizers.AddedToken))
-        before = len(self)
-        tokens = [new_tokens] if single else new_tokens
-        self._set(specs.add(self.spec, tokens, special=special_tokens))
-        return len(self) - before
+        return tuple(map(str, paths))
 
     def __call__(
         self,
@@ -244,39 +140,39 @@ class GPT2Tokenizer:
         return_length: bool = False,
         **unknown: Any,
     ) -> BatchEncoding:
-        """Turns a text, or a list of texts, into what a model takes.
+        """Tokenizes a text, or a list of texts.
 
         Args:
             text: A text, or a list of texts.
             text_pair: Text to follow each text.
-            add_special_tokens: Whether `add_bos_token` acts.
+            add_special_tokens: Whether `add_bos_token` applies.
             padding: False, True or `"longest"`, or `"max_length"`.
-            truncation: True, `"longest_first"`, `"only_first"` or `"only_second"` cut at
+            truncation: True, `"longest_first"`, `"only_first"` or `"only_second"` truncate to
                 `max_length`; False does not; None does if `max_length` is given without padding.
-            max_length: Most tokens of a row; by default the model's.
-            pad_to_multiple_of: Rounds the padded length up.
-            padding_side: `"left"` or `"right"`, in place of the tokenizer's own.
+            max_length: Most tokens of a row; by default `model_max_length`.
+            pad_to_multiple_of: Rounds the padded length up to a multiple.
+            padding_side: `"left"` or `"right"`; by default the tokenizer's own.
             return_tensors: `"tf"`, `"np"`, or None for lists.
             return_attention_mask: Whether to return `attention_mask`.
             return_token_type_ids: Whether to return `token_type_ids`: 0, and 1 in `text_pair`.
             return_offsets_mapping: Whether to return each token's start and end in its text.
-            return_special_tokens_mask: Whether to return 1 where `bos_token` was put.
+            return_special_tokens_mask: Whether to return a mask that is 1 at added `bos_token`s.
             return_length: Whether to return `length`.
             **unknown: None allowed; named in the error.
 
         Returns:
-            A dictionary with attribute access. One text gives lists, or tensors with one row.
+            A dictionary with attribute access. A single text gives lists, or tensors with one row.
 
         Raises:
             TypeError: The text is not text, or there is no such argument.
             ValueError: An option's value is not allowed, or rows differ in length.
         """
-        inputs.check_names(unknown, self.__call__.__kwdefaults__)
-        single, firsts, seconds = batches.texts(text, text_pair)
-        cut = batches.Cut.plan(self.spec, padding, truncation, max_length)
+        check_names(unknown, self.__call__.__kwdefaults__)
+        single, firsts, seconds = batch_encoding.check_texts(text, text_pair)
+        limit = Truncation.from_options(self.spec, padding, truncation, max_length)
         bos = self.bos_token_id if add_special_tokens and self.spec.add_bos_token else None
         encoded = [self._encode_batch(column) for column in (firsts, seconds)]
-        rows = [batches.join(a, b, bos, cut) for a, b in zip(*encoded, strict=True)]
+        rows = [batch_encoding.join_pair(a, b, bos, limit) for a, b in zip(*encoded, strict=True)]
         wanted = {
             "input_ids": True,
             "token_type_ids": return_token_type_ids,
@@ -286,19 +182,18 @@ class GPT2Tokenizer:
             "length": return_length,
         }
         columns = {key: [row[key] for row in rows] for key, want in wanted.items() if want}
-        if padding not in (False, "do_not_pad"):
-            columns = self._padder(padding_side)(columns, padding, cut.length, pad_to_multiple_of)
+        columns = self._pad(columns, padding, limit.max_length, pad_to_multiple_of, padding_side)
         if single and return_tensors is None:
             columns = {key: column[0] for key, column in columns.items()}
-        return batches.tensors(columns, return_tensors)
+        return batch_encoding.to_tensors(columns, return_tensors)
 
     def encode(self, text: str, text_pair: str | None = None, **options: Any) -> Any:
-        """Returns the ids of a text; the arguments are those of a call."""
+        """Returns the ids of a text; the options are those of a call."""
         return self(text, text_pair, **options)["input_ids"]
 
     def tokenize(self, text: str) -> list[str]:
-        """Returns the tokens of a text, in the characters of `vocab.json`."""
-        _, texts, _ = batches.texts(text, None)
+        """Returns the tokens of a text, as in the vocabulary."""
+        _, texts, _ = batch_encoding.check_texts(text, None)
         return self.backend_tokenizer.encode(texts[0], add_special_tokens=False).tokens
 
     def pad(
@@ -310,14 +205,14 @@ class GPT2Tokenizer:
         padding_side: str | None = None,
         return_tensors: str | None = None,
     ) -> BatchEncoding:
-        """Pads rows that were encoded one by one.
+        """Pads rows that were tokenized one by one.
 
         Args:
-            encoded_inputs: Results of calls, or one dictionary of lists of rows.
+            encoded_inputs: Results of calls, or one dictionary of columns.
             padding: True or `"longest"`, or `"max_length"`.
-            max_length: Length for `"max_length"`; by default the model's.
-            pad_to_multiple_of: Rounds the padded length up.
-            padding_side: `"left"` or `"right"`, in place of the tokenizer's own.
+            max_length: Length for `"max_length"`; by default `model_max_length`.
+            pad_to_multiple_of: Rounds the padded length up to a multiple.
+            padding_side: `"left"` or `"right"`; by default the tokenizer's own.
             return_tensors: `"tf"`, `"np"`, or None for lists.
 
         Returns:
@@ -326,11 +221,10 @@ class GPT2Tokenizer:
         Raises:
             ValueError: There is no pad token, or an option's value is not allowed.
         """
-        columns = batches.columns(encoded_inputs)
-        cut = batches.Cut.plan(self.spec, padding, False, max_length)
-        if padding not in (False, "do_not_pad"):
-            columns = self._padder(padding_side)(columns, padding, cut.length, pad_to_multiple_of)
-        return batches.tensors(columns, return_tensors)
+        columns = batch_encoding.collate(encoded_inputs)
+        limit = Truncation.from_options(self.spec, padding, False, max_length)
+        columns = self._pad(columns, padding, limit.max_length, pad_to_multiple_of, padding_side)
+        return batch_encoding.to_tensors(columns, return_tensors)
 
     def decode(
         self,
@@ -338,7 +232,7 @@ class GPT2Tokenizer:
         skip_special_tokens: bool = False,
         clean_up_tokenization_spaces: bool = False,
     ) -> str:
-        """Returns the text of ids; ids without a token give nothing.
+        """Decodes ids to text; ids without a token give nothing.
 
         Args:
             token_ids: An id, a list of ids, or a tensor `[T]`.
@@ -349,36 +243,36 @@ class GPT2Tokenizer:
         Returns:
             The text; bytes that are not UTF-8 become U+FFFD.
         """
-        skip = self._special_ids() if skip_special_tokens else ()
-        table = self._token_bytes
-        parts = [table.get(i, b"") for i in batches.ids(token_ids) if i not in skip]
-        text = b"".join(parts).decode("utf-8", errors="replace")
-        return batches.clean_up(text) if clean_up_tokenization_spaces else text
+        skip = self.spec.special_ids if skip_special_tokens else ()
+        table = self.spec.token_bytes
+        ids = [i for i in batch_encoding.to_ids(token_ids) if i not in skip and 0 <= i < len(table)]
+        text = self.spec.join(table[i] for i in ids).decode("utf-8", errors="replace")
+        return batch_encoding.clean_up_spaces(text) if clean_up_tokenization_spaces else text
 
     def batch_decode(self, sequences: Any, **options: Any) -> list[str]:
-        """Returns the texts of rows of ids; the options are those of `decode`."""
+        """Decodes several rows of ids; the options are those of `decode`."""
         return [self.decode(row, **options) for row in sequences]
 
     def convert_tokens_to_ids(self, tokens: str | Iterable[str]) -> Any:
-        """Returns the id of a token, or of each token; `unk_token_id` for one that has none."""
+        """Returns the id of a token, or of each token; `unk_token_id` for unknown ones."""
         if isinstance(tokens, str):
             token_id = self.spec.id_of(tokens)
             return self.unk_token_id if token_id is None else token_id
         return [self.convert_tokens_to_ids(token) for token in tokens]
 
     def convert_ids_to_tokens(self, ids: Any, skip_special_tokens: bool = False) -> Any:
-        """Returns the token of an id, or of each id; None for an id that has none."""
+        """Returns the token of an id, or of each id; None for an id without one."""
         tokens = {token_id: token for token, token_id in self.get_vocab().items()}
         if np.ndim(ids) == 0:
             return tokens.get(int(ids))
-        skip = self._special_ids() if skip_special_tokens else ()
-        return [tokens.get(i) for i in batches.ids(ids) if i not in skip]
+        skip = self.spec.special_ids if skip_special_tokens else ()
+        return [tokens.get(i) for i in batch_encoding.to_ids(ids) if i not in skip]
 
     def convert_tokens_to_string(self, tokens: Iterable[str]) -> str:
-        """Returns the text of tokens in the characters of `vocab.json`."""
+        """Returns the text of tokens, as they are in the vocabulary."""
         added = {token.content for token in self.spec.added}
-        parts = [t.encode() if t in added else bpe.token_to_bytes(t) for t in tokens]
-        return b"".join(parts).decode("utf-8", errors="replace")
+        pieces = (t.encode() if t in added else self.spec.token_to_bytes(t) for t in tokens)
+        return self.spec.join(pieces).decode("utf-8", errors="replace")
 
     def _encode_batch(self, texts: list[str | None]) -> list[tuple[list[int], list[Any]]]:
         """Returns ids and offsets of each text; none for None."""
@@ -387,40 +281,29 @@ class GPT2Tokenizer:
         )
         return [(item.ids, item.offsets) for item in encoded]
 
-    def _padder(self, side: str | None) -> Any:
+    def _pad(
+        self,
+        columns: dict[str, list[Any]],
+        padding: bool | str,
+        max_length: int | None,
+        multiple: int | None,
+        side: str | None,
+    ) -> dict[str, list[Any]]:
+        """Returns the columns padded, see `batch_encoding.pad`."""
+        if padding in (False, "do_not_pad"):
+            return columns
         if self.pad_token_id is None:
-            raise ValueError(
-                explain(
-                    "Padding needs a `pad_token`, and the tokenizer has none.",
-                    fix="Set `tokenizer.pad_token = tokenizer.eos_token`, or add one.",
-                    pad_token=None,
-                )
+            raise value_error(
+                "Padding needs a `pad_token`, and the tokenizer has none.",
+                fix="Set `tokenizer.pad_token = tokenizer.eos_token`, or add one.",
+                pad_token=None,
             )
-        return functools.partial(
-            batches.pad, pad_token_id=self.pad_token_id, side=side or self.spec.padding_side
-        )
-
-    def _special_ids(self) -> set[int]:
-        return {token.id for token in self.spec.added if token.special}
-
-    @functools.cached_property
-    def _token_bytes(self) -> dict[int, bytes]:
-        table = {i: bpe.token_to_bytes(token) for token, i in self.spec.vocab.items()}
-        return table | {token.id: token.content.encode() for token in self.spec.added}
-
-
-def _setting(name: str) -> property:
-    def put(self: GPT2Tokenizer, value: Any) -> None:
-        self._set(specs.replace(self.spec, **{name: value}))
-
-    return property(lambda self: getattr(self.spec, name), put, doc=f"See `spec.Spec.{name}`.")
-
-
-for _name in specs.SETTINGS:
-    setattr(GPT2Tokenizer, _name, _setting(_name))
+        length = max_length if padding == "max_length" else None
+        side = side or self.spec.padding_side
+        return batch_encoding.pad(columns, length, multiple, self.pad_token_id, side)
 
 
 class GPT2TokenizerFast(GPT2Tokenizer):
-    """The same tokenizer under the name of transformers' fast one; both stand on `tokenizers`."""
+    """The same tokenizer under the name of transformers' fast one."""
 
     is_fast = True

@@ -14,9 +14,9 @@ class SentencepieceModel(tf.saved_model.experimental.TrackableResource):
     """A SentencePiece model in the graph.
 
     TF Text's own `SentencepieceTokenizer` leaves the model to the kernel that made it, and
-    TensorFlow drops kernels when it clears its caches: after `tf.random.set_seed(...)` it is
-    gone. Here the model has a name of its own, made from its content, so it stays; equal
-    vocabularies share it, and different ones never meet.
+    TensorFlow deletes kernels when it clears its caches, for example in `tf.random.set_seed(...)`.
+    Here the resource is named after a hash of the model, so it stays; equal models share one, and
+    different models never do.
 
     Args:
         model: The serialized model.
@@ -26,19 +26,19 @@ class SentencepieceModel(tf.saved_model.experimental.TrackableResource):
         super().__init__()
         self._model = model
         self._name = f"tfgpt2_{hashlib.sha256(model).hexdigest()}"
-        _ = self.resource_handle  # makes the resource
+        _ = self.resource_handle  # creates the resource
 
     def _create_resource(self) -> tf.Tensor:
         return _ops.sentencepiece_op(model=self._model, shared_name=self._name)
 
     def tokenize(self, text: tf.Tensor) -> tf.RaggedTensor:
-        """Cuts texts into pieces.
+        """Splits texts into pieces.
 
         Args:
             text: string `[B]`, UTF-8.
 
         Returns:
-            int32 ragged `[B, (pieces)]`, numbers of pieces.
+            int32 ragged `[B, (pieces)]`, indices of pieces.
         """
         values, splits = _ops.sentencepiece_tokenize_op(
             self.resource_handle,

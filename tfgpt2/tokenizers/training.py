@@ -1,4 +1,4 @@
-"""Trains a byte-level BPE vocabulary, GPT-2's kind, from text files."""
+"""Training of a byte-level BPE vocabulary, as GPT-2 has it, from text files."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from pathlib import Path
 
 import tokenizers
 
-from tfgpt2.errors import explain
+from tfgpt2.errors import explain, value_error
+from tfgpt2.tokenizers.base import END_OF_TEXT
 from tfgpt2.tokenizers.host import GPT2Tokenizer
+from tfgpt2.validation import check_count
 
-END_OF_TEXT = "<|endoftext|>"
 _BYTES = 256
-_CHUNK = 1 << 20  # bytes read at once
-# Between something and the white space after it a pre-token always ends, whatever comes next.
-# Python takes some control characters for white space that GPT-2's pattern does not: name the sure.
-_BORDER = re.compile(r"(?<=\S)(?=[ \t\r\n])")
+_CHUNK_SIZE = 1 << 20  # bytes read at once
+# A pre-token always ends between something and the white space after it, whatever comes next.
+# These four are white space in Python and in GPT-2's pattern, which disagree about some others.
+_BOUNDARY = re.compile(r"(?<=\S)(?=[ \t\r\n])")
 
 
 def train_tokenizer(
@@ -29,19 +30,19 @@ def train_tokenizer(
     special_tokens: Sequence[str] = (END_OF_TEXT,),
     show_progress: bool = False,
 ) -> GPT2Tokenizer:
-    """Learns merges from text files.
+    """Trains a byte-level BPE vocabulary on text files.
 
-    All 256 bytes are in the vocabulary, so that any text can be written in it. Files are read in
-    pieces, cut where tokens end anyway: the result is that of each file read as a whole.
+    All 256 bytes are in the vocabulary, so that it can encode any text. Files are read in chunks
+    that end where pre-tokens end: the result is the same as for files read as a whole.
 
     Args:
         files: Path or paths of UTF-8 files; bytes that are not UTF-8 are read as U+FFFD.
         vocab_size: Tokens of the vocabulary, special ones included; at least 256 more than those.
-            A small text may give fewer.
+            A small text may give fewer tokens.
         min_frequency: How often a pair must occur to be merged, 1 or more.
         special_tokens: Tokens that never take part in merges; they get the first ids. The first of
-            them is start, end and unknown token, as `<|endoftext|>` is GPT-2's.
-        show_progress: Show the `tokenizers` library's bars on standard error.
+            them is start, end and unknown token, as `<|endoftext|>` is in GPT-2.
+        show_progress: Whether to show the progress bars of the `tokenizers` library.
 
     Returns:
         The tokenizer; its `save_pretrained` writes `vocab.json`, `merges.txt`, `tokenizer.json`
@@ -50,7 +51,7 @@ def train_tokenizer(
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: A number is out of range, a special token is empty or named twice, or the files
-            hold no text.
+            are empty.
 
     Example:
         >>> import pathlib, tempfile
@@ -61,7 +62,8 @@ def train_tokenizer(
     """
     paths = _check_files([files] if isinstance(files, (str, os.PathLike)) else list(files))
     special = _check_special(special_tokens)
-    _check_sizes(vocab_size, min_frequency, len(special))
+    check_count("vocab_size", vocab_size, least=_BYTES + len(special), optional=False)
+    check_count("min_frequency", min_frequency, least=1, optional=False)
     bpe = tokenizers.Tokenizer(tokenizers.models.BPE())
     bpe.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = tokenizers.decoders.ByteLevel()
@@ -72,32 +74,32 @@ def train_tokenizer(
         initial_alphabet=sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet()),
         show_progress=show_progress,
     )
-    bpe.train_from_iterator((piece for path in paths for piece in pieces(path)), trainer)
+    bpe.train_from_iterator((chunk for path in paths for chunk in read_chunks(path)), trainer)
     roles = dict.fromkeys(("bos_token", "eos_token", "unk_token"), special[0]) if special else {}
     return GPT2Tokenizer(tokenizer_object=bpe, **roles)
 
 
-def pieces(path: Path, size: int = _CHUNK) -> Iterator[str]:
-    """Reads a file in pieces that no token spans.
+def read_chunks(path: Path, size: int = _CHUNK_SIZE) -> Iterator[str]:
+    """Reads a file in chunks that end where pre-tokens end.
 
     Args:
         path: A UTF-8 file.
-        size: Bytes read at once. Text without white space makes larger pieces.
+        size: Bytes read at once. Text without white space gives larger chunks.
 
     Yields:
-        Texts that are the file when joined.
+        Texts; joined, they are the file.
     """
-    decoder, held = codecs.getincrementaldecoder("utf-8")(errors="replace"), ""
+    decoder, text = codecs.getincrementaldecoder("utf-8")(errors="replace"), ""
     with path.open("rb") as file:
         while block := file.read(size):
-            held += decoder.decode(block)
-            border = max((match.start() for match in _BORDER.finditer(held)), default=0)
-            if border:
-                yield held[:border]
-                held = held[border:]
-    held += decoder.decode(b"", final=True)
-    if held:
-        yield held
+            text += decoder.decode(block)
+            end = max((match.start() for match in _BOUNDARY.finditer(text)), default=0)
+            if end:
+                yield text[:end]
+                text = text[end:]
+    text += decoder.decode(b"", final=True)
+    if text:
+        yield text
 
 
 def _check_files(paths: list[str | os.PathLike[str]]) -> list[Path]:
@@ -108,12 +110,10 @@ def _check_files(paths: list[str | os.PathLike[str]]) -> list[Path]:
                 explain("There is no such file.", fix="Check the path.", path=str(path))
             )
     if not any(path.stat().st_size for path in paths):
-        raise ValueError(
-            explain(
-                "There is no text to learn from: the files are empty, or none is named.",
-                fix="Name one or more text files.",
-                files=[str(path) for path in paths],
-            )
+        raise value_error(
+            "There is no text to train on: the files are empty, or there are none.",
+            fix="Pass one or more text files.",
+            files=[str(path) for path in paths],
         )
     return paths
 
@@ -121,28 +121,9 @@ def _check_files(paths: list[str | os.PathLike[str]]) -> list[Path]:
 def _check_special(tokens: Sequence[str]) -> list[str]:
     tokens = [tokens] if isinstance(tokens, str) else list(tokens)
     if len(set(tokens)) < len(tokens) or not all(isinstance(t, str) and t for t in tokens):
-        raise ValueError(
-            explain(
-                "Special tokens are strings that are not empty, each named once.",
-                fix=f"Leave them out for {END_OF_TEXT!r} alone.",
-                special_tokens=tokens,
-            )
+        raise value_error(
+            "Special tokens must be distinct non-empty strings.",
+            fix=f"Leave them out for {END_OF_TEXT!r} alone.",
+            special_tokens=tokens,
         )
     return tokens
-
-
-def _check_sizes(vocab_size: int, min_frequency: int, special: int) -> None:
-    least = _BYTES + special
-    for name, value, lowest in (
-        ("vocab_size", vocab_size, least),
-        ("min_frequency", min_frequency, 1),
-    ):
-        if not isinstance(value, int) or isinstance(value, bool) or value < lowest:
-            raise ValueError(
-                explain(
-                    f"`{name}` must be an integer, {lowest} or more.",
-                    fix=f"256 bytes and {special} special tokens are always in the vocabulary;"
-                    " GPT-2 has 50257 tokens, the bundled model 1024.",
-                    **{name: value},
-                )
-            )

@@ -1,9 +1,9 @@
-r"""Which code points are letters, numbers and white space, whatever engine runs the graph.
+r"""Tables of the code points that are letters, numbers and white space.
 
 RE2 has `\p{L}` and `\p{N}` of its own, but their Unicode version is that of the TensorFlow build:
 TF 2.21 disagrees with `tokenizers` 0.23 and `tiktoken` 0.14 on 5,004 code points (added by Unicode
-15.1 and 16). Tables in the graph give the same ids on every server. `LETTERS` and `NUMBERS` are the
-categories L and N of Unicode 16.0, which both libraries use; a test compares every code point.
+15.1 and 16). With tables in the graph, every server gives the same ids. `LETTERS` and `NUMBERS` are
+the categories L and N of Unicode 16.0, which both libraries use; a test compares every code point.
 
 Each table is a list of ranges in hexadecimal, `gap+length`: the gap from the last code point of the
 range before, then how many code points follow the first one.
@@ -35,7 +35,7 @@ def character_class(table: str) -> str:
     return "".join(pieces)
 
 
-# The Unicode property White_Space; RE2's `\s` knows ASCII only.
+# The Unicode property White_Space; RE2's `\s` is ASCII only.
 WHITE_SPACE = """
 9+4 13 65 1b 15e0 980+a 1e+1 6 30 fa1
 """

@@ -1,1 +1,1 @@
-"""Training on `tf.data` with `model.fit`: data, losses, adapters."""
+"""Training with `tf.data` and `model.fit`: data, optimizer, adapters, checkpoints, trainer."""

@@ -1,16 +1,17 @@
-"""What goes on beside the steps of a training: checkpoints, logs, plots, samples, a progress bar.
+"""Keras callbacks: checkpoints, logs, samples, and uploads to the hub.
 
-All of them are Keras callbacks and work with any `fit` of our models. A *step* is one update of
-the weights, and counts from the beginning of the training, also after it was continued.
+They work with any `fit` of the models of this package. A *step* is one update of the weights, and
+is counted from the beginning of the training, also after it was resumed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,8 @@ from tfgpt2.training.checkpoint import Checkpoints
 from tfgpt2.training.recipes import averaged, steps_of, value_of
 
 
-class TrainingStopped(Exception):  # noqa: N818 - it is no error
-    """A training was asked to stop, and has saved a checkpoint.
+class TrainingStopped(Exception):  # noqa: N818 - not an error
+    """Training was interrupted, and a checkpoint was saved.
 
     Attributes:
         step: Steps that were trained.
@@ -35,7 +36,7 @@ class TrainingStopped(Exception):  # noqa: N818 - it is no error
 
 
 class StepCallback(keras.callbacks.Callback):
-    """Calls `at_step` after every step, and knows the loss of the steps since it last asked."""
+    """Base of callbacks that act after a step: it calls `at_step`, and computes recent losses."""
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Starts counting batches."""
@@ -44,7 +45,7 @@ class StepCallback(keras.callbacks.Callback):
         self._seen = self._sum = 0.0
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Keras begins its mean anew."""
+        """Resets the sums, as Keras resets its means."""
         self._seen = self._sum = 0.0
 
     @property
@@ -53,22 +54,22 @@ class StepCallback(keras.callbacks.Callback):
         return steps_of(self.model)
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, Any] | None = None) -> None:
-        """Counts a batch, and calls `at_step` where it ends a step."""
+        """Counts a batch, and calls `at_step` if it completes a step."""
         self._batch += 1
         if self._batch % self._every == 0:
             self.at_step(self._batch // self._every, batch + 1, logs or {})
 
     def at_step(self, step: int, batches: int, logs: Mapping[str, Any]) -> None:
-        """Does something after a step.
+        """Acts after a step.
 
         Args:
             step: Its number, from 1.
-            batches: Batches since Keras began its means anew.
+            batches: Batches of the epoch so far, over which Keras averages.
             logs: Keras' means.
         """
 
     def recent(self, batches: int, mean: float) -> float:
-        """Mean loss of the batches since the last call, from Keras' mean of the whole epoch."""
+        """Mean loss of the batches since the last call, from Keras' mean of the epoch."""
         total = float(mean) * batches
         loss = (total - self._sum) / max(batches - self._seen, 1)
         self._sum, self._seen = total, batches
@@ -76,9 +77,9 @@ class StepCallback(keras.callbacks.Callback):
 
 
 class StopOnNaN(StepCallback):
-    """Ends a training whose loss is NaN or infinite, before anything is saved of it.
+    """Stops training when the loss is NaN or infinite, before anything is saved.
 
-    Put it first. `checkpoints` is named in the error.
+    Put it first. The error names the newest of the `checkpoints`.
     """
 
     def __init__(self, checkpoints: Checkpoints | None = None) -> None:
@@ -94,8 +95,8 @@ class StopOnNaN(StepCallback):
         raise FloatingPointError(
             explain(
                 f"The loss of step {step} is {loss}.",
-                fix=f"Go on from {paths[-1]} with a smaller learning rate, in another directory"
-                " (`model` takes the last saved model)." if paths else "Use a smaller"
+                fix=f"Resume from {paths[-1]} with a smaller learning rate, in another directory"
+                " (pass the last saved model as `model`)." if paths else "Use a smaller"
                 " learning rate, a longer warm-up, or float32.",
                 step=step,
             )
@@ -103,20 +104,20 @@ class StopOnNaN(StepCallback):
 
 
 class Perplexity(keras.callbacks.Callback):
-    """Adds `perplexity` and `val_perplexity`, e to the power of the losses, to an epoch's logs.
+    """Adds `perplexity` and `val_perplexity`, the exponentials of the losses, to an epoch's logs.
 
     Put it before callbacks that read them.
     """
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Adds the two."""
+        """Adds both."""
         for name in ("loss", "val_loss"):
             if logs and name in logs:
                 logs[name.replace("loss", "perplexity")] = perplexity(logs[name])
 
 
 def perplexity(loss: float) -> float:
-    """Perplexity of a mean loss in nats; infinite where a float holds no more.
+    """Perplexity of a mean loss in nats; infinite if it exceeds the range of a float.
 
     Example:
         >>> perplexity(0.0)
@@ -126,28 +127,28 @@ def perplexity(loss: float) -> float:
 
 
 class AveragedEvaluation(keras.callbacks.Callback):
-    """Measures with the averages of the weights, where the optimizer keeps them."""
+    """Evaluates with the averaged weights, if the optimizer keeps them."""
 
     def on_test_begin(self, logs: Any = None) -> None:
-        """Puts the averages in place."""
+        """Swaps the averages in."""
         self._swap = averaged(self.model)
         self._swap.__enter__()
 
     def on_test_end(self, logs: Any = None) -> None:
-        """Puts the weights back."""
+        """Restores the weights."""
         self._swap.__exit__(None, None, None)
 
 
 class SaveCheckpoint(StepCallback):
-    """Writes a checkpoint every so many steps, at the end, and when it is asked to stop.
+    """Writes a checkpoint every few steps, at the end, and when `stop` is set.
 
     Args:
-        checkpoints: Where they go.
-        every: Steps from one to the next.
-        extra: Returns plain values to keep beside.
-        write: False where another process writes.
-        measured: Says of a step whether something is measured after it. A checkpoint of such a
-            step is written when that is done, so that it is not lost; put this callback last.
+        checkpoints: Where to write.
+        every: Steps between checkpoints.
+        extra: Returns JSON values to store with a checkpoint.
+        write: False if another process writes.
+        evaluated: Whether a step is followed by an evaluation. The checkpoint of such a step is
+            written after it, so that its result is stored, too; put this callback last.
     """
 
     def __init__(
@@ -157,22 +158,22 @@ class SaveCheckpoint(StepCallback):
         extra: Callable[[], Mapping[str, Any]] = dict,
         *,
         write: bool = True,
-        measured: Callable[[int], bool] = lambda step: False,
+        evaluated: Callable[[int], bool] = lambda step: False,
     ) -> None:
         super().__init__()
         self.checkpoints, self.every, self.extra, self.write = checkpoints, every, extra, write
-        self.measured = measured
+        self.evaluated = evaluated
         self.stop = False
         self._saved: int | None = None
 
     def at_step(self, step: int, batches: int, logs: Mapping[str, Any]) -> None:
-        """Saves where it is time, and raises TrainingStopped where `stop` is set."""
-        if not self.measured(step):
+        """Saves if a checkpoint is due, and raises TrainingStopped if `stop` is set."""
+        if not self.evaluated(step):
             self._save_or_stop(step)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Does so after a measurement."""
-        if self.measured(self.step):
+        """Does the same after an evaluation."""
+        if self.evaluated(self.step):
             self._save_or_stop(self.step)
 
     def _save_or_stop(self, step: int) -> None:
@@ -182,7 +183,7 @@ class SaveCheckpoint(StepCallback):
             raise TrainingStopped(step)
 
     def save(self, step: int) -> None:
-        """Saves, unless this step has been saved."""
+        """Saves, unless this step is saved already."""
         if self.write and step != self._saved:
             self.checkpoints.save(self.model, step, self.extra())
         self._saved = step
@@ -193,11 +194,11 @@ class SaveCheckpoint(StepCallback):
 
 
 class SaveBest(keras.callbacks.Callback):
-    """Saves the model, with averaged weights, whenever `val_loss` is lower than ever.
+    """Saves the model, with averaged weights, whenever `val_loss` reaches a new minimum.
 
     Args:
         save: Writes the model.
-        best: The lowest `val_loss` so far, of a training that goes on.
+        best: The lowest `val_loss` so far, if training is resumed.
     """
 
     def __init__(self, save: Callable[[], None], best: float | None = None) -> None:
@@ -205,7 +206,7 @@ class SaveBest(keras.callbacks.Callback):
         self.write, self.best = save, best
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
-        """Compares and saves."""
+        """Saves if the loss is the lowest so far."""
         loss = (logs or {}).get("val_loss")
         if loss is None or not math.isfinite(loss) or (self.best is not None and loss >= self.best):
             return
@@ -215,12 +216,12 @@ class SaveBest(keras.callbacks.Callback):
 
 
 class JsonLog(StepCallback):
-    """Writes one JSON object a line: `{"step": ..., "loss": ..., ...}` and the measurements.
+    """Log with one JSON object per line: `{"step": ..., "loss": ..., ...}` and evaluation results.
 
     Args:
-        path: The file. Lines beyond the step from which a training goes on are dropped from it.
-        every: Steps from one line to the next.
-        tokens: Tokens of a step, for `tokens_per_second`.
+        path: The file. Lines after the step from which training is resumed are removed from it.
+        every: Steps between lines.
+        tokens: Tokens per step, for `tokens_per_second`.
     """
 
     def __init__(self, path: str | os.PathLike[str], every: int = 10, tokens: int = 0) -> None:
@@ -238,7 +239,7 @@ class JsonLog(StepCallback):
         self._last, self._time = start, time.perf_counter()
 
     def at_step(self, step: int, batches: int, logs: Mapping[str, Any]) -> None:
-        """Writes a line where it is time."""
+        """Writes a line if one is due."""
         if step % self.every:
             return
         now = time.perf_counter()
@@ -251,7 +252,7 @@ class JsonLog(StepCallback):
         self._last, self._time = step, now
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
-        """Writes what was measured."""
+        """Writes the evaluation results."""
         found = {name: float(v) for name, v in (logs or {}).items() if name.startswith("val_")}
         if found:
             self._write({"step": self.step} | found)
@@ -263,29 +264,25 @@ class JsonLog(StepCallback):
 
 
 def read_log(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """Reads what `JsonLog` wrote; a last line that is not whole is left out."""
-
-    def lines() -> Iterator[dict[str, Any]]:
-        for line in Path(path).read_text().split("\n") if Path(path).exists() else ():
-            try:
-                yield json.loads(line)
-            except ValueError:
-                continue
-
-    return list(lines())
+    """Reads a log of `JsonLog`; an incomplete last line is left out."""
+    found = []
+    for line in Path(path).read_text().split("\n") if Path(path).exists() else ():
+        with contextlib.suppress(ValueError):
+            found.append(json.loads(line))
+    return found
 
 
 class SampleText(keras.callbacks.Callback):
-    """Continues a text after each epoch, so that somebody can look at it.
+    """Generates a sample after each epoch.
 
     Args:
         tokenizer: A `TFGPT2Tokenizer`.
-        prompt: The text.
-        show: Takes the step and the whole text.
+        prompt: The prompt.
+        show: Called with the step and the prompt with its continuation.
         max_new_tokens: Tokens of the continuation.
         temperature: 0 is greedy.
-        seed: The same noise each time.
-        log_dir: A folder for TensorBoard, where the texts are shown under "Text".
+        seed: Seed of the sampling, the same each time.
+        log_dir: A folder for TensorBoard, which shows the samples under "Text".
     """
 
     def __init__(
@@ -306,7 +303,7 @@ class SampleText(keras.callbacks.Callback):
         self._generator = self._writer = None
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Writes a text."""
+        """Generates and shows a sample."""
         if self._generator is None:
             from tfgpt2.text.generator import TextGenerator
 
@@ -324,11 +321,11 @@ class SampleText(keras.callbacks.Callback):
 
 
 class PushToHub(keras.callbacks.Callback):
-    """Uploads a folder to the Hugging Face hub when the training has ended.
+    """Uploads a folder to the Hugging Face hub when training has ended.
 
     Args:
-        folder: What is uploaded, without checkpoints of the training.
-        repo_id: `"name/repository"`; made where there is none.
+        folder: The folder; training checkpoints in it are left out.
+        repo_id: `"name/repository"`; created if it does not exist.
         token: Access token; None is the stored one.
         private: Whether a new repository is private.
     """

@@ -1,8 +1,8 @@
-"""Checkpoints from which a training goes on exactly: weights, optimizer, averages, noise, place.
+"""Checkpoints for exact resumption: weights, optimizer state, averages, dropout seeds, step.
 
 A checkpoint is a folder with two files: `state.safetensors` holds all variables, `state.json` the
-step and what the training was made of. It is written beside its place and then renamed, so a disk
-that is full, or a process that is killed, leaves the one before as it was.
+step and the identity of the training run. It is written to a temporary folder, which is then
+renamed, so a full disk or a killed process leaves earlier checkpoints unchanged.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ import keras
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from tfgpt2.errors import explain
-from tfgpt2.tokenizers.text_inputs import check_count
+from tfgpt2.errors import explain, value_error
 from tfgpt2.training.recipes import value_of
+from tfgpt2.validation import check_count
 from tfgpt2.version import __version__
 
 _NAME = re.compile(r"step-(\d{8,})")
-_ARRAYS, _ABOUT = "state.safetensors", "state.json"
+_ARRAYS, _STATE = "state.safetensors", "state.json"
 
 
-class Found(NamedTuple):
+class RestoredCheckpoint(NamedTuple):
     """A checkpoint that was restored.
 
     Attributes:
         step: Steps that were trained.
-        extra: What `save` was given beside.
+        extra: The JSON values that `save` stored with it.
         path: Its folder.
     """
 
@@ -44,13 +44,13 @@ class Found(NamedTuple):
 
 
 class Checkpoints:
-    """The checkpoints of one training, in one folder.
+    """The checkpoints of one training run, in one folder.
 
     Args:
-        directory: The folder; made when it is first written to.
-        about: What the training is made of: configuration, recipe, data. Plain JSON values, in
-            groups by name. A checkpoint restores only where they are the same.
-        keep: How many of the last ones stay.
+        directory: The folder; created by the first `save`.
+        identity: Configuration, recipe and data of the run: JSON values, in groups by name. A
+            checkpoint can be restored only if they are equal.
+        keep: How many of the newest checkpoints to keep.
 
     Raises:
         ValueError: `keep` is less than 1.
@@ -69,81 +69,83 @@ class Checkpoints:
     """
 
     def __init__(
-        self, directory: str | os.PathLike[str], about: Mapping[str, Any], keep: int = 3
+        self, directory: str | os.PathLike[str], identity: Mapping[str, Any], keep: int = 3
     ) -> None:
         check_count("keep", keep, least=1)
         self.directory, self.keep = Path(directory), keep
-        self.about = json.loads(json.dumps(about))  # as it comes back from the file
+        self.identity = json.loads(json.dumps(identity))  # as it is read from the file
 
     def paths(self) -> list[Path]:
-        """The whole checkpoints, oldest first."""
+        """The complete checkpoints, oldest first."""
         if not self.directory.is_dir():
             return []
         found = [p for p in self.directory.iterdir() if _NAME.fullmatch(p.name) and p.is_dir()]
         return sorted(found, key=lambda path: int(_NAME.fullmatch(path.name)[1]))
 
     def save(self, model: keras.Model, step: int, extra: Mapping[str, Any] | None = None) -> Path:
-        """Writes a checkpoint, and drops the oldest ones beyond `keep`.
+        """Writes a checkpoint, and deletes the oldest ones beyond `keep`.
 
         Args:
             model: A compiled model.
             step: Steps that were trained.
-            extra: Plain JSON values to give back.
+            extra: JSON values to store with it.
 
         Returns:
             The checkpoint's folder.
 
         Raises:
             FloatingPointError: A variable is NaN or infinite; nothing is written.
-            OSError: The disk is full, or not writable; the checkpoints before are as they were.
+            OSError: The disk is full or not writable; earlier checkpoints are unchanged.
         """
         arrays = {key: value_of(v) for key, v in _variables(model).items()}
         _check_finite(arrays, _variables(model))
-        about = {"step": step, "about": self.about, "extra": dict(extra or {})}
-        about |= {"tfgpt2": __version__, "keras": keras.__version__}
+        state = {"step": step, "about": self.identity, "extra": dict(extra or {})}
+        state |= {"tfgpt2": __version__, "keras": keras.__version__}
         path = self.directory / f"step-{step:08d}"
-        fresh = None
+        temporary = None
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
-            for rest in self.directory.glob(".fresh-*"):  # of a process that was killed
-                shutil.rmtree(rest, ignore_errors=True)
-            fresh = Path(tempfile.mkdtemp(dir=self.directory, prefix=".fresh-"))
-            _write(fresh, arrays, about)
-            if path.exists():  # the same step, trained again after a checkpoint was not usable
+            for leftover in self.directory.glob(".fresh-*"):  # of a process that was killed
+                shutil.rmtree(leftover, ignore_errors=True)
+            temporary = Path(tempfile.mkdtemp(dir=self.directory, prefix=".fresh-"))
+            _write(temporary, arrays, state)
+            if path.exists():  # the same step, trained again after a checkpoint could not be read
                 shutil.rmtree(path)
-            os.replace(fresh, path)
+            os.replace(temporary, path)
             _sync(self.directory)
         except OSError as error:
             raise OSError(
                 error.errno,
                 explain(
                     f"A checkpoint could not be written: {error.strerror or error}.",
-                    fix="Make room; the training goes on from the last whole one with --resume.",
+                    fix="Free some space, and resume from the last complete one with --resume.",
                     path=str(path),
                     last=str(self.paths()[-1]) if self.paths() else None,
                 ),
             ) from error
         finally:
-            if fresh is not None:
-                shutil.rmtree(fresh, ignore_errors=True)
+            if temporary is not None:
+                shutil.rmtree(temporary, ignore_errors=True)
         for old in self.paths()[: -self.keep]:
             shutil.rmtree(old, ignore_errors=True)
         return path
 
-    def restore(self, model: keras.Model, path: str | os.PathLike[str] | None = None) -> Found:
-        """Puts a checkpoint's values into a model and its optimizer.
+    def restore(
+        self, model: keras.Model, path: str | os.PathLike[str] | None = None
+    ) -> RestoredCheckpoint:
+        """Restores the variables of a model and its optimizer.
 
         Args:
-            model: A model compiled as the one that was saved.
+            model: A model compiled like the one that was saved.
             path: A checkpoint; None is the newest.
 
         Raises:
             FileNotFoundError: There is no checkpoint.
-            ValueError: It is of another configuration, recipe or data, or it is broken.
+            ValueError: It is of another configuration, recipe or data, or damaged.
         """
-        path = self._chosen() if path is None else Path(path)
-        about = _read_about(path)
-        _check_same(path, about["about"], self.about)
+        path = self._newest() if path is None else Path(path)
+        state = _read_state(path)
+        _check_same(path, state["about"], self.identity)
         try:
             arrays = load_file(path / _ARRAYS)
         except Exception as error:
@@ -157,25 +159,23 @@ class Checkpoints:
             or tuple(arrays[key].shape) != tuple(variables[key].shape)
         }
         if wrong:
-            raise ValueError(
-                explain(
-                    "A checkpoint's variables are not those of the model and its optimizer.",
-                    fix="Make the model and the optimizer as they were made before.",
-                    path=str(path),
-                    different=wrong,
-                )
+            raise value_error(
+                "The checkpoint's variables are not those of the model and its optimizer.",
+                fix="Use the same model and optimizer as before.",
+                path=str(path),
+                different=wrong,
             )
         for key, variable in variables.items():
             variable.assign(arrays[key])
-        return Found(about["step"], about["extra"], path)
+        return RestoredCheckpoint(state["step"], state["extra"], path)
 
-    def _chosen(self) -> Path:
+    def _newest(self) -> Path:
         paths = self.paths()
         if not paths:
             raise FileNotFoundError(
                 explain(
-                    "There is no checkpoint to go on from.",
-                    fix="Start without --resume, or name the folder of an earlier training.",
+                    "There is no checkpoint to resume from.",
+                    fix="Start without --resume, or pass the folder of an earlier training run.",
                     directory=str(self.directory),
                 )
             )
@@ -183,8 +183,8 @@ class Checkpoints:
 
 
 def _variables(model: keras.Model) -> dict[str, Any]:
-    """All that a training changes: weights, seeds of dropout, what the optimizer keeps."""
-    # By number and not by path: Keras counts models and seeds of a process up in their names.
+    """All variables that training changes: weights, dropout seeds and optimizer state."""
+    # By number and not by path: Keras numbers the models and seeds of a process in their names.
     metrics = {id(variable) for variable in model.metrics_variables}
     own = [variable for variable in model.variables if id(variable) not in metrics]
     parts = {"model": own, "optimizer": model.optimizer.variables}
@@ -201,23 +201,23 @@ def _check_finite(arrays: Mapping[str, np.ndarray], variables: Mapping[str, Any]
             raise FloatingPointError(
                 explain(
                     "A variable is NaN or infinite, so no checkpoint is written.",
-                    fix="Go on from the last one with a smaller learning rate.",
+                    fix="Resume from the last one with a smaller learning rate.",
                     variable=variables[key].path,
                 )
             )
 
 
-def _write(folder: Path, arrays: Mapping[str, np.ndarray], about: Mapping[str, Any]) -> None:
-    # Copies row by row: the writer takes an array's memory as it lies.
+def _write(folder: Path, arrays: Mapping[str, np.ndarray], state: Mapping[str, Any]) -> None:
+    # Copies in C order: the writer ignores strides.
     save_file({key: array.copy(order="C") for key, array in arrays.items()}, folder / _ARRAYS)
-    (folder / _ABOUT).write_text(json.dumps(about, indent=1) + "\n")
-    for name in (_ARRAYS, _ABOUT):
+    (folder / _STATE).write_text(json.dumps(state, indent=1) + "\n")
+    for name in (_ARRAYS, _STATE):
         _sync(folder / name)
     _sync(folder)
 
 
 def _sync(path: Path) -> None:
-    """Waits until a file or folder is on the disk: a rename must not come before what it names."""
+    """Flushes a file or folder to the disk, so that a rename cannot precede its contents."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -225,44 +225,40 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def _read_about(path: Path) -> dict[str, Any]:
+def _read_state(path: Path) -> dict[str, Any]:
     if not path.is_dir():
         raise FileNotFoundError(
-            explain("There is no such checkpoint.", fix="Name its folder.", path=str(path))
+            explain("There is no such checkpoint.", fix="Pass its folder.", path=str(path))
         )
     try:
-        about = json.loads((path / _ABOUT).read_text())
-        if not {"step", "about", "extra"} <= about.keys():
+        state = json.loads((path / _STATE).read_text())
+        if not {"step", "about", "extra"} <= state.keys():
             raise ValueError("state.json lacks a part")
     except (OSError, ValueError, AttributeError) as error:
         raise _broken(path, error) from error
-    return about
+    return state
 
 
 def _broken(path: Path, error: Exception) -> ValueError:
-    return ValueError(
-        explain(
-            f"A checkpoint cannot be read: {error}.",
-            fix="Delete its folder; the one before is then the newest.",
-            path=str(path),
-        )
+    return value_error(
+        f"The checkpoint cannot be read: {error}.",
+        fix="Delete its folder; the previous one is then the newest.",
+        path=str(path),
     )
 
 
 def _check_same(path: Path, saved: Any, wanted: Any) -> None:
     different = differences(saved, wanted)
     if different:
-        raise ValueError(
-            explain(
-                "A checkpoint belongs to another training: " + "; ".join(different) + ".",
-                fix="Start anew in another folder, or give the values that it was made with.",
-                path=str(path),
-            )
+        raise value_error(
+            "The checkpoint belongs to another training run: " + "; ".join(different) + ".",
+            fix="Start again in another folder, or pass the values of that run.",
+            path=str(path),
         )
 
 
 def differences(saved: Any, wanted: Any, name: str = "") -> list[str]:
-    """Names what is not the same in two trees of JSON values.
+    """Lists the differences of two trees of JSON values.
 
     Example:
         >>> differences({"recipe": {"seed": 1}}, {"recipe": {"seed": 2}})

@@ -1,4 +1,4 @@
-"""What a person sees of a training: a progress bar, and a picture of the losses."""
+"""Display of a training run: the progress bar and the plot of the losses."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from tfgpt2.training.callbacks import StepCallback, perplexity, read_log
 
 
 class ProgressBar(StepCallback):
-    """Shows steps, loss, tokens per second and the time that is left, and each measurement.
+    """Progress bar with steps, loss, tokens per second, remaining time and evaluation results.
 
-    Where the output is no terminal, only the measurements are printed.
+    If the console is not a terminal, only the evaluation results are printed.
 
     Args:
         steps: Steps of the whole training.
-        tokens: Tokens of a step.
-        console: Where it is shown; standard error by default.
+        tokens: Tokens per step.
+        console: The console; standard error by default.
     """
 
     def __init__(self, steps: int, tokens: int, console: Console | None = None) -> None:
@@ -58,14 +58,14 @@ class ProgressBar(StepCallback):
     def at_step(self, step: int, batches: int, logs: Mapping[str, Any]) -> None:
         """Moves the bar."""
         new = self.recent(batches, logs["loss"])
-        # A mean that forgets: one batch says little.
+        # An exponential moving average: the loss of one batch is noisy.
         self._loss = new if self._loss is None else 0.9 * self._loss + 0.1 * new
         task = self._bar.tasks[0]
         speed = f"{task.speed * self.tokens:,.0f} tokens/s" if task.speed else ""
         self._bar.update(self._task, completed=step, loss=f"loss {self._loss:.3f}", speed=speed)
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
-        """Prints what was measured."""
+        """Prints the evaluation results."""
         logs = logs or {}
         text = f"step {self.step:,}/{self.steps:,}: loss {float(logs.get('loss', 0)):.4f}"
         if "val_loss" in logs:
@@ -75,26 +75,26 @@ class ProgressBar(StepCallback):
 
     def print(self, text: str, style: str | None = None) -> None:
         """Prints above the bar."""
-        # A Text of its own: with `style=` the bar below would get the style, too.
+        # A `Text`, since `style=` would also apply to the bar below.
         self.console.print(Text(text, style=style or ""))
 
     def close(self) -> None:
-        """Takes the bar away, also after an error."""
+        """Removes the bar, also after an error."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
 
     def on_train_end(self, logs: Any = None) -> None:
-        """Ends the bar."""
+        """Removes the bar."""
         self.close()
 
 
 class LossCurve(keras.callbacks.Callback):
-    """Draws the losses of a log into a PNG after each epoch.
+    """Plots the losses of a log into a PNG after each epoch.
 
     Args:
-        log: The file of `JsonLog`, which comes before.
-        path: The picture.
+        log: The file of `JsonLog`, a callback that must come before.
+        path: The PNG.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -106,18 +106,18 @@ class LossCurve(keras.callbacks.Callback):
         self.log, self.path = Path(log), Path(path)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Draws."""
+        """Plots."""
         draw_losses(read_log(self.log), self.path)
 
     on_train_end = on_epoch_end
 
 
 def draw_losses(lines: Sequence[Mapping[str, Any]], path: str | os.PathLike[str]) -> None:
-    """Draws the losses of training and validation, and the learning rate, over the steps.
+    """Plots training and validation loss and the learning rate over the steps.
 
     Args:
-        lines: What `read_log` returns.
-        path: The picture, PNG.
+        lines: The log, as `read_log` returns it.
+        path: The PNG.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -138,11 +138,11 @@ def draw_losses(lines: Sequence[Mapping[str, Any]], path: str | os.PathLike[str]
     rates = [(line["step"], line["learning_rate"]) for line in lines if "learning_rate" in line]
     handles, labels = axes.get_legend_handles_labels()
     if rates:
-        other = axes.twinx()
-        other.plot(*zip(*rates, strict=True), color="0.6", linestyle=":", label="learning rate")
-        other.set_ylabel("learning rate", color="0.4")
-        other.set_ylim(bottom=0)
-        more = other.get_legend_handles_labels()
+        right_axes = axes.twinx()
+        right_axes.plot(*zip(*rates, strict=True), color="0.6", ls=":", label="learning rate")
+        right_axes.set_ylabel("learning rate", color="0.4")
+        right_axes.set_ylim(bottom=0)
+        more = right_axes.get_legend_handles_labels()
         handles, labels = handles + more[0], labels + more[1]
     if handles:
         axes.legend(handles, labels, loc="upper right", framealpha=0.9)
@@ -150,12 +150,12 @@ def draw_losses(lines: Sequence[Mapping[str, Any]], path: str | os.PathLike[str]
 
 
 def _figure() -> Any:
-    """Returns matplotlib's figure class, without its global state, which would want a screen."""
+    """Matplotlib's figure class, which needs no display, unlike `pyplot`."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError(
-            explain("A picture of the losses needs matplotlib.",
+            explain("The plot of the losses needs matplotlib.",
                     fix="Run pip install 'tfgpt2[train]'.")
         ) from error  # fmt: skip
     return Figure

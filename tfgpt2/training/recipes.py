@@ -1,8 +1,7 @@
-"""What makes a training good besides its data: the optimizer, and what it leaves alone.
+"""Training recipes: the AdamW optimizer, averaged weights, frozen parts, and precision.
 
-Keras' own parts are used where they fit. `AdamW` here is Keras' with three things put right that
-show only in company: clipping with several replicas, averages with accumulated gradients, and
-averages that a training which is continued must not lose.
+`AdamW` is Keras' with three fixes: clipping with several replicas, averaging with accumulated
+gradients, and weights that are kept at the end of `fit` so that training can be resumed.
 """
 
 from __future__ import annotations
@@ -17,24 +16,24 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfgpt2.errors import explain, nearest
-from tfgpt2.tokenizers.text_inputs import check_count
+from tfgpt2.errors import nearest, value_error
 from tfgpt2.training.settings import PRECISIONS
+from tfgpt2.validation import check_choice, check_count, check_range
 
-_TABLES = ("wte", "wpe")  # the embeddings
-_WORTH = 1.3  # times faster, from which bfloat16 is chosen
+_EMBEDDINGS = ("wte", "wpe")
+_SPEEDUP = 1.3  # from which bfloat16 is chosen
 
 
 @keras.saving.register_keras_serializable("tfgpt2")
 class AdamW(keras.optimizers.AdamW):
     """Keras' AdamW, for several replicas and for accumulated gradients.
 
-    - Gradients of all replicas are added up first and clipped then: the norm is that of the whole
-      batch, as it is with one replica. (Keras clips each replica's part.)
-    - The average of the weights moves once per step. (Keras moves it with every batch of an
+    - Gradients of all replicas are summed before clipping, so the norm is that of the whole batch,
+      as with one replica. (Keras clips the part of each replica.)
+    - The average of the weights is updated once per step. (Keras updates it with every batch of an
       accumulated step.)
-    - `keep_weights = True` leaves the weights at the end of `fit` as they are, for a training that
-      goes on; see `averaged`. (Keras puts the averages in their place.)
+    - `keep_weights = True` keeps the weights at the end of `fit`, so that training can be resumed;
+      see `averaged`. (Keras replaces them by the averages.)
 
     Args:
         **options: See `keras.optimizers.AdamW`.
@@ -44,24 +43,22 @@ class AdamW(keras.optimizers.AdamW):
 
     def apply(self, grads: Any, trainable_variables: Any = None) -> Any:
         """Applies the gradients of this replica's batch."""
-        # Rows of a table that stand in it twice must be added up before any norm is taken.
+        # Sparse gradients may repeat rows, which must be summed before the norm is computed.
         grads = [None if g is None else tf.convert_to_tensor(g) for g in grads]
         replica = tf.distribute.get_replica_context()
         if replica is not None and replica.num_replicas_in_sync > 1:
             if self.gradient_accumulation_steps:
-                raise ValueError(
-                    explain(
-                        "Gradients cannot be accumulated with several replicas.",
-                        fix="Use a larger batch: each replica gets its part of it.",
-                        accumulate=self.gradient_accumulation_steps,
-                        replicas=replica.num_replicas_in_sync,
-                    )
+                raise value_error(
+                    "Gradients cannot be accumulated with several replicas.",
+                    fix="Use a larger batch, which is split among the replicas.",
+                    accumulate=self.gradient_accumulation_steps,
+                    replicas=replica.num_replicas_in_sync,
                 )
             grads = _summed(replica, grads)
         return super().apply(grads, trainable_variables)
 
     def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> Any:
-        return grads_and_vars  # `apply` has done so
+        return grads_and_vars  # `apply` has summed them
 
     def _update_model_variables_moving_average(self, trainable_variables: Any) -> None:
         every = self.gradient_accumulation_steps or 1
@@ -77,7 +74,7 @@ class AdamW(keras.optimizers.AdamW):
             average.assign(keep * average + (1 - keep) * tf.cast(variable, average.dtype))
 
     def finalize_variable_values(self, var_list: Any) -> None:
-        """Puts the averages in the weights' place at the end of `fit`."""
+        """Replaces the weights by the averages at the end of `fit`, unless `keep_weights`."""
         if not self.keep_weights:
             super().finalize_variable_values(var_list)
 
@@ -89,13 +86,13 @@ def _summed(replica: Any, grads: list[Any]) -> list[Any]:
 
 
 def decays(variable: Any) -> bool:
-    """Whether weight decay acts on a variable: on matrices, and not on embeddings.
+    """Whether weight decay applies to a variable: to matrices other than embeddings.
 
-    Biases and layer norms are vectors; the token table, tied to the output matrix, and the
-    position table are embeddings. Factors of adapters are matrices.
+    Biases and layer norms are vectors; the token embeddings, tied to the output matrix, and the
+    position embeddings are excluded. Adapter factors are matrices.
 
     Args:
-        variable: A weight of one of our models.
+        variable: A weight of a model of this package.
 
     Source: Brown et al. 2020, appendix B, says "weight decay of 0.1"; the split is minGPT's
         `model.py::configure_optimizers`.
@@ -106,7 +103,7 @@ def decays(variable: Any) -> bool:
         >>> [v.path.split("/", 2)[2] for v in model.weights if decays(v)][:2]
         ['h_0/attn/c_attn/weight', 'h_0/attn/c_proj/weight']
     """
-    return len(variable.shape) > 1 and not set(variable.path.split("/")) & set(_TABLES)
+    return len(variable.shape) > 1 and not set(variable.path.split("/")) & set(_EMBEDDINGS)
 
 
 def adamw(
@@ -121,23 +118,21 @@ def adamw(
     accumulate: int = 1,
     ema: float | None = None,
 ) -> AdamW:
-    """The usual optimizer of GPT-2, ready for the model's trainable weights.
+    """AdamW with the usual settings of GPT-2, built for the model's trainable weights.
 
-    Freeze weights and add adapters first: what does not train gets no state.
+    Freeze weights and add adapters first: weights that do not train get no optimizer state.
 
     Args:
-        model: The model that it is to train.
+        model: The model to train.
         learning_rate: A number or a schedule; see `tfgpt2.training.schedules.schedule`.
-        weight_decay: Share of a matrix that a step takes away, times the learning rate; acts
-            where `decays` says so.
-        beta_1: Decay of the mean of gradients.
+        weight_decay: Decoupled weight decay, multiplied by the learning rate; see `decays`.
+        beta_1: Decay of the mean of the gradients.
         beta_2: Decay of the mean of their squares.
-        epsilon: Keeps the quotient of the two finite.
-        clip_norm: Largest norm of all gradients together; None does not clip.
-        accumulate: Batches whose gradients make one step: a batch that is as many times larger,
-            in the memory of a small one.
-        ema: Decay of a running average of the weights, such as 0.999; None keeps none. `fit` ends
-            with the averages in the weights' place.
+        epsilon: Added to the denominator.
+        clip_norm: Largest global norm of the gradients; None does not clip.
+        accumulate: Batches whose gradients are accumulated in a step.
+        ema: Decay of a moving average of the weights, such as 0.999; None keeps none. At the end
+            of `fit` the averages replace the weights.
 
     Raises:
         ValueError: A number is out of range.
@@ -150,19 +145,14 @@ def adamw(
         1.0
     """
     check_count("accumulate", accumulate, least=1)
-    limits = {"weight_decay": (weight_decay, 0, np.inf), "beta_1": (beta_1, 0, 1)}
-    limits |= {"beta_2": (beta_2, 0, 1), "epsilon": (epsilon, 0, np.inf)}
-    limits |= {"clip_norm": (1 if clip_norm is None else clip_norm, 1e-12, np.inf)}
-    limits |= {"ema": (0 if ema is None else ema, 0, 1)}
-    for name, (value, least, below) in limits.items():
-        if not isinstance(value, (int, float)) or not least <= value < below:
-            raise ValueError(
-                explain(
-                    f"`{name}` must be a number in [{least}, {below}).",
-                    fix="Leave it out for the default.",
-                    **{name: value},
-                )
-            )
+    check_range("weight_decay", weight_decay, 0, np.inf)
+    check_range("beta_1", beta_1, 0, 1)
+    check_range("beta_2", beta_2, 0, 1)
+    check_range("epsilon", epsilon, 0, np.inf)
+    if clip_norm is not None:
+        check_range("clip_norm", clip_norm, 0, np.inf, include_low=False)
+    if ema is not None:
+        check_range("ema", ema, 0, 1)
     optimizer = AdamW(
         learning_rate,
         weight_decay=weight_decay,
@@ -175,28 +165,28 @@ def adamw(
         ema_momentum=0.99 if ema is None else ema,
     )
     trainable = model.trainable_variables
-    kept = [variable for variable in trainable if not decays(variable)]
-    optimizer.exclude_from_weight_decay(var_list=kept)
+    excluded = [variable for variable in trainable if not decays(variable)]
+    optimizer.exclude_from_weight_decay(var_list=excluded)
     optimizer.build(trainable)
     return optimizer
 
 
 def value_of(variable: Any) -> np.ndarray:
-    """A variable's value on this device, also of one that lies on several."""
+    """The value of a variable, which may be distributed."""
     return np.asarray(tf.convert_to_tensor(variable))
 
 
 def steps_of(model: keras.Model) -> int:
-    """Steps that a compiled model was trained for: updates of its weights."""
+    """Number of training steps of a compiled model: updates of its weights."""
     return int(value_of(model.optimizer.iterations))
 
 
 @contextlib.contextmanager
 def averaged(model: keras.Model) -> Iterator[None]:
-    """Puts the averages of `adamw(ema=...)` in the weights' place, and the weights back after.
+    """Context in which the averages of `adamw(ema=...)` replace the weights.
 
     Args:
-        model: A compiled model; where its optimizer keeps no averages, nothing happens.
+        model: A compiled model; without averages, nothing happens.
 
     Example:
         >>> from tfgpt2 import GPT2Config, TFGPT2LMHeadModel
@@ -223,16 +213,16 @@ def averaged(model: keras.Model) -> Iterator[None]:
 
 
 def freeze(model: keras.Model, *parts: str) -> list[str]:
-    """Keeps parts of a model from training; call it before `compile`.
+    """Freezes parts of a model; call it before `compile`.
 
     Args:
         model: Any model of this package.
-        *parts: Names as checkpoints have them: `"wte"`, `"wpe"`, `"ln_f"`, `"h"`, `"h.3"`,
-            `"h.3.attn"`, or several blocks at once, both ends included: `"h.0-5"`,
-            `"h.0-5.mlp"`; heads by their own names, such as `"lm_head"`.
+        *parts: Names as in checkpoints: `"wte"`, `"wpe"`, `"ln_f"`, `"h"`, `"h.3"`, `"h.3.attn"`,
+            an inclusive range of blocks such as `"h.0-5"` or `"h.0-5.mlp"`, or a head such as
+            `"lm_head"`.
 
     Returns:
-        The paths of the weights that no longer train.
+        The paths of the frozen weights.
 
     Raises:
         ValueError: The model has no such part.
@@ -252,28 +242,27 @@ def freeze(model: keras.Model, *parts: str) -> list[str]:
 
 
 def _layers(model: Any, part: str) -> list[keras.layers.Layer]:
-    """The layers that a name stands for."""
+    """The layers of a part."""
     first, *rest = part.removeprefix(f"{model.base_model_prefix}.").split(".")
     found: list[Any] = [
         getattr(model if first in _names(model) else model.transformer, first, None)
     ]
     for name in rest:
-        found = [deeper for layer in found for deeper in _inside(layer, name)]
+        found = [child for layer in found for child in _children(layer, name)]
     found = [one for layer in found for one in (layer if isinstance(layer, list) else [layer])]
     if not found or not all(isinstance(layer, keras.layers.Layer) for layer in found):
         known = [*_names(model), *_names(model.transformer), "h.0"]
-        raise ValueError(
-            explain(
-                f"The model has no part {part!r}.",
-                fix=f"{nearest(part, known)} Blocks are 'h.0' to 'h.{model.config.n_layer - 1}',"
-                " several at once 'h.0-3'.",
-                part=part,
-            )
+        raise value_error(
+            f"The model has no part {part!r}.",
+            fix=f"{nearest(part, known)} Blocks are 'h.0' to 'h.{model.config.n_layer - 1}',"
+            " several at once 'h.0-3'.",
+            part=part,
         )
     return found
 
 
-def _inside(layer: Any, name: str) -> list[Any]:
+def _children(layer: Any, name: str) -> list[Any]:
+    """The layers of a name inside a layer or list of blocks; `[None]` if there are none."""
     if not isinstance(layer, list):
         return [getattr(layer, name, None) if name in _names(layer) else None]
     blocks = re.fullmatch(r"(\d+)(?:-(\d+))?", name)
@@ -284,7 +273,7 @@ def _inside(layer: Any, name: str) -> list[Any]:
 
 
 def _names(layer: Any) -> list[str]:
-    """The names under which a layer holds others."""
+    """Names of the attributes that are layers with weights."""
     return sorted(
         name
         for name, value in vars(layer).items()
@@ -293,11 +282,11 @@ def _names(layer: Any) -> list[str]:
 
 
 def precision(name: str = "auto") -> str:
-    """The Keras dtype policy for training.
+    """Keras dtype policy for training.
 
     Args:
         name: `"float32"`, `"mixed_bfloat16"` (weights and sums stay float32), or `"auto"`: the
-            second one where this machine multiplies matrices at least 1.3 times faster with it.
+            second if this machine multiplies matrices at least 1.3 times faster with it.
 
     Raises:
         ValueError: There is no such choice.
@@ -306,18 +295,15 @@ def precision(name: str = "auto") -> str:
         >>> precision("float32")
         'float32'
     """
-    if name not in PRECISIONS:
-        raise ValueError(
-            explain("There is no such precision.", fix=nearest(name, PRECISIONS), dtype=name)
-        )
+    check_choice("name", name, PRECISIONS)
     if name != "auto":
         return name
-    times = {dtype: _time_of_products(dtype) for dtype in (tf.float32, tf.bfloat16)}
-    return "mixed_bfloat16" if times[tf.float32] > _WORTH * times[tf.bfloat16] else "float32"
+    times = {dtype: _product_time(dtype) for dtype in (tf.float32, tf.bfloat16)}
+    return "mixed_bfloat16" if times[tf.float32] > _SPEEDUP * times[tf.bfloat16] else "float32"
 
 
-def _time_of_products(dtype: tf.DType) -> float:
-    """Seconds of a product as a block of GPT-2 has it; the best of a few."""
+def _product_time(dtype: tf.DType) -> float:
+    """Seconds of a matrix product of the size in a block of GPT-2, the best of five."""
     x, w = tf.ones([512, 768], dtype), tf.ones([768, 1536], dtype)
     product = tf.function(lambda: tf.reduce_sum(tf.matmul(x, w)))
     product()

@@ -1,4 +1,4 @@
-"""Learning rates that change with the step: a warm-up, and one of Keras' own schedules after it."""
+"""Learning-rate schedules: a linear warm-up, followed by one of Keras' schedules."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfgpt2.errors import explain
-from tfgpt2.tokenizers.text_inputs import check_choice, check_count
+from tfgpt2.errors import value_error
 from tfgpt2.training.settings import SCHEDULES
+from tfgpt2.validation import check_choice, check_count
 
 
 @keras.saving.register_keras_serializable("tfgpt2")
 class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
-    """Rises in a straight line from 0 to what comes after it, and goes on with that.
+    """Linear warm-up from 0, followed by a constant rate or another schedule.
 
     Args:
-        after: What comes after: a number, or a Keras schedule, whose step 0 is the end of the
-            warm-up.
+        after: The rate after the warm-up: a number, or a Keras schedule, whose step 0 is the end
+            of the warm-up.
         steps: Steps of the warm-up; 0 leaves it out.
-        every: Batches of a step. Keras counts batches where gradients are accumulated, and a step
-            is then `gradient_accumulation_steps` of them.
+        every: Batches per step. With accumulated gradients Keras counts batches, and a step is
+            `gradient_accumulation_steps` of them.
 
     Source: transformers 4.57, `optimization.py::get_linear_schedule_with_warmup`: step 0 has the
         rate 0.
@@ -39,12 +39,12 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
         self.after, self.steps, self.every = after, steps, every
 
     def __call__(self, step: Any) -> tf.Tensor:
-        """The rate of a step: int `[]` -> float32 `[]`."""
+        """The rate at a step: int `[]` -> float32 `[]`."""
         step = tf.cast(tf.cast(step, tf.int64) // self.every, tf.float32)
         later = tf.maximum(step - self.steps, 0.0)
         rate = self.after(later) if callable(self.after) else self.after
         share = tf.minimum(step / max(self.steps, 1), 1.0) if self.steps else 1.0
-        # Before the end of the warm-up `after` stands at its first value.
+        # During the warm-up, `rate` is the first value of `after`.
         return tf.cast(rate, tf.float32) * share
 
     def get_config(self) -> dict[str, Any]:
@@ -56,7 +56,7 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> WarmUp:
-        """Makes the schedule again."""
+        """Recreates the schedule."""
         config = dict(config)
         if isinstance(config["after"], dict):
             config["after"] = keras.saving.deserialize_keras_object(config["after"])
@@ -66,18 +66,18 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
 def schedule(
     kind: str, peak: float, steps: int, *, warmup: int = 0, floor: float = 0.0, accumulate: int = 1
 ) -> WarmUp:
-    """The usual schedules of GPT-2.
+    """The usual learning-rate schedules of GPT-2.
 
     Args:
-        kind: `"constant"`, `"linear"` or `"cosine"`: how the rate falls after the warm-up.
+        kind: `"constant"`, `"linear"` or `"cosine"`: the decay after the warm-up.
         peak: The highest rate, above 0.
         steps: Steps of the whole training, the warm-up included.
         warmup: Steps in which the rate rises from 0.
-        floor: Where it ends, in `[0, peak]`; nothing with `"constant"`.
-        accumulate: Batches of a step; see `WarmUp`.
+        floor: The final rate, in `[0, peak]`; unused with `"constant"`.
+        accumulate: Batches per step; see `WarmUp`.
 
     Raises:
-        ValueError: There is no such kind, a number is out of range, or the warm-up is no shorter
+        ValueError: There is no such kind, a number is out of range, or the warm-up is not shorter
             than the training.
 
     Source: transformers 4.57, `optimization.py::get_cosine_schedule_with_warmup` (half a cosine).
@@ -91,22 +91,18 @@ def schedule(
     check_count("steps", steps, least=1)
     check_count("warmup", warmup, least=0)
     if not 0 < peak < float("inf") or not 0 <= floor <= peak:
-        raise ValueError(
-            explain(
-                "A learning rate must be above 0, and its floor between 0 and it.",
-                fix="Pass for example peak=3e-4 and floor=3e-5.",
-                peak=peak,
-                floor=floor,
-            )
+        raise value_error(
+            "A learning rate must be above 0, and its floor between 0 and the rate.",
+            fix="Pass peak=3e-4 and floor=3e-5, for example.",
+            peak=peak,
+            floor=floor,
         )
     if warmup >= steps:
-        raise ValueError(
-            explain(
-                "The warm-up must be shorter than the training.",
-                fix="Train for more steps, or warm up for fewer.",
-                warmup=warmup,
-                steps=steps,
-            )
+        raise value_error(
+            "The warm-up must be shorter than the training.",
+            fix="Train for more steps, or warm up for fewer steps.",
+            warmup=warmup,
+            steps=steps,
         )
     schedules = keras.optimizers.schedules
     after: Any = float(peak)

@@ -1,4 +1,4 @@
-"""What a training is: one frozen record, from Python, from YAML or from the command line."""
+"""Settings of a training run, from Python, YAML or the command line."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tfgpt2.errors import explain, nearest
+from tfgpt2.errors import explain, nearest, type_error, value_error
+from tfgpt2.validation import check_choice, check_count, check_range
 
-# TensorFlow is not imported here: the command line reads these names for its help.
+# TensorFlow is not imported here, since the command line reads these names for its help.
 SCHEDULES = ("constant", "linear", "cosine")
 PRECISIONS = ("float32", "mixed_bfloat16", "auto")
 STRATEGIES = ("auto", "none", "mirrored", "multi_worker")
@@ -23,11 +24,11 @@ def _field(default: Any, help: str) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class TrainSettings:
-    """Everything that a training depends on; `help` of each field says what it is.
+    """All settings of a training run; the metadata `help` of each field documents it.
 
     Raises:
-        ValueError: A value is out of range, or contradicts another.
-        TypeError: A number is no number.
+        ValueError: A value is out of range, or conflicts with another.
+        TypeError: A value has the wrong type.
 
     Example:
         >>> settings = TrainSettings(texts=("poems/*.txt",), output="out", model="shakespeare-tiny")
@@ -39,52 +40,52 @@ class TrainSettings:
 
     texts: tuple[str, ...] = _field((), "Files or patterns such as 'corpus/*.txt'.")
     output: str = _field("", "Directory for model, checkpoints, log and plot.")
-    model: str | None = _field(None, "Checkpoint to start from; without it, from scratch.")
-    tokenizer: str | None = _field(None, "Where the vocabulary is; the model's own.")
-    n_layer: int | None = _field(None, "From scratch: blocks; 12.")
-    n_head: int | None = _field(None, "From scratch: heads of a block; 12.")
+    model: str | None = _field(None, "Checkpoint to start from; default: train from scratch.")
+    tokenizer: str | None = _field(None, "Checkpoint of the tokenizer; default: the model's.")
+    n_layer: int | None = _field(None, "From scratch: number of blocks; 12.")
+    n_head: int | None = _field(None, "From scratch: attention heads per block; 12.")
     n_embd: int | None = _field(None, "From scratch: width; 768.")
     n_positions: int | None = _field(None, "From scratch: context in tokens; 1024.")
-    dropout: float | None = _field(None, "Share dropped; from scratch 0.1, else the model's.")
-    validation: tuple[str, ...] = _field((), "Texts to measure on; else a share is held out.")
-    validation_share: float = _field(0.05, "Share of the texts held out at their end; 0 is none.")
-    separator: str | None = _field(None, "What ends a document in a file; else a file is one.")
-    document_mask: bool = _field(False, "Tokens see their own document only.")
-    cache: str | None = _field(None, "Folder that keeps the tokens for later runs.")
-    block_size: int | None = _field(None, "Tokens of an example; the model's context.")
+    dropout: float | None = _field(None, "Dropout rate; default: the model's, from scratch 0.1.")
+    validation: tuple[str, ...] = _field((), "Validation texts; default: a part is held out.")
+    validation_share: float = _field(0.05, "Share held out at the end of the texts; 0: none.")
+    separator: str | None = _field(None, "Ends a document; default: a file is one.")
+    document_mask: bool = _field(False, "Tokens attend to their own document only.")
+    cache: str | None = _field(None, "Folder that caches the tokens for later runs.")
+    block_size: int | None = _field(None, "Tokens of an example; default: the model's context.")
     batch_size: int = _field(8, "Examples of a batch, of all workers together.")
-    accumulate: int = _field(1, "Batches of a step.")
-    epochs: int = _field(1, "How often the texts are read; where `steps` is not given.")
+    accumulate: int = _field(1, "Batches whose gradients are accumulated in a step.")
+    epochs: int = _field(1, "Passes over the texts, if `steps` is not given.")
     steps: int | None = _field(None, "Steps of the whole training.")
-    learning_rate: float = _field(3e-4, "The highest rate.")
-    schedule: str = _field("cosine", "constant, linear or cosine, after the warm-up.")
-    warmup: int | None = _field(None, "Steps of the warm-up; 3 % of all, 2000 at most.")
-    floor: float | None = _field(None, "Where the rate ends; a tenth of the highest.")
-    weight_decay: float = _field(0.1, "Acts on matrices, not on embeddings.")
+    learning_rate: float = _field(3e-4, "The highest learning rate.")
+    schedule: str = _field("cosine", "Decay after the warm-up: constant, linear or cosine.")
+    warmup: int | None = _field(None, "Steps of the warm-up; default: 3 % of all, at most 2000.")
+    floor: float | None = _field(None, "Final learning rate; default: a tenth of the highest.")
+    weight_decay: float = _field(0.1, "Applied to matrices, not to embeddings.")
     beta_1: float = _field(0.9, "Adam's first decay.")
     beta_2: float = _field(0.95, "Adam's second decay.")
     clip_norm: float = _field(1.0, "Largest norm of the gradient.")
-    ema: float | None = _field(None, "Decay of an average of the weights, such as 0.999.")
-    dtype: str = _field("float32", "float32, mixed_bfloat16, or auto: what is faster here.")
-    chunked_loss: bool | None = _field(None, "Less memory for logits; when they are large.")
+    ema: float | None = _field(None, "Decay of a moving average of the weights, such as 0.999.")
+    dtype: str = _field("float32", "float32, mixed_bfloat16, or auto: the faster one.")
+    chunked_loss: bool | None = _field(None, "Less memory for logits; default: if they are large.")
     gradient_checkpointing: bool = _field(False, "Less memory for activations, slower.")
     blockwise: bool = _field(False, "Attention in blocks: less memory for long blocks.")
-    label_smoothing: float = _field(0.0, "Share of the target spread over the vocabulary.")
-    z_loss: float = _field(0.0, "Factor on the squared logarithm of the softmax's sum.")
-    freeze: tuple[str, ...] = _field((), "Parts that do not train, such as wte or h.0-5.")
+    label_smoothing: float = _field(0.0, "Probability spread over the vocabulary.")
+    z_loss: float = _field(0.0, "Weight of the squared logarithm of the softmax's sum.")
+    freeze: tuple[str, ...] = _field((), "Frozen parts, such as wte or h.0-5.")
     lora_rank: int | None = _field(None, "Train an adapter of this rank, and merge it.")
-    lora_alpha: float | None = _field(None, "Scale of the adapter; its rank.")
+    lora_alpha: float | None = _field(None, "Scale of the adapter; default: its rank.")
     lora_targets: tuple[str, ...] = _field(("c_attn",), "Projections that get an adapter.")
-    eval_every: int | None = _field(None, "Steps from one measurement to the next; an epoch.")
-    checkpoint_every: int | None = _field(None, "Steps from checkpoint to checkpoint; eval_every.")
-    keep: int = _field(3, "Checkpoints that stay.")
-    log_every: int = _field(10, "Steps from one line of the log to the next.")
-    sample_prompt: str | None = _field(None, "Continued at each measurement, to be looked at.")
-    sample_tokens: int = _field(60, "Tokens of such a sample.")
+    eval_every: int | None = _field(None, "Steps between evaluations; default: an epoch.")
+    checkpoint_every: int | None = _field(None, "Steps between checkpoints; default: eval_every.")
+    keep: int = _field(3, "Number of checkpoints to keep.")
+    log_every: int = _field(10, "Steps between lines of the log.")
+    sample_prompt: str | None = _field(None, "Prompt of a sample at each evaluation.")
+    sample_tokens: int = _field(60, "Tokens of a sample.")
     tensorboard: bool = _field(False, "Write scalars and samples for TensorBoard.")
-    push: str | None = _field(None, "Repository on the hub that gets the model at the end.")
+    push: str | None = _field(None, "Repository on the hub to upload the model to at the end.")
     strategy: str = _field("auto", "auto, none, mirrored or multi_worker.")
-    seed: int = _field(0, "Decides weights, order of the data, and dropout.")
+    seed: int = _field(0, "Seed of initial weights, shuffling and dropout.")
 
     def __post_init__(self) -> None:
         for name in ("texts", "validation", "freeze", "lora_targets"):
@@ -95,19 +96,17 @@ class TrainSettings:
         object.__setattr__(self, "output", os.fspath(self.output))
         for name in ("texts", "output"):
             if not getattr(self, name):
-                raise ValueError(
-                    explain(
-                        f"A training needs `{name}`.",
-                        fix="Name the files to learn from and the directory to write to.",
-                        **{name: getattr(self, name)},
-                    )
+                raise value_error(
+                    f"`{name}` is required.",
+                    fix="Pass the files to train on and the directory to write to.",
+                    **{name: getattr(self, name)},
                 )
         _check_numbers(self)
         _check_together(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> TrainSettings:
-        """Makes settings from plain values, such as those of a YAML file.
+        """Makes settings from JSON values, such as those of a YAML file.
 
         Raises:
             TypeError: There is no such setting.
@@ -115,17 +114,15 @@ class TrainSettings:
         known = {field.name for field in dataclasses.fields(cls)}
         for name in values:
             if name not in known:
-                raise TypeError(
-                    explain(
-                        f"There is no setting {name!r}.",
-                        fix=nearest(str(name), known),
-                        **{str(name): values[name]},
-                    )
+                raise type_error(
+                    f"There is no setting {name!r}.",
+                    fix=nearest(str(name), known),
+                    **{str(name): values[name]},
                 )
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns plain values: what `from_dict` takes, JSON holds and YAML shows."""
+        """The settings as JSON values, for `from_dict`."""
         return json.loads(json.dumps(dataclasses.asdict(self)))
 
 
@@ -134,24 +131,22 @@ def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
 
     Raises:
         ImportError: PyYAML is not installed.
-        ValueError: The file cannot be read or holds no names and values.
+        ValueError: The file cannot be read or does not hold names and values.
     """
     yaml = _yaml()
     try:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(
-            explain(f"The settings cannot be read: {error}.", fix="Check it.", path=str(path))
+        raise value_error(
+            f"The settings cannot be read: {error}.", fix="Check it.", path=str(path)
         ) from error
     if not isinstance(values, dict):
-        raise ValueError(
-            explain(
-                "A file of settings holds names and values.",
-                fix="Write for example 'texts: poems.txt' on a line.",
-                path=str(path),
-            )
+        raise value_error(
+            "A settings file must hold names and values.",
+            fix="Write one setting per line, such as 'texts: poems.txt'.",
+            path=str(path),
         )
-    # YAML 1.1 takes 3e-4, without a point, for a text.
+    # YAML 1.1 reads 3e-4, without a decimal point, as a string.
     return {name: _number(value) for name, value in values.items()}
 
 
@@ -189,18 +184,11 @@ _REQUIRED = ("batch_size", "accumulate", "epochs", "keep", "log_every", "sample_
 
 
 def _check_numbers(settings: TrainSettings) -> None:
-    from tfgpt2.tokenizers.text_inputs import check_choice, check_count
-
     for name, least in _COUNTS.items():
-        value = getattr(settings, name)
-        if value is not None or name in _REQUIRED:
-            check_count(name, value, least=least)
+        check_count(name, getattr(settings, name), least, optional=name not in _REQUIRED)
     for name in ("dropout", "validation_share", "label_smoothing"):
-        value = getattr(settings, name)
-        if value is not None and not (isinstance(value, (int, float)) and 0 <= value < 1):
-            raise ValueError(
-                explain(f"`{name}` must be in [0, 1).", fix="Pass a share.", **{name: value})
-            )
+        if getattr(settings, name) is not None:
+            check_range(name, getattr(settings, name), 0, 1)
     check_choice("schedule", settings.schedule, SCHEDULES)
     check_choice("dtype", settings.dtype, PRECISIONS)
     check_choice("strategy", settings.strategy, STRATEGIES)
@@ -210,27 +198,21 @@ def _check_together(settings: TrainSettings) -> None:
     shape = ("n_layer", "n_head", "n_embd", "n_positions")
     given = {name: getattr(settings, name) for name in shape if getattr(settings, name)}
     if settings.model and given:
-        raise ValueError(
-            explain(
-                "A checkpoint has its shape; only a training from scratch chooses one.",
-                fix="Leave `model` out, or the numbers.",
-                model=settings.model,
-                **given,
-            )
+        raise value_error(
+            "The model's shape can only be set for training from scratch.",
+            fix="Leave out `model`, or the numbers.",
+            model=settings.model,
+            **given,
         )
     if not settings.model and not settings.tokenizer:
-        raise ValueError(
-            explain(
-                "A training from scratch needs a vocabulary.",
-                fix="Pass `tokenizer`, which `tfgpt2 train-tokenizer` makes, or `model`.",
-                tokenizer=None,
-            )
+        raise value_error(
+            "Training from scratch needs a vocabulary.",
+            fix="Pass `tokenizer`, made by `tfgpt2 train-tokenizer`, or `model`.",
+            tokenizer=None,
         )
     if settings.lora_rank and not settings.model:
-        raise ValueError(
-            explain(
-                "An adapter needs a model that has learned something.",
-                fix="Pass `model`, or leave `lora_rank` out.",
-                lora_rank=settings.lora_rank,
-            )
+        raise value_error(
+            "An adapter needs a pretrained model.",
+            fix="Pass `model`, or leave out `lora_rank`.",
+            lora_rank=settings.lora_rank,
         )

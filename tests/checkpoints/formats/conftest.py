@@ -1,4 +1,4 @@
-"""Checkpoints that the real libraries wrote; see `tests/golden/formats/make_formats.py`."""
+"""Checkpoints written by the original libraries; see `tests/golden/formats/make_formats.py`."""
 
 import importlib.util
 import tarfile
@@ -19,21 +19,21 @@ def _module(name):
 
 @pytest.fixture(scope="session")
 def model():
-    """The module that says what the model in the golden files is."""
+    """The module that describes the model in the golden files."""
     return _module("weights")
 
 
 @pytest.fixture(scope="session")
 def weights(model):
-    """Its weights, in PyTorch's names and layout."""
+    """Weights of that model, in PyTorch's names and layout."""
     return model.weights()
 
 
 @pytest.fixture(scope="session")
 def golden(tmp_path_factory):
-    """The folder with one directory per case; see `make_formats.py`."""
+    """A folder with one directory per case; see `make_formats.py`."""
     folder = tmp_path_factory.mktemp("golden")
-    for path in sorted(GOLDEN.glob("*.tar.xz")):
+    for path in sorted(FORMATS.glob("*.tar.xz")):
         with tarfile.open(path) as archive:
             archive.extractall(folder, filter="data")
     return folder

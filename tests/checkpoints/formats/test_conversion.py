@@ -1,4 +1,4 @@
-"""`convert`: what is written is what was read, loads elsewhere, and is there whole or not."""
+"""`convert`: the weights are the same, other libraries load them, and nothing is left half done."""
 
 import json
 import shutil
@@ -7,13 +7,20 @@ import numpy as np
 import pytest
 
 import tfgpt2
-from tests.support.format_cases import first_output, load
-from tfgpt2.checkpoints.readers import h5
-from tfgpt2.conversion import convert as module
+from tests.support.checkpoint_loading import find_in, first_output, load_model
+from tfgpt2.checkpoints.detection import open_checkpoint
+from tfgpt2.checkpoints.names import with_prefix
+from tfgpt2.checkpoints.registry import WRITERS
+from tfgpt2.checkpoints.writers import h5
+from tfgpt2.conversion import verification
 from tfgpt2.conversion.convert import convert, load_keras_hub
 
 SOURCES = ["torch_zip", "torch_base", "tf_lm", "tf_safetensors", "flax", "tf1", "keras_hub"]
 FORMATS = ["safetensors", "h5", "keras_hub"]
+
+
+def test_formats():
+    assert list(WRITERS) == FORMATS
 
 
 @pytest.mark.parametrize(
@@ -26,7 +33,7 @@ def test_every_format_goes_in_and_out(case, to, golden, tmp_path, model):
     assert set(report.files) == {
         str(path.relative_to(report.path)) for path in report.path.rglob("*") if path.is_file()
     }
-    built = load(getattr(tfgpt2, report.model), tmp_path / "dst")
+    built = load_model(getattr(tfgpt2, report.model), tmp_path / "dst")
     wanted = np.load(golden / "torch_zip" / "logits.npy")
     np.testing.assert_allclose(first_output(built, model.IDS), wanted, atol=5e-6, rtol=0)
     assert [path.name for path in tmp_path.iterdir()] == ["dst"]
@@ -41,10 +48,10 @@ def test_every_format_goes_in_and_out(case, to, golden, tmp_path, model):
     ],
 )
 @pytest.mark.parametrize("to", ["safetensors", "h5"])
-def test_heads_travel_along(case, kind, to, golden, tmp_path, model):
+def test_heads_are_converted(case, kind, to, golden, tmp_path, model):
     report = convert(golden / case, tmp_path / "dst", to=to, progress=False)
     assert report.model == kind and report.difference == 0
-    built = load(getattr(tfgpt2, kind), tmp_path / "dst")
+    built = load_model(getattr(tfgpt2, kind), tmp_path / "dst")
     wanted = np.load(golden / case / "logits.npy")
     np.testing.assert_allclose(first_output(built, model.IDS), wanted, atol=5e-6, rtol=0)
     config = json.loads((tmp_path / "dst" / "config.json").read_text())
@@ -57,13 +64,9 @@ def test_heads_travel_along(case, kind, to, golden, tmp_path, model):
      ("keras_hub", "bfloat16"), ("keras_hub", "float16")],
 )  # fmt: skip
 def test_types(to, dtype, golden, tmp_path, weights):
-    from tests.support.format_cases import finder
-    from tfgpt2.checkpoints.names import with_prefix
-    from tfgpt2.checkpoints.registry import open_checkpoint
-
     report = convert(golden / "torch_zip", tmp_path / "dst", to=to, dtype=dtype, progress=False)
     assert 0 < report.difference < 0.1
-    reader, _ = open_checkpoint(finder(report.path))
+    reader = open_checkpoint(find_in(report.path))
     for key in reader.keys():
         found = reader.read(key)
         assert found.dtype.name == dtype
@@ -71,17 +74,14 @@ def test_types(to, dtype, golden, tmp_path, weights):
 
 
 def test_the_type_of_the_source_is_kept(golden, tmp_path):
-    from tests.support.format_cases import finder
-    from tfgpt2.checkpoints.registry import open_checkpoint
-
     for to, dtype in (("safetensors", "bfloat16"), ("h5", "float32"), ("keras_hub", "bfloat16")):
         report = convert(golden / "torch_bfloat16", tmp_path / to, to=to, progress=False)
-        reader, _ = open_checkpoint(finder(report.path))
+        reader = open_checkpoint(find_in(report.path))
         assert {reader.dtype(key).name for key in reader.keys()} == {dtype}
         assert report.difference == 0
 
 
-def test_companions(golden, tmp_path, model):
+def test_tokenizer_and_generation_files(golden, tmp_path, model):
     source = tmp_path / "src"
     shutil.copytree(golden / "torch_zip", source)
     settings = {"temperature": 0.7, "eos_token_id": 28}
@@ -137,8 +137,8 @@ def test_keras_hub_loads_the_preset(golden, tmp_path, model):
     task = models.GPT2CausalLM.from_preset(str(tmp_path / "dst"))
     np.testing.assert_allclose(task(inputs), wanted, atol=5e-6, rtol=0)
     assert task.preprocessor.tokenizer.get_vocabulary() == model.VOCABULARY.keys()
-    for living in (backbone, task):
-        ours = load_keras_hub(living)
+    for theirs in (backbone, task):
+        ours = load_keras_hub(theirs)
         np.testing.assert_allclose(first_output(ours, ids), wanted, atol=5e-6, rtol=0)
     assert ours.config.eos_token_id == 28
     with pytest.raises(TypeError, match="GPT2Backbone"):
@@ -191,26 +191,26 @@ def test_the_destination_must_be_free(golden, tmp_path):
 
 
 @pytest.mark.parametrize("wrong", ["weight", "logits"])
-def test_what_is_written_wrongly_never_appears(golden, tmp_path, monkeypatch, wrong):
-    write = h5.write
+def test_what_is_written_wrongly_is_removed(golden, tmp_path, monkeypatch, wrong):
+    write_file = h5.write_file
 
     def spoil(tensors, path):
         if wrong == "logits":
-            tensors = [tensor._replace(read=_nudged(tensor.read)) for tensor in tensors]
-            monkeypatch.setattr(module, "_same", lambda wanted, found: True)
-        write(tensors, path)
+            tensors = [tensor._replace(read=_scaled(tensor.read)) for tensor in tensors]
+            monkeypatch.setattr(verification, "_identical", lambda one, other: True)
+        write_file(tensors, path)
         if wrong == "weight":
             with h5.h5py.File(path, "a") as file:
                 name = "transformer/tfgpt2lm_head_model/transformer/ln_f/gamma:0"
                 file[name][0] += 1e-6
 
-    monkeypatch.setattr(module.h5, "write", spoil)
+    monkeypatch.setattr(h5, "write_file", spoil)
     with pytest.raises(RuntimeError, match="other logits" if wrong == "logits" else "ln_f.weight"):
         convert(golden / "torch_zip", tmp_path / "dst", to="h5", progress=False)
     assert not list(tmp_path.iterdir())
 
 
-def _nudged(read):
+def _scaled(read):
     return lambda: read() * np.float32(1.01)
 
 

@@ -1,4 +1,4 @@
-"""Constraints all the way through: what comes out always matches, in every strategy."""
+"""Constrained generation: the output matches with every decoding strategy."""
 
 import json
 import re
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.support import toy_text  # noqa: E402
+from tests.support import toy_text
 from tfgpt2 import GenerationConfig, TextGenerator
 
 CHOICES = ["the cat", "hé", "the", "no\n\nmore"]
@@ -28,13 +28,13 @@ def gen():
     return toy_text.generator(jit_compile=False)
 
 
-def texts(gen, out, columns):
+def generated_texts(gen, out, columns):
     """The text of each row's new tokens."""
-    found = []
+    texts = []
     for row, count in zip(out.sequences.numpy(), out.num_tokens.numpy(), strict=True):
         new = row[columns : columns + count][None]
-        found.append(gen.tokenizer.detokenize_bytes(new, skip_special_tokens=True).numpy()[0])
-    return [text.decode(errors="replace") for text in found]
+        texts.append(gen.tokenizer.detokenize_bytes(new, skip_special_tokens=True).numpy()[0])
+    return [text.decode(errors="replace") for text in texts]
 
 
 def matches(name, text):
@@ -55,67 +55,68 @@ STRATEGIES = {
     "penalized": {"repetition_penalty": 50.0, "no_repeat_ngram_size": 1},
     "lookup": {"prompt_lookup_num_tokens": 4},
 }
-DEFAULT = {("choices", "beams")}
+QUICK = {("choices", "beams")}
 
 
 @pytest.mark.parametrize(("name", "how"), [
-    pytest.param(name, how, marks=() if (name, how) in DEFAULT else pytest.mark.long)
+    pytest.param(name, how, marks=() if (name, how) in QUICK else pytest.mark.long)
     for name in CONSTRAINTS
     for how in STRATEGIES
 ])  # fmt: skip
-def test_ids_in_matching_text_out(gen, name, how):
+def test_output_matches(gen, name, how):
     prompts = gen.tokenizer(PROMPTS)
     out = gen.model.generate(
         **prompts, **STRATEGIES[how], **{name: CONSTRAINTS[name]}, tokenizer=gen.tokenizer,
         max_new_tokens=60 if name == "json_schema" else 30, **OFF,
     )  # fmt: skip
-    found = texts(gen, out, prompts["input_ids"].shape[1])
+    found = generated_texts(gen, out, prompts["input_ids"].shape[1])
     assert all(matches(name, text) for text in found), found
     assert set(out.finish_reason) <= {"eos", "stop", "length"}
 
 
 @pytest.mark.long
-def test_the_constraint_decides_what_comes(gen):
-    """Without it, the same prompts go on differently; log-probabilities are the model's own."""
+def test_output_without_the_constraint_differs(gen):
+    """Log-probabilities are those of the unmasked logits."""
     prompts = gen.tokenizer(PROMPTS)
-    asked = OFF | {"max_new_tokens": 30, "tokenizer": gen.tokenizer}
-    out = gen.model.generate(**prompts, choices=CHOICES, **asked)
+    options = OFF | {"max_new_tokens": 30, "tokenizer": gen.tokenizer}
+    out = gen.model.generate(**prompts, choices=CHOICES, **options)
     columns = prompts["input_ids"].shape[1]
-    assert not set(texts(gen, gen.model.generate(**prompts, **asked), columns)) & set(CHOICES)
+    free = gen.model.generate(**prompts, **options)
+    assert not set(generated_texts(gen, free, columns)) & set(CHOICES)
     ids, count = out.sequences.numpy()[0], int(out.num_tokens[0])
     held = prompts["attention_mask"].numpy()[0] > 0
-    whole = np.concatenate([ids[:columns][held], ids[columns : columns + count]])
-    logits = gen.model(whole[None]).logits.numpy()[0].astype(float)
+    full = np.concatenate([ids[:columns][held], ids[columns : columns + count]])
+    logits = gen.model(full[None]).logits.numpy()[0].astype(float)
     logprobs = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
-    places = np.arange(held.sum() - 1, len(whole) - 1)
-    expected = logprobs[places, whole[held.sum() :]]
+    places = np.arange(held.sum() - 1, len(full) - 1)
+    expected = logprobs[places, full[held.sum() :]]
     np.testing.assert_allclose(out.token_logprobs[0, :count], expected, atol=1e-3)
 
 
-def test_a_constraint_for_each_row(gen):
+def test_one_constraint_per_row(gen):
     found = gen.generate(PROMPTS, regex=[r"\d{3}", REGEX, None], max_new_tokens=24, details=True)
     assert re.fullmatch(r"\d{3}", found[0].text) and matches("regex", found[1].text)
     free = gen.generate(PROMPTS[2], max_new_tokens=24)
-    assert found[2].text == free  # a row without one is as if alone
+    assert found[2].text == free  # an unconstrained row does not depend on the others
     alone = gen.generate(PROMPTS[1], regex=REGEX, max_new_tokens=24)
     assert found[1].text == alone
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("beams", [1, 3])
-def test_as_few_tokens_as_it_takes(gen, beams):
-    """With room for the shortest match alone, that is what comes."""
+def test_tight_max_new_tokens(gen, beams):
+    """A limit that only the shortest match fits yields that match."""
     pattern, shortest = r"(the )*[0-9]+the !", 4  # one digit, " the" ..., " ", "!"
     with pytest.raises(ValueError, match=r"takes \d+ tokens.*max_new_tokens=1"):
         gen.generate(PROMPTS, regex=pattern, max_new_tokens=1)
-    for room in (shortest + 1, shortest + 2, 9):
-        found = gen.generate(PROMPTS, regex=pattern, max_new_tokens=room, num_beams=beams)
-        assert all(re.fullmatch(pattern, text) for text in found), (room, found)
+    for limit in (shortest + 1, shortest + 2, 9):
+        found = gen.generate(PROMPTS, regex=pattern, max_new_tokens=limit, num_beams=beams)
+        assert all(re.fullmatch(pattern, text) for text in found), (limit, found)
 
 
 @pytest.mark.long
-def test_the_constraint_wins(gen):
-    """Where another option rules out all that would match, the text still matches."""
+def test_constraint_overrides_other_options(gen):
+    """The output matches even where another option forbids every allowed token."""
     for option in ({"min_new_tokens": 20}, {"no_repeat_ngram_size": 1},
                    {"suppress_tokens": list(range(255))}):  # fmt: skip
         found = gen.generate(PROMPTS, regex="aaa|bbb", max_new_tokens=24, **option)
@@ -123,13 +124,13 @@ def test_the_constraint_wins(gen):
 
 
 @pytest.mark.long
-def test_stop_strings_and_limits_beside_a_constraint(gen):
+def test_stop_strings_with_a_constraint(gen):
     found = gen.generate(PROMPTS, regex="[a-c]{12}", max_new_tokens=24, stop=["b"], details=True)
     for one in found:
-        assert re.fullmatch("[ac]*", one.text), one.text  # cut before the first b, or whole
+        assert re.fullmatch("[ac]*", one.text), one.text  # cut before the first b, or complete
 
 
-def test_contradictions_are_refused(gen):
+def test_invalid_constraints(gen):
     for options, message in (
         ({"choices": ["a"], "regex": "b"}, "choices|regex"),
         ({"choices": []}, "choices"),
@@ -143,8 +144,8 @@ def test_contradictions_are_refused(gen):
 
 
 @pytest.mark.long
-def test_an_export_with_a_constraint(gen, tmp_path):
-    """The automaton is part of the SavedModel."""
+def test_export_with_a_constraint(gen, tmp_path):
+    """The DFA is part of the SavedModel."""
     config = GenerationConfig(max_new_tokens=24, regex=REGEX)
     generator = TextGenerator(gen.model, gen.tokenizer, config, jit_compile=False)
     report = generator.export(

@@ -1,4 +1,4 @@
-"""Automata of JSON schemas against `json` and the `jsonschema` package."""
+"""DFAs of JSON schemas against `json` and the `jsonschema` package."""
 
 import datetime
 import decimal
@@ -13,10 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.support import automaton_walks
-from tfgpt2.generation.constraints.byte_nfa import compile_node
-from tfgpt2.generation.constraints.json_schema import schema_automaton
-from tfgpt2.generation.constraints.json_text import integer, number_between
+from tests.support.dfa_walks import random_texts
+from tfgpt2.generation.constraints.byte_nfa import compile_expression
+from tfgpt2.generation.constraints.json_grammar import integer, number_between
+from tfgpt2.generation.constraints.json_schema import compile_json_schema
 
 VALIDATOR = jsonschema.Draft202012Validator
 QUICK = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
@@ -83,25 +83,25 @@ SCHEMAS = {
 
 
 @functools.lru_cache
-def automaton_of(name):
-    return schema_automaton(SCHEMAS[name])
+def compile_case(name):
+    return compile_json_schema(SCHEMAS[name])
 
 
-def valid(schema, value):
+def is_valid(schema, value):
     return VALIDATOR(schema, format_checker=VALIDATOR.FORMAT_CHECKER).is_valid(value)
 
 
 def loads(text):
-    """JSON as a strict reader takes it: no name twice is left out, no constant of JavaScript."""
+    """Parses JSON and fails on NaN and Infinity."""
     return json.loads(text, parse_constant=lambda name: pytest.fail(name))
 
 
 @pytest.mark.parametrize("name", SCHEMAS)
-def test_what_is_written_is_valid(name):
+def test_accepted_texts_are_valid(name):
     schema = SCHEMAS[name]
     VALIDATOR.check_schema(schema)
-    for text in automaton_walks.texts(automaton_of(name), seed=1, count=25, longest=120):
-        assert valid(schema, loads(text.decode())), text
+    for text in random_texts(compile_case(name), seed=1, count=25, longest=120):
+        assert is_valid(schema, loads(text.decode())), text
 
 
 VALUES = [
@@ -119,45 +119,45 @@ VALUES = [
     {"value": 1, "children": [{}]}, "2024-01-01T10:00:00Z", "10:00:00+01:00", "10:00", "25:00:00Z",
     "127.0.0.1", "256.0.0.1", "123e4567-e89b-12d3-a456-426614174000", "a@b.org", "2100-02-29",
 ]  # fmt: skip
-# Valid, but not in the automaton's way of writing: see the module's docstring.
-OPEN = {"any object", "open object", "shapes", "tree", "tuple, open end", "closed tuple", "time",
-        "anything", "true"}  # fmt: skip
+# Some valid values are not accepted: see the docstring of `json_schema`.
+PARTIAL = {"any object", "open object", "shapes", "tree", "tuple, open end", "closed tuple",
+           "time", "anything", "true"}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", SCHEMAS)
 @pytest.mark.parametrize("separators", [(",", ":"), (", ", ": ")])
-def test_what_is_valid_is_read(name, separators):
-    schema, automaton = SCHEMAS[name], automaton_of(name)
+def test_valid_values_are_accepted(name, separators):
+    schema, dfa = SCHEMAS[name], compile_case(name)
     accepted = 0
     for value in VALUES:
         text = json.dumps(value, ensure_ascii=False, separators=separators)
-        if automaton.matches(text):
+        if dfa.matches(text):
             accepted += 1
-            assert valid(schema, value), value
-        elif name not in OPEN:
-            assert not valid(schema, value), value
+            assert is_valid(schema, value), value
+        elif name not in PARTIAL:
+            assert not is_valid(schema, value), value
     assert accepted or name in ("pattern", "nested", "numbers")
 
 
-def test_spellings_that_are_left_out():
-    automaton = schema_automaton({})
+def test_other_spellings_are_not_accepted():
+    dfa = compile_json_schema({})
     for text in [
         ' {"a":1}', '{"a":  1}', '{"a" :1}', '"\\u0061"', '"\\/"', '"\n"', "01", "+1", "1.", ".5",
         "[1,]", "{'a':1}", "NaN", '"\\x"', '"a', "tru", "nulll", "1e5.0",
     ]:  # fmt: skip
-        assert not automaton.matches(text), text
+        assert not dfa.matches(text), text
 
 
-def test_every_character_is_escaped_as_json_does():
-    automaton = schema_automaton({"type": "string"})
+def test_characters_are_escaped_as_in_json():
+    dfa = compile_json_schema({"type": "string"})
     for point in [*range(0x300), 0x2028, 0xFFFF, 0x1F600, 0x10FFFF]:
         text = json.dumps(chr(point), ensure_ascii=False)
-        assert automaton.matches(text), text
-        assert automaton.matches(f'"{chr(point)}"') == (text == f'"{chr(point)}"')
+        assert dfa.matches(text), text
+        assert dfa.matches(f'"{chr(point)}"') == (text == f'"{chr(point)}"')
 
 
-def test_dates_are_those_of_the_calendar():
-    automaton = schema_automaton({"type": "string", "format": "date"})
+def test_dates_follow_the_calendar():
+    dfa = compile_json_schema({"type": "string", "format": "date"})
     for year in [0, 1, 4, 99, 100, 400, 1900, 1996, *range(1999, 2030), 2096, 2100, 2400, 9999]:
         for month, day in itertools.product(range(14), (0, 1, 28, 29, 30, 31, 32)):
             text = f"{year:04}-{month:02}-{day:02}"
@@ -166,7 +166,7 @@ def test_dates_are_those_of_the_calendar():
                 expected = True
             except ValueError:
                 expected = False
-            assert automaton.matches(f'"{text}"') == expected, text
+            assert dfa.matches(f'"{text}"') == expected, text
 
 
 NUMBERS = st.decimals(-2000, 2000, places=3) | st.integers(-2000, 2000).map(Decimal)
@@ -174,8 +174,8 @@ NUMBERS = st.decimals(-2000, 2000, places=3) | st.integers(-2000, 2000).map(Deci
 
 @QUICK
 @given(NUMBERS, NUMBERS, st.booleans(), st.booleans(), st.lists(NUMBERS, min_size=20, max_size=20))
-def test_limits_of_numbers(low, high, beyond, below, values):
-    automaton = compile_node(number_between(low, high, beyond, below))
+def test_limits_of_numbers(low, high, exclude_low, exclude_high, values):
+    dfa = compile_expression(number_between(low, high, exclude_low, exclude_high))
     for value in [
         *values,
         low,
@@ -185,22 +185,22 @@ def test_limits_of_numbers(low, high, beyond, below, values):
         (low + high) / 2,
     ]:
         text = f"{value:f}"
-        inside = (value > low if beyond else value >= low) and (
-            value < high if below else value <= high
+        inside = (value > low if exclude_low else value >= low) and (
+            value < high if exclude_high else value <= high
         )
-        # "-0" is not written.
-        assert automaton.matches(text) == (inside and text.strip("0.") != "-"), text
+        # "-0" is not accepted.
+        assert dfa.matches(text) == (inside and text.strip("0.") != "-"), text
 
 
 @QUICK
 @given(st.integers(-(10**6), 10**6) | st.none(), st.integers(-(10**6), 10**6) | st.none(),
        st.lists(st.integers(-(10**6) - 9, 10**6 + 9), min_size=20, max_size=20))  # fmt: skip
 def test_limits_of_integers(low, high, values):
-    automaton = compile_node(integer(low, high))
+    dfa = compile_expression(integer(low, high))
     for value in [*values, *(edge + step for edge in (low, high) if edge is not None
                              for step in (-1, 0, 1))]:  # fmt: skip
         inside = (low is None or value >= low) and (high is None or value <= high)
-        assert automaton.matches(str(value)) == inside
+        assert dfa.matches(str(value)) == inside
 
 
 LEAVES = st.one_of(
@@ -213,7 +213,7 @@ LEAVES = st.one_of(
 )  # fmt: skip
 
 
-def compound(inner):
+def compose(inner):
     return st.one_of(
         st.builds(lambda one, low, more: {"type": "array", "items": one, "minItems": low,
                                           "maxItems": low + more},
@@ -229,29 +229,29 @@ def compound(inner):
     )  # fmt: skip
 
 
-RANDOM = (st.recursive(LEAVES, compound, max_leaves=6), st.integers(0, 2**31))
+RANDOM_SCHEMA = (st.recursive(LEAVES, compose, max_leaves=6), st.integers(0, 2**31))
 
 
 @QUICK
-@given(*RANDOM)
+@given(*RANDOM_SCHEMA)
 def test_random_schemas(schema, seed):
     check_random_schema(schema, seed)
 
 
 @pytest.mark.long
 @settings(QUICK, max_examples=200)
-@given(*RANDOM)
+@given(*RANDOM_SCHEMA)
 def test_many_random_schemas(schema, seed):
     check_random_schema(schema, seed)
 
 
 def check_random_schema(schema, seed):
-    automaton = schema_automaton(schema)
-    for text in automaton_walks.texts(automaton, seed, count=8, longest=80):
-        assert valid(schema, loads(text.decode())), text
+    dfa = compile_json_schema(schema)
+    for text in random_texts(dfa, seed, count=8, longest=80):
+        assert is_valid(schema, loads(text.decode())), text
 
 
-def test_a_pydantic_model_and_json_text():
+def test_pydantic_model_and_json_text():
     class Item(pydantic.BaseModel):
         sku: str = pydantic.Field(pattern=r"^[A-Z]{2}\d{3}$")
         price: float = pydantic.Field(gt=0, le=999.5)
@@ -264,34 +264,34 @@ def test_a_pydantic_model_and_json_text():
         note: str | None = None
         pair: tuple[int, bool]
 
-    automaton = schema_automaton(Order)
-    for text in automaton_walks.texts(automaton, seed=2, count=40, longest=200):
+    dfa = compile_json_schema(Order)
+    for text in random_texts(dfa, seed=2, count=40, longest=200):
         Order.model_validate_json(text)
     order = Order(who="é", items=[Item(sku="AB123", price=999.5)], note=None, pair=(1, True))
-    assert automaton.matches(order.model_dump_json())
-    same = schema_automaton(json.dumps(Order.model_json_schema()))
-    assert (same.next == automaton.next).all()
+    assert dfa.matches(order.model_dump_json())
+    same = compile_json_schema(json.dumps(Order.model_json_schema()))
+    assert (same.next_state == dfa.next_state).all()
 
 
-def test_remarks_change_nothing():
-    plain = schema_automaton({"type": "integer"})
-    remarked = schema_automaton(
+def test_annotations_are_ignored():
+    plain = compile_json_schema({"type": "integer"})
+    annotated = compile_json_schema(
         {"type": "integer", "title": "T", "description": "d", "default": 1, "examples": [1],
          "$schema": "https://json-schema.org/draft/2020-12/schema", "$comment": "c"}
     )  # fmt: skip
-    assert (plain.next == remarked.next).all()
+    assert (plain.next_state == annotated.next_state).all()
 
 
 def test_recursion_is_bounded():
-    automaton = schema_automaton(TREE)
+    dfa = compile_json_schema(TREE)
     text = '{"value":0}'
     depths = []
     for _ in range(6):
-        depths.append(automaton.matches(text))
+        depths.append(dfa.matches(text))
         text = f'{{"value":0,"children":[{text}]}}'
     assert depths == [True, True, True, False, False, False]
-    with pytest.raises(ValueError, match="No value"):  # without an end
-        schema_automaton({"type": "array", "items": {"$ref": "#"}, "minItems": 1})
+    with pytest.raises(ValueError, match="No value"):  # endless
+        compile_json_schema({"type": "array", "items": {"$ref": "#"}, "minItems": 1})
 
 
 @pytest.mark.parametrize(("schema", "words"), [
@@ -301,54 +301,54 @@ def test_recursion_is_bounded():
     ({"type": "object", "patternProperties": {}}, "'patternProperties'"),
     ({"not": {}}, "'not'"), ({"if": {}}, "'if'"),
     ({"type": "integer", "multipleOf": 2}, "multipleOf"),
-    ({"type": "string", "format": "hostname"}, "the format 'hostname'"),
-    ({"type": "integer", "minLength": 3}, "'minLength', which says nothing about the type"),
+    ({"type": "string", "format": "hostname"}, "the unsupported format 'hostname'"),
+    ({"type": "integer", "minLength": 3}, "'minLength', which does not apply to the type"),
     ({"type": "text"}, "#/type must be some of"), ({"type": []}, "#/type"),
     ({"properties": {"a": {"type": "array", "items": {"type": "x"}}}}, "#/properties/a/items/type"),
-    ({"$ref": "#/$defs/x"}, "leads nowhere"), ({"$ref": "other.json"}, "out of itself"),
+    ({"$ref": "#/$defs/x"}, "does not exist"), ({"$ref": "other.json"}, "another document"),
     ({"type": "array", "items": [{}]}, "prefixItems"), ({"enum": []}, "#/enum"),
-    ({"const": float("nan")}, "JSON cannot write"), ({"anyOf": []}, "#/anyOf must be a list"),
-    ({"oneOf": [{"type": "integer"}, {"type": "number"}]}, "might both hold"),
-    ({"oneOf": [{"const": 1}, {"enum": [1.0]}]}, "might both hold"),
-    ({"oneOf": [{"type": "object"}, {"type": "object"}]}, "might both hold"),
+    ({"const": float("nan")}, "JSON cannot represent"), ({"anyOf": []}, "#/anyOf must be a list"),
+    ({"oneOf": [{"type": "integer"}, {"type": "number"}]}, "may overlap"),
+    ({"oneOf": [{"const": 1}, {"enum": [1.0]}]}, "may overlap"),
+    ({"oneOf": [{"type": "object"}, {"type": "object"}]}, "may overlap"),
     ({"type": "string", "minLength": 3, "maxLength": 2}, "minLength above maxLength"),
-    ({"type": "string", "minLength": -1}, "natural number"),
+    ({"type": "string", "minLength": -1}, "non-negative integer"),
     ({"type": "integer", "minimum": "1"}, "finite number"),
     ({"type": "string", "pattern": "a(?=b)"}, "look-around"),
     ({"type": "number", "maximum": 1e18}, "15 digits"),
     ({"type": "integer", "minimum": 3, "maximum": 2}, "No value"), (False, "No value"),
-    ({"type": "string", "enum": [1]}, "No value"), ("{", "no JSON"),
+    ({"type": "string", "enum": [1]}, "No value"), ("{", "not valid JSON"),
     ({"properties": {"a": 1}}, "a must be a dict or a bool"),
     ({"type": "array", "maxItems": 5000, "items": PERSON}, "too large"),
     ({"type": "string", "maxLength": 10**9}, "too large"),
 ])  # fmt: skip
-def test_what_is_refused_is_named(schema, words):
+def test_unsupported_and_invalid_schemas_are_named(schema, words):
     with pytest.raises(ValueError, match=words):
-        schema_automaton(schema)
+        compile_json_schema(schema)
 
 
-def test_no_schema():
+def test_schema_must_be_a_dict():
     with pytest.raises(TypeError, match="must be a dict"):
-        schema_automaton(3)
+        compile_json_schema(3)
 
 
-def test_oneof_of_branches_that_cannot_both_hold():
-    automaton = schema_automaton(SHAPES)
-    assert automaton.matches('{"kind": "square", "side": 2}')
-    assert schema_automaton({"oneOf": [{"type": "null"}, {"type": "string"}]}).matches("null")
+def test_oneof_of_disjoint_branches():
+    dfa = compile_json_schema(SHAPES)
+    assert dfa.matches('{"kind": "square", "side": 2}')
+    assert compile_json_schema({"oneOf": [{"type": "null"}, {"type": "string"}]}).matches("null")
 
 
-def test_a_self_made_reference_circle_is_refused():
+def test_circular_references():
     with pytest.raises(ValueError, match="No value"):
-        schema_automaton({"$ref": "#"})
+        compile_json_schema({"$ref": "#"})
     many = {f"d{n}": {"type": "array", "prefixItems": [{"$ref": f"#/$defs/d{m}"} for m in range(9)]}
             for n in range(9)}  # fmt: skip
     with pytest.raises(ValueError, match="too large"):
-        schema_automaton({"$defs": many, "$ref": "#/$defs/d0"})
+        compile_json_schema({"$defs": many, "$ref": "#/$defs/d0"})
 
 
-def test_decimals_do_not_depend_on_the_context():
+def test_limits_do_not_depend_on_the_decimal_context():
     with decimal.localcontext() as context:
         context.prec = 2
-        automaton = schema_automaton({"type": "number", "minimum": 123.456, "maximum": 123.458})
-    assert automaton.matches("123.457") and not automaton.matches("123.455")
+        dfa = compile_json_schema({"type": "number", "minimum": 123.456, "maximum": 123.458})
+    assert dfa.matches("123.457") and not dfa.matches("123.455")

@@ -8,9 +8,38 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfgpt2.generation.logits import history, processors, sampling
-from tfgpt2.generation.logits import vocab_ops as ids
-from tfgpt2.generation.logits.processors import Warping
+from tests.support.decoding_params import context_of, params_of
+from tfgpt2.generation.guidance import guided_logits
+from tfgpt2.generation.logits.bias import (
+    SequenceBiases,
+    add_sequence_bias,
+    bad_word_biases,
+    lay_out_biases,
+)
+from tfgpt2.generation.logits.epsilon_cutoff import keep_epsilon
+from tfgpt2.generation.logits.eta_cutoff import keep_eta
+from tfgpt2.generation.logits.forced import (
+    BeginSuppressTokens,
+    SuppressTokens,
+    forbid,
+    force_token,
+)
+from tfgpt2.generation.logits.length import decay_length
+from tfgpt2.generation.logits.min_p import keep_min_p
+from tfgpt2.generation.logits.ngrams import forbid_repeated_ngrams
+from tfgpt2.generation.logits.penalties import (
+    EncoderRepetitionPenalty,
+    hamming_diversity,
+    penalize_frequency,
+    penalize_presence,
+    penalize_repetition,
+)
+from tfgpt2.generation.logits.pipeline import apply_warpers
+from tfgpt2.generation.logits.top_k import keep_top_k
+from tfgpt2.generation.logits.top_p import keep_top_p
+from tfgpt2.generation.logits.typical_p import keep_typical
+from tfgpt2.generation.logits.validity import RemoveInvalidValues, RenormalizeLogits
+from tfgpt2.nn.attention import MASK_VALUE
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -82,13 +111,13 @@ def kept(found, expected):
 # --- filters ---
 
 FILTERS = {
-    "top_k": (sampling.keep_top_k, hf.TopKLogitsWarper, [0, 1, 3, 10, 52, 1000]),
-    "top_p": (sampling.keep_top_p, hf.TopPLogitsWarper, [1.0, 0.0, 0.2, 0.6, 0.9, 0.99]),
-    "min_p": (sampling.keep_min_p, hf.MinPLogitsWarper, [0.0, 1.0, 0.3, 0.1, 0.02, 1e-4]),
-    "typical_p": (sampling.keep_typical, hf.TypicalLogitsWarper, [1.0, 0.02, 0.2, 0.5, 0.9, 0.99]),
-    "epsilon_cutoff": (sampling.keep_epsilon, hf.EpsilonLogitsWarper,
+    "top_k": (keep_top_k, hf.TopKLogitsWarper, [0, 1, 3, 10, 52, 1000]),
+    "top_p": (keep_top_p, hf.TopPLogitsWarper, [1.0, 0.0, 0.2, 0.6, 0.9, 0.99]),
+    "min_p": (keep_min_p, hf.MinPLogitsWarper, [0.0, 1.0, 0.3, 0.1, 0.02, 1e-4]),
+    "typical_p": (keep_typical, hf.TypicalLogitsWarper, [1.0, 0.02, 0.2, 0.5, 0.9, 0.99]),
+    "epsilon_cutoff": (keep_epsilon, hf.EpsilonLogitsWarper,
                        [0.0, 0.9, 0.1, 0.03, 3e-3, 3e-4]),
-    "eta_cutoff": (sampling.keep_eta, hf.EtaLogitsWarper, [0.0, 0.9, 0.3, 0.03, 3e-3, 3e-4]),
+    "eta_cutoff": (keep_eta, hf.EtaLogitsWarper, [0.0, 0.9, 0.3, 0.03, 3e-3, 3e-4]),
 }  # fmt: skip
 OFF = {"top_k": 0, "top_p": 1.0, "min_p": 0.0, "typical_p": 1.0,
        "epsilon_cutoff": 0.0, "eta_cutoff": 0.0}  # fmt: skip
@@ -116,9 +145,7 @@ def test_filters(run, which):
 @pytest.mark.parametrize("which", FILTERS)
 def test_filters_of_tokens_that_were_ruled_out(run, random, which):
     keep, warper, settings = FILTERS[which]
-    logits = np.repeat(
-        np.where(random.rand(ROWS, SIZE) < 0.5, sampling.MASK_VALUE, LOGITS), 5, axis=0
-    )
+    logits = np.repeat(np.where(random.rand(ROWS, SIZE) < 0.5, MASK_VALUE, LOGITS), 5, axis=0)
     logits = logits.astype(np.float32)
     per_row = np.tile(settings[1:], ROWS)
     gone = logits < -1e29
@@ -129,12 +156,18 @@ def test_filters_of_tokens_that_were_ruled_out(run, random, which):
 
 def test_most_typical_token_may_not_be_the_likeliest():
     logits = np.log([[0.5, 0.3, 0.1, 0.1]]).astype(np.float32)
-    assert sampling.keep_typical(tensor(logits), tensor([0.1])).numpy().tolist() == [
+    assert keep_typical(tensor(logits), tensor([0.1])).numpy().tolist() == [
         [False, True, False, False]
     ]
 
 
+WARPERS = ("temperature", "top_k", "top_p", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
 SETTINGS = (0.7, 12, 0.9, 0.1, 0.8, 0.06, 0.1)
+
+
+def warp(scores, settings, least=1):
+    """`apply_warpers` with the settings of `WARPERS`."""
+    return apply_warpers(scores, params_of(**dict(zip(WARPERS, settings, strict=True))), least)
 
 
 def warpers_of_generate(least):
@@ -143,7 +176,7 @@ def warpers_of_generate(least):
     from transformers.generation import GenerationMixin
 
     config = GenerationConfig(
-        do_sample=True, num_beams=least, **dict(zip(Warping._fields, SETTINGS, strict=True))
+        do_sample=True, num_beams=least, **dict(zip(WARPERS, SETTINGS, strict=True))
     )
     config._eos_token_tensor = torch.tensor([0])
     model = GenerationMixin()
@@ -153,12 +186,12 @@ def warpers_of_generate(least):
 
 def test_warp_goes_through_the_filters_in_their_order(run):
     logits = (np.random.RandomState(1).standard_normal((48, SIZE)) * 2).astype(np.float32)
-    per_row = Warping(*(np.full(48, setting) for setting in SETTINGS))
+    per_row = [np.full(48, setting) for setting in SETTINGS]
     least = np.repeat([1, 2], 24)  # one beam, or several and one end token
     warpers = [warpers_of_generate(number) for number in (1, 2)]
-    assert [len(one) for one in warpers] == [len(Warping._fields)] * 2
+    assert [len(one) for one in warpers] == [len(WARPERS)] * 2
     expected = theirs(lambda row: warpers[row // 24], logits)
-    assert_same(run(processors.warp, logits, per_row, least), expected)
+    assert_same(run(warp, logits, per_row, least), expected)
     # The order matters: these logits can tell each pair of neighbours but the last.
     for first in range(1, len(SETTINGS) - 2):
         order = [*range(len(SETTINGS))]
@@ -172,8 +205,8 @@ def test_warp_with_other_settings_in_each_row(run):
     rows = [{**OFF, "temperature": 1.0}, {**OFF, "temperature": 0.0, "top_k": 3}]
     rows += [{**OFF, "temperature": 0.8, name: FILTERS[name][2][3]} for name in FILTERS]
     logits = np.resize(LOGITS, (len(rows), SIZE))
-    fields = [np.array([row[name] for row in rows]) for name in Warping._fields]
-    found = run(processors.warp, logits, Warping(*fields))
+    fields = [np.array([row[name] for row in rows]) for name in WARPERS]
+    found = run(warp, logits, fields)
 
     def alone(row):
         if row < 2:
@@ -186,34 +219,16 @@ def test_warp_with_other_settings_in_each_row(run):
     np.testing.assert_array_equal(found[:2].view(np.int32), logits[:2].view(np.int32))
 
 
-def test_draw_takes_settings_as_one_tuple_or_by_name(run):
-    seeds, steps = tf.range(ROWS, dtype=tf.int64), np.arange(ROWS) * 3
-    fields = Warping(*(np.full(ROWS, value) for value in (0.9, 9, 0.95, 0.01, 0.8, 0.01, 0.01)))
-    by_name = run(processors.draw, LOGITS, seed=seeds, step=steps, **fields._asdict())
-    whole = Warping(*map(tensor, fields))
-    by_tuple = processors.draw(tensor(LOGITS), whole, seed=seeds, step=tensor(steps))
-    np.testing.assert_array_equal(by_name, by_tuple)
-    noise = sampling.gumbel(seeds, tensor(steps), SIZE)
-    warped = processors.warp(tensor(LOGITS), whole)
-    np.testing.assert_array_equal(by_name, np.argmax(warped + noise, axis=1))
-    for row in range(ROWS):
-        here = slice(row, row + 1)
-        alone = Warping(*(tensor(field[here]) for field in fields))
-        step = tf.constant(int(steps[row]))
-        found = processors.draw(tensor(LOGITS[here]), alone, seed=seeds[here], step=step)
-        assert int(found[0]) == by_name[row]
-    with pytest.raises(ValueError, match="top_q"):
-        processors.draw(tensor(LOGITS), seed=seeds, step=tensor(steps), top_q=1)
-
-
 # --- penalties ---
 
 
 def test_encoder_repetition(run, random):
     prompt = random.randint(0, SIZE, (ROWS, 9))
     penalty = np.array([0.5, 1.0, 1.3, 100.0, 0.01, 2.0])
-    found = run(processors.penalize_encoder_repetition, LOGITS,
-                ids.mark(tensor(prompt), SIZE).numpy(), penalty)  # fmt: skip
+    found = run(
+        lambda scores, ids, value: EncoderRepetitionPenalty()(scores, value, context_of(ids)),
+        LOGITS, prompt, penalty,
+    )  # fmt: skip
     expected = theirs(
         lambda row: hf.EncoderRepetitionPenaltyLogitsProcessor(
             float(penalty[row]), torch.tensor(prompt[row : row + 1])
@@ -228,8 +243,8 @@ def test_presence_and_frequency(run):
     presence = np.array([0.0, 1.5, -2.0, 0.3, 0.0, 2.0])
     frequency = np.array([0.0, 0.0, 0.7, -0.1, 2.0, 1.0])
     expected = LOGITS - COUNTS * frequency[:, None] - (COUNTS > 0) * presence[:, None]
-    found = run(processors.penalize_presence, LOGITS, COUNTS, presence)
-    assert_same(run(processors.penalize_frequency, found, COUNTS, frequency), expected)
+    found = run(penalize_presence, LOGITS, COUNTS, presence)
+    assert_same(run(penalize_frequency, found, COUNTS, frequency), expected)
 
 
 def test_hamming_diversity(run):
@@ -238,15 +253,15 @@ def test_hamming_diversity(run):
     expected = LOGITS.copy()
     for row, chosen in enumerate(LISTS):
         expected[row] -= penalty[row] * np.bincount(chosen[chosen >= 0], minlength=SIZE)
-    assert_same(run(processors.hamming_diversity, LOGITS, LISTS, penalty), expected)
+    assert_same(run(hamming_diversity, LOGITS, LISTS, penalty), expected)
 
 
 def test_decay_length(run):
     start, factor = np.array([3, 3, 0, 5, 2, 0]), np.array([1.5, 0.9, 1.01, 2.0, 1.0, 1.1])
     length = np.array([9, 8, 40, 5, 30, 1])
     logits = LOGITS.copy()
-    logits[0, 3] = sampling.MASK_VALUE  # a forbidden end token, as before `min_new_tokens`
-    found = run(processors.decay_length, logits, LISTS, start, factor, length)
+    logits[0, 3] = MASK_VALUE  # a forbidden end token, as before `min_new_tokens`
+    found = run(decay_length, logits, LISTS, start, factor, length)
 
     def make(row):
         ends = LISTS[row][LISTS[row] >= 0].tolist()
@@ -262,7 +277,7 @@ def test_decay_length_stays_finite(run):
     logits = np.array([[0.0, 5.0, -5.0]] * 2, np.float32)
     ends, factor = np.array([[0, 1, 2]] * 2), np.array([100.0, 1e-3])
     start, length = np.zeros(2, int), np.full(2, 1000)
-    found = run(processors.decay_length, logits, ends, start, factor, length)
+    found = run(decay_length, logits, ends, start, factor, length)
     assert np.isfinite(found).all()
     assert found[0, 0] == 0 and found[0, 1:].min() > 1e29
     np.testing.assert_allclose(found[1], [0, 0, -10])
@@ -271,15 +286,25 @@ def test_decay_length_stays_finite(run):
 # --- tokens ruled out and forced ---
 
 
+def begin_suppress(scores, ids, first):
+    """`BeginSuppressTokens` where bool `[R]` rows are at their first token."""
+    context = context_of(tf.zeros_like(ids), num_new_tokens=tf.where(first, 0, 1))
+    return BeginSuppressTokens()(scores, ids, context)
+
+
 def test_suppress(run):
     listed = [row[row >= 0].tolist() for row in LISTS]
     expected = theirs(lambda row: hf.SuppressTokensLogitsProcessor(listed[row])
                       if listed[row] else None, LOGITS)  # fmt: skip
-    assert_same(run(processors.suppress, LOGITS, LISTS), expected, rtol=0)
+    assert_same(
+        run(lambda scores, ids: SuppressTokens()(scores, ids, None), LOGITS, LISTS),
+        expected,
+        rtol=0,
+    )
     length = np.where(SOME, 4, 5)
     expected = theirs(lambda row: hf.SuppressTokensAtBeginLogitsProcessor(listed[row], 4)
                       if listed[row] else None, LOGITS, lengths=length)  # fmt: skip
-    assert_same(run(processors.begin_suppress, LOGITS, LISTS, length == 4), expected, rtol=0)
+    assert_same(run(begin_suppress, LOGITS, LISTS, length == 4), expected, rtol=0)
 
 
 def test_forced_tokens(run):
@@ -287,14 +312,22 @@ def test_forced_tokens(run):
     length = np.where(SOME, 7, 3)
     expected = theirs(lambda row: hf.ForcedEOSTokenLogitsProcessor(8, listed[row])
                       if listed[row] else None, LOGITS, lengths=length)  # fmt: skip
-    assert_same(run(processors.force_token, LOGITS, LISTS, length == 7), expected, rtol=0)
+    assert_same(run(force_token, LOGITS, LISTS, length == 7), expected, rtol=0)
     length = np.where(SOME, 1, 2)
     expected = theirs(lambda row: hf.ForcedBOSTokenLogitsProcessor(row), LOGITS, lengths=length)
-    found = run(processors.force_token, LOGITS, np.arange(ROWS)[:, None], length == 1)
+    found = run(force_token, LOGITS, np.arange(ROWS)[:, None], length == 1)
     assert_same(found, expected, rtol=0)
 
 
 # --- whole distributions ---
+
+
+def remove_invalid(scores, rows):
+    return RemoveInvalidValues()(scores, rows, None)
+
+
+def renormalize(scores, rows):
+    return RenormalizeLogits()(scores, rows, None)
 
 
 def test_guidance(run, random):
@@ -312,7 +345,7 @@ def test_guidance(run, random):
     expected = theirs(
         lambda row: guidance(scale[row], Model(without[row])) if scale[row] != 1 else None, LOGITS
     )
-    assert_same(run(processors.guide, LOGITS, without, scale), expected)
+    assert_same(run(guided_logits, LOGITS, without, scale), expected)
 
 
 def test_remove_invalid_and_renormalize(run):
@@ -320,11 +353,11 @@ def test_remove_invalid_and_renormalize(run):
     logits[:, 3], logits[:, 4], logits[:, 5], logits[2, 6] = np.nan, np.inf, -np.inf, -3e38
     expected = theirs(lambda row: hf.InfNanRemoveLogitsProcessor(), logits)
     assert np.isfinite(expected).all()
-    np.testing.assert_array_equal(run(processors.remove_invalid, logits, ALL), expected)
-    mixed = run(processors.remove_invalid, logits, SOME)
+    np.testing.assert_array_equal(run(remove_invalid, logits, ALL), expected)
+    mixed = run(remove_invalid, logits, SOME)
     np.testing.assert_array_equal(mixed, np.where(SOME[:, None], expected, logits))
     expected = theirs(lambda row: hf.LogitNormalization() if SOME[row] else None, LOGITS)
-    assert_same(run(processors.renormalize, LOGITS, SOME), expected)
+    assert_same(run(renormalize, LOGITS, SOME), expected)
 
 
 # --- history ---
@@ -349,7 +382,7 @@ def test_repeated_ngrams(run, random, size):
     logits = random.standard_normal((160, size)).astype(np.float32)
     ngram = np.repeat([0, 1, 2, 3, 4, 5, 9, 2**30], 20)
     random.shuffle(ngram)
-    found = run(history.forbid_repeated_ngrams, logits, tokens, written, ngram)
+    found = run(forbid_repeated_ngrams, logits, tokens, written, ngram)
     expected = theirs(lambda row: hf.NoRepeatNGramLogitsProcessor(int(ngram[row]))
                       if ngram[row] else None, logits, texts)  # fmt: skip
     assert_same(found, expected, rtol=0)
@@ -364,7 +397,7 @@ def test_repeated_ngrams_of_the_prompt(run, random):
     random.shuffle(ngram)
     prompt = [len(text) * 2 // 3 for text in texts]
     source = written & (np.cumsum(written, axis=1) <= np.array(prompt)[:, None])
-    found = run(history.forbid_repeated_ngrams, logits, tokens, written, ngram, source)
+    found = run(forbid_repeated_ngrams, logits, tokens, written, ngram, source)
     expected = theirs(
         lambda row: hf.EncoderNoRepeatNGramLogitsProcessor(
             int(ngram[row]), torch.tensor(texts[row][: prompt[row]][None])
@@ -373,7 +406,7 @@ def test_repeated_ngrams_of_the_prompt(run, random):
         logits, texts,
     )  # fmt: skip
     assert_same(found, expected, rtol=0)
-    whole = run(history.forbid_repeated_ngrams, logits, tokens, written, ngram)
+    whole = run(forbid_repeated_ngrams, logits, tokens, written, ngram)
     assert (whole != found).any()
 
 
@@ -391,8 +424,8 @@ def test_sequence_bias(run, random):
     tokens, written, texts = some_history(random, 96, size)
     logits = random.standard_normal((96, size)).astype(np.float32)
     rows = [some_sequences(random, size) for _ in range(96)]
-    biases = history.lay_out_biases([{} if row % 5 == 0 else rows[row] for row in range(96)])
-    found = run(history.add_sequence_bias, logits, tokens, written, biases)
+    biases = lay_out_biases([{} if row % 5 == 0 else rows[row] for row in range(96)])
+    found = run(add_sequence_bias, logits, tokens, written, biases)
     expected = theirs(
         lambda row: hf.SequenceBiasLogitsProcessor([[list(k), v] for k, v in rows[row].items()])
         if row % 5 else None,
@@ -412,8 +445,8 @@ def test_bad_words_and_the_end_token(run, random):
         [list(ids) for ids in some_sequences(random, size)] + [[3], [0, 3], [2, 1]]
         for _ in range(96)
     ]
-    biases = history.lay_out_biases([history.bad_words(words, eos) for words in rows])
-    found = run(history.add_sequence_bias, logits, tokens, written, biases)
+    biases = lay_out_biases([bad_word_biases(words, eos) for words in rows])
+    found = run(add_sequence_bias, logits, tokens, written, biases)
     expected = theirs(lambda row: hf.NoBadWordsLogitsProcessor(rows[row], eos), logits, texts)
     out = np.isneginf(expected)
     np.testing.assert_array_equal(found[~out], logits[~out])
@@ -423,15 +456,13 @@ def test_bad_words_and_the_end_token(run, random):
 
 def test_layout_of_biases_is_checked():
     with pytest.raises(ValueError, match="1 to 256 tokens"):
-        history.lay_out_biases([{(): 1.0}])
+        lay_out_biases([{(): 1.0}])
     with pytest.raises(ValueError, match="1 to 256 tokens"):
-        history.lay_out_biases([{(1,) * 257: 1.0}])
+        lay_out_biases([{(1,) * 257: 1.0}])
     with pytest.raises(ValueError, match="at most 4096"):
-        history.lay_out_biases([{(i,): 1.0 for i in range(4097)}])
-    biases = history.lay_out_biases([{(1,): -math.inf}, {}])
-    assert biases.ids.shape == (2, 1, 1) and biases.bias.numpy()[0, 0] == np.float32(
-        sampling.MASK_VALUE
-    )
+        lay_out_biases([{(i,): 1.0 for i in range(4097)}])
+    biases = lay_out_biases([{(1,): -math.inf}, {}])
+    assert biases.ids.shape == (2, 1, 1) and biases.bias.numpy()[0, 0] == np.float32(MASK_VALUE)
 
 
 # --- off ---
@@ -439,31 +470,32 @@ def test_layout_of_biases_is_checked():
 NO_LISTS = np.full([ROWS, 2], -1)
 TOKENS, WRITTEN = np.zeros([ROWS, 8], int), np.ones([ROWS, 8], bool)
 OFF_CALLS = {
-    "repetition": (processors.penalize_repetition, COUNTS > 0, np.ones(ROWS)),
-    "encoder repetition": (processors.penalize_encoder_repetition, COUNTS > 0, np.ones(ROWS)),
-    "presence": (processors.penalize_presence, COUNTS, np.zeros(ROWS)),
-    "frequency": (processors.penalize_frequency, COUNTS, np.zeros(ROWS)),
-    "hamming": (processors.hamming_diversity, LISTS, np.zeros(ROWS)),
-    "hamming, none": (processors.hamming_diversity, NO_LISTS, np.ones(ROWS)),
-    "forbid": (processors.forbid, COUNTS > 0, ~ALL),
-    "suppress": (processors.suppress, NO_LISTS),
-    "begin": (processors.begin_suppress, LISTS, ~ALL),
-    "force": (processors.force_token, LISTS, ~ALL),
-    "force, none": (processors.force_token, NO_LISTS, ALL),
-    "decay": (processors.decay_length, LISTS, np.zeros(ROWS, int), np.ones(ROWS), LISTS[:, 0] + 9),
-    "decay, early": (processors.decay_length, LISTS, LISTS[:, 0], LOGITS[:, 0] ** 2, LISTS[:, 0]),
-    "guidance": (processors.guide, LOGITS[::-1], np.ones(ROWS)),
-    "invalid": (processors.remove_invalid, ~ALL),
-    "renormalize": (processors.renormalize, ~ALL),
-    "warp": (processors.warp, Warping()),
-    "n-grams": (history.forbid_repeated_ngrams, TOKENS, WRITTEN, np.zeros(ROWS, int)),
-    "bias": (history.add_sequence_bias, TOKENS, WRITTEN, history.lay_out_biases([{}] * ROWS)),
+    "repetition": (penalize_repetition, COUNTS > 0, np.ones(ROWS)),
+    "encoder repetition": (lambda x, ids, value: EncoderRepetitionPenalty()(x, value,
+                           context_of(ids)), LISTS, np.ones(ROWS)),
+    "presence": (penalize_presence, COUNTS, np.zeros(ROWS)),
+    "frequency": (penalize_frequency, COUNTS, np.zeros(ROWS)),
+    "hamming": (hamming_diversity, LISTS, np.zeros(ROWS)),
+    "hamming, none": (hamming_diversity, NO_LISTS, np.ones(ROWS)),
+    "forbid": (forbid, COUNTS > 0, ~ALL),
+    "suppress": (lambda x, ids: SuppressTokens()(x, ids, None), NO_LISTS),
+    "begin": (begin_suppress, LISTS, ~ALL),
+    "force": (force_token, LISTS, ~ALL),
+    "force, none": (force_token, NO_LISTS, ALL),
+    "decay": (decay_length, LISTS, np.zeros(ROWS, int), np.ones(ROWS), LISTS[:, 0] + 9),
+    "decay, early": (decay_length, LISTS, LISTS[:, 0], LOGITS[:, 0] ** 2, LISTS[:, 0]),
+    "guidance": (guided_logits, LOGITS[::-1], np.ones(ROWS)),
+    "invalid": (remove_invalid, ~ALL),
+    "renormalize": (renormalize, ~ALL),
+    "warp": (warp, [np.full(ROWS, x) for x in (1.0, 0, 1.0, 0.0, 1.0, 0.0, 0.0)]),
+    "n-grams": (forbid_repeated_ngrams, TOKENS, WRITTEN, np.zeros(ROWS, int)),
+    "bias": (add_sequence_bias, TOKENS, WRITTEN, lay_out_biases([{}] * ROWS)),
 }  # fmt: skip
 
 
 def test_off_leaves_every_bit(run):
     logits = LOGITS.copy()
-    logits[:, 0], logits[:, 1], logits[:, 2] = -0.0, sampling.MASK_VALUE, 3e38
+    logits[:, 0], logits[:, 1], logits[:, 2] = -0.0, MASK_VALUE, 3e38
     calls = {name: (call[0], call[1:]) for name, call in OFF_CALLS.items()}
     arguments = {name: given for name, (_, given) in calls.items()}
     found = run(
@@ -481,26 +513,25 @@ def test_rows_and_columns_may_be_dynamic():
         tf.TensorSpec([None, None], tf.int32),
     )
     program = tf.function(
-        lambda x, tokens, written, size, biases, warping: processors.warp(
-            history.add_sequence_bias(
-                history.forbid_repeated_ngrams(x, tokens, written, size), tokens, written, biases
+        lambda x, tokens, written, size, biases, settings: warp(
+            add_sequence_bias(
+                forbid_repeated_ngrams(x, tokens, written, size), tokens, written, biases
             ),
-            warping,
+            settings,
         ),
         [tf.TensorSpec([None, SIZE], tf.float32), matrix, tf.TensorSpec([None, None], tf.bool),
          vector(tf.int32),
-         history.SequenceBias(tf.TensorSpec([None, None, None], tf.int32),
-                              tf.TensorSpec([None, None], tf.float32)),
-         Warping(*(vector(tf.int32 if name == "top_k" else tf.float32)
-                   for name in Warping._fields))],
+         SequenceBiases(tf.TensorSpec([None, None, None], tf.int32),
+                        tf.TensorSpec([None, None], tf.float32)),
+         [vector(tf.int32 if name == "top_k" else tf.float32) for name in WARPERS]],
         autograph=False, jit_compile=True,
     )  # fmt: skip
     for rows, columns in ((1, 1), (3, 9)):
-        fields = Warping(*(np.full(rows, value) for value in (0.9, 9, 0.95, 0.01, 0.8, 0.01, 0.01)))
+        settings = [np.full(rows, value) for value in (0.9, 9, 0.95, 0.01, 0.8, 0.01, 0.01)]
         found = program(
             tensor(LOGITS[:rows]), tensor(np.zeros([rows, columns], int)),
             tensor(np.ones([rows, columns], bool)), tensor(np.full(rows, 1)),
-            history.lay_out_biases([{(1, 2): 3.0}] * rows), tf.nest.map_structure(tensor, fields),
+            lay_out_biases([{(1, 2): 3.0}] * rows), [tensor(value) for value in settings],
         )  # fmt: skip
         assert (found.numpy()[:, 0] < -1e29).all()
     assert program.experimental_get_tracing_count() == 1

@@ -7,8 +7,16 @@ import pytest
 import tensorflow as tf
 
 from tests.support import decoding_twins as twins
-from tfgpt2.generation.logits import sampling
-from tfgpt2.generation.logits.processors import draw, forbid, penalize_repetition
+from tests.support.decoding_params import params_of
+from tfgpt2.generation.logits.forced import forbid
+from tfgpt2.generation.logits.min_p import keep_min_p
+from tfgpt2.generation.logits.penalties import penalize_repetition
+from tfgpt2.generation.logits.pipeline import apply_warpers
+from tfgpt2.generation.logits.random import add_gumbel_noise, gumbel, threefry
+from tfgpt2.generation.logits.top_k import keep_top_k
+from tfgpt2.generation.logits.top_p import keep_top_p
+from tfgpt2.generation.logits.vocab_ops import argmax
+from tfgpt2.nn.attention import MASK_VALUE
 
 RANDOM = np.random.RandomState(0)
 LOGITS = {
@@ -35,16 +43,14 @@ LOGITS = {name: values.astype(np.float32) for name, values in LOGITS.items()}
 )
 def test_threefry_known_answers(run_as, key, counter, words):
     as_words = lambda pair: tuple(tf.constant(word, tf.uint32) for word in pair)  # noqa: E731
-    found = run_as(sampling.threefry)(as_words(key), as_words(counter))
+    found = run_as(threefry)(as_words(key), as_words(counter))
     assert tuple(int(word) for word in found) == words
     assert twins.threefry(key, counter) == words
 
 
 def test_threefry_equals_plain_integers(run_as):
     words = RANDOM.randint(0, 2**32, (4, 50), dtype=np.uint32)
-    found = run_as(sampling.threefry)(
-        *((tf.constant(words[i]), tf.constant(words[i + 1])) for i in (0, 2))
-    )
+    found = run_as(threefry)(*((tf.constant(words[i]), tf.constant(words[i + 1])) for i in (0, 2)))
     twin = [twins.threefry(*np.split(column, 2)) for column in words.T.astype(object)]
     np.testing.assert_array_equal(np.stack(found, axis=1).astype(np.int64), np.array(twin, int))
 
@@ -53,7 +59,7 @@ SEEDS = [0, 1, 2**31, 2**32 - 1, 2**32, 2**53 + 1, 2**63 - 1]
 
 
 def test_gumbel_equals_plain_numpy(run_as):
-    noise = run_as(lambda seed, step: sampling.gumbel(seed, step, 7))(
+    noise = run_as(lambda seed, step: gumbel(seed, step, 7))(
         tf.constant(SEEDS, tf.int64), tf.constant(3)
     )
     np.testing.assert_allclose(noise, [twins.gumbel(seed, 3, 7) for seed in SEEDS], rtol=2e-5)
@@ -61,23 +67,23 @@ def test_gumbel_equals_plain_numpy(run_as):
 
 def test_gumbel_depends_on_seed_and_step_only():
     seeds = tf.constant(SEEDS, tf.int64)
-    noise = sampling.gumbel(seeds, tf.constant(3), 50).numpy()
-    alone = [sampling.gumbel(seeds[i : i + 1], tf.constant(3), 50)[0] for i in range(len(SEEDS))]
+    noise = gumbel(seeds, tf.constant(3), 50).numpy()
+    alone = [gumbel(seeds[i : i + 1], tf.constant(3), 50)[0] for i in range(len(SEEDS))]
     # The logarithm may round differently at the end of a vector: one part in ten million.
     np.testing.assert_allclose(noise, alone, rtol=1e-6, atol=1e-7)
     assert len(np.unique(noise)) == noise.size  # rows differ
-    assert not np.intersect1d(noise, sampling.gumbel(seeds, tf.constant(4), 50)).size
+    assert not np.intersect1d(noise, gumbel(seeds, tf.constant(4), 50)).size
 
 
 def test_gumbel_takes_a_step_per_row(run_as):
     seeds, steps = tf.constant(SEEDS, tf.int64), tf.range(len(SEEDS)) * 1000
-    found = run_as(lambda seed, step: sampling.gumbel(seed, step, 7))(seeds, steps)
+    found = run_as(lambda seed, step: gumbel(seed, step, 7))(seeds, steps)
     twin = [twins.gumbel(seed, 1000 * row, 7) for row, seed in enumerate(SEEDS)]
     np.testing.assert_allclose(found, twin, rtol=2e-5)
 
 
 def test_gumbel_is_finite_and_has_the_right_moments():
-    noise = sampling.gumbel(tf.range(2000, dtype=tf.int64), tf.constant(0), 51).numpy()
+    noise = gumbel(tf.range(2000, dtype=tf.int64), tf.constant(0), 51).numpy()
     assert np.isfinite(noise).all()
     # Five standard errors of the mean and of the variance: a false alarm in 1e6 runs.
     error = noise.size**-0.5
@@ -88,9 +94,9 @@ def test_gumbel_is_finite_and_has_the_right_moments():
 
 
 FILTERS = {
-    "top_k": (sampling.keep_top_k, twins.keep_top_k, [0, 1, 2, 5, 39, 1000, 2**30]),
-    "top_p": (sampling.keep_top_p, twins.keep_top_p, [0.0, 1e-4, 0.3, 0.77, 0.999, 1.0]),
-    "min_p": (sampling.keep_min_p, twins.keep_min_p, [0.0, 0.01, 0.4, 1.0]),
+    "top_k": (keep_top_k, twins.keep_top_k, [0, 1, 2, 5, 39, 1000, 2**30]),
+    "top_p": (keep_top_p, twins.keep_top_p, [0.0, 1e-4, 0.3, 0.77, 0.999, 1.0]),
+    "min_p": (keep_min_p, twins.keep_min_p, [0.0, 0.01, 0.4, 1.0]),
 }
 
 
@@ -109,8 +115,8 @@ def test_filters_equal_plain_numpy(run_as, which, name):
 
 def test_argmax(run_as):
     values = np.array([[1, 3, 3], [-np.inf, -1e30, -np.inf], [5, 4, 3]], np.float32)
-    assert run_as(sampling.argmax)(tf.constant(values)).numpy().tolist() == [1, 1, 0]
-    nothing = run_as(sampling.argmax)(tf.constant([[np.nan, 1.0, 2.0]]))
+    assert run_as(argmax)(tf.constant(values)).numpy().tolist() == [1, 1, 0]
+    nothing = run_as(argmax)(tf.constant([[np.nan, 1.0, 2.0]]))
     assert 0 <= int(nothing[0]) < 3
 
 
@@ -124,7 +130,7 @@ def test_penalty_and_forbidden_tokens(run_as):
     np.testing.assert_allclose(found, np.where(seen, scaled, logits), rtol=1e-6)
     rows = np.arange(6) % 2 == 0
     found = run_as(forbid)(tf.constant(logits), tf.constant(seen), tf.constant(rows))
-    expected = np.where(seen & rows[:, None], np.float32(sampling.MASK_VALUE), logits)
+    expected = np.where(seen & rows[:, None], np.float32(MASK_VALUE), logits)
     np.testing.assert_array_equal(found, expected)
 
 
@@ -163,8 +169,14 @@ def test_filters_and_penalty_equal_pytorch(run_as):
         np.testing.assert_allclose(found, theirs, rtol=1e-6)
 
 
+def draw(logits, *, seed, step, **options):
+    """Warps, adds noise and takes the largest, as the decode loop does."""
+    scores = apply_warpers(logits, params_of(**options))
+    return argmax(add_gumbel_noise(scores, options["temperature"], seed, step))
+
+
 def settings(rows, **values):
-    """Arguments of `draw`: one value for all rows, or one per row."""
+    """Options of `draw`: one value for all rows, or one per row."""
     off = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
     types = {"temperature": tf.float32, "top_k": tf.int32, "top_p": tf.float32, "min_p": tf.float32}
     return {

@@ -1,4 +1,4 @@
-"""Guesses change the time a text takes and not the text: by lookup and with a draft model."""
+"""Draft tokens change the time a sequence takes and not the sequence: lookup and draft model."""
 
 import numpy as np
 import pytest
@@ -7,13 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tfgpt2
-from tfgpt2.generation.compiled import Decoder
-from tfgpt2.generation.generate import _config, _request
-from tfgpt2.generation.inputs import lay_out, read_inputs
-from tfgpt2.generation.params import program_of
-from tfgpt2.generation.request import History
-from tfgpt2.generation.speculative.guessers import last_match
-from tfgpt2.models import causal_lm as heads
+from tfgpt2.generation.compiled import CompiledDecoder
+from tfgpt2.generation.from_config import decode_spec
+from tfgpt2.generation.generate import _config, _params
+from tfgpt2.generation.inputs import check_inputs, right_aligned_prompt
+from tfgpt2.generation.logits.base import ProcessorContext
+from tfgpt2.generation.speculative.prompt_lookup import last_match
+from tfgpt2.models import causal_lm
 
 RANDOM = np.random.RandomState(3)
 LENGTHS = (9, 2, 5, 7)
@@ -25,7 +25,7 @@ FREE = {"attention_mask": MASK, "pad_token_id": 0, "eos_token_id": None, "jit_co
 LONG = FREE | {"max_new_tokens": 36}
 
 
-def same(found, expected):
+def assert_same_generation(found, expected):
     """All that a text is, except how long it took."""
     np.testing.assert_array_equal(found.sequences, expected.sequences)
     np.testing.assert_array_equal(found.num_tokens, expected.num_tokens)
@@ -35,20 +35,20 @@ def same(found, expected):
 
 def run(model, config, ids, mask, assistant=None):
     """What the loop makes, with how often the model was asked."""
-    asked = _config(model, None, config)
-    texts = read_inputs(model, asked, ids, attention_mask=mask)
-    program = program_of(asked, 23, assisted=assistant is not None)
-    request, room = _request(model, asked, program, texts, None)
-    decoder = Decoder(model, jit_compile=False, assistant=assistant)
-    return decoder.run(program, lay_out(texts, 48), request, room)
+    config = _config(model, None, config)
+    inputs = check_inputs(model, config, ids, attention_mask=mask)
+    spec = decode_spec(config, 23, assisted=assistant is not None)
+    params, buffer = _params(model, config, spec, inputs, None)
+    decoder = CompiledDecoder(model, jit_compile=False, assistant=assistant)
+    return decoder.run(spec, right_aligned_prompt(inputs, 48), params, buffer)
 
 
 def steps(*arguments):
     return int(run(*arguments).steps)
 
 
-def guesses(build, how):
-    """Arguments that make a call guess."""
+def speculative_options(build, how):
+    """Arguments that make a call use draft tokens."""
     if how == "lookup":
         return {"prompt_lookup_num_tokens": 4, "max_matching_ngram_size": 2}
     seed = 0 if how == "itself" else 17
@@ -68,24 +68,26 @@ def plain(model):
     "how",
     ["lookup", *(pytest.param(how, marks=pytest.mark.long) for how in ("stranger", "itself"))],
 )
-def test_texts_are_those_without_guesses(build, model, plain, how):
-    """Greedy and drawn, with rows that agree with their guesses at different times.
+def test_texts_are_those_without_speculative_options(build, model, plain, how):
+    """Greedy and drawn, with rows that agree with their draft tokens at different times.
 
     A draft model of other weights is nearly always wrong.
     """
-    guess = guesses(build, how)
-    same(model.generate(IDS, **LONG, **guess), plain["greedy"])
+    draft_options = speculative_options(build, how)
+    assert_same_generation(model.generate(IDS, **LONG, **draft_options), plain["greedy"])
     sampled = {"do_sample": True, "temperature": 0.7, "seed": 4}
-    same(model.generate(IDS, **LONG, **sampled, **guess), plain["sampled"])
+    assert_same_generation(
+        model.generate(IDS, **LONG, **sampled, **draft_options), plain["sampled"]
+    )
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("how", ["lookup", "stranger", "itself"])
-def test_compiled_texts_are_those_without_guesses(build, model, plain, how):
-    compiled = LONG | {"jit_compile": True} | guesses(build, how)
-    same(model.generate(IDS, **compiled), plain["greedy"])
+def test_compiled_texts_are_those_without_speculative_options(build, model, plain, how):
+    compiled = LONG | {"jit_compile": True} | speculative_options(build, how)
+    assert_same_generation(model.generate(IDS, **compiled), plain["greedy"])
     sampled = {"do_sample": True, "temperature": 0.7, "seed": 4}
-    same(model.generate(IDS, **compiled, **sampled), plain["sampled"])
+    assert_same_generation(model.generate(IDS, **compiled, **sampled), plain["sampled"])
 
 
 def test_holes_are_closed(build, model, monkeypatch):
@@ -93,13 +95,13 @@ def test_holes_are_closed(build, model, monkeypatch):
 
     The draft model is the model itself but knows no penalties: it is right for half of the rows.
     """
-    closed, real = tf.Variable(0), heads.compact
+    closed, real = tf.Variable(0), causal_lm.compact
 
     def noted(cache):
         closed.assign_add(1)
         return real(cache)
 
-    monkeypatch.setattr(heads, "compact", noted)
+    monkeypatch.setattr(causal_lm, "compact", noted)
     options = {"max_new_tokens": 32, "repetition_penalty": [1.0, 30.0, 1.0, 30.0]}
     expected = model.generate(IDS, **(FREE | options))
     config = options | {"eos_token_id": None, "num_assistant_tokens": 3}
@@ -108,7 +110,7 @@ def test_holes_are_closed(build, model, monkeypatch):
     assert int(closed) > 0 and int(result.steps) > 1 + 31 // 4 + 1  # as rows always right need
 
 
-def test_rounds_without_a_guess(model):
+def test_rounds_without_a_draft(model):
     """A text whose tokens are new has nothing to look up: those rounds read one token."""
     free = {"eos_token_id": None, "jit_compile": False, "max_new_tokens": 30, "do_sample": True,
             "temperature": 1.5, "seed": 8}  # fmt: skip
@@ -119,7 +121,7 @@ def test_rounds_without_a_guess(model):
 
 
 @pytest.mark.long
-def test_a_model_that_guesses_its_own_text_is_asked_seldom(build, model):
+def test_a_model_that_drafts_for_itself_is_called_seldom(build, model):
     config = {"max_new_tokens": 36, "eos_token_id": None, "num_assistant_tokens": 3}
     assert steps(model, config, IDS, MASK) == 36
     assert steps(model, config, IDS, MASK, build(seed=0)) == 1 + -(-35 // 4)  # four at a time
@@ -154,27 +156,32 @@ DEFAULT = {("lookup", "penalties")}
     for how in ("lookup", "stranger", "itself")
     for name in OPTIONS
 ])  # fmt: skip
-def test_options_hold_with_guesses(build, model, how, name):
+def test_options_hold_with_speculative_options(build, model, how, name):
     options = FREE | OPTIONS[name]
-    same(model.generate(IDS, **options, **guesses(build, how)), model.generate(IDS, **options))
+    assert_same_generation(
+        model.generate(IDS, **options, **speculative_options(build, how)),
+        model.generate(IDS, **options),
+    )
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("how", ["lookup", "itself"])
-def test_stop_strings_end_in_the_middle_of_guesses(build, model, plain, how):
+def test_stop_strings_end_in_the_middle_of_speculative_options(build, model, plain, how):
     letters = tfgpt2.TFGPT2Tokenizer({chr(97 + i): i for i in range(23)}, [])
     new = plain["greedy"].sequences.numpy()[:, WIDTH:]
     stops = ["".join(chr(97 + i) for i in row[5:8]) for row in new]
     options = LONG | {"stop_strings": stops, "tokenizer": letters}
     expected = model.generate(IDS, **options)
     assert set(expected.finish_reason) == {"stop"}
-    same(model.generate(IDS, **options, **guesses(build, how)), expected)
+    assert_same_generation(
+        model.generate(IDS, **options, **speculative_options(build, how)), expected
+    )
 
 
 @pytest.mark.long
 def test_each_row_alone_gives_the_same(build, model, plain):
     """No row's text depends on what the others guessed right."""
-    options = LONG | guesses(build, "lookup")
+    options = LONG | speculative_options(build, "lookup")
     for row in (0, 2):
         one = options | {"attention_mask": MASK[row : row + 1]}
         found = model.generate(IDS[row : row + 1], **one).sequences.numpy()
@@ -206,9 +213,9 @@ def test_last_match_equals_a_plain_search(data):
         mask[row, prompt - length : prompt + count] = 1
         texts.append((text, prompt - length))
         counts.append(count)
-    history = History(tf.constant(ids), tf.constant(mask > 0), tf.constant(prompt),
-                      tf.constant(counts))  # fmt: skip
-    place, found = last_match(history, longest)
+    context = ProcessorContext(tf.constant(ids), tf.constant(mask > 0), tf.constant(prompt),
+                               tf.constant(counts), (), ())  # fmt: skip
+    place, found = last_match(context, longest)
     for row, (text, padding) in enumerate(texts):
         expected = matched(text, longest)
         assert bool(found[row]) == (expected is not None)
@@ -225,7 +232,7 @@ def test_two_hundred_prompts_of_a_trained_model(shared_data, how):
     text = (shared_data / "text" / "tinyshakespeare.txt").read_text(encoding="utf-8")
     starts = np.random.RandomState(0).randint(0, len(text) - 400, 200)
     prompts = [text[start : start + 40 + 2 * (i % 100)] for i, start in enumerate(starts)]
-    guess = {"prompt_lookup_num_tokens": 6}
+    draft_options = {"prompt_lookup_num_tokens": 6}
     if how == "draft":
         config = tfgpt2.GPT2Config.from_dict(model.config.to_dict() | {"n_layer": 1})
         draft = tfgpt2.TFGPT2LMHeadModel(config)
@@ -233,9 +240,11 @@ def test_two_hundred_prompts_of_a_trained_model(shared_data, how):
         taken = {one.path.split("/", 1)[1]: one for one in model.weights}
         for weight in draft.weights:  # the first layer of the model itself: often right
             weight.assign(taken[weight.path.split("/", 1)[1]])
-        guess = {"assistant_model": draft, "num_assistant_tokens": 4}
+        draft_options = {"assistant_model": draft, "num_assistant_tokens": 4}
     for first in range(0, 200, 25):
         given_ids = tokenizer(prompts[first : first + 25])
         options = {"max_new_tokens": 48, "eos_token_id": None, "do_sample": False}
         expected = model.generate(given_ids, **options).numpy()
-        np.testing.assert_array_equal(model.generate(given_ids, **options, **guess), expected)
+        np.testing.assert_array_equal(
+            model.generate(given_ids, **options, **draft_options), expected
+        )

@@ -1,4 +1,4 @@
-"""What beams tell beside their texts: indices and stop strings as in PyTorch, one's own process."""
+"""What beam search returns beside tokens: beam indices and stop strings as in PyTorch."""
 
 import numpy as np
 import pytest
@@ -6,23 +6,28 @@ import tensorflow as tf
 
 from tests.support import beam_batches, beam_cases
 from tfgpt2.generation import stopping
+from tfgpt2.generation.params import DecodeSpec
+from tfgpt2.generation.strategies.beam_search import BeamSearch
+from tfgpt2.generation.strategies.diverse_beam_search import DiverseBeamSearch
 
 LETTERS = [bytes([97 + token]) for token in range(23)]
 NAMES = ["two_ends", pytest.param("penalty", marks=pytest.mark.long)]
 
 
-def ours(build, name, *, stop=None, run_as=beam_batches.graph, **more):
+def ours(build, name, *, stop=None, run_as=beam_batches.graph, groups=1, **functions):
     """A case's texts: `Beams` of numpy arrays."""
     case, (ids, mask) = beam_cases.CASES[name], beam_cases.prompts(name)
-    request = beam_batches.request([case.options] * len(ids))
+    params, token_bytes = beam_batches.beam_params([case.options] * len(ids)), None
     if stop is not None:
-        stops = stopping.stop_strings(tf.constant([[stop]] * len(ids)))
-        request = request._replace(row=request.row._replace(stops=stops))
-        more["vocabulary"] = stopping.token_bytes(LETTERS)
+        stops = stopping.encode_stop_strings(tf.constant([[stop]] * len(ids)))
+        params = params._replace(stop_strings=stops)
+        token_bytes = stopping.token_bytes(LETTERS)
     prompts = [one[seen > 0].tolist() for one, seen in zip(ids, mask, strict=True)]
-    return beam_batches.search(
-        build(seed=case.seed, **case.config), prompts, request, run_as,
-        beams=case.options["num_beams"], **more,
+    beams = case.options["num_beams"]
+    strategy = BeamSearch(beams) if groups == 1 else DiverseBeamSearch(beams, groups)
+    return beam_batches.run_search(
+        strategy, build(seed=case.seed, **case.config), prompts, params, run_as,
+        spec=DecodeSpec(strategy, **functions), token_bytes=token_bytes,
     )  # fmt: skip
 
 
@@ -99,17 +104,15 @@ def test_a_stop_string_ends_a_text_as_in_pytorch(build, name, run_as):
 
 
 @pytest.mark.parametrize("groups", [pytest.param(1, marks=pytest.mark.long), 2])
-def test_a_process_of_ones_own_sees_every_text(build, groups):
+def test_a_users_processor_sees_every_beam(build, groups):
     """Tokens must rise, and wrap around at 20: each beam is judged by its own last token."""
 
-    def climb(scores, told):
-        lengths = tf.reduce_sum(tf.cast(told.written, tf.int32), axis=1)
-        place = tf.reduce_max(tf.where(told.written, tf.range(tf.shape(told.tokens)[1]), 0), axis=1)
-        last = tf.gather(told.tokens, place, batch_dims=1)[:, None] % 20
-        allowed = (tf.range(23)[None] > last) & (told.lengths == lengths)[:, None]
-        return tf.where(allowed, scores, -1e30)
+    def climb(ids, mask, scores):
+        place = tf.reduce_max(tf.where(mask > 0, tf.range(tf.shape(ids)[1]), 0), axis=1)
+        last = tf.gather(ids, place, batch_dims=1)[:, None] % 20
+        return tf.where(tf.range(23)[None] > last, scores, -1e30)
 
-    found = ours(build, "no_end", process=climb, groups=groups)
+    found = ours(build, "no_end", logits_processors=(climb,), groups=groups)
     ids, _ = beam_cases.prompts("no_end")
     assert found.count.min() == 14
     for text in found.tokens[0].tolist():

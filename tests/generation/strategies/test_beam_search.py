@@ -10,30 +10,29 @@ import pytest
 import tensorflow as tf
 
 import tfgpt2
-from tests.support import beam_cases
+from tests.support import beam_batches, beam_cases
 from tests.support.paths import GOLDEN as GOLDEN_FILES
 from tfgpt2 import GenerationConfig
 from tfgpt2.generation import stopping
-from tfgpt2.generation.compiled import Decoder
-from tfgpt2.generation.options import ROW_OPTIONS
-from tfgpt2.generation.request import Program, Prompt, Request
-from tfgpt2.generation.strategies import beam_search as beam
-from tfgpt2.generation.strategies.beam_search import BeamRequest
+from tfgpt2.generation.compiled import CompiledDecoder
+from tfgpt2.generation.options import REQUEST_OPTIONS
+from tfgpt2.generation.params import DecodeSpec, Prompt
+from tfgpt2.generation.strategies.beam_search import BeamSearch, early_stopping_codes
 
 GOLDEN = json.loads((GOLDEN_FILES / "beam.json").read_text())["found"]
-STOPS = {False: beam.HEURISTIC, True: beam.FULL, "never": beam.EXACT}
 COMPILED = ("deep",)  # golden cases that run compiled; the others run as graphs
 TOLERANCE = 1e-4  # of scores, as asked of the package
 
 
-def beam_request(rows, *, eos=(-1,), length_penalty=1.0, early_stopping=False, **values):
-    options = {
+def beam_params(rows, *, eos=(-1,), length_penalty=1.0, early_stopping=False, **values):
+    given = {
         name: tf.constant(np.broadcast_to(values.get(name, one.off), [rows]), one.dtype)
-        for name, one in ROW_OPTIONS.items()
+        for name, one in REQUEST_OPTIONS.items()
     }
-    early = np.vectorize(STOPS.get)(np.array(early_stopping, object))
-    return BeamRequest(
-        row=Request(**options, eos=tf.tile(tf.constant([list(eos)], tf.int32), [rows, 1])),
+    early = early_stopping_codes(early_stopping)
+    return beam_batches.params_of(
+        given,
+        tf.tile(tf.constant([list(eos)], tf.int32), [rows, 1]),
         length_penalty=tf.constant(np.broadcast_to(length_penalty, [rows]), tf.float32),
         early_stopping=tf.constant(np.broadcast_to(early, [rows]), tf.int32),
     )
@@ -72,15 +71,8 @@ class Table:
         return tf.gather_nd(self.logits, tf.stack([before, last], axis=1))  # [B, V]
 
 
-def right_aligned(prompts, columns=4):
-    ids = np.array([[0] * (columns - len(row)) + list(row) for row in prompts], np.int32)
-    mask = np.array([[0] * (columns - len(row)) + [1] * len(row) for row in prompts], np.int32)
-    return tf.constant(ids), tf.constant(mask)
-
-
 def rows_of(found):
     """For each row the texts, best first, as (tokens, score, reason)."""
-    found = [x.numpy() for x in found]
     score, tokens, _, count, reason, *_ = found
     return [
         [
@@ -92,11 +84,11 @@ def rows_of(found):
     ]  # fmt: skip
 
 
-def run(table, prompts, request, *, beams, room, run_as=lambda function: function, columns=4):
-    model = Table(table)
-    program = run_as(lambda *x: beam.decode(model, *x, beams=beams, in_place=False))
-    out = tf.zeros([len(prompts), room], tf.int32)
-    return rows_of(program(*right_aligned(prompts, columns), request, out))
+def run(table, prompts, params, *, beams, room, run_as=lambda function: function, columns=4):
+    found = beam_batches.run_search(
+        BeamSearch(beams), Table(table), prompts, params, run_as, columns=columns, room=room
+    )
+    return rows_of(found)
 
 
 def slow(table, prompt, *, beams, eos=(), max_new_tokens, min_new_tokens=0, repetition_penalty=1.0,
@@ -155,9 +147,9 @@ def random_tables():
 def test_rows_of_all_kinds_equal_the_slow_twin(run_as):
     beams = 4
     table, prompts, settings, eos = random_tables()
-    request = beam_request(len(prompts), **settings)
-    request = request._replace(row=request.row._replace(eos=tf.constant(eos, tf.int32)))
-    found = run(table, prompts, request, beams=beams, room=8, run_as=run_as)
+    params = beam_params(len(prompts), **settings)
+    params = params._replace(eos_token_ids=tf.constant(eos, tf.int32))
+    found = run(table, prompts, params, beams=beams, room=8, run_as=run_as)
     reasons = set()
     for row, prompt in enumerate(prompts):
         one = {name: value[row] for name, value in settings.items()}
@@ -173,7 +165,7 @@ def test_never_reckons_with_the_present_length_where_short_texts_are_favoured(se
     """On these tables the search would end too early if it reckoned with the longest."""
     table = np.random.RandomState(seed).randn(7, 6, 6) * 3
     options = {"length_penalty": power, "early_stopping": "never", "max_new_tokens": 8}
-    (found,) = run(table, [[1]], beam_request(1, eos=[2, 4], **options), beams=2, room=8)
+    (found,) = run(table, [[1]], beam_params(1, eos=[2, 4], **options), beams=2, room=8)
     check_texts(found, slow(table, [1], beams=2, eos=(2, 4), **options))
 
 
@@ -192,10 +184,10 @@ def test_wide_beams_find_the_best_texts_there_are(power):
                 ids.append(token)
             every.append((list(text), total / len(text) ** power))
     every.sort(key=lambda one: -one[1])
-    request = beam_request(
+    params = beam_params(
         1, eos=[eos], max_new_tokens=most, length_penalty=power, early_stopping="never"
     )
-    (found,) = run(table, [[1]], request, beams=size ** (most - 1), room=most)
+    (found,) = run(table, [[1]], params, beams=size ** (most - 1), room=most)
     assert [text for text, _, _ in found[:20]] == [text for text, _ in every[:20]]
     np.testing.assert_allclose([x[1] for x in found[:20]], [x[1] for x in every[:20]], atol=1e-5)
 
@@ -205,8 +197,8 @@ def test_wide_beams_find_the_best_texts_there_are(power):
 def test_few_texts_leave_places_empty(eos, most, beams):
     """With few ways to go on, ended texts stay ended and no text is found twice."""
     table = np.random.RandomState(0).randn(5, 3, 3)
-    request = beam_request(1, eos=eos or [-1], max_new_tokens=most)
-    (found,) = run(table, [[1]], request, beams=beams, room=4)
+    params = beam_params(1, eos=eos or [-1], max_new_tokens=most)
+    (found,) = run(table, [[1]], params, beams=beams, room=4)
     check_texts(found, slow(table, [1], beams=beams, eos=tuple(eos), max_new_tokens=most))
 
 
@@ -215,10 +207,10 @@ def test_a_row_depends_on_nothing_but_itself():
     settings = settings | {"temperature": np.arange(96) % 3 / 2, "seed": np.arange(96) * 2**40}
 
     def some(rows, **shape):
-        request = beam_request(len(rows), **{k: v[rows] for k, v in settings.items()})
+        params = beam_params(len(rows), **{k: v[rows] for k, v in settings.items()})
         ends = tf.constant([eos[row] for row in rows], tf.int32)
-        request = request._replace(row=request.row._replace(eos=ends))
-        return run(table, [prompts[row] for row in rows], request, beams=3, **shape)
+        params = params._replace(eos_token_ids=ends)
+        return run(table, [prompts[row] for row in rows], params, beams=3, **shape)
 
     together = some(list(range(96)), room=8)
     order = np.random.RandomState(0).permutation(96)[:20].tolist()
@@ -236,8 +228,8 @@ def test_beam_sampling_draws_without_replacement():
     rows, size = 20000, 5
     logits = np.array([0.0, 1.0, -1.0, 0.5, -0.3])
     table = np.tile(logits, [1, size, 1])
-    request = beam_request(rows, max_new_tokens=1, temperature=0.8, seed=np.arange(rows))
-    found = run(table, [[1]] * rows, request, beams=2, room=1)
+    params = beam_params(rows, max_new_tokens=1, temperature=0.8, seed=np.arange(rows))
+    found = run(table, [[1]] * rows, params, beams=2, room=1)
     chance = np.exp(logits / 0.8) / np.exp(logits / 0.8).sum()
     statistic = 0.0
     for pair in itertools.combinations(range(size), 2):
@@ -250,14 +242,14 @@ def test_beam_sampling_draws_without_replacement():
 
 def test_beam_samples_are_the_same_in_every_mode(run_as):
     table = np.random.RandomState(7).randn(11, 9, 9)
-    request = beam_request(
+    params = beam_params(
         6, eos=[4], max_new_tokens=6, temperature=[0.0, 1.0, 1.0, 0.5, 2.0, 1.0],
         top_k=[0, 0, 1, 5, 0, 0], top_p=[1.0, 1.0, 1.0, 1.0, 0.7, 1.0],
         min_p=[0.0, 0.0, 0.0, 0.0, 0.0, 0.2], seed=[1, 1, 2, 3, 4, 5],
     )  # fmt: skip
     prompts = [[1]] * 2 + [[2, 3]] * 4
-    found = run(table, prompts, request, beams=3, room=6, run_as=run_as)
-    for row, expected in enumerate(run(table, prompts, request, beams=3, room=6)):
+    found = run(table, prompts, params, beams=3, room=6, run_as=run_as)
+    for row, expected in enumerate(run(table, prompts, params, beams=3, room=6)):
         check_texts(found[row], expected)
     check_texts(found[0], slow(table, [1], beams=3, eos=(4,), max_new_tokens=6))
     assert found[1] != found[0]
@@ -370,21 +362,18 @@ def test_beam_sampling_through_generate(model):
 
 def test_no_setting_asks_for_another_program():
     """Once compiled, other values take no more than a fifth of the first call's time."""
-    decoder, rows = Decoder(Table(np.zeros([1, 9, 9])), jit_compile=True), 2
-    prompt = Prompt(*right_aligned([[1, 2], [3]]))
+    decoder, rows = CompiledDecoder(Table(np.zeros([1, 9, 9])), jit_compile=True), 2
+    prompt = Prompt(*beam_batches.right_aligned([[1, 2], [3]], 4))
     times = []
     for power, early, most, heat in ((1.0, True, 4, 0.0), (2.0, False, 3, 1.0),
                                      (-0.5, "never", 2, 0.5)):  # fmt: skip
-        asked = beam_request(rows, eos=[4], length_penalty=power, early_stopping=early,
+        params = beam_params(rows, eos=[4], length_penalty=power, early_stopping=early,
                              max_new_tokens=most, temperature=heat, top_k=most)  # fmt: skip
-        request = asked.row._replace(
-            length_penalty=asked.length_penalty, early_stopping=asked.early_stopping
-        )
         begin = time.perf_counter()
-        decoder.run(Program(beams=2), prompt, request, tf.zeros([rows, 4], tf.int32))
+        decoder.run(DecodeSpec(BeamSearch(2)), prompt, params, tf.zeros([rows, 4], tf.int32))
         times.append(time.perf_counter() - begin)
     assert max(times[1:]) < times[0] / 5
-    (program,) = decoder._made.values()
+    (program,) = decoder._programs.values()
     assert program.experimental_get_tracing_count() == 1
 
 
@@ -406,14 +395,14 @@ def test_no_setting_asks_for_another_program():
     ({"num_beams": 2, "num_return_sequences": 0}, ValueError, "integer of 1 or more"),
     ({"num_beams": 2, "output_scores": True}, ValueError, "Use token_logprobs and sequences_sco"),
     ({"num_beams": 2, "max_time": 1.0}, ValueError, "`max_time` can end greedy decoding and samp"),
-    ({"num_beams": 2, "prompt_lookup_num_tokens": 3}, ValueError, "Lookup decoding is for greedy"),
+    ({"num_beams": 2, "prompt_lookup_num_tokens": 3}, ValueError, "Prompt lookup is for greedy"),
     ({"num_beams": 2, "top_p": 0.5}, ValueError, "`top_p` acts on sampling only"),
     ({"num_beams": 4, "num_beam_groups": 2}, ValueError, "and `num_beam_groups` go together"),
     ({"num_beams": 4, "diversity_penalty": 0.5}, ValueError, "and `num_beam_groups` go together"),
     ({"num_beams": 4, "num_beam_groups": 3}, ValueError, "`num_beams` must be a multiple of"),
     ({"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 0.5, "do_sample": True},
-     ValueError, "Groups of beams do not sample"),
-    ({"num_beams": 4, "streamer": print}, ValueError, "A streamer gets one text"),
+     ValueError, "Diverse beam search does not sample"),
+    ({"num_beams": 4, "streamer": print}, ValueError, "A streamer gets one sequence"),
 ])  # fmt: skip
 def test_options_that_are_refused(model, options, error, message):
     with pytest.raises(error, match=f"(?s){message}"):

@@ -10,8 +10,8 @@ import tensorflow as tf
 from tests.support import beam_batches, contrastive_cases
 from tests.support.paths import GOLDEN as GOLDEN_FILES
 from tfgpt2.generation import stopping
-from tfgpt2.generation.strategies import contrastive_search as contrastive
-from tfgpt2.generation.strategies.contrastive_search import ContrastiveRequest
+from tfgpt2.generation.params import DecodeSpec
+from tfgpt2.generation.strategies.contrastive_search import ContrastiveSearch
 
 CASES = contrastive_cases.CASES
 GOLDEN = json.loads(
@@ -21,20 +21,20 @@ TOLERANCE = 1e-4  # of log-probabilities
 WIDE = 6  # candidates of the program; rows that ask for fewer are masked
 
 
-def search(model, prompts, options, run_as, *, columns=0, room=None, candidates=WIDE, **more):
-    """Runs `contrastive.decode` with transformers' options of each row: numpy results."""
-    row = beam_batches.row_request(options)
+def params_of(options):
+    """transformers' options of each row as parameters of contrastive search."""
+    params = beam_batches.row_params(options)
     alpha = tf.constant([one["penalty_alpha"] for one in options], tf.float32)
-    room = room or max(one["max_new_tokens"] for one in options)
-    in_place = run_as is beam_batches.jit
-    program = run_as(
-        lambda *x: contrastive.decode(model, *x, candidates=candidates, in_place=in_place, **more)
-    )
-    out = program(
-        *beam_batches.right_aligned(prompts, columns), ContrastiveRequest(row, alpha),
-        tf.zeros([len(prompts), room], tf.int32),
+    return params._replace(options=params.options | {"penalty_alpha": alpha})
+
+
+def search(model, prompts, options, run_as, *, candidates=WIDE, functions=(), **shape):
+    """Runs contrastive search with transformers' options of each row: numpy results."""
+    strategy = ContrastiveSearch(candidates)
+    return beam_batches.run_search(
+        strategy, model, prompts, params_of(options), run_as,
+        spec=DecodeSpec(strategy, logits_processors=functions), **shape,
     )  # fmt: skip
-    return tf.nest.map_structure(lambda x: x.numpy(), out)
 
 
 def rows_of(deep):
@@ -89,7 +89,7 @@ class TableCache(NamedTuple):
 
 
 class Table:
-    """Hidden states `[time, token, D]`; `extend` looks all of the past up in its cache."""
+    """Hidden states `[time, token, D]`; `decode_hidden` finds all of the past in its cache."""
 
     def __init__(self, hidden, scores):
         self.hidden, self.scores = tf.constant(hidden, tf.float32), tf.constant(scores, tf.float32)
@@ -187,38 +187,32 @@ def test_stop_strings_end_a_row():
     letters = [bytes([97 + token]) for token in range(9)]
     texts = [bytes(97 + token for token in row) for row in plain.tokens.tolist()]
     stops = [text[2:4] for text in texts]
-    row = beam_batches.row_request(options)._replace(
-        stops=stopping.stop_strings(tf.constant([[stop] for stop in stops]))
+    params = params_of(options)._replace(
+        stop_strings=stopping.encode_stop_strings(tf.constant([[stop] for stop in stops]))
     )
-    alpha = tf.constant([one["penalty_alpha"] for one in options])
-    found = contrastive.decode(
-        Table(hidden, scores), *beam_batches.right_aligned(prompts[:6]),
-        ContrastiveRequest(row, alpha), tf.zeros([6, 8], tf.int32), stopping.token_bytes(letters),
-        candidates=WIDE, in_place=False,
+    found = beam_batches.run_search(
+        ContrastiveSearch(WIDE), Table(hidden, scores), prompts[:6], params, beam_batches.eager,
+        token_bytes=stopping.token_bytes(letters),
     )  # fmt: skip
     cut = [text.index(stop) for text, stop in zip(texts, stops, strict=True)]
-    assert found.cut.numpy().tolist() == cut
-    assert found.count.numpy().tolist() == [place + 2 for place in cut]
-    assert set(found.reason.numpy()) == {stopping.STOP}
+    assert found.cut.tolist() == cut
+    assert found.count.tolist() == [place + 2 for place in cut]
+    assert set(found.reason) == {stopping.STOP}
 
 
-def test_a_process_of_ones_own_sees_the_text():
+def test_a_users_processor_sees_the_sequence():
     hidden, scores, prompts, options = random_rows()
     options = [one | {"max_new_tokens": 8, "eos_token_id": []} for one in options[:6]]
 
-    def climb(logits, told):
+    def climb(ids, mask, scores):
         """Only tokens above the last one, as long as there are any."""
-        last = tf.reduce_max(tf.where(told.written, tf.range(tf.shape(told.tokens)[1]), 0), axis=1)
-        last = tf.gather(told.tokens, last, batch_dims=1)
-        return tf.where(tf.range(9)[None] > last[:, None] % 8, logits, -1e30)
+        last = tf.reduce_max(tf.where(mask > 0, tf.range(tf.shape(ids)[1]), 0), axis=1)
+        last = tf.gather(ids, last, batch_dims=1)
+        return tf.where(tf.range(9)[None] > last[:, None] % 8, scores, -1e30)
 
-    found = search(Table(hidden, scores), prompts[:6], options, beam_batches.graph, process=climb)
+    found = search(
+        Table(hidden, scores), prompts[:6], options, beam_batches.graph, functions=(climb,)
+    )
     for prompt, text in zip(prompts, found.tokens.tolist(), strict=False):
         whole = [prompt[-1], *text]
         assert all(new > old % 8 for old, new in zip(whole, whole[1:], strict=False))
-
-
-def test_a_prefix_is_refused():
-    with pytest.raises(ValueError, match=r"(?s)a prefix keeps none.*part of the prompt"):
-        contrastive.decode(None, None, None, None, None, candidates=2, in_place=False,
-                           context={"prefix": ("x",)})  # fmt: skip

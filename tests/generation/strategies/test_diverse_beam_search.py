@@ -4,11 +4,10 @@ import json
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from tests.support import beam_batches, group_beam_cases
 from tests.support.paths import GOLDEN as GOLDEN_FILES
-from tfgpt2.generation.strategies import beam_search as beam
+from tfgpt2.generation.strategies.diverse_beam_search import DiverseBeamSearch
 
 CASES = group_beam_cases.CASES
 GOLDEN = json.loads(
@@ -32,11 +31,10 @@ def rows_of(shape):
 def search(build, rows, run_as, **shape):
     """Searches prompts of different cases at once, each with the settings of its own."""
     case = CASES[rows[0][0]]
-    request = beam_batches.request([CASES[name].options for name, _, _ in rows])
-    return beam_batches.search(
-        build(seed=case.seed, **case.config), [prompt for _, _, prompt in rows], request, run_as,
-        beams=case.options["num_beams"], groups=case.options["num_beam_groups"], **shape,
-    )  # fmt: skip
+    params = beam_batches.beam_params([CASES[name].options for name, _, _ in rows])
+    strategy = DiverseBeamSearch(case.options["num_beams"], case.options["num_beam_groups"])
+    model, prompts = build(seed=case.seed, **case.config), [prompt for _, _, prompt in rows]
+    return beam_batches.run_search(strategy, model, prompts, params, run_as, **shape)
 
 
 def check_golden(found, rows):
@@ -82,8 +80,9 @@ def test_penalty_keeps_groups_apart(build):
     model = build(seed=1)
     options = {"max_new_tokens": 6, "num_beams": 6, "num_beam_groups": 3, "pad_token_id": 22,
                "eos_token_id": None}  # fmt: skip
-    request = beam_batches.request([options | {"diversity_penalty": x} for x in (0.0, 1e6)])
-    found = beam_batches.search(model, [[1, 2]] * 2, request, beam_batches.graph, beams=6, groups=3)
+    params = beam_batches.beam_params([options | {"diversity_penalty": x} for x in (0.0, 1e6)])
+    strategy = DiverseBeamSearch(6, 3)
+    found = beam_batches.run_search(strategy, model, [[1, 2]] * 2, params, beam_batches.graph)
     same, apart = found.tokens
     assert len(np.unique(same, axis=0)) == 2
     chosen = [set(column) for column in apart[:, :6].T]
@@ -104,14 +103,3 @@ def test_beam_indices_lead_back_through_the_search(build):
     found = search(build, rows, beam_batches.graph)
     beam_batches.check_traces(found)
     assert len(np.unique(found.beam_indices[found.beam_indices >= 0])) > 6
-
-
-def test_groups_that_cannot_be_made_are_refused():
-    request = beam_batches.request([{"max_new_tokens": 2, "eos_token_id": None}])
-    ids = tf.constant([[1]])
-    for beams, groups, message in ((6, 4, "same size.*num_beams=6"), (6, 0, "same size")):
-        with pytest.raises(ValueError, match=f"(?s){message}"):
-            beam.decode(None, ids, ids, request, ids, beams=beams, groups=groups, in_place=False)
-    with pytest.raises(ValueError, match="need a diversity penalty"):
-        beam.decode(None, ids, ids, request._replace(pad=()), ids, beams=6, groups=2,
-                    in_place=False)  # fmt: skip

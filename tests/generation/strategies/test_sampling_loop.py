@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.support import beam_batches
 from tests.support import decoding_twins as twins
 from tfgpt2.generation import stopping
-from tfgpt2.generation.compiled import Decoder
-from tfgpt2.generation.options import ROW_OPTIONS
-from tfgpt2.generation.request import Program, Prompt, Request
-from tfgpt2.generation.strategies import sampling as loop
-from tfgpt2.generation.strategies.sampling import Task
+from tfgpt2.generation.compiled import CompiledDecoder
+from tfgpt2.generation.options import REQUEST_OPTIONS
+from tfgpt2.generation.params import DecodeSpec, Prompt
+from tfgpt2.generation.strategies import sampling
+from tfgpt2.generation.strategies.base import DecodeTask
 
 RANDOM = np.random.RandomState(0)
 ROWS, COLUMNS, ROOM = 6, 16, 16
@@ -35,15 +36,18 @@ REASONS = stopping.FINISH_REASONS
 
 @pytest.fixture(scope="module")
 def decoders(model):
-    return {mode: Decoder(model, jit_compile=mode == "jit") for mode in ("graph", "jit")}
+    return {mode: CompiledDecoder(model, jit_compile=mode == "jit") for mode in ("graph", "jit")}
 
 
-def request(values, eos=(-1,), rows=ROWS):
-    options = {
+SPEC = DecodeSpec(sampling.Sampling())
+
+
+def params_of(values, eos=(-1,), rows=ROWS):
+    given = {
         name: tf.constant(np.broadcast_to(values.get(name, one.off), [rows]), one.dtype)
-        for name, one in ROW_OPTIONS.items()
+        for name, one in REQUEST_OPTIONS.items()
     }
-    return Request(**options, eos=tf.tile(tf.constant([list(eos)]), [rows, 1]))
+    return beam_batches.params_of(given, tf.tile(tf.constant([list(eos)]), [rows, 1]))
 
 
 def right_aligned(prompts, columns=COLUMNS):
@@ -65,8 +69,8 @@ def rows_of(result):
 
 def decode(decoder, values, eos=(-1,), prompts=PROMPTS, columns=COLUMNS, room=ROOM):
     rows = len(prompts)
-    asked, out = request(values, eos, rows), tf.zeros([rows, room], tf.int32)
-    return rows_of(decoder.run(Program(), right_aligned(prompts, columns), asked, out))
+    params, buffer = params_of(values, eos, rows), tf.zeros([rows, room], tf.int32)
+    return rows_of(decoder.run(SPEC, right_aligned(prompts, columns), params, buffer))
 
 
 @pytest.fixture(scope="module")
@@ -105,8 +109,9 @@ def test_mixed_rows_equal_the_slow_twin(decoders, slow, mode):
 
 
 def test_eager_equals_the_slow_twin(model, slow):
-    task = Task(model, right_aligned(PROMPTS), request(MIXED, EOS))
-    check(rows_of(loop.decode(task, tf.zeros([ROWS, ROOM]))), slow)
+    buffer = tf.zeros([ROWS, ROOM])
+    task = DecodeTask(model, right_aligned(PROMPTS), params_of(MIXED, EOS), SPEC, buffer)
+    check(rows_of(sampling.decode(task)), slow)
 
 
 @pytest.mark.parametrize("mode", ["jit", "graph"])
@@ -178,17 +183,18 @@ def test_end_tokens(decoders, score):
 
 def test_parts_of_a_stream_are_the_whole(decoders, slow):
     decoder = decoders["graph"]
-    asked = (Program(), right_aligned(PROMPTS), request(MIXED, EOS))
-    state = decoder.start(*asked, tf.zeros([ROWS, ROOM], tf.int32))
+    buffer = tf.zeros([ROWS, ROOM], tf.int32)
+    request = (SPEC, right_aligned(PROMPTS), params_of(MIXED, EOS), buffer)
+    state = decoder.start(*request)
     for until in (1, 2, 5, 9, 100):
-        state = decoder.advance(*asked, state, tf.constant(until))
-    check(rows_of(loop.finish(state)), slow)
+        state = decoder.advance(*request, state, tf.constant(until))
+    check(rows_of(sampling.finish(state)), slow)
 
 
 def test_no_setting_asks_for_another_program(decoders):
     """Once compiled, other values take no more than a fifth of the first call's time."""
     decoder = decoders["jit"]
-    fresh = Decoder(decoder._model, jit_compile=True)
+    fresh = CompiledDecoder(decoder._model, jit_compile=True)
     start = time.perf_counter()
     decode(fresh, {"max_new_tokens": 4})
     first = time.perf_counter() - start
@@ -198,14 +204,14 @@ def test_no_setting_asks_for_another_program(decoders):
         decode(fresh, values, [1])
         again = time.perf_counter() - start
         assert again < 0.2 * first, f"{again:.2f} s after {first:.2f} s"
-    (program,) = fresh._made.values()
+    (program,) = fresh._programs.values()
     assert program.experimental_get_tracing_count() == 1
 
 
 def test_weights_that_are_no_numbers_still_end(build):
     broken = build(seed=99)
     broken.transformer.ln_f.bias.assign(np.full(16, np.nan))
-    task = Task(broken, right_aligned(PROMPTS), request({"max_new_tokens": 3}))
-    result = loop.decode(task, tf.zeros([ROWS, 16]))
+    params, buffer = params_of({"max_new_tokens": 3}), tf.zeros([ROWS, 16])
+    result = sampling.decode(DecodeTask(broken, right_aligned(PROMPTS), params, SPEC, buffer))
     assert result.count.numpy().tolist() == [3] * ROWS
     assert 0 <= result.tokens.numpy().min() <= result.tokens.numpy().max() < 23

@@ -1,6 +1,6 @@
-"""Makes the checkpoints in this folder with the libraries whose formats they are.
+"""Creates the checkpoints in this folder with the original libraries.
 
-Each library has an environment of its own; run this once in each, with the library's name:
+Each library needs its own environment; run this once in each, with the library's name:
 
     python make_formats.py torch      # torch, transformers 4.57
     TF_USE_LEGACY_KERAS=1 python make_formats.py tf    # tensorflow, tf-keras, transformers 4.57
@@ -10,8 +10,8 @@ Each library has an environment of its own; run this once in each, with the libr
     python make_formats.py keras_hub  # keras-hub
     python make_formats.py keras_nlp_old  # keras-nlp 0.12, keras 3.3, tensorflow 2.16
 
-The result is NAME.tar.xz: one directory per case, in it the checkpoint, the logits that the
-library computes from it (`logits.npy`), and `versions.txt`.
+The result is NAME.tar.xz: one directory per case with the checkpoint, the logits that the library
+computes from it (`logits.npy`), and `versions.txt`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ IDS = np.asarray(model.IDS, np.int32)
 
 
 def make_torch(folder: Path) -> str:
-    """PyTorch: zip, legacy, sharded, 16-bit, and a model with an output matrix of its own."""
+    """PyTorch: zip, legacy, sharded, 16-bit, and a model with an untied output matrix."""
     import torch
     import transformers
 
@@ -44,14 +44,14 @@ def make_torch(folder: Path) -> str:
         built.load_state_dict(state)
         return built
 
-    def keep(name, built):
+    def save_logits(name, built):
         with torch.no_grad():
             np.save(folder / name / "logits.npy", built.float()(torch.tensor(IDS)).logits.numpy())
 
     built = build()
     for name, options in {"torch_zip": {}, "torch_sharded": {"max_shard_size": "4KB"}}.items():
         built.save_pretrained(folder / name, safe_serialization=False, **options)
-        keep(name, built)
+        save_logits(name, built)
     for name in ("torch_legacy", "torch_base"):
         (folder / name).mkdir()
         built.config.save_pretrained(folder / name)
@@ -69,14 +69,14 @@ def make_torch(folder: Path) -> str:
             folder / name / "pytorch_model.bin",
             _use_new_zipfile_serialization=name == "torch_base",
         )
-        keep(name, built)
+        save_logits(name, built)
     untied = build(tie_word_embeddings=False)
     untied.save_pretrained(folder / "torch_untied", safe_serialization=False)
-    keep("torch_untied", untied)
+    save_logits("torch_untied", untied)
     for dtype in ("bfloat16", "float16"):
         built = build().to(getattr(torch, dtype))
         built.save_pretrained(folder / f"torch_{dtype}", safe_serialization=False)
-        keep(f"torch_{dtype}", built)
+        save_logits(f"torch_{dtype}", built)
     return f"torch {torch.__version__}, transformers {transformers.__version__}"
 
 
@@ -119,7 +119,7 @@ def make_tf(folder: Path, *, old: bool = False) -> str:
 
 
 def _value_of_tf(name: str, shape) -> np.ndarray:
-    """The value of a TensorFlow variable, worked out apart from the code under test."""
+    """Returns the value of a TensorFlow variable, independently of the code under test."""
     words = name.removesuffix(":0").split("/")
     for head in ("multiple_choice_head", "score", "transformer"):
         if head in words:
@@ -202,7 +202,7 @@ def make_keras_hub(folder: Path) -> str:
     from keras_hub.src.utils.transformers.convert_gpt2 import convert_weights
 
     class Loader:
-        """What KerasHub's own converter of PyTorch checkpoints asks for."""
+        """The loader that KerasHub's converter of PyTorch checkpoints needs."""
 
         def port_weight(self, keras_variable, hf_weight_key, hook_fn=None):
             value = WEIGHTS[f"transformer.{hf_weight_key}"]
@@ -215,7 +215,7 @@ def make_keras_hub(folder: Path) -> str:
 
 
 def make_keras_nlp_old(folder: Path) -> str:
-    """The same from the version that wrote the first presets of this kind."""
+    """A preset from the first version that wrote this kind."""
     import keras
     import keras_nlp
 
@@ -248,7 +248,7 @@ def make_keras_nlp_old(folder: Path) -> str:
 
 
 def _backbone(library):
-    """A KerasHub backbone of our size."""
+    """Returns a KerasHub backbone of the model's size."""
     size = model.CONFIG
     return library.models.GPT2Backbone(
         size["vocab_size"],
@@ -273,7 +273,7 @@ def _save_preset(library, backbone, folder: Path) -> None:
 
 
 def main(name: str) -> None:
-    """Makes the cases of one library and packs them."""
+    """Creates the cases of one library and packs them."""
     makers = {
         "torch": make_torch,
         "tf": make_tf,
@@ -295,7 +295,7 @@ def main(name: str) -> None:
 
 
 def _plain(member: tarfile.TarInfo) -> tarfile.TarInfo:
-    """Leaves out who made the file and when."""
+    """Removes owner and time from an archive member."""
     member.uid = member.gid = member.mtime = 0
     member.uname = member.gname = ""
     member.mode = 0o755 if member.isdir() else 0o644

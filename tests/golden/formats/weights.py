@@ -1,6 +1,6 @@
-"""The one small model whose checkpoints stand in this folder: its configuration and weights.
+"""Configuration and weights of the small model whose checkpoints are in this folder.
 
-Only numpy is needed, and numpy's legacy generator, whose numbers never change.
+The weights come from numpy's legacy generator, whose numbers never change.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MERGES = ["t h", "th e"]
 
 
 def shapes() -> dict[str, tuple[int, ...]]:
-    """Shape of every weight of the language model, in PyTorch's names and layout."""
+    """Returns the shape of every weight of the language model, in PyTorch's names and layout."""
     d, inner = CONFIG["n_embd"], 4 * CONFIG["n_embd"]
     table = {"wte.weight": (CONFIG["vocab_size"], d), "wpe.weight": (CONFIG["n_positions"], d)}
     for i in range(CONFIG["n_layer"]):
@@ -52,7 +52,7 @@ def shapes() -> dict[str, tuple[int, ...]]:
 
 
 def head_shapes() -> dict[str, tuple[int, ...]]:
-    """Shapes of the heads' weights."""
+    """Returns the shapes of the heads' weights."""
     d = CONFIG["n_embd"]
     return {
         "multiple_choice_head.summary.weight": (1, d),
@@ -63,7 +63,7 @@ def head_shapes() -> dict[str, tuple[int, ...]]:
 
 
 def weights() -> dict[str, np.ndarray]:
-    """All weights, heads included, float32."""
+    """Returns all weights in float32, including the heads."""
     made = {}
     for i, (key, shape) in enumerate((shapes() | head_shapes()).items()):
         made[key] = (0.4 * np.random.RandomState(i).standard_normal(shape)).astype(np.float32)

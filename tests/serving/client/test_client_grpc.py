@@ -11,7 +11,7 @@ from tensorflow.core.protobuf import meta_graph_pb2
 
 from tests.support import fake_model
 from tfgpt2.serving import Client
-from tfgpt2.serving.client import failures, messages, retrying
+from tfgpt2.serving.client import exceptions, messages
 
 pytest.importorskip("tensorflow_serving", reason="tensorflow-serving-api is not installed")
 from tensorflow_serving.apis import (  # noqa: E402
@@ -30,11 +30,6 @@ OFFICIAL = [
     get_model_metadata_pb2.GetModelMetadataRequest, get_model_metadata_pb2.GetModelMetadataResponse,
     get_model_metadata_pb2.SignatureDefMap, meta_graph_pb2.SignatureDef, tensor_pb2.TensorProto,
 ]  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    monkeypatch.setattr(retrying, "_FIRST_PAUSE", 1e-3)
 
 
 # Messages ---------------------------------------------------------------------------------------
@@ -193,7 +188,7 @@ def test_the_same_answers_as_over_rest(served):
     import httpx
 
     predictions, url = served
-    rest = Client("http://h", transport=httpx.MockTransport(fake_model.Rest()))
+    rest = Client("http://h", transport=httpx.MockTransport(fake_model.FakeRestServer()))
     with Client(url, "m", 4, batch_size=2) as client:
         for ask in (
             lambda c: c.generate(["To", "", "To be"], max_new_tokens=[60, 0, 5], stop="\n", seed=1),
@@ -227,7 +222,7 @@ def test_status_metadata_and_key(served):
     assert (info.dtype, info.shape) == ("DT_INT64", (-1,))
     client.tokenize("a")
     assert predictions.keys == ["Bearer secret"]
-    with pytest.raises(failures.ModelNotFound, match=r"version 9\) at grpc://.*no version 9"):
+    with pytest.raises(exceptions.ModelNotFound, match=r"version 9\) at grpc://.*no version 9"):
         Client(url, version=9).status()
     # Inputs beyond the contract get their type from the server.
     with pytest.raises(ValueError, match="'odd' has no input 'nmber'. Did you mean 'number'"):
@@ -240,10 +235,10 @@ def test_trouble(served):
     predictions.codes = [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED]
     assert client.tokenize("a").ids == [97] and len(predictions.requests) == 3
     for code, kind in (
-        (grpc.StatusCode.INVALID_ARGUMENT, failures.InvalidRequest),
-        (grpc.StatusCode.INTERNAL, failures.ServerFault),
-        (grpc.StatusCode.UNAUTHENTICATED, failures.Unauthorized),
-        (grpc.StatusCode.NOT_FOUND, failures.ModelNotFound),
+        (grpc.StatusCode.INVALID_ARGUMENT, exceptions.InvalidRequest),
+        (grpc.StatusCode.INTERNAL, exceptions.ServerFault),
+        (grpc.StatusCode.UNAUTHENTICATED, exceptions.Unauthorized),
+        (grpc.StatusCode.NOT_FOUND, exceptions.ModelNotFound),
     ):
         predictions.codes, predictions.requests = [code, code], []
         with pytest.raises(kind, match=f"{code.name}.: it says why"):
@@ -256,5 +251,5 @@ def test_trouble(served):
 
 def test_nobody_there():
     with Client("grpc://127.0.0.1:9", retries=1) as client:
-        with pytest.raises(failures.Unreachable, match=r"grpc://127.0.0.1:9 .* 2 attempts"):
+        with pytest.raises(exceptions.Unreachable, match=r"grpc://127.0.0.1:9 .* 2 attempts"):
             client.status()

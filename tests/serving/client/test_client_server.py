@@ -15,7 +15,7 @@ import tfgpt2
 from tests.support import toy_text
 from tfgpt2.serving import Client, InvalidRequest, ModelNotFound, Unreachable
 
-READY = 120  # seconds, on a busy machine
+READY_SECONDS = 120  # the machine may be busy
 
 
 class Served:
@@ -28,11 +28,11 @@ class Served:
             command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
             env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
         )  # fmt: skip
-        said = ""
-        while not (ports := re.findall(r"127\.0\.0\.1:(\d+)", said))[1:]:
+        output = ""
+        while not (ports := re.findall(r"127\.0\.0\.1:(\d+)", output))[1:]:
             line = self.process.stdout.readline()
-            assert line, f"the server ended: {said}"
-            said += line
+            assert line, f"the server ended: {output}"
+            output += line
         self.port, self.grpc_port = map(int, ports[:2])
         self.urls = f"http://127.0.0.1:{self.port}", f"grpc://127.0.0.1:{self.grpc_port}"
 
@@ -54,7 +54,7 @@ def toy(tmp_path_factory):
 def served(toy):
     server = Served(toy[1])
     with Client(server.urls[0], "toy") as client:
-        client.wait_until_ready(READY)
+        client.wait_until_ready(READY_SECONDS)
     yield server
     server.stop()
 
@@ -65,8 +65,8 @@ def client(request, served):
         yield made
 
 
-def alike(one, other):
-    """Equal records; numbers nearly so."""
+def assert_same_record(one, other):
+    """Compares records; log-probabilities up to rounding."""
     assert type(one).__name__ == type(other).__name__
     for field in dataclasses.fields(one):
         left, right = getattr(one, field.name), getattr(other, field.name)
@@ -83,15 +83,15 @@ def test_texts_are_those_of_the_generator(client, toy):
     settings = {"max_new_tokens": [12, 5, 7, 3], "temperature": [0.0, 1.0, 0.7, 1.0], "seed": 5}
     expected = toy[0].generate(PROMPTS, details=True, stop="zz", **settings)
     for found, right in zip(client.generate(PROMPTS, stop="zz", **settings), expected, strict=True):
-        alike(found, right)
-    one_by_one = Client(client._place.url, "toy", batch_size=1, timeout=100)
+        assert_same_record(found, right)
+    one_by_one = Client(client._endpoint.url, "toy", batch_size=1, timeout=100)
     for found, right in zip(one_by_one.generate(PROMPTS, stop="zz", **settings), expected,
                             strict=True):  # fmt: skip
-        alike(found, right)  # rows keep their seeds in batches of any size
+        assert_same_record(found, right)  # rows keep their seeds in batches of any size
     assert client.generate("the", signature="serving_default").text_bytes
 
 
-def test_readings(client, toy):
+def test_scoring_signatures(client, toy):
     generator = toy[0]
     (ids,) = generator.tokenizer(["the é"])["input_ids"].numpy().tolist()
     assert client.tokenize("the é").ids == ids and client.detokenize(ids) == "the é"
@@ -118,15 +118,15 @@ def test_streams(client):
     assert text.encode()  # no half characters
 
 
-def test_what_the_server_says(client, served):
+def test_status_metadata_and_refusals(client, served):
     (status,) = client.status()
     assert (status.version, status.state) == (1, "AVAILABLE")
     model = client.metadata()
     assert model.version == 1 and model.signatures["generate"].inputs["seed"].dtype == "DT_INT64"
     with pytest.raises(ModelNotFound, match=r"\(version 9\)"):
-        Client(client._place.url, "toy", 9).tokenize("a")
+        Client(client._endpoint.url, "toy", 9).tokenize("a")
     with pytest.raises(ModelNotFound, match="'nobody'"):
-        Client(client._place.url, "nobody").tokenize("a")
+        Client(client._endpoint.url, "nobody").tokenize("a")
     with pytest.raises(InvalidRequest, match="generat"):
         client.predict("generat", {"text": ["a"]})
 
@@ -134,16 +134,18 @@ def test_what_the_server_says(client, served):
 @pytest.mark.long
 def test_a_server_that_is_killed_and_comes_back(toy):
     server = Served(toy[1])
-    clients = [Client(url, "toy", timeout=READY, retries=999) for url in server.urls]
+    clients = [Client(url, "toy", timeout=READY_SECONDS, retries=999) for url in server.urls]
     for client in clients:
-        client.wait_until_ready(READY)
+        client.wait_until_ready(READY_SECONDS)
         client.tokenize("a")
     server.stop(signal.SIGKILL)
     with pytest.raises(Unreachable):
         Client(server.urls[0], "toy", retries=0).tokenize("a")
     again = Served(toy[1], server.port, server.grpc_port)
     try:
-        clients[0].wait_until_ready(READY)  # until the model is loaded, it is not there: no retry
+        clients[0].wait_until_ready(
+            READY_SECONDS
+        )  # a model that is not loaded is not found, without a retry
         for client in clients:
             assert client.tokenize("a").ids == [97]
     finally:
@@ -152,14 +154,14 @@ def test_a_server_that_is_killed_and_comes_back(toy):
 
 @pytest.mark.long
 def test_the_page_with_the_bundled_model(tmp_path):
-    browser = pytest.importorskip("test_playground")
+    browser = pytest.importorskip("tests.serving.test_playground")
     generator = tfgpt2.TextGenerator.from_pretrained("shakespeare-tiny", jit_compile=False)
     folder = tmp_path / "shakespeare-tiny"
     generator.export(folder / "1", jit_compile=False, check=False)
     server = Served(folder)
     try:
         with Client(server.urls[0], timeout=100) as client:
-            client.wait_until_ready(READY)
+            client.wait_until_ready(READY_SECONDS)
             # Text that the tokenizer cuts as the model chose it: one request and many agree.
             whole = client.generate("JULIET:\nO ", max_new_tokens=60, stop="\n\n")
             for size in (3, 16):

@@ -16,8 +16,9 @@ import tensorflow as tf
 import tfgpt2
 from tests.support import toy_text
 from tfgpt2 import GenerationConfig
-from tfgpt2.generation.options import ROW_OPTIONS
-from tfgpt2.serving.export.signatures import registry as signatures
+from tfgpt2.generation.options import REQUEST_OPTIONS
+from tfgpt2.serving.export.signatures.base import SignatureOptions
+from tfgpt2.serving.export.signatures.registry import SIGNATURES, build, create
 
 SOURCE = Path(__file__).parent / "cpp" / "run_saved_model.cc"
 OLD = ("tensorflow_cpu==2.18.1", "tensorflow-text==2.18.1")
@@ -33,10 +34,10 @@ def package(name):
     return Path(importlib.util.find_spec(name).origin).parent
 
 
-def build(tensorflow, target):
+def compile_program(tensorflow, target):
     """Compiles the program against a TensorFlow's headers and libraries."""
     if shutil.which("g++") is None:
-        pytest.skip("no g++: the C++ proof was not run")
+        pytest.skip("no g++: exports were not run in C++")
     command = [
         "g++", "-std=c++17", "-Wall", str(SOURCE), f"-I{tensorflow / 'include'}",
         f"-L{tensorflow}", "-l:libtensorflow_cc.so.2", "-l:libtensorflow_framework.so.2",
@@ -50,7 +51,9 @@ def build(tensorflow, target):
 @pytest.fixture(scope="module")
 def program(tmp_path_factory):
     """The program and the operations of the installed TensorFlow and TF Text."""
-    binary = build(package("tensorflow"), tmp_path_factory.mktemp("cpp") / "run_saved_model")
+    binary = compile_program(
+        package("tensorflow"), tmp_path_factory.mktemp("cpp") / "run_saved_model"
+    )
     return functools.partial(run, binary, package("tensorflow_text") / "python" / "ops")
 
 
@@ -70,7 +73,7 @@ def run(binary, operations, directory, requests, *, xla=True):
     assert done.returncode == 0, done.stderr[-3000:]
     lines = [one for one in done.stdout.splitlines() if one.startswith(("ok ", "error "))]
     assert len(lines) == len(requests), done.stdout
-    return [answer(line) for line in lines]
+    return [parse_answer(line) for line in lines]
 
 
 def request_line(signature, inputs):
@@ -84,7 +87,7 @@ def request_line(signature, inputs):
     return " ".join(words)
 
 
-def answer(line):
+def parse_answer(line):
     kind, *words = line.split(" ")
     if kind == "error":
         return line
@@ -99,7 +102,7 @@ def answer(line):
     return found
 
 
-def same(found, expected):
+def assert_same_outputs(found, expected):
     assert isinstance(found, dict), found
     assert found.keys() == expected.keys()
     for key, value in expected.items():
@@ -112,7 +115,9 @@ def same(found, expected):
 
 
 def settings(**values):
-    tensors = {name: tf.constant(value, ROW_OPTIONS[name].dtype) for name, value in values.items()}
+    tensors = {
+        name: tf.constant(value, REQUEST_OPTIONS[name].dtype) for name, value in values.items()
+    }
     return {"text": tf.constant(TEXT), **tensors, "stop": tf.constant([["zz", "q"], ["e", ""]] +
                                                                       [["", ""]])}  # fmt: skip
 
@@ -133,7 +138,7 @@ def requests_of(names):
 
 
 def live_answers(generator, names, requests):
-    functions = signatures.build(generator, signatures.Options(names=names))
+    functions = build(create(generator, SignatureOptions(names=names)))
     return [functions[name](**inputs) for name, inputs in requests]
 
 
@@ -142,7 +147,7 @@ TOY = {"generation_config": GenerationConfig(max_new_tokens=5, stop_strings=["zz
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory):
-    """Exports of a small random model without XLA and with it, and what the live model says."""
+    """Exports of a small random model, with XLA and without, and the answers of the live model."""
     base = tmp_path_factory.mktemp("toy")
     plain = toy_text.generator(jit_compile=False, **TOY)
     names = ("generate", "tokenize", "detokenize")
@@ -156,7 +161,7 @@ def toy(tmp_path_factory):
 def test_without_xla_operations_every_server_runs_it(program, toy):
     base, requests, expected = toy
     for found, right in zip(program(base / "plain", requests, xla=False), expected, strict=True):
-        same(found, right)
+        assert_same_outputs(found, right)
 
 
 def test_a_compiled_export_fails_without_xla(program, toy):
@@ -177,21 +182,21 @@ def test_a_compiled_export_with_half_size_weights(which, toy, request):
         weight.assign(tf.cast(tf.cast(weight.value, tf.bfloat16), tf.float32))
     expected = live_answers(rounded, ("generate",), requests)
     for found, right in zip(program(base / "xla", requests), expected, strict=True):
-        same(found, right)
+        assert_same_outputs(found, right)
 
 
 @pytest.fixture(scope="module")
 def bundled(tmp_path_factory):
-    """Exports of the bundled model, every signature, and what the live model says."""
+    """Exports of the bundled model, every signature, and the answers of the live model."""
     base = tmp_path_factory.mktemp("bundled")
     generator = tfgpt2.TextGenerator.from_pretrained("shakespeare-tiny")
     generator.export(base / "xla", check=False)
     generator.export(base / "plain", check=False, jit_compile=False)
-    requests = requests_of(signatures.SIGNATURES)
+    requests = requests_of(SIGNATURES)
     # Settings at export: sampled with fresh seeds, so those rows are compared by themselves.
     requests = [one for one in requests if one[0] != "serving_default" and (
         one[0] != "generate" or "seed" in one[1])]  # fmt: skip
-    return base, requests, live_answers(generator, signatures.SIGNATURES, requests)
+    return base, requests, live_answers(generator, tuple(SIGNATURES), requests)
 
 
 @pytest.mark.long
@@ -199,7 +204,7 @@ def bundled(tmp_path_factory):
 def test_the_bundled_model(program, bundled, name, xla):
     base, requests, expected = bundled
     for found, right in zip(program(base / name, requests, xla=xla), expected, strict=True):
-        same(found, right)
+        assert_same_outputs(found, right)
     default = program(base / name, [("serving_default", {"text": tf.constant(TEXT)})], xla=xla)[0]
     assert default["num_tokens"].max() > 3 and np.isfinite(default["token_logprobs"]).all()
     for raw in default["text"]:
@@ -224,7 +229,9 @@ def old_program(tmp_path_factory):
             with zipfile.ZipFile(wheel) as archive:
                 archive.extractall(cache)
             wheel.unlink()
-    binary = build(cache / "tensorflow", tmp_path_factory.mktemp("old") / "run_saved_model")
+    binary = compile_program(
+        cache / "tensorflow", tmp_path_factory.mktemp("old") / "run_saved_model"
+    )
     return functools.partial(run, binary, cache / "tensorflow_text" / "python" / "ops")
 
 
@@ -234,7 +241,7 @@ def test_tensorflow_2_18_without_xla(old_program, toy):
     for found, right in zip(
         old_program(base / "plain", requests, xla=False), expected, strict=True
     ):
-        same(found, right)
+        assert_same_outputs(found, right)
     requests = [one for one in requests if one[0] == "generate"][:2]
     for found in old_program(base / "xla", requests, xla=False):
         assert isinstance(found, str) and "XLA compilation disabled" in found
@@ -245,4 +252,4 @@ def test_tensorflow_2_18_without_xla(old_program, toy):
 def test_tensorflow_2_18(old_program, bundled, name, xla):
     base, requests, expected = bundled
     for found, right in zip(old_program(base / name, requests, xla=xla), expected, strict=True):
-        same(found, right)
+        assert_same_outputs(found, right)

@@ -1,11 +1,11 @@
-"""Exports of searches, several texts, constraints, prefixes and draft models, without XLA."""
+"""Exports with beam search, several texts, constraints, prefixes and draft models, without XLA."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.support import saved_model_files as files
 from tests.support import toy_text
+from tests.support.saved_model_files import read_meta_graph
 from tfgpt2 import GenerationConfig, TextGenerator
 from tfgpt2.serving import Batching
 
@@ -26,7 +26,7 @@ def exported(generator, path, **options):
     return tf.saved_model.load(report.path).signatures, report
 
 
-def same(outputs, expected):
+def assert_same_records(outputs, expected):
     """Compares outputs with records of the live model, one or a list for each row."""
     for row, one in enumerate(expected):
         for place, record in enumerate(one if isinstance(one, list) else [one]):
@@ -41,7 +41,7 @@ def same(outputs, expected):
 
 
 @pytest.mark.long
-def test_a_baked_prefix_is_a_prefix_before_every_prompt(parts, tmp_path):
+def test_a_stored_prefix_comes_before_every_prompt(parts, tmp_path):
     config = GenerationConfig(max_new_tokens=9)
     plain = TextGenerator(*parts, config, jit_compile=False)
     served, report = exported(
@@ -50,14 +50,14 @@ def test_a_baked_prefix_is_a_prefix_before_every_prompt(parts, tmp_path):
     outputs = served["serving_default"](tf.constant(["abc", "the x", "b" * 90]))
     texts = plain.generate(["é the erabc", "é the erthe x"])
     assert [one.decode() for one in outputs["text"].numpy()][:2] == texts
-    assert texts != plain.generate(["abc", "the x"])  # the prefix does something
+    assert texts != plain.generate(["abc", "the x"])  # the prefix has an effect
     # Tokens of the prompt alone; a long one loses its beginning, and the prefix stays.
     tokens = parts[1].tokenize(["abc", "the x", "é the er"]).row_lengths().numpy().tolist()
     assert outputs["prompt_tokens"].numpy()[:2].tolist() == tokens[:2]
     read = int(outputs["prompt_tokens"].numpy()[2])
     assert read + int(outputs["truncated"].numpy()[2]) == 90 and 0 < read <= 64 - 9 - tokens[2]
     # The others read the text alone.
-    scores = plain.scores(tf.constant(["abc"]))
+    scores = plain.pipeline.score(tf.constant(["abc"]))
     np.testing.assert_allclose(served["score"](tf.constant(["abc"]))["logprob"],
                                scores["logprob"], atol=1e-4)  # fmt: skip
     assert report.checked
@@ -70,7 +70,7 @@ def test_an_empty_prefix_is_none(parts, tmp_path):
     plain = TextGenerator(*parts, config, jit_compile=False)
     served, _ = exported(inside, tmp_path, prefix="", signatures=("serving_default",))
     outputs = served["serving_default"](tf.constant(TEXT))
-    same(outputs, plain.generate(TEXT, details=True))
+    assert_same_records(outputs, plain.generate(TEXT, details=True))
 
 
 @pytest.mark.long
@@ -81,14 +81,16 @@ def test_beams_with_several_texts(parts, tmp_path, gathered):
     )
     generator = TextGenerator(*parts, config, jit_compile=False)
     expected = generator.generate(TEXT, details=True)
-    options = {"batching": Batching("graph", timeout_micros=0)} if gathered else {"check": True}
+    options = (
+        {"batching": Batching("graph", batch_timeout_micros=0)} if gathered else {"check": True}
+    )
     served, report = exported(generator, tmp_path, batch_sizes=[2], **options)
     text = tf.constant(TEXT)
     outputs = served["serving_default"](text)  # three rows run in parts of two
     assert outputs["text"].shape == (3, 3) and outputs["token_ids"].shape[:2] == (3, 3)
-    same(outputs, expected)
+    assert_same_records(outputs, expected)
     assert np.all(np.diff(outputs["score"].numpy(), axis=1) <= 1e-6)  # the best first
-    meta = files.graph(report.path).signature_def["serving_default"].outputs
+    meta = read_meta_graph(report.path).signature_def["serving_default"].outputs
     assert [axis.size for axis in meta["token_ids"].tensor_shape.dim] == [-1, 3, -1]
     for value in served["serving_default"](text[:0]).values():
         assert value.shape[0] == 0
@@ -116,7 +118,7 @@ def test_sampled_texts_with_their_likeliest_tokens(parts, tmp_path):
         text=tf.constant(TEXT), seed=seeds, stop=tf.constant([[""]]), **numbers
     )
     expected = generator.generate(TEXT, details=True)
-    same(outputs, expected)
+    assert_same_records(outputs, expected)
     assert outputs["top_ids"].shape == (3, 2, outputs["token_ids"].shape[2], 2)
     first = expected[1][0].top_logprobs[0]
     assert outputs["top_ids"].numpy()[1, 0, 0].tolist() == list(first)
@@ -128,7 +130,7 @@ def test_sampled_texts_with_their_likeliest_tokens(parts, tmp_path):
 def test_a_draft_model_changes_no_text(parts, tmp_path, weights):
     config = GenerationConfig(max_new_tokens=12, num_assistant_tokens=3)
     draft = toy_text.model(parts[1])
-    for weight in draft.weights:  # near the model, so that some guesses hold
+    for weight in draft.weights:  # near the model, so that some draft tokens are accepted
         weight.assign(weight + 0.05 * np.random.RandomState(1).standard_normal(weight.shape))
     generator = TextGenerator(*parts, config, jit_compile=False, assistant=draft)
     served, report = exported(generator, tmp_path, signatures=("serving_default",), weights=weights)
@@ -138,7 +140,7 @@ def test_a_draft_model_changes_no_text(parts, tmp_path, weights):
     assert stored > size * (2 if weights else 4)
     if weights is None:
         plain = TextGenerator(*parts, config.updated(), jit_compile=False)
-        same(outputs, plain.generate(TEXT, details=True))
+        assert_same_records(outputs, plain.generate(TEXT, details=True))
 
 
 @pytest.mark.long
@@ -148,7 +150,7 @@ def test_extra_settings_of_requests(parts, tmp_path):
     served, report = exported(
         generator, tmp_path, signatures=("generate",), inputs=names, batch_sizes=[4]
     )
-    defaults = files.graph(report.path).signature_def["generate"].defaults
+    defaults = read_meta_graph(report.path).signature_def["generate"].defaults
     found = {name: tf.make_ndarray(value).tolist() for name, value in defaults.items()}
     assert found == {"no_repeat_ngram_size": [0], "remove_invalid_values": [False],
                      "presence_penalty": [0.0], "stop": [[b""]]}  # fmt: skip
@@ -162,7 +164,9 @@ def test_extra_settings_of_requests(parts, tmp_path):
 
     for sizes in ([1], [0, 1, 2]):  # `[1]` is for all rows
         wide = np.broadcast_to(sizes, [3]).tolist()
-        same(ask(sizes), generator.generate(TEXT, no_repeat_ngram_size=wide, details=True))
+        assert_same_records(
+            ask(sizes), generator.generate(TEXT, no_repeat_ngram_size=wide, details=True)
+        )
     assert ask([0])["text"].numpy().tolist() != ask([1])["text"].numpy().tolist()
 
 
@@ -173,7 +177,7 @@ def test_a_constraint_holds_in_the_export(parts, tmp_path):
     generator = TextGenerator(*parts, config, jit_compile=False)
     served, _ = exported(generator, tmp_path, signatures=("serving_default",))
     outputs = served["serving_default"](tf.constant(TEXT))
-    same(outputs, generator.generate(TEXT, details=True))
+    assert_same_records(outputs, generator.generate(TEXT, details=True))
     for text in outputs["text"].numpy():
         assert len(text) == 3 and text[:2].strip(b"abc") == b"" and text[2:].isdigit()
 
@@ -183,8 +187,10 @@ def test_contrastive_search_takes_no_settings_about_draws(parts, tmp_path):
     config = GenerationConfig(max_new_tokens=7, penalty_alpha=0.6, top_k=4)
     generator = TextGenerator(*parts, config, jit_compile=False)
     served, report = exported(generator, tmp_path)
-    same(served["serving_default"](tf.constant(TEXT)), generator.generate(TEXT, details=True))
-    inputs = set(files.graph(report.path).signature_def["generate"].inputs)
+    assert_same_records(
+        served["serving_default"](tf.constant(TEXT)), generator.generate(TEXT, details=True)
+    )
+    inputs = set(read_meta_graph(report.path).signature_def["generate"].inputs)
     assert inputs == {
         "text", "stop", "max_new_tokens", "min_new_tokens", "top_k", "repetition_penalty"
     }  # fmt: skip
@@ -196,12 +202,12 @@ def test_contrastive_search_takes_no_settings_about_draws(parts, tmp_path):
     ("inputs", "message"),
     [
         (["penalty_alpha"], "acts on contrastive search"),
-        (["diversity_penalty"], "acts on groups of beams"),
+        (["diversity_penalty"], "acts on diverse beam search"),
         (["typical_p"], "acts on sampling only"),
         (["no_repeat_ngrams"], "no_repeat_ngram_size"),
     ],
 )
-def test_inputs_that_could_do_nothing_are_refused(parts, tmp_path, inputs, message):
+def test_inputs_without_effect_are_refused(parts, tmp_path, inputs, message):
     generator = TextGenerator(*parts, GenerationConfig(max_new_tokens=7), jit_compile=False)
     with pytest.raises(ValueError, match=message):
         generator.export(tmp_path / "1", inputs=inputs, jit_compile=False)

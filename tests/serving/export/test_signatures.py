@@ -9,15 +9,16 @@ import tensorflow as tf
 import tfgpt2
 from tests.support import toy_text
 from tfgpt2 import GenerationConfig
-from tfgpt2.generation.options import ROW_OPTIONS
+from tfgpt2.generation.options import REQUEST_OPTIONS
 from tfgpt2.hub import Repository
 from tfgpt2.serving import Batching
-from tfgpt2.serving.export.signatures import registry as signatures
-from tfgpt2.serving.export.signatures.registry import Options
+from tfgpt2.serving.export.signatures import registry
+from tfgpt2.serving.export.signatures.base import SignatureOptions
+from tfgpt2.serving.export.signatures.generate import count_stop_tables
 
 TEXTS = ["ROMEO:\nBut soft, what light", "", "Thy naïve 😀 heart", "a"]
-SOME = ("serving_default", "generate", "inspect")  # those whose results grow with the text
-READINGS = ("score", "next_token", "embed", "inspect")
+RAGGED = ("serving_default", "generate", "inspect")  # those with ragged outputs
+SCORING = ("score", "next_token", "embed", "inspect")
 DEFAULTS = GenerationConfig(max_new_tokens=5)
 
 
@@ -28,23 +29,27 @@ def gen():
 
 @pytest.fixture(scope="module")
 def parts(gen):
-    """Signatures that see batches of 1 or 3 rows only."""
-    return signatures.build(gen, Options(SOME, batch_sizes=(1, 3), top=4, inspect_top=2))
+    """Signatures that run batches of 1 or 3 rows only."""
+    return build(gen, SignatureOptions(names=RAGGED, batch_sizes=(1, 3), top=4, inspect_top=2))
 
 
 @pytest.fixture(scope="module")
 def plain(gen):
-    return signatures.build(gen, Options(top=4, inspect_top=2))
+    return build(gen, SignatureOptions(top=4, inspect_top=2))
 
 
-def ask(functions, name, text, **settings):
+def build(generator, options):
+    return registry.build(registry.create(generator, options))
+
+
+def call(functions, name, text, **settings):
     """Calls a signature; `generate` gets every setting, since each subset is a trace of its own."""
     text = tf.constant(text, tf.string, [len(text)])
     if name == "generate" and len(functions[name].input_signature) > 5:
-        usual = {key: ROW_OPTIONS[key].off for key in signatures.INPUTS} | {"stop": [[""]]}
+        usual = {key: REQUEST_OPTIONS[key].off for key in REQUEST_OPTIONS} | {"stop": [[""]]}
         settings = usual | {"max_new_tokens": 5} | settings
     tensors = {
-        key: tf.constant(np.reshape(value, [-1]), ROW_OPTIONS[key].dtype)
+        key: tf.constant(np.reshape(value, [-1]), REQUEST_OPTIONS[key].dtype)
         for key, value in settings.items()
         if key != "stop"
     }
@@ -53,7 +58,7 @@ def ask(functions, name, text, **settings):
     return {key: value.numpy() for key, value in functions[name](text, **tensors).items()}
 
 
-def same(found, expected):
+def assert_same_outputs(found, expected):
     assert found.keys() == expected.keys()
     for key, value in expected.items():
         assert found[key].shape == value.shape, key
@@ -78,7 +83,7 @@ def torch_results(bundled):
     tokenizer = tfgpt2.GPT2TokenizerFast.from_pretrained(directory)
     results = []
     for text in TEXTS:
-        ids = tokenizer.encode(text) or [bundled._start_id()]
+        ids = tokenizer.encode(text) or [bundled.pipeline.start_id]
         with torch.no_grad():
             out = model(torch.tensor([ids]), output_hidden_states=True)
         logprobs = torch.log_softmax(out.logits[0].double(), dim=-1).numpy()
@@ -88,11 +93,11 @@ def torch_results(bundled):
 
 def test_against_pytorch(bundled, torch_results):
     """next_token, embed and inspect, with prompts of different lengths in one batch."""
-    functions = signatures.build(bundled, Options(names=("next_token", "embed", "inspect")))
+    functions = build(bundled, SignatureOptions(names=("next_token", "embed", "inspect")))
     token_bytes = bundled.tokenizer.token_bytes
-    following = ask(functions, "next_token", TEXTS)
-    vectors = ask(functions, "embed", TEXTS)
-    seen = ask(functions, "inspect", TEXTS)
+    following = call(functions, "next_token", TEXTS)
+    vectors = call(functions, "embed", TEXTS)
+    seen = call(functions, "inspect", TEXTS)
     assert following["token_ids"].shape == (4, 10) and seen["top_bytes"].shape[2] == 5
     for row, (ids, hidden, logprobs) in enumerate(torch_results):
         best = np.argsort(-logprobs[-1], kind="stable")[:10]
@@ -130,14 +135,16 @@ def test_batches_are_padded_or_run_in_parts(parts, plain):
     """0 to 7 rows, where the core sees 1 or 3: the answers are those of the plain functions."""
     texts = ["abc", "", "the er", "é😀", "a" * 200, "x", "\n\n"]
     for count in (0, 2, 7):
-        same(ask(parts, "inspect", texts[:count]), ask(plain, "inspect", texts[:count]))
+        assert_same_outputs(
+            call(parts, "inspect", texts[:count]), call(plain, "inspect", texts[:count])
+        )
         settings = {"max_new_tokens": [3, 9, 0, 5, 2, 1, 4][:count] or [4], "seed": [7],
                     "temperature": [0.0, 1.0, 0.5, 1.0, 0.0, 1.0, 1.0][:count] or [1.0],
                     "stop": [["e", "zz"]]}  # fmt: skip
-        found = ask(parts, "generate", texts[:count], **settings)
-        same(found, ask(plain, "generate", texts[:count], **settings))
-        same(ask(parts, "serving_default", texts[:count]),
-             ask(plain, "serving_default", texts[:count]))  # fmt: skip
+        found = call(parts, "generate", texts[:count], **settings)
+        assert_same_outputs(found, call(plain, "generate", texts[:count], **settings))
+        assert_same_outputs(call(parts, "serving_default", texts[:count]),
+             call(plain, "serving_default", texts[:count]))  # fmt: skip
 
 
 @pytest.fixture
@@ -151,26 +158,26 @@ def sizes(gen, monkeypatch):
             count = tf.identity(tf.strings.length(text))
         return {"num_tokens": count, "token_logprobs": tf.ones([tf.size(text), 1])}
 
-    monkeypatch.setattr(gen, "scores", scores)
+    monkeypatch.setattr(gen.pipeline, "score", scores)
     return found
 
 
 def test_the_core_sees_no_other_sizes(gen, sizes):
-    functions = signatures.build(gen, Options(names=("score",), batch_sizes=(2, 5)))
+    functions = build(gen, SignatureOptions(names=("score",), batch_sizes=(2, 5)))
     for rows in (0, 1, 2, 3, 12):
-        found = ask(functions, "score", ["a" * (n + 1) for n in range(rows)])
+        found = call(functions, "score", ["a" * (n + 1) for n in range(rows)])
         assert found["num_tokens"].tolist() == list(range(1, rows + 1))
     assert sizes == [2, 2, 2, 5, 5, 5, 2]  # 12 rows are 5, 5 and 2
 
 
 def test_numbers_are_finite_and_rows_are_counted(plain):
     texts = [b"\xff\xfe\x00", b"a" * 500, b"", "é😀".encode()]
-    for name in READINGS:
-        for key, value in ask(plain, name, texts).items():
+    for name in SCORING:
+        for key, value in call(plain, name, texts).items():
             assert value.shape[0] == 4, (name, key)
             if value.dtype.kind == "f":
                 assert np.isfinite(value).all(), (name, key)
-    following, seen = ask(plain, "next_token", texts), ask(plain, "inspect", texts)
+    following, seen = call(plain, "next_token", texts), call(plain, "inspect", texts)
     for raw in following["tokens"].ravel():
         raw.decode()
     assert following["token_ids"].shape == (4, 4) and seen["top_bytes"].shape == (4, 64, 2)
@@ -183,41 +190,41 @@ def test_nothing_to_go_by_gives_zeros(gen):
     model = toy_text.model(gen.tokenizer)
     model.config.bos_token_id = model.config.eos_token_id = None
     bare = tfgpt2.TextGenerator(model, gen.tokenizer, DEFAULTS, jit_compile=False)
-    functions = signatures.build(bare, Options(names=READINGS, top=3))
-    following = ask(functions, "next_token", ["", "a"])
+    functions = build(bare, SignatureOptions(names=SCORING, top=3))
+    following = call(functions, "next_token", ["", "a"])
     assert not following["probabilities"][0].any() and following["probabilities"][1].any()
     assert following["tokens"][0].tolist() == [b""] * 3 and following["prompt_tokens"][0] == 0
-    vectors = ask(functions, "embed", ["", "a"])
+    vectors = call(functions, "embed", ["", "a"])
     assert not vectors["last"][0].any() and not vectors["mean"][0].any()
-    assert ask(functions, "inspect", ["", "a"])["num_tokens"].tolist() == [0, 1]
+    assert call(functions, "inspect", ["", "a"])["num_tokens"].tolist() == [0, 1]
 
 
 def test_inputs_are_chosen(gen, plain):
     """An export may take fewer settings, in its own order; the others keep their defaults."""
-    options = Options(names=("generate",), inputs=("seed", "max_new_tokens"))
-    function = signatures.build(gen, options)["generate"]
+    options = SignatureOptions(names=("generate",), inputs=("seed", "max_new_tokens"))
+    function = build(gen, options)["generate"]
     assert [spec.name for spec in function.input_signature] == [
         "text", "seed", "max_new_tokens", "stop",
     ]  # fmt: skip
-    found = ask({"generate": function}, "generate", ["abc"], max_new_tokens=3)
+    found = call({"generate": function}, "generate", ["abc"], max_new_tokens=3)
     assert found["num_tokens"].tolist() == [3]
-    same(found, ask(plain, "generate", ["abc"], max_new_tokens=3))
+    assert_same_outputs(found, call(plain, "generate", ["abc"], max_new_tokens=3))
 
 
 def test_stop_limits(gen, plain):
-    options = Options(names=("generate",), stop_limits=(1, 2))
-    function = {"generate": signatures.build(gen, options)["generate"]}
-    free = ask(plain, "generate", ["abc"], max_new_tokens=9)["text_bytes"][0]
+    options = SignatureOptions(names=("generate",), stop_limits=(1, 2))
+    function = {"generate": build(gen, options)["generate"]}
+    free = call(plain, "generate", ["abc"], max_new_tokens=9)["text_bytes"][0]
     first, second = free[2:4], free[3:5]
     for stop, expected in (
-        ([[first]], ask(plain, "generate", ["abc"], max_new_tokens=9, stop=[[first]])),
+        ([[first]], call(plain, "generate", ["abc"], max_new_tokens=9, stop=[[first]])),
         ([["\x00", second]], None),  # beyond the first
         ([[free[2:5]]], None),  # too long
     ):
-        found = ask(function, "generate", ["abc"], max_new_tokens=9, stop=stop)
-        expected = expected or ask(plain, "generate", ["abc"], max_new_tokens=9)
-        same(found, expected)
-    assert [signatures.stop_tables(limits) for limits in ((1, 16), (2, 16), (64, 256))] == [
+        found = call(function, "generate", ["abc"], max_new_tokens=9, stop=stop)
+        expected = expected or call(plain, "generate", ["abc"], max_new_tokens=9)
+        assert_same_outputs(found, expected)
+    assert [count_stop_tables(limits) for limits in ((1, 16), (2, 16), (64, 256))] == [
         1,
         2,
         12,
@@ -226,13 +233,13 @@ def test_stop_limits(gen, plain):
 
 def test_concurrent_requests_share_batches_and_keep_their_rows(gen, plain):
     """In-graph batching: 16 requests from 8 threads, each with settings of its own."""
-    options = Options(
+    options = SignatureOptions(
         names=("generate", "inspect"), batch_sizes=(1, 2, 4, 8),
-        batching=Batching("graph", timeout_micros=50_000, threads=1), inspect_top=2,
+        batching=Batching("graph", batch_timeout_micros=50_000, num_batch_threads=1), inspect_top=2,
     )  # fmt: skip
-    function = signatures.build(gen, options)
+    function = build(gen, options)
     random = np.random.RandomState(3)
-    asked = []
+    requests = []
     for number in range(16):
         rows = int(random.randint(1, 4))
         texts = ["".join(random.choice(list("abc thér\n"), random.randint(0, 20)))
@@ -242,28 +249,28 @@ def test_concurrent_requests_share_batches_and_keep_their_rows(gen, plain):
             "temperature": random.choice([0.0, 1.0], rows), "top_k": random.choice([0, 3], rows),
             "stop": [["e"], ["", "th", "q"]][number % 2 : number % 2 + 1],
         }  # fmt: skip
-        asked.append((texts, settings))
-    alone = [ask(plain, "generate", texts, **settings) for texts, settings in asked]
-    alone_seen = [ask(plain, "inspect", texts) for texts, _ in asked]
+        requests.append((texts, settings))
+    alone = [call(plain, "generate", texts, **settings) for texts, settings in requests]
+    alone_inspected = [call(plain, "inspect", texts) for texts, _ in requests]
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        jobs = [pool.submit(ask, function, "generate", t, **s) for t, s in asked]
-        seen = [pool.submit(ask, function, "inspect", t) for t, _ in asked]
-        for job, expected in zip(jobs + seen, alone + alone_seen, strict=True):
-            same(job.result(), expected)
-    same(ask(function, "generate", []), ask(plain, "generate", []))
+        jobs = [pool.submit(call, function, "generate", t, **s) for t, s in requests]
+        seen = [pool.submit(call, function, "inspect", t) for t, _ in requests]
+        for job, expected in zip(jobs + seen, alone + alone_inspected, strict=True):
+            assert_same_outputs(job.result(), expected)
+    assert_same_outputs(call(function, "generate", []), call(plain, "generate", []))
     # One request larger than a batch is split, and comes back whole.
     many = ["abc", "", "the"] * 7
-    same(ask(function, "inspect", many), ask(plain, "inspect", many))
+    assert_same_outputs(call(function, "inspect", many), call(plain, "inspect", many))
 
 
 def test_requests_really_share_a_batch(gen, sizes):
-    gathering = Batching("graph", timeout_micros=2_000_000)
-    options = Options(names=("score",), batch_sizes=(1, 2, 4), batching=gathering)
-    functions = signatures.build(gen, options)
+    batching = Batching("graph", batch_timeout_micros=2_000_000)
+    options = SignatureOptions(names=("score",), batch_sizes=(1, 2, 4), batching=batching)
+    functions = build(gen, options)
     functions["score"].get_concrete_function()
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
-        results = list(pool.map(lambda n: ask(functions, "score", ["a" * n]), (1, 2, 3, 4)))
+        results = list(pool.map(lambda n: call(functions, "score", ["a" * n]), (1, 2, 3, 4)))
     assert [int(one["num_tokens"][0]) for one in results] == [1, 2, 3, 4]
     assert sizes == [4]  # four requests, one batch
-    found = ask(functions, "score", ["a" * n for n in range(9)])
+    found = call(functions, "score", ["a" * n for n in range(9)])
     assert found["num_tokens"].tolist() == list(range(9)) and sizes == [4, 4, 4, 1]

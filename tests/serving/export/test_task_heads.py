@@ -6,7 +6,7 @@ import tensorflow as tf
 
 import tfgpt2
 from tfgpt2 import GPT2Config, TFGPT2Tokenizer
-from tfgpt2.serving.export.signatures import task_heads as tasks
+from tfgpt2.serving.export.signatures.registry import create_task
 
 LETTERS = [chr(97 + i) for i in range(26)] + ["\u0120"]  # U+0120 is how a vocabulary writes " "
 TEXTS = ["a dog sat", "", "my cat", "x" * 50]
@@ -17,7 +17,7 @@ def tokenizer():
     return TFGPT2Tokenizer({token: i for i, token in enumerate(LETTERS)}, [])
 
 
-def build(head, **changes):
+def make_model(head, **changes):
     config = GPT2Config.from_dict({
         "vocab_size": 27, "n_positions": 24, "n_embd": 16, "n_layer": 2, "n_head": 2,
         "initializer_range": 0.4, "id2label": {0: "no", 1: "maybe", 2: "yes"},
@@ -25,7 +25,12 @@ def build(head, **changes):
     return getattr(tfgpt2, f"TFGPT2For{head}")(config)
 
 
-def contract(answer, rows):
+def build_signature(model, tokenizer):
+    signature = create_task(model, tokenizer)
+    return signature.build(signature)
+
+
+def assert_contract(answer, rows):
     for name, value in answer.items():
         assert value.shape.rank >= 1 and value.shape[0] == rows, name
         if value.dtype.is_floating:
@@ -33,9 +38,9 @@ def contract(answer, rows):
 
 
 def test_classify(tokenizer):
-    model = build("SequenceClassification")
-    answer = tasks.build(model, tokenizer)["classify"](tf.constant(TEXTS))
-    contract(answer, 4)
+    model = make_model("SequenceClassification")
+    answer = build_signature(model, tokenizer)(tf.constant(TEXTS))
+    assert_contract(answer, 4)
     logits = model(tokenizer(["a dog sat"])).logits
     np.testing.assert_allclose(answer["scores"][0], tf.nn.softmax(logits)[0], atol=1e-5)
     names = np.array([b"no", b"maybe", b"yes"])
@@ -54,16 +59,16 @@ def test_classify(tokenizer):
     ],
 )
 def test_classify_by_kind_of_problem(changes, link, tokenizer):
-    model = build("SequenceClassification", **changes)
-    answer = tasks.build(model, tokenizer)["classify"](tf.constant(TEXTS[:1]))
+    model = make_model("SequenceClassification", **changes)
+    answer = build_signature(model, tokenizer)(tf.constant(TEXTS[:1]))
     expected = link(model(tokenizer(TEXTS[:1])).logits)
     np.testing.assert_allclose(answer["scores"], expected, atol=1e-5)
 
 
 def test_tag(tokenizer):
-    model = build("TokenClassification")
-    answer = tasks.build(model, tokenizer)["tag"](tf.constant(TEXTS))
-    contract(answer, 4)
+    model = make_model("TokenClassification")
+    answer = build_signature(model, tokenizer)(tf.constant(TEXTS))
+    assert_contract(answer, 4)
     assert answer["num_tokens"].numpy().tolist() == [9, 0, 6, 24]
     assert b"".join(answer["tokens_bytes"].numpy()[0]) == b"a dog sat"
     assert set(answer["labels"].numpy()[1]) == {b""}
@@ -74,11 +79,11 @@ def test_tag(tokenizer):
 
 
 def test_answer_is_the_likeliest_span_of_the_context(tokenizer):
-    model = build("QuestionAnswering")
+    model = make_model("QuestionAnswering")
     question, context = "who sat", " the old dog"
-    function = tasks.build(model, tokenizer)["answer"]
+    function = build_signature(model, tokenizer)
     answer = function(tf.constant([question, "q", ""]), tf.constant([context, "", "a"]))
-    contract(answer, 3)
+    assert_contract(answer, 3)
     out = model(tokenizer([question + context]))
     first = len(question)
     start, end = (
@@ -103,16 +108,16 @@ def test_answer_is_the_likeliest_span_of_the_context(tokenizer):
     ],
 )
 def test_export_is_checked_in_a_clean_process(head, name, tokenizer, tmp_path):
-    report = tfgpt2.export_task(build(head), tokenizer, tmp_path / "1")
+    report = tfgpt2.export_task(make_model(head), tokenizer, tmp_path / "1")
     assert report.signatures == ("serving_default", name) and report.checked
     loaded = tf.saved_model.load(str(tmp_path / "1"))
     texts = tf.constant(["we sat", "so"])
     arguments = [texts, texts] if name == "answer" else [texts]
-    contract(getattr(loaded, name)(*arguments), 2)
+    assert_contract(getattr(loaded, name)(*arguments), 2)
     empty = tf.zeros([0], tf.string)
-    contract(getattr(loaded, name)(*([empty] * len(arguments))), 0)
+    assert_contract(getattr(loaded, name)(*([empty] * len(arguments))), 0)
     with pytest.raises(FileExistsError, match="never overwrites"):
-        tfgpt2.export_task(build(head), tokenizer, tmp_path / "1")
+        tfgpt2.export_task(make_model(head), tokenizer, tmp_path / "1")
 
 
 def test_a_language_model_is_sent_to_its_own_export(tokenizer, tmp_path):

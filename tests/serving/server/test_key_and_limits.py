@@ -1,4 +1,4 @@
-"""The key, the address and other things that need no model."""
+"""API key, settings and addresses, without a model."""
 
 import asyncio
 
@@ -10,7 +10,7 @@ from tensorflow_serving.apis import get_model_status_pb2, model_service_pb2_grpc
 from tfgpt2.serving.server.app import make_app
 from tfgpt2.serving.server.grpc_api import make_server
 from tfgpt2.serving.server.run import is_loopback
-from tfgpt2.serving.server.service import Service
+from tfgpt2.serving.server.server_core import ServerCore
 from tfgpt2.serving.server.settings import BatchSettings, ServerSettings
 
 
@@ -19,8 +19,8 @@ def make_settings(tmp_path):
     return lambda **options: ServerSettings(models={"m": tmp_path}, port=0, **options)
 
 
-def test_a_key_is_asked_for_everywhere_but_on_the_page(make_settings):
-    client = TestClient(make_app(Service(make_settings(api_key="sesame é"))))
+def test_all_paths_but_the_page_and_health_need_the_key(make_settings):
+    client = TestClient(make_app(ServerCore(make_settings(api_key="sesame é"))))
     for path in ("/v1/models", "/v1/models/m", "/metrics", "/nothing"):
         for given in ({}, {"Authorization": "Bearer no"}, {"Authorization": "sesame"}):
             answer = client.get(path, headers=given)
@@ -32,9 +32,9 @@ def test_a_key_is_asked_for_everywhere_but_on_the_page(make_settings):
     assert client.get("/healthz").status_code == 503  # no model yet
 
 
-def test_grpc_asks_for_the_key_too(make_settings):
+def test_grpc_needs_the_key(make_settings):
     async def main():
-        server = make_server(Service(make_settings(api_key="sesame")))
+        server = make_server(ServerCore(make_settings(api_key="sesame")))
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
         request = get_model_status_pb2.GetModelStatusRequest()
@@ -53,10 +53,10 @@ def test_grpc_asks_for_the_key_too(make_settings):
     assert asyncio.run(main()) == ["UNAUTHENTICATED", "UNAUTHENTICATED", "NOT_FOUND"]
 
 
-def test_broken_insides_are_not_told(make_settings, monkeypatch):
-    service = Service(make_settings())
-    monkeypatch.setattr(service.metrics, "page", lambda: 1 / 0)
-    client = TestClient(make_app(service), raise_server_exceptions=False)
+def test_internal_errors_are_not_revealed(make_settings, monkeypatch):
+    core = ServerCore(make_settings())
+    monkeypatch.setattr(core.metrics, "render", lambda: 1 / 0)
+    client = TestClient(make_app(core), raise_server_exceptions=False)
     answer = client.get("/metrics")
     assert answer.status_code == 500 and answer.json() == {"error": "Internal error."}
 
@@ -65,20 +65,20 @@ def test_broken_insides_are_not_told(make_settings, monkeypatch):
     ("options", "message"),
     [
         ({"models": {}}, "no model to serve"),
-        ({"models": {"a b": "."}}, "must not be empty or hold"),
+        ({"models": {"a b": "."}}, "must not be empty or contain"),
         ({"models": {"m": "absent"}}, "no such directory"),
         ({"keep_versions": 0}, "`keep_versions` must be at least 1"),
         ({"timeout_seconds": float("nan")}, "`timeout_seconds` must be at least"),
-        ({"labels": {"x": {"a": 1}}}, "must belong to a model that is served"),
+        ({"labels": {"x": {"a": 1}}}, "must belong to a served model"),
     ],
 )
-def test_settings_that_make_no_sense(tmp_path, options, message):
+def test_invalid_settings_are_rejected(tmp_path, options, message):
     models = {name: tmp_path / path for name, path in options.pop("models", {"m": "."}).items()}
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         ServerSettings(models=models, **options)
 
 
-def test_a_version_directory_is_no_model(tmp_path):
+def test_a_version_directory_is_not_a_model(tmp_path):
     (tmp_path / "saved_model.pb").write_bytes(b"")
     with pytest.raises(ValueError, match="one version of a model"):
         ServerSettings(models={"1": tmp_path})
@@ -87,7 +87,7 @@ def test_a_version_directory_is_no_model(tmp_path):
 def test_batch_sizes_must_fit_together():
     assert BatchSettings(max_batch_size=24).allowed_batch_sizes == (1, 2, 4, 8, 16, 24)
     for wrong in ((1, 4, 2, 8), (1, 2), (0, 8)):
-        with pytest.raises(ValueError, match="must rise and end"):
+        with pytest.raises(ValueError, match="must increase and end"):
             BatchSettings(max_batch_size=8, allowed_batch_sizes=wrong)
 
 

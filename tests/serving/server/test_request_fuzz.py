@@ -1,4 +1,4 @@
-"""Requests drawn at random: read, or refused with an error of ours; never anything else."""
+"""Random requests are parsed or rejected with a `ServingError`."""
 
 import json
 
@@ -10,11 +10,11 @@ from tensorflow.core.framework import tensor_pb2
 
 from tests.support.fake_servable import ECHO
 from tfgpt2.serving.server import completion_request
-from tfgpt2.serving.server.json_tensors import parse_json
-from tfgpt2.serving.server.saved_model import from_protos
-from tfgpt2.serving.server.status import ServingError
+from tfgpt2.serving.server.json_request import parse_json
+from tfgpt2.serving.server.serving_error import ServingError
+from tfgpt2.serving.server.signature import inputs_from_protos
 
-FIELDS = [*completion_request._READERS, "user", "suffix", "logit_bias", "x"]
+FIELDS = [*completion_request._FIELDS, "user", "suffix", "logit_bias", "x"]
 VALUES = st.recursive(
     st.none()
     | st.booleans()
@@ -40,7 +40,7 @@ def test_completions(document):
         json.dumps(error.message).encode()
         return
     assert asked.best_of >= asked.n and asked.prompts
-    hash(asked)  # nothing in it can be changed afterwards
+    hash(asked)  # it is immutable
 
 
 @settings(max_examples=200, deadline=None)
@@ -73,9 +73,9 @@ def test_tensors_of_grpc(dtype, shape, content, numbers, strings):
         proto.tensor_shape.dim.add().size = size
     full = {"text": proto, "stop": proto}
     try:
-        for array in from_protos(ECHO, full).values():
+        for array in inputs_from_protos(ECHO, full).values():
             assert isinstance(array, np.ndarray) and array.size <= 2**24
-        ECHO.check(from_protos(ECHO, full))
+        ECHO.check(inputs_from_protos(ECHO, full))
     except ServingError as error:
         assert error.http == 400
 
@@ -88,6 +88,6 @@ def test_messages_of_grpc(raw):
     except DecodeError:
         return
     try:
-        ECHO.check(from_protos(ECHO, {"text": proto, "stop": proto}))
+        ECHO.check(inputs_from_protos(ECHO, {"text": proto, "stop": proto}))
     except ServingError as error:
         assert error.http == 400

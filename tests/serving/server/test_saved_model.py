@@ -1,16 +1,17 @@
-"""Loading a small SavedModel: defaults, warm-up files, what its messages say."""
+"""Loading a small SavedModel: defaults, warm-up files, error messages."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
-from tfgpt2.serving.server.saved_model import WARM_UP, Servable, from_protos, made_up
-from tfgpt2.serving.server.status import ServingError
+from tfgpt2.serving.server.saved_model import WARMUP_FILE, Servable, dummy_inputs
+from tfgpt2.serving.server.serving_error import ServingError
+from tfgpt2.serving.server.signature import inputs_from_protos
 
 
 class Scale(tf.Module):
-    """x times a factor; it fails for negative numbers, and remembers nothing."""
+    """Returns x times a factor; fails for negative numbers."""
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, "x"),
                                   tf.TensorSpec([None], tf.float32, "factor")])  # fmt: skip
@@ -41,8 +42,8 @@ def predict(**inputs):
 
 
 def write_warm_up(folder, *logs):
-    (folder / WARM_UP).parent.mkdir(exist_ok=True)
-    with tf.io.TFRecordWriter(str(folder / WARM_UP)) as writer:
+    (folder / WARMUP_FILE).parent.mkdir(exist_ok=True)
+    with tf.io.TFRecordWriter(str(folder / WARMUP_FILE)) as writer:
         for log in logs:
             writer.write(log.SerializeToString())
 
@@ -53,15 +54,15 @@ def log_of(request):
     )
 
 
-def test_defaults_fill_what_is_missing(saved):
+def test_defaults_fill_missing_inputs(saved):
     servable = Servable("m", 1, saved)
     signature = servable.signatures["serving_default"]
-    inputs = from_protos(signature, predict(x=[1, 2]).inputs)
+    inputs = inputs_from_protos(signature, predict(x=[1, 2]).inputs)
     assert inputs["factor"].tolist() == [3.0]
     assert servable.run("serving_default", inputs)["y"].tolist() == [3.0, 6.0]
     with pytest.raises(ServingError, match=r"Missing but required: \{x\}"):
-        from_protos(signature, predict(factor=[1]).inputs)
-    assert not servable.batches_itself
+        inputs_from_protos(signature, predict(factor=[1]).inputs)
+    assert not servable.batches_in_graph
 
 
 def test_a_warm_up_file_runs_before_a_version_serves(saved):
@@ -74,7 +75,7 @@ def test_a_warm_up_file_runs_before_a_version_serves(saved):
     [
         (log_of(predict(x=[-1])), "negative x"),
         (log_of(predict(z=[1])), r"Sent extra: \{z\}"),
-        (prediction_log_pb2.PredictionLog(classify_log={}), "no `predict_log`"),
+        (prediction_log_pb2.PredictionLog(classify_log={}), "not a `predict_log`"),
     ],
 )
 def test_a_failing_record_fails_the_version(saved, log, message):
@@ -85,13 +86,13 @@ def test_a_failing_record_fails_the_version(saved, log, message):
 
 def test_without_a_file_each_signature_runs_once(saved):
     servable = Servable("m", 1, saved)
-    assert made_up(servable.signatures["serving_default"])["x"].tolist() == [1.0]
+    assert dummy_inputs(servable.signatures["serving_default"])["x"].tolist() == [1.0]
     assert servable.warm_up() == 1
 
 
-def test_batching_in_the_graph_is_seen(tmp_path):
+def test_batching_in_the_graph_is_detected(tmp_path):
     module = Batched()
     tf.saved_model.save(module, str(tmp_path), signatures={"serving_default": module.double})
     servable = Servable("m", 1, tmp_path)
-    assert servable.batches_itself
+    assert servable.batches_in_graph
     assert servable.run("serving_default", {"x": np.ones(3, np.float32)})["y"].tolist() == [2, 2, 2]

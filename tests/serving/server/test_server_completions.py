@@ -1,4 +1,4 @@
-"""`/v1/completions` with OpenAI's own Python package as client, and what it must refuse."""
+"""`/v1/completions` with OpenAI's Python client; invalid requests."""
 
 import concurrent.futures
 import json
@@ -8,7 +8,7 @@ import httpx
 import openai
 import pytest
 
-from tests.support.server_requests import MODEL, columns, predict
+from tests.support.server_requests import MODEL, column_request, predict
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def ask(client, prompt="ROMEO:\n", **options):
 
 def test_a_completion_is_a_call_of_generate(client, http):
     found = ask(client)
-    outputs = predict(http, columns("ROMEO:\n", max_new_tokens=20))
+    outputs = predict(http, column_request("ROMEO:\n", max_new_tokens=20))
     assert found.choices[0].text == outputs["text"][0]
     assert found.choices[0].finish_reason == "length"
     assert found.object == "text_completion" and found.model == MODEL
@@ -47,7 +47,7 @@ def test_several_prompts_and_choices(client):
     assert ask(client, temperature=1).choices[0].text != ask(client, temperature=1).choices[0].text
 
 
-def test_best_of_gives_the_likeliest(client):
+def test_best_of_returns_the_most_likely(client):
     best = ask(client, n=1, temperature=1.2, seed=3, logprobs=0, extra_body={"best_of": 4})
     every = ask(client, n=4, temperature=1.2, seed=3, logprobs=0).choices
     mean = lambda one: sum(one.logprobs.token_logprobs) / len(one.logprobs.tokens)  # noqa: E731
@@ -65,7 +65,7 @@ def test_stop_and_echo(client):
 
 def test_logprobs_belong_to_the_tokens(client, http):
     found = ask(client, logprobs=0).choices[0]
-    outputs = predict(http, columns("ROMEO:\n", max_new_tokens=20))
+    outputs = predict(http, column_request("ROMEO:\n", max_new_tokens=20))
     assert "".join(found.logprobs.tokens) == found.text
     assert found.logprobs.token_logprobs == pytest.approx(outputs["token_logprobs"][0], abs=1e-4)
     offsets = found.logprobs.text_offset
@@ -73,7 +73,7 @@ def test_logprobs_belong_to_the_tokens(client, http):
     assert found.logprobs.top_logprobs is None
 
 
-def test_alternatives_and_the_prompts_own_values(client, http):
+def test_alternatives_and_logprobs_of_the_prompt(client, http):
     signatures = http.get(f"/v1/models/{MODEL}/metadata").json()["metadata"]["signature_def"]
     assert "inspect" in signatures["signature_def"]
     found = ask(client, "ROMEO:\nI am", logprobs=3, echo=True).choices[0].logprobs
@@ -82,7 +82,7 @@ def test_alternatives_and_the_prompts_own_values(client, http):
     for token, value, top in list(
         zip(found.tokens, found.token_logprobs, found.top_logprobs, strict=True)
     )[-20:]:
-        # Greedy: each token was the likeliest, and its value is that of the alternative.
+        # Greedy: each token is the most likely one, with the same log-probability.
         assert len(top) == 3 and max(top, key=top.get) == token
         assert top[token] == pytest.approx(value, abs=1e-3)
     with pytest.raises(openai.BadRequestError, match="`logprobs` must be at most 5"):
@@ -97,7 +97,7 @@ def test_token_ids_as_prompt(client, http):
     assert len(ask(client, [ids, ids]).choices) == 2
 
 
-def test_a_stream_is_the_text_in_pieces(client):
+def test_a_stream_is_the_text_in_chunks(client):
     whole = ask(client, max_tokens=60).choices[0]
     events = list(ask(client, max_tokens=60, stream=True, stream_options={"include_usage": True}))
     texts = [event.choices[0].text for event in events if event.choices]
@@ -124,7 +124,7 @@ def test_streams_with_several_choices(client):
     assert sorted(texts) == [0, 1, 2, 3] and len(set(texts.values())) == 4
 
 
-def test_concurrent_streams_are_not_mixed_up(client):
+def test_concurrent_streams_are_independent(client):
     prompts = ["ROMEO:\n", "JULIET:\n", "To be", "Now is the winter", "KING:\n", "What"]
     alone = [ask(client, prompt, max_tokens=30).choices[0].text for prompt in prompts]
 
@@ -136,7 +136,7 @@ def test_concurrent_streams_are_not_mixed_up(client):
         assert list(pool.map(read, prompts)) == alone
 
 
-def test_a_client_that_leaves_ends_the_stream(http):
+def test_a_disconnect_ends_the_stream(http):
     def tokens():
         page = http.get("/metrics").text
         name = "tfgpt2_generated_tokens_total"
@@ -145,7 +145,7 @@ def test_a_client_that_leaves_ends_the_stream(http):
     body = {"model": MODEL, "prompt": "ROMEO:\n", "max_tokens": 4000, "stream": True}
     with http.stream("POST", "/v1/completions", json=body) as answer:
         next(answer.iter_lines())
-    time.sleep(1.0)  # what was asked before it left may end
+    time.sleep(1.0)  # calls that were running may finish
     before = tokens()
     time.sleep(1.0)
     assert tokens() == before
@@ -175,12 +175,12 @@ def test_a_client_that_leaves_ends_the_stream(http):
         ({"stream": 1}, "stream", "true or false"),
         ({"stream": True, "echo": True}, "echo", "cannot be streamed"),
         ({"stream_options": {"include_usage": True}}, "stream_options", "needs `stream`"),
-        ({"suffix": "x"}, "suffix", "not offered"),
-        ({"logit_bias": {"5": 1}}, "logit_bias", "not offered"),
+        ({"suffix": "x"}, "suffix", "not supported"),
+        ({"logit_bias": {"5": 1}}, "logit_bias", "not supported"),
         ({"temprature": 1}, "temprature", "Did you mean 'temperature'?"),
     ],
 )
-def test_mistakes_are_told_in_openais_form(http, changed, param, words):
+def test_errors_have_openais_format(http, changed, param, words):
     body = {"model": MODEL, "prompt": "a", "max_tokens": 2} | changed
     answer = http.post("/v1/completions", content=json.dumps(body))
     error = answer.json()["error"]
@@ -196,7 +196,9 @@ def test_penalties_need_an_export_that_takes_them(client, http):
         if name in inputs:
             assert ask(client, **{name: 1.0}).choices
         else:
-            with pytest.raises(openai.BadRequestError, match="is no input of this model's export"):
+            with pytest.raises(
+                openai.BadRequestError, match="is not an input of this model's export"
+            ):
                 ask(client, **{name: 1.0})
 
 
@@ -208,7 +210,7 @@ def test_an_unknown_model_and_the_list(client):
     assert client.models.retrieve(MODEL).id == MODEL
 
 
-def test_a_body_that_is_no_json(http):
+def test_a_body_that_is_not_json(http):
     for content in (b"", b"{", b"[]", b"\xff"):
         answer = http.post("/v1/completions", content=content)
         assert answer.status_code == 400 and "JSON" in answer.json()["error"]["message"]

@@ -1,4 +1,4 @@
-"""gRPC against a running server, with the official stubs as client."""
+"""gRPC against a running server, with TensorFlow Serving's stubs."""
 
 import grpc
 import numpy as np
@@ -38,13 +38,13 @@ def request(signature="generate", model=MODEL, **inputs):
     return message
 
 
-def refused(call, *arguments, **options):
+def rpc_error(call, *arguments, **options):
     with pytest.raises(grpc.RpcError) as caught:
         call(*arguments, timeout=120, **options)
     return caught.value.code().name, caught.value.details()
 
 
-def test_predict_fills_in_the_defaults_of_the_export(prediction):
+def test_predict_uses_the_defaults_of_the_export(prediction):
     only_text = prediction.Predict(
         request(text=["To be"], max_new_tokens=[8], seed=[3]), timeout=120
     )
@@ -55,15 +55,15 @@ def test_predict_fills_in_the_defaults_of_the_export(prediction):
     assert outputs["text_bytes"][0].decode() == outputs["text"][0].decode()
 
 
-def test_predict_gives_what_rest_gives(prediction, served):
+def test_predict_equals_rest(prediction, served):
     import httpx
 
-    from tests.support.server_requests import columns, predict
+    from tests.support.server_requests import column_request, predict
 
     settings = {name: [value] for name, value in OFF.items()}
     answer = prediction.Predict(request(text=["To be", "So"], stop=[[""]], **settings), timeout=120)
     with httpx.Client(base_url=served.url, timeout=120) as client:
-        rest = predict(client, columns(["To be", "So"]))
+        rest = predict(client, column_request(["To be", "So"]))
     texts = tf.make_ndarray(answer.outputs["text"])
     assert [text.decode() for text in texts] == rest["text"]
 
@@ -73,7 +73,7 @@ def test_outputs_can_be_chosen(prediction):
     message.output_filter.append("ids")
     assert list(prediction.Predict(message, timeout=120).outputs) == ["ids"]
     message.output_filter.append("ids")
-    assert refused(prediction.Predict, message) == (
+    assert rpc_error(prediction.Predict, message) == (
         "INVALID_ARGUMENT", "duplicate output tensor alias: ids"
     )  # fmt: skip
 
@@ -93,22 +93,22 @@ def test_outputs_can_be_chosen(prediction):
         (request(text=["a" * 5_000_000]), "RESOURCE_EXHAUSTED", "larger than max"),
     ],
 )
-def test_mistakes_have_the_right_code_and_words(prediction, message, code, words):
-    found = refused(prediction.Predict, message)
+def test_errors_have_the_code_and_message(prediction, message, code, words):
+    found = rpc_error(prediction.Predict, message)
     assert found[0] == code and words in found[1]
 
 
-def test_a_tensor_that_claims_to_be_huge_is_refused(prediction):
+def test_a_tensor_with_a_huge_shape_is_rejected(prediction):
     message = request(text=["a"])
     proto = message.inputs["top_k"]
     proto.dtype, proto.int_val[:] = tf.int32.as_datatype_enum, [1]
     proto.tensor_shape.dim.add().size = 10**12
-    assert refused(prediction.Predict, message) == (
+    assert rpc_error(prediction.Predict, message) == (
         "INVALID_ARGUMENT", "tensor parsing error: top_k"
     )  # fmt: skip
 
 
-def test_a_deadline_is_kept(prediction):
+def test_the_deadline_of_the_client(prediction):
     with pytest.raises(grpc.RpcError) as caught:
         prediction.Predict(request(text=["a"], max_new_tokens=[200]), timeout=0.001)
     assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
@@ -118,28 +118,28 @@ def test_metadata(prediction):
     message = get_model_metadata_pb2.GetModelMetadataRequest()
     message.model_spec.name = MODEL
     words = "GetModelMetadataRequest must specify at least one metadata_field"
-    assert refused(prediction.GetModelMetadata, message) == ("INVALID_ARGUMENT", words)
+    assert rpc_error(prediction.GetModelMetadata, message) == ("INVALID_ARGUMENT", words)
     message.metadata_field.append("signature_def")
     answer = prediction.GetModelMetadata(message, timeout=120)
     signatures = get_model_metadata_pb2.SignatureDefMap()
     assert answer.metadata["signature_def"].Unpack(signatures)
     assert set(signatures.signature_def["generate"].defaults) == {*OFF, "stop"}
     message.metadata_field.append("x")
-    assert "x is not supported" in refused(prediction.GetModelMetadata, message)[1]
+    assert "x is not supported" in rpc_error(prediction.GetModelMetadata, message)[1]
 
 
 def test_status(channel):
     stub = model_service_pb2_grpc.ModelServiceStub(channel)
     message = get_model_status_pb2.GetModelStatusRequest()
-    assert refused(stub.GetModelStatus, message) == ("INVALID_ARGUMENT", "Missing ModelSpec")
+    assert rpc_error(stub.GetModelStatus, message) == ("INVALID_ARGUMENT", "Missing ModelSpec")
     message.model_spec.name = MODEL
     found = stub.GetModelStatus(message, timeout=120).model_version_status
     assert [(one.version, one.state, one.status.error_code) for one in found] == [(1, 30, 0)]
     message.model_spec.version.value = 4
-    assert refused(stub.GetModelStatus, message)[0] == "NOT_FOUND"
+    assert rpc_error(stub.GetModelStatus, message)[0] == "NOT_FOUND"
 
 
-def test_what_is_not_offered_says_so(prediction):
-    assert refused(prediction.Classify, classification_pb2.ClassificationRequest()) == (
+def test_other_methods_are_unimplemented(prediction):
+    assert rpc_error(prediction.Classify, classification_pb2.ClassificationRequest()) == (
         "UNIMPLEMENTED", "Classify is for models of tf.Example. Use Predict instead."
     )  # fmt: skip

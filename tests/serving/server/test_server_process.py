@@ -1,4 +1,4 @@
-"""A server's life: new versions under load, broken ones, SIGTERM, kill -9, what it imports."""
+"""The server process: new and broken versions under load, SIGTERM, SIGKILL, imports."""
 
 import contextlib
 import os
@@ -12,11 +12,11 @@ import time
 import httpx
 import pytest
 
-from tests.support.server_requests import MODEL, columns, predict, same
+from tests.support.server_requests import MODEL, column_request, predict, same_outputs
 
 
 def add_version(base, number, source, broken=False):
-    """Puts a version in place at once, as an export does."""
+    """Adds a version atomically, as an export does."""
     beside = base / f".{number}.part"
     shutil.copytree(source, beside)
     if broken:
@@ -38,23 +38,23 @@ def wait_for(condition, seconds=180):
 
 
 class Traffic:
-    """Clients that ask all the time and note what went wrong."""
+    """Clients that send requests all the time and record errors."""
 
     def __init__(self, url, expected, clients=4):
         self.url, self.expected = url, expected
-        self.answers, self.troubles, self._stop = 0, [], threading.Event()
-        self._threads = [threading.Thread(target=self._ask) for _ in range(clients)]
+        self.answers, self.errors, self._stop = 0, [], threading.Event()
+        self._threads = [threading.Thread(target=self._send) for _ in range(clients)]
 
-    def _ask(self):
+    def _send(self):
         with httpx.Client(base_url=self.url, timeout=120) as client:
             while not self._stop.is_set():
                 try:
-                    if same(predict(client, columns("ROMEO:\n")), self.expected):
+                    if same_outputs(predict(client, column_request("ROMEO:\n")), self.expected):
                         self.answers += 1
                     else:
-                        self.troubles.append("another answer")
+                        self.errors.append("different outputs")
                 except Exception as error:
-                    self.troubles.append(repr(error))
+                    self.errors.append(repr(error))
 
     def __enter__(self):
         for thread in self._threads:
@@ -68,13 +68,15 @@ class Traffic:
 
 
 @pytest.mark.long
-def test_versions_come_under_load_and_a_stop_lets_requests_finish(exported, tmp_path, start_server):
+def test_versions_switch_under_load_and_sigterm_lets_requests_finish(
+    exported, tmp_path, start_server
+):
     base = tmp_path / MODEL
     base.mkdir()
     add_version(base, 1, exported / "1")
     server = start_server(base, "--poll-seconds", "0.2")
     with httpx.Client(base_url=server.url, timeout=120) as client:
-        expected = predict(client, columns("ROMEO:\n"))
+        expected = predict(client, column_request("ROMEO:\n"))
         with Traffic(server.url, expected) as traffic:
             add_version(base, 2, exported / "1")
             wait_for(lambda: states(client) == {2: "AVAILABLE", 1: "END"})
@@ -82,7 +84,7 @@ def test_versions_come_under_load_and_a_stop_lets_requests_finish(exported, tmp_
             wait_for(lambda: states(client).get(3) == "END")
             answered = traffic.answers
             wait_for(lambda: traffic.answers > answered + 4)
-        assert traffic.troubles == [] and traffic.answers > 10
+        assert traffic.errors == [] and traffic.answers > 10
         found = client.get(f"/v1/models/{MODEL}").json()["model_version_status"]
         assert [(v["version"], v["state"]) for v in found] == [
             ("3", "END"), ("2", "AVAILABLE"), ("1", "END")
@@ -91,7 +93,7 @@ def test_versions_come_under_load_and_a_stop_lets_requests_finish(exported, tmp_
         assert "table" in found[0]["status"]["error_message"]
 
         answers = []
-        long = columns(["To be"] * 8, max_new_tokens=200, temperature=1.0)
+        long = column_request(["To be"] * 8, max_new_tokens=200, temperature=1.0)
         thread = threading.Thread(target=lambda: answers.append(predict(client, long)))
         thread.start()
         time.sleep(0.3)
@@ -101,27 +103,27 @@ def test_versions_come_under_load_and_a_stop_lets_requests_finish(exported, tmp_
     assert server.process.wait(60) == 0
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", server.port), 5)
-    assert "Traceback" not in "".join(server.notes)
+    assert "Traceback" not in "".join(server.log)
 
 
 @pytest.mark.long
-def test_killed_and_started_again_clients_go_on(exported, start_server):
+def test_a_restart_after_sigkill(exported, start_server):
     server = start_server(exported)
     with httpx.Client(base_url=server.url, timeout=120) as client:
-        expected = predict(client, columns("ROMEO:\n"))
+        expected = predict(client, column_request("ROMEO:\n"))
     server.kill()
     with (
         httpx.Client(base_url=server.url, timeout=120) as client,
         pytest.raises(httpx.ConnectError),
     ):
-        predict(client, columns("ROMEO:\n"))
+        predict(client, column_request("ROMEO:\n"))
     again = start_server(exported, port=server.port, grpc_port=server.grpc_port)
     with httpx.Client(base_url=again.url, timeout=120) as client:
-        assert same(predict(client, columns("ROMEO:\n")), expected)
+        assert same_outputs(predict(client, column_request("ROMEO:\n")), expected)
 
 
 @pytest.mark.long
-def test_a_second_server_on_the_same_port_says_so(exported, served):
+def test_a_port_in_use_is_an_error(exported, served):
     command = [sys.executable, "-m", "tfgpt2.cli", "serve", str(exported)]
     done = subprocess.run(
         [*command, "--port", str(served.port), "--grpc-port", "-1"],
@@ -131,12 +133,14 @@ def test_a_second_server_on_the_same_port_says_so(exported, served):
     assert "Traceback" not in done.stderr
 
 
-def test_the_server_knows_nothing_of_the_model():
+def test_the_server_imports_no_model_code():
     program = (
         "import sys, tfgpt2.serving.server.run\n"
         "known = {n for n in sys.modules if n.split('.')[0] in ('tfgpt2', 'keras_hub')}\n"
-        "print(sorted(n for n in known if not n.startswith('tfgpt2.serving')))"
+        "print(sorted(n for n in known if not n.startswith('tfgpt2.serving.server')))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "['tfgpt2', 'tfgpt2.errors', 'tfgpt2.version']"
+    assert done.stdout.strip() == str(
+        ["tfgpt2", "tfgpt2.errors", "tfgpt2.serving", "tfgpt2.serving.chunks", "tfgpt2.version"]
+    )

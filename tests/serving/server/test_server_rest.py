@@ -1,4 +1,4 @@
-"""REST against a running server: the contract, mistakes, limits, batches of strangers."""
+"""REST against a running server: formats, errors, limits, concurrent requests."""
 
 import base64
 import concurrent.futures
@@ -12,7 +12,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
 
-from tests.support.server_requests import MODEL, OFF, columns, predict, same, varied
+from tests.support.server_requests import (
+    MODEL,
+    OFF,
+    column_request,
+    predict,
+    random_request,
+    same_outputs,
+)
 
 PREDICT = f"/v1/models/{MODEL}:predict"
 
@@ -24,19 +31,19 @@ def client(served):
         yield client
 
 
-def test_status_is_the_message_of_the_real_server(client):
+def test_status_is_tensorflow_servings_message(client):
     answer = client.get(f"/v1/models/{MODEL}/versions/1")
     found = json_format.Parse(answer.text, get_model_status_pb2.GetModelStatusResponse())
     assert [(one.version, one.state) for one in found.model_version_status] == [(1, 30)]
     assert answer.json()["model_version_status"] == [
         {"version": "1", "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
     ]
-    both = client.get(f"/V1/Models/{MODEL}").json()  # paths are case-insensitive there
+    both = client.get(f"/V1/Models/{MODEL}").json()  # paths are case-insensitive
     assert both["model_version_status"] == answer.json()["model_version_status"]
     assert both["id"] == MODEL and both["object"] == "model"
 
 
-def test_metadata_is_the_message_of_the_real_server(client):
+def test_metadata_is_tensorflow_servings_message(client):
     answer = client.get(f"/v1/models/{MODEL}/metadata").json()
     assert answer["model_spec"] == {"name": MODEL, "signature_name": "", "version": "1"}
     packed = json_format.ParseDict(
@@ -60,22 +67,25 @@ def test_rows(client):
 
 
 def test_columns_and_versions(client):
-    outputs = predict(client, columns(["To be", "ROMEO:\n"]))
+    outputs = predict(client, column_request(["To be", "ROMEO:\n"]))
     assert outputs["finish_reason"] == ["length", "length"] and outputs["num_tokens"] == [12, 12]
     path = f"/v1/models/{MODEL}/versions/1:predict"
-    assert client.post(path, json=columns("To be")).json()["outputs"]["text"] == outputs["text"][:1]
-    assert predict(client, columns([]))["text"] == []
+    assert (
+        client.post(path, json=column_request("To be")).json()["outputs"]["text"]
+        == outputs["text"][:1]
+    )
+    assert predict(client, column_request([]))["text"] == []
 
 
 def test_bytes_go_in_and_out_as_base64(client):
     wrong = {"b64": base64.b64encode(b"To be \xff\xfe").decode()}
-    document = columns("x")
+    document = column_request("x")
     document["inputs"]["text"] = [wrong, "To be \ufffd\ufffd"]
     outputs = predict(client, document)
-    assert outputs["text"][0] == outputs["text"][1]  # read as U+FFFD
+    assert outputs["text"][0] == outputs["text"][1]  # converted to U+FFFD
     ids = predict(client, {"signature_name": "tokenize", "inputs": ["你"]})["ids"]
     cut = {"signature_name": "detokenize", "inputs": [ids[0][:1]]}
-    outputs = predict(client, cut)  # a piece of a character
+    outputs = predict(client, cut)  # an incomplete character
     assert outputs["text"] == ["\ufffd"]
     assert "你".encode().startswith(base64.b64decode(outputs["text_bytes"][0]["b64"]))
 
@@ -107,21 +117,23 @@ def test_bytes_go_in_and_out_as_base64(client):
         ("POST", PREDICT, b'{"inputs": ["' + b"a" * 10_000_000 + b'"]}', 413, "4194304 bytes"),
     ],
 )  # fmt: skip
-def test_mistakes_have_the_right_status_and_words(client, method, path, body, status, message):
+def test_errors_have_tensorflow_servings_status_and_message(
+    client, method, path, body, status, message
+):
     answer = client.request(method, path, content=body)
     assert answer.status_code == status
     assert set(answer.json()) == {"error"} and message in answer.text
     assert answer.headers["content-type"] == "application/json"
 
 
-def test_a_body_of_unknown_length_ends_where_the_limit_is(client):
+def test_a_chunked_body_is_limited(client):
     def parts():
         for _ in range(200):
             yield b"a" * 65536
 
     try:
         assert client.post(PREDICT, content=parts()).status_code == 413
-    except httpx.TransportError:  # the server hung up before all was sent
+    except httpx.TransportError:  # the server closed the connection before all was sent
         pass
     assert client.get("/healthz").status_code == 200
 
@@ -134,22 +146,22 @@ def test_a_body_of_unknown_length_ends_where_the_limit_is(client):
         {"temperature": float("nan")},
     ],
 )  # fmt: skip
-def test_settings_out_of_range_are_moved_into_it(client, changed):
-    content = json.dumps(columns("To be", **changed)).encode()
+def test_settings_out_of_range_are_clamped(client, changed):
+    content = json.dumps(column_request("To be", **changed)).encode()
     answer = client.post(PREDICT, content=content)
     assert answer.status_code == 200, answer.text
     json.loads(answer.text, parse_constant=pytest.fail)  # no NaN, no Infinity
 
 
-def test_a_huge_prompt_and_a_huge_wish(client):
-    outputs = predict(client, columns("word " * 200_000))
+def test_a_huge_prompt_and_a_huge_limit(client):
+    outputs = predict(client, column_request("word " * 200_000))
     assert outputs["truncated"][0] > 100_000
-    answer = client.post(PREDICT, json=columns("a", max_new_tokens=5000))
+    answer = client.post(PREDICT, json=column_request("a", max_new_tokens=5000))
     assert answer.status_code == 400 and "at most 4096 on this server" in answer.text
 
 
-def test_sixteen_threads_with_different_settings_get_what_they_would_get_alone(client):
-    asked = [varied(number) for number in range(16)]
+def test_concurrent_requests_with_different_settings_get_the_outputs_of_sequential_ones(client):
+    asked = [random_request(number) for number in range(16)]
     alone = [predict(client, one) for one in asked]
     before = client.get("/metrics").text
     gate = threading.Barrier(16)
@@ -160,16 +172,18 @@ def test_sixteen_threads_with_different_settings_get_what_they_would_get_alone(c
 
     with concurrent.futures.ThreadPoolExecutor(16) as pool:
         together = list(pool.map(ask, asked))
-    assert all(same(*pair) for pair in zip(alone, together, strict=True))
-    assert batches(client.get("/metrics").text) - batches(before) < 12  # they did share
+    assert all(same_outputs(*pair) for pair in zip(alone, together, strict=True))
+    assert (
+        count_batches(client.get("/metrics").text) - count_batches(before) < 12
+    )  # some shared a batch
 
 
-def batches(page):
+def count_batches(page):
     name = f'tfgpt2_batch_rows_count{{model="{MODEL}",signature="generate"}} '
     return float(next(line for line in page.splitlines() if line.startswith(name)).split()[-1])
 
 
-def test_figures_health_and_page(client):
+def test_metrics_health_and_page(client):
     page = client.get("/monitoring/prometheus/metrics")
     assert page.headers["content-type"].startswith("text/plain")
     for name in (

@@ -1,4 +1,4 @@
-"""Streams against a small language model in plain Python, whose one-shot text is the truth."""
+"""Streams of a toy language model in plain Python equal its text of one request."""
 
 import asyncio
 import hashlib
@@ -9,16 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfgpt2.serving.server.streaming import stream
+from tfgpt2.serving.server.text_model import TextModel
 
-# Pieces of characters, and tokens that are two others in one: a text read anew often has other
-# tokens than those it was written with.
+# Parts of characters, and tokens that join two others: a generated text is often tokenized into
+# other tokens than the generated ones.
 VOCABULARY = [b"", b"a", b"b", b"ab", b"ba", b" ", b"abab", *(bytes([c]) for c in "é你😀".encode()),
               "é".encode(), b"\xff"]  # fmt: skip
 END = 0
 
 
 def tokenize(text):
-    """The longest token first; bytes that are not UTF-8 are read as U+FFFD, which is 'ab' here."""
+    """Takes the longest token first; bytes that are not UTF-8 become U+FFFD, which is 'ab' here."""
     text = text.decode("utf-8", "replace").replace("\ufffd", "ab").encode()
     ids = []
     while text:
@@ -29,10 +30,10 @@ def tokenize(text):
     return ids
 
 
-class Toy:
-    """Answers as an export does; the next token is a hash of all tokens (and of seed and step)."""
+class ToyModel:
+    """Runs the signatures of an export; the next token is a hash of all tokens, seed and step."""
 
-    rows = 4
+    max_rows = 4
 
     def __init__(self, ends):
         self.ends, self.calls = ends, 0
@@ -44,8 +45,8 @@ class Toy:
             return END
         return 1 + draw % (len(VOCABULARY) - 1)
 
-    def write(self, prompt, limit, stops=(), seed=0, sampled=False):
-        """Tokens, text before a stop string, and why it ended: one request."""
+    def generate(self, prompt, limit, stops=(), seed=0, sampled=False):
+        """Returns tokens, text before a stop string, and finish reason of one request."""
         ids, new, text = tokenize(prompt), [], b""
         for step in range(limit):
             token = self.next(ids + new, seed, step, sampled)
@@ -53,7 +54,7 @@ class Toy:
             before, text = len(text), text + VOCABULARY[token]
             if token == END:
                 return new, text, "eos"
-            # As the compiled loop: of the strings that this token completes, the first to begin.
+            # As the compiled loop: of the strings that this token completes, the first to start.
             longest = max([1, *map(len, stops)])
             found = [text.find(stop, max(0, before - longest + 1)) for stop in stops]
             found = [place for place in found if place >= 0]
@@ -67,11 +68,11 @@ class Toy:
             ids = tokenize(inputs["text"][0])
             return {"ids": np.array([ids + [0]]), "num_tokens": np.array([len(ids)])}
         if signature == "detokenize":
-            assert inputs["ids"].shape[0] <= self.rows
+            assert inputs["ids"].shape[0] <= self.max_rows
             return {"text_bytes": np.array([VOCABULARY[i] for i in inputs["ids"][:, 0]], object)}
         stops = [stop for stop in inputs["stop"][0] if stop]
         sampled = inputs["temperature"][0] > 0
-        new, text, reason = self.write(
+        new, text, reason = self.generate(
             inputs["text"][0], int(inputs["max_new_tokens"][0]), stops, inputs["seed"][0], sampled
         )
         return {
@@ -82,7 +83,7 @@ class Toy:
         }
 
 
-def settings_of(prompt, limit, temperature=0.0, seed=5):
+def make_inputs(prompt, limit, temperature=0.0, seed=5):
     return {
         "text": np.array([prompt], object),
         "max_new_tokens": np.array([limit], np.int32),
@@ -92,9 +93,11 @@ def settings_of(prompt, limit, temperature=0.0, seed=5):
     }
 
 
-def pieces(toy, inputs, stops=(), **options):
+def collect_chunks(toy, inputs, stops=(), **options):
+    model = TextModel(toy, {}, toy.max_rows)
+
     async def collect():
-        return [piece async for piece in stream(toy, inputs, list(stops), **options)]
+        return [chunk async for chunk in stream(model, inputs, list(stops), **options)]
 
     return asyncio.run(collect())
 
@@ -107,44 +110,50 @@ STOPS = st.lists(STOP, max_size=3)
 @settings(max_examples=150, deadline=None)
 @given(PROMPTS, STOPS, st.integers(1, 60), st.integers(1, 9), st.sampled_from([0, 8, 40]))
 def test_a_greedy_stream_is_the_text_of_one_request(prompt, stops, limit, size, ends):
-    toy = Toy(ends)
-    ids, text, reason = toy.write(prompt, limit, stops)
-    found = pieces(toy, settings_of(prompt, limit), stops, size=size)
-    assert "".join(piece.text for piece in found) == text.decode("utf-8", "replace")
-    assert [piece.finish_reason for piece in found] == [None] * (len(found) - 1) + [reason]
-    assert all(piece.text for piece in found[:-1])
-    if reason != "stop":  # else the tokens after it in the same request count
+    toy = ToyModel(ends)
+    ids, text, reason = toy.generate(prompt, limit, stops)
+    found = collect_chunks(toy, make_inputs(prompt, limit), stops, chunk_tokens=size)
+    assert "".join(chunk.text for chunk in found) == text.decode("utf-8", "replace")
+    assert [chunk.finish_reason for chunk in found] == [None] * (len(found) - 1) + [reason]
+    assert all(chunk.text for chunk in found[:-1])
+    if reason != "stop":  # else later tokens of the same call count
         assert found[-1].num_tokens == len(ids)
 
 
 @settings(max_examples=60, deadline=None)
 @given(PROMPTS, st.integers(1, 60), st.integers(1, 9))
-def test_a_sampled_stream_repeats_and_without_moving_is_that_of_one_request(prompt, limit, size):
-    toy, inputs = Toy(8), settings_of(prompt, limit, temperature=1.0)
-    assert pieces(toy, inputs, size=size) == pieces(toy, inputs, size=size)
-    _, text, _ = toy.write(prompt, limit, seed=5, sampled=True)
-    found = pieces(toy, inputs, size=size, can_move=False)
-    assert "".join(piece.text for piece in found) == text.decode("utf-8", "replace")
+def test_a_sampled_stream_repeats_and_without_commits_is_the_text_of_one_request(
+    prompt, limit, size
+):
+    toy, inputs = ToyModel(8), make_inputs(prompt, limit, temperature=1.0)
+    assert collect_chunks(toy, inputs, chunk_tokens=size) == collect_chunks(
+        toy, inputs, chunk_tokens=size
+    )
+    _, text, _ = toy.generate(prompt, limit, seed=5, sampled=True)
+    found = collect_chunks(toy, inputs, chunk_tokens=size, commit=False)
+    assert "".join(chunk.text for chunk in found) == text.decode("utf-8", "replace")
 
 
-def test_pieces_come_as_they_are_written():
-    class Letters(Toy):
+def test_chunks_are_sent_while_the_text_is_generated():
+    class Letters(ToyModel):
         def next(self, ids, seed, step, sampled):
-            return 1 + len(ids) % 2  # a and b in turn, which are read as one token: never in step
+            return (
+                1 + len(ids) % 2
+            )  # a and b in turn, which are tokenized as one token: never committed
 
-    found = pieces(Letters(0), settings_of(b" ", 50), size=4)
-    assert len(found) > 3 and "".join(piece.text for piece in found) == "ba" * 25
-    in_step = Toy(0)
-    in_step.next = lambda ids, seed, step, sampled: VOCABULARY.index(b" ")
-    found = pieces(in_step, settings_of(b"a", 40), size=4)
-    assert [piece.text for piece in found] == ["    "] * 10
+    found = collect_chunks(Letters(0), make_inputs(b" ", 50), chunk_tokens=4)
+    assert len(found) > 3 and "".join(chunk.text for chunk in found) == "ba" * 25
+    committed = ToyModel(0)
+    committed.next = lambda ids, seed, step, sampled: VOCABULARY.index(b" ")
+    found = collect_chunks(committed, make_inputs(b"a", 40), chunk_tokens=4)
+    assert [chunk.text for chunk in found] == ["    "] * 10
 
 
 @pytest.mark.parametrize("stop", [b"      ", b"  a"])
-def test_what_may_begin_a_stop_string_is_held_back(stop):
-    toy = Toy(0)
+def test_a_possible_start_of_a_stop_string_is_held_back(stop):
+    toy = ToyModel(0)
     toy.next = lambda ids, seed, step, sampled: VOCABULARY.index(b" ")
-    found = pieces(toy, settings_of(b"a", 12), [stop], size=2)
-    text = "".join(piece.text for piece in found)
+    found = collect_chunks(toy, make_inputs(b"a", 12), [stop], chunk_tokens=2)
+    text = "".join(chunk.text for chunk in found)
     assert text == ("" if stop == b"      " else " " * 12)
     assert found[-1].finish_reason == ("stop" if stop == b"      " else "length")

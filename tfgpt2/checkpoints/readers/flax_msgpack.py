@@ -1,9 +1,9 @@
-"""The `flax_model.msgpack` files of Flax transformers, read a tensor at a time.
+"""The `flax_model.msgpack` files of Flax transformers.
 
-The `msgpack` library can only load such a file whole, which would hold every weight twice; this
-walker notes where each tensor's numbers are and reads them when they are asked for.
+The `msgpack` library can only load such a file as a whole, which would hold every weight twice.
+Here the file is parsed for the positions of its arrays, and each is read on request.
 
-Source: the format, https://github.com/msgpack/msgpack/blob/master/spec.md; what flax makes of it,
+Source: the format, https://github.com/msgpack/msgpack/blob/master/spec.md; flax's use of it,
 flax 0.12, `serialization.py::_ndarray_to_bytes, _chunk`; transformers 4.57, `FlaxConv1D`.
 """
 
@@ -16,22 +16,20 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
+from tfgpt2.checkpoints.readers.base import Rename, ShardedReader, pytorch_layout, read_into
 from tfgpt2.checkpoints.readers.torch_pickle import DTYPES
-from tfgpt2.checkpoints.shards import ShardedReader, broken
-
-WEIGHTS_NAME = "flax_model.msgpack"
-INDEX_NAME = "flax_model.msgpack.index.json"
+from tfgpt2.errors import unreadable
 
 _LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight"}
 _CHUNKED = "__msgpack_chunked_array__"
-_NDARRAY = 1  # flax's code for an array among msgpack's extension types
+_NDARRAY = 1  # flax's msgpack extension type for arrays
 _MAX_DEPTH = 32
 _MAX_STRING = 4096  # bytes of a name
 _MAX_RANK = 8
 
 
 class _Piece(NamedTuple):
-    """Numbers in the file: type, shape, and first byte."""
+    """An array in the file: type, shape, and position of its first byte."""
 
     dtype: np.dtype
     shape: tuple[int, ...]
@@ -43,9 +41,10 @@ class _Piece(NamedTuple):
 
 
 class _Entry(NamedTuple):
-    """A tensor: its file, the shape in the file, whether ours is transposed, and its numbers."""
+    """A tensor: its file, type, PyTorch's shape, whether it is transposed, and its numbers."""
 
     path: Path
+    dtype: np.dtype
     shape: tuple[int, ...]
     transposed: bool
     pieces: tuple[_Piece, ...]
@@ -58,49 +57,39 @@ class FlaxReader(ShardedReader):
         paths: The files that together hold the checkpoint.
 
     Raises:
-        ValueError: A file is damaged or lies about sizes.
+        ValueError: A file is damaged or has wrong sizes.
     """
 
-    WEIGHTS_NAME, INDEX_NAME = WEIGHTS_NAME, INDEX_NAME
+    format = "flax"
+    file_names = ("flax_model.msgpack", "flax_model.msgpack.index.json")
 
-    def __init__(self, paths: Iterable[Path]) -> None:
-        self._entries: dict[str, _Entry] = {}
-        for path in paths:
-            for name, (shape, pieces) in _Walker(path).tensors().items():
-                key, transposed = key_from_name(name)
-                if key in self._entries:
-                    raise broken(path, f"the tensor is also in {self._entries[key].path}", key=key)
-                transposed = transposed and len(shape) == 2
-                self._entries[key] = _Entry(path, shape, transposed, pieces)
+    def _read_entries(self, path: Path) -> Iterable[tuple[str, _Entry]]:
+        for name, (shape, pieces) in _Parser(path).tensors().items():
+            key, transposed = key_from_name(name)
+            transposed = transposed and len(shape) == 2
+            shape = shape[::-1] if transposed else shape
+            yield key, _Entry(path, pieces[0].dtype, shape, transposed, pieces)
 
-    def shape(self, key: str) -> tuple[int, ...]:
-        """Shape of one tensor."""
-        entry = self._entries[key]
-        return entry.shape[::-1] if entry.transposed else entry.shape
-
-    def dtype(self, key: str) -> np.dtype:
-        """Type of one tensor."""
-        return self._entries[key].pieces[0].dtype
+    @classmethod
+    def renaming(cls, names: Iterable[str]) -> Rename | None:
+        """Recognises Flax's names in a safetensors file by their `kernel`."""
+        return key_from_name if any(name.endswith(".kernel") for name in names) else None
 
     def read(self, key: str) -> np.ndarray:
-        """Reads one tensor, in the type the file has (bfloat16 as `ml_dtypes.bfloat16`)."""
-        path, shape, transposed, pieces = self._entries[key]
-        array = np.empty(shape, pieces[0].dtype)
+        """Reads one tensor, in its stored type."""
+        path, dtype, shape, transposed, pieces = self._entries[key]
+        array = np.empty(shape[::-1] if transposed else shape, dtype)
         flat, done = array.reshape(-1).view(np.uint8), 0
-        with path.open("rb") as file:
-            for piece in pieces:
-                file.seek(piece.start)
-                if file.readinto(flat[done : done + piece.nbytes]) != piece.nbytes:
-                    raise broken(path, "it ended inside a tensor", key=key)
-                done += piece.nbytes
-        return np.ascontiguousarray(array.T) if transposed else array
+        for piece in pieces:
+            read_into(flat[done : done + piece.nbytes], path, piece.start, key)
+            done += piece.nbytes
+        return pytorch_layout(array, shape, transposed)
 
 
 def key_from_name(name: str) -> tuple[str, bool]:
     """Returns PyTorch's key for a Flax parameter, and whether its matrix is transposed.
 
-    Flax's GPT-2 keeps Conv1D kernels as [out, in] and Dense kernels as [in, out], both the other
-    way round than PyTorch.
+    Flax's GPT-2 has Conv1D kernels [out, in] and Dense kernels [in, out], the reverse of PyTorch.
 
     Args:
         name: Path of the parameter, with `/` or `.` between its parts.
@@ -116,23 +105,26 @@ def key_from_name(name: str) -> tuple[str, bool]:
     return ".".join([*parts[:-1], _LEAVES.get(leaf, leaf)]), leaf == "kernel"
 
 
-class _Walker:
-    """Walks over the values of one file without loading the numbers in it."""
+class _Parser:
+    """Parses one file without loading its arrays."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._size = path, path.stat().st_size
 
+    def _error(self, reason: str, **received: object) -> ValueError:
+        return unreadable(self._path, reason, **received)
+
     def tensors(self) -> dict[str, tuple[tuple[int, ...], tuple[_Piece, ...]]]:
-        """Returns shape and place of every array, by its path in the nested maps."""
+        """Returns shape and pieces of every array, by its path in the nested maps."""
         found: dict[str, tuple[tuple[int, ...], tuple[_Piece, ...]]] = {}
         with self._path.open("rb") as file:
             self._file: BinaryIO = file
             tree = self._value(0)
             if type(tree) is not dict or file.tell() != self._size:
-                raise broken(self._path, "it is no msgpack map of parameters")
+                raise self._error("it is not a msgpack map of parameters")
         self._collect(tree, (), found)
         if not found:
-            raise broken(self._path, "it holds no arrays")
+            raise self._error("it holds no arrays")
         return found
 
     def _collect(self, tree: dict, path: tuple[str, ...], found: dict) -> None:
@@ -145,25 +137,29 @@ class _Walker:
             elif type(value) is dict:
                 self._collect(value, (*path, str(name)), found)
             else:
-                raise broken(self._path, f"it holds a {type(value).__name__} and no array", key=key)
+                raise unreadable(
+                    self._path,
+                    f"it holds a {type(value).__name__} where an array is expected",
+                    key=key,
+                )
 
     def _joined(self, value: dict, key: str) -> tuple[tuple[int, ...], tuple[_Piece, ...]]:
-        """Puts an array together that was too large for one msgpack value."""
+        """Reads shape and pieces of an array that was too large for one msgpack value."""
         try:
             shape = tuple(value["shape"][str(i)] for i in range(len(value["shape"])))
             pieces = tuple(value["chunks"][str(i)] for i in range(len(value["chunks"])))
             whole = math.prod(shape) == sum(math.prod(piece.shape) for piece in pieces)
             same = len({piece.dtype for piece in pieces}) == 1
         except (KeyError, TypeError, AttributeError) as error:
-            raise broken(self._path, "the pieces of an array are damaged", key=key) from error
+            raise self._error("the pieces of an array are damaged", key=key) from error
         if not whole or not same or not all(type(size) is int and size >= 0 for size in shape):
-            raise broken(self._path, "the pieces of an array do not fit its shape", key=key)
+            raise self._error("the pieces of an array do not match its shape", key=key)
         return shape, pieces
 
     def _value(self, depth: int) -> object:
         """Reads one value; an array becomes a `_Piece`."""
         if depth > _MAX_DEPTH:
-            raise broken(self._path, "its maps are nested too deeply")
+            raise self._error("its maps are nested too deeply")
         code = self._uint(1)
         if code < 0x80:
             return code
@@ -179,8 +175,8 @@ class _Walker:
             return self._uint(1 << (code - 0xCC))
         if code in (0xC2, 0xC3):
             return code == 0xC3
-        raise broken(
-            self._path, f"it holds a value of msgpack type 0x{code:02x}, which flax's do not"
+        raise self._error(
+            f"it holds a value of msgpack type 0x{code:02x}, which flax does not write"
         )
 
     def _map(self, count: int, depth: int) -> dict[object, object]:
@@ -188,41 +184,41 @@ class _Walker:
         for _ in range(count):
             name = self._value(depth + 1)
             if type(name) not in (str, int) or name in built:
-                raise broken(self._path, "a map in it has a broken or repeated name", name=name)
+                raise self._error("a map in it has an invalid or repeated name", name=name)
             built[name] = self._value(depth + 1)
         return built
 
     def _string(self, length: int) -> str:
         if length > _MAX_STRING:
-            raise broken(self._path, f"a name in it claims {length} bytes")
+            raise self._error(f"a name in it has a length of {length} bytes")
         return self._bytes(length).decode("utf-8", "replace")
 
     def _extension(self, length: int) -> _Piece:
-        """Reads the description of an array: msgpack of (shape, name of the type, numbers)."""
+        """Reads an array: msgpack of (shape, name of the type, numbers)."""
         kind, start = self._uint(1), self._file.tell()
         if kind != _NDARRAY or start + length > self._size:
-            raise broken(
-                self._path, f"it holds an extension of type {kind} and {length} bytes at {start}"
-            )
+            raise self._error(f"it holds an extension of type {kind} and {length} bytes at {start}")
         if self._uint(1) != 0x93:
-            raise broken(self._path, "the description of an array in it is damaged")
+            raise self._error("the description of an array in it is damaged")
         rank = self._uint(1) - 0x90
         if not 0 <= rank <= _MAX_RANK:
-            raise broken(self._path, "an array in it has no readable shape")
+            raise self._error("an array in it has no readable shape")
         shape = tuple(self._value(_MAX_DEPTH) for _ in range(rank))
         name = self._value(_MAX_DEPTH)
-        if name not in DTYPES or not all(type(size) is int for size in shape):
-            raise broken(self._path, "an array in it has an unknown type", type=name, shape=shape)
+        if (
+            type(name) is not str
+            or name not in DTYPES
+            or not all(type(size) is int for size in shape)
+        ):
+            raise self._error("an array in it has an unknown type", type=name, shape=shape)
         code = self._uint(1)
         if not 0xC4 <= code <= 0xC6:
-            raise broken(self._path, "an array in it has no numbers")
+            raise self._error("an array in it has no data")
         size = self._uint(1 << (code - 0xC4))
-        piece = _Piece(np.dtype(DTYPES[name]), shape, self._file.tell())
+        piece = _Piece(DTYPES[name], shape, self._file.tell())
         end = piece.start + size
         if size != piece.nbytes or end != start + length:
-            raise broken(
-                self._path, f"an array of shape {list(shape)} and type {name} has {size} bytes"
-            )
+            raise self._error(f"an array of shape {list(shape)} and type {name} has {size} bytes")
         self._file.seek(end)
         return piece
 
@@ -232,5 +228,5 @@ class _Walker:
     def _bytes(self, length: int) -> bytes:
         data = self._file.read(length)
         if len(data) != length:
-            raise broken(self._path, "it ends in the middle: it is cut short")
+            raise self._error("it is cut short")
         return data

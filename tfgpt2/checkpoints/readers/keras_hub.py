@@ -1,43 +1,30 @@
 """KerasHub's GPT-2 presets, read without KerasHub.
 
-KerasHub splits the fused projection: query, key and value are layers of their own with kernels
-[D, N, H], the output projection is [N, H, D]. Heads lie next to each other in both, so that
-putting the parts side by side gives PyTorch's tensors.
+KerasHub splits the fused projection: query, key and value are layers with kernels [D, N, H], and
+the output projection is [N, H, D]. The heads are adjacent in both, so concatenating the parts
+gives PyTorch's tensors.
 
 Source: keras-hub 0.32, `gpt2_backbone.py`, `utils/transformers/convert_gpt2.py`.
 """
 
 from __future__ import annotations
 
-import json
+import functools
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from tfgpt2.checkpoints.readers.h5 import (
-    checked_dataset,
-    list_datasets,
-    number_type,
-    open_h5,
-    read_dataset,
-)
-from tfgpt2.checkpoints.shards import broken
-from tfgpt2.errors import explain
-
-WEIGHTS_NAME = "model.weights.h5"
-SHARDED_NAME = "model.weights.json"
-CONFIG_NAME = "config.json"
-# What a tokenizer's files are called here, by the name that transformers gives them.
-TOKENIZER_FILES = {
-    "vocab.json": "assets/tokenizer/vocabulary.json",
-    "merges.txt": "assets/tokenizer/merges.txt",
-}
+from tfgpt2.checkpoints.readers import hdf5
+from tfgpt2.checkpoints.readers.base import CheckpointReader
+from tfgpt2.errors import unreadable, value_error
+from tfgpt2.files import try_read_json_object
+from tfgpt2.hub import Find
 
 _CLASSES = {"GPT2Backbone", "GPT2CausalLM"}
-# Layers of a block in KerasHub, and what PyTorch calls them. The first names are those of
+# KerasHub's layers of a block, and PyTorch's names for them. Names with `layernorm` are those of
 # versions before 0.6.
 _BLOCK = {
     "self_attention_layernorm": "ln_1",
@@ -64,153 +51,129 @@ FIELDS = {
 }
 
 
-class Source(Protocol):
-    """Where arrays come from: a file or a living model."""
+class Part(NamedTuple):
+    """One array of KerasHub: shape, type, and how to read it for a key."""
 
-    def shape(self, place: Any) -> tuple[int, ...]:
-        """Shape of one array."""
-
-    def dtype(self, place: Any) -> np.dtype:
-        """Type of one array."""
-
-    def read(self, place: Any, key: str) -> np.ndarray:
-        """Reads one array for a key."""
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    read: Callable[[str], np.ndarray]
 
 
 class _Entry(NamedTuple):
-    """A tensor: its shape, and the arrays that stand side by side in it."""
+    """A tensor: its shape, type, and the arrays that are concatenated in it."""
 
     shape: tuple[int, ...]
-    places: tuple[Any, ...]
+    dtype: np.dtype
+    parts: tuple[Part, ...]
 
 
-class KerasHubReader:
+class KerasHubReader(CheckpointReader):
     """The weights of a KerasHub GPT-2 backbone, under PyTorch's keys and in PyTorch's layout.
 
     Args:
-        source: Where the arrays are.
-        table: The arrays of each key.
+        parts: The arrays of each key.
+        path: The preset's weights file; None for a model in memory.
     """
 
-    def __init__(self, source: Source, table: Mapping[str, tuple[Any, ...]]) -> None:
-        self._source = source
-        self._entries = {}
-        for key, places in table.items():
-            shape = source.shape(places[0])
-            if "attn.c_attn" in key:  # [D, N, H] -> [D, 3D], and [N, H] -> [3D]
-                shape = _flat(shape, 1 if key.endswith("weight") else 0)
-                shape = (*shape[:-1], 3 * shape[-1])
-            elif key.endswith("attn.c_proj.weight"):  # [N, H, D] -> [D, D]
-                shape = (int(np.prod(shape[:-1])), shape[-1])
-            self._entries[key] = _Entry(shape, places)
+    format = "keras_hub"
+    file_names = ("model.weights.h5",)
+    tokenizer_files = {
+        "vocab.json": "assets/tokenizer/vocabulary.json",
+        "merges.txt": "assets/tokenizer/merges.txt",
+    }
+
+    def __init__(self, parts: Mapping[str, tuple[Part, ...]], path: Path | None = None) -> None:
+        self.path = path
+        self._entries = {
+            key: _Entry(_joined_shape(key, of_key[0].shape), of_key[0].dtype, of_key)
+            for key, of_key in parts.items()
+        }
 
     @classmethod
-    def from_files(cls, find: Callable[[str], Path | None]) -> KerasHubReader | None:
-        """Opens a preset.
-
-        Args:
-            find: From a file's name to its local path, or None when there is no such file.
-
-        Returns:
-            A reader, or None when the directory is no preset.
+    def from_files(cls, find: Find) -> KerasHubReader | None:
+        """Opens a preset; see `CheckpointReader.from_files`.
 
         Raises:
-            ValueError: The file is broken, or spread over several, as only huge presets are.
+            ValueError: The file is damaged, or the preset is sharded, as only huge ones are.
         """
-        path = find(WEIGHTS_NAME)
-        if path is not None:
-            source = _File(path)
-            return cls(source, source.table())
-        index = find(SHARDED_NAME)
-        if index is not None:
-            raise ValueError(
-                explain(
-                    "This KerasHub preset is spread over several files, which is not supported.",
-                    fix="Load it with KerasHub and save it with a larger `max_shard_size`.",
-                    path=str(index),
-                )
+        if (path := find("model.weights.h5")) is not None:
+            return cls(_parts_of(path), path)
+        if (index := find("model.weights.json")) is not None:
+            raise value_error(
+                "This KerasHub preset is stored in several files, which is not supported.",
+                fix="Load it with KerasHub and save it with a larger `max_shard_size`.",
+                path=str(index),
             )
         return None
 
-    def keys(self) -> list[str]:
-        """Names of the tensors."""
-        return list(self._entries)
+    @classmethod
+    def read_config(cls, path: Path) -> dict[str, Any] | None:
+        """Reads the fields of a `GPT2Config` from the `config.json` of a preset.
 
-    def shape(self, key: str) -> tuple[int, ...]:
-        """Shape of one tensor."""
-        return self._entries[key].shape
+        Raises:
+            ValueError: The preset holds another architecture, or the file is damaged.
+        """
+        values = try_read_json_object(path)  # damaged JSON is reported by `GPT2Config`
+        return _config_fields(values, path) if cls.owns_json(values) else None
 
-    def dtype(self, key: str) -> np.dtype:
-        """Type of one tensor."""
-        return self._source.dtype(self._entries[key].places[0])
+    @classmethod
+    def owns_json(cls, values: Mapping[str, Any]) -> bool:
+        """Whether a JSON file describes a Keras object."""
+        return "class_name" in values and "config" in values
 
     def read(self, key: str) -> np.ndarray:
-        """Reads one tensor."""
-        shape, places = self._entries[key]
-        parts = [self._source.read(place, key) for place in places]
-        if len(parts) == 1:
-            return parts[0].reshape(shape)
+        """Reads one tensor, in its stored type."""
+        shape, _, parts = self._entries[key]
+        arrays = [part.read(key) for part in parts]
+        if len(arrays) == 1:
+            return arrays[0].reshape(shape)
         third = (*shape[:-1], shape[-1] // 3)
-        return np.concatenate([part.reshape(third) for part in parts], axis=-1)
+        return np.concatenate([array.reshape(third) for array in arrays], axis=-1)
 
 
-def _flat(shape: tuple[int, ...], start: int) -> tuple[int, ...]:
-    """Joins the axes from `start` on."""
-    return (*shape[:start], int(np.prod(shape[start:])))
+def _joined_shape(key: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Returns PyTorch's shape of a tensor, from the shape of its first part."""
+    if "attn.c_attn" in key:
+        start = 1 if key.endswith("weight") else 0
+        return (*shape[:start], 3 * int(np.prod(shape[start:])))  # [D, 3D], bias [3D]
+    if key.endswith("attn.c_proj.weight"):
+        return (int(np.prod(shape[:-1])), shape[-1])  # [D, D]
+    return shape
 
 
-# Presets on disk ------------------------------------------------------------------------------
-
-
-class _File:
-    """Arrays in a Keras weights file, by the path of their dataset."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._shapes: dict[str, tuple[tuple[int, ...], np.dtype]] = {}
-
-    def table(self) -> dict[str, tuple[str, ...]]:
-        """Finds the datasets of every key."""
-        found: dict[str, str] = {}
-        names = list_datasets(self._path)
-        with open_h5(self._path) as file:
-            for name in names:
-                if _STATE.search(name):
-                    continue
-                key = _key_of(name)
-                if key is None:
-                    raise broken(self._path, f"it holds {name!r}, which no GPT-2 has")
-                if key in found:
-                    raise broken(self._path, f"{name!r} and {found[key]!r} are one tensor", key=key)
-                dataset = checked_dataset(self._path, file, name, key)
-                found[key], self._shapes[name] = name, (dataset.shape, number_type(dataset))
-        table: dict[str, tuple[str, ...]] = {}
-        for key, name in found.items():
-            if ".query." in key:
-                parts = [key.replace(".query.", f".{part}.") for part in ("query", "key", "value")]
-                if missing := [part for part in parts if part not in found]:
-                    raise broken(self._path, "a projection is missing", key=missing[0])
-                joined = key.replace(".query.", ".c_attn.")
-                table[joined] = tuple(found[part] for part in parts)
-            elif ".key." not in key and ".value." not in key:
-                table[key] = (name,)
-        if not table:
-            raise broken(self._path, "it holds no weights")
-        return table
-
-    def shape(self, place: str) -> tuple[int, ...]:
-        return self._shapes[place][0]
-
-    def dtype(self, place: str) -> np.dtype:
-        return self._shapes[place][1]
-
-    def read(self, place: str, key: str) -> np.ndarray:
-        with open_h5(self._path) as file:
-            return read_dataset(self._path, file, place, key)
+def _parts_of(path: Path) -> dict[str, tuple[Part, ...]]:
+    """Finds the datasets of every key in a weights file."""
+    names: dict[str, str] = {}
+    found: dict[str, Part] = {}
+    datasets = hdf5.list_datasets(path)
+    with hdf5.open_file(path) as file:
+        for name in datasets:
+            if _STATE.search(name):
+                continue
+            key = _key_of(name)
+            if key is None:
+                raise unreadable(path, f"it holds {name!r}, which is not part of GPT-2")
+            if key in found:
+                raise unreadable(path, f"{name!r} and {names[key]!r} are the same tensor", key=key)
+            dataset = hdf5.checked_dataset(path, file, name, key)
+            read = functools.partial(hdf5.read_dataset, path, name)
+            names[key], found[key] = name, Part(dataset.shape, hdf5.number_type(dataset), read)
+    parts: dict[str, tuple[Part, ...]] = {}
+    for key, part in found.items():
+        if ".query." in key:
+            keys = [key.replace(".query.", f".{word}.") for word in ("query", "key", "value")]
+            if missing := [key for key in keys if key not in found]:
+                raise unreadable(path, "a projection is missing", key=missing[0])
+            parts[key.replace(".query.", ".c_attn.")] = tuple(found[key] for key in keys)
+        elif ".key." not in key and ".value." not in key:
+            parts[key] = (part,)
+    if not parts:
+        raise unreadable(path, "it holds no weights")
+    return parts
 
 
 def _key_of(name: str) -> str | None:
-    """Returns the key of a dataset, such as `layers/transformer_decoder_1/.../vars/0`.
+    """Returns the key of a dataset, such as `layers/transformer_decoder_1/.../vars/0`, or None.
 
     Example:
         >>> _key_of("layers/transformer_decoder_1/_feedforward_output_dense/vars/1")
@@ -237,7 +200,7 @@ def _key_of(name: str) -> str | None:
 
 
 def _without_wrapper(name: str) -> str:
-    """Drops what stands before a layer's name."""
+    """Drops everything before a layer's name."""
     words = name.split("/")
     known = [
         i
@@ -247,39 +210,26 @@ def _without_wrapper(name: str) -> str:
     return "/".join(words[known[0] :]) if known else name
 
 
-def config_from_preset(values: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """Turns the `config.json` of a preset into the fields of a `GPT2Config`.
-
-    Args:
-        values: The parsed file.
-        path: The file, for the message.
-
-    Returns:
-        Fields by name.
-
-    Raises:
-        ValueError: The preset is no GPT-2, or the file is damaged.
-    """
+def _config_fields(values: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Returns the fields of a `GPT2Config` from a preset's parsed `config.json`."""
     name = values.get("class_name")
     if name not in _CLASSES:
-        raise ValueError(
-            explain(
-                "The KerasHub preset holds another architecture; this package loads GPT-2.",
-                fix="Point to a preset of a GPT2Backbone.",
-                class_name=name,
-                path=str(path),
-            )
+        raise value_error(
+            "The KerasHub preset holds another architecture; this package loads GPT-2.",
+            fix="Point to a preset of a GPT2Backbone.",
+            class_name=name,
+            path=str(path),
         )
     inner = values.get("config")
     if isinstance(inner, Mapping) and isinstance(inner.get("backbone"), Mapping):
         inner = inner["backbone"].get("config")
     if not isinstance(inner, Mapping) or not FIELDS.keys() <= inner.keys():
-        raise broken(path, f"its configuration lacks one of {', '.join(FIELDS)}")
-    return fields_from(inner)
+        raise unreadable(path, f"its configuration lacks one of {', '.join(FIELDS)}")
+    return fields_from_backbone(inner)
 
 
-def fields_from(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Turns a backbone's arguments into the fields of a `GPT2Config`."""
+def fields_from_backbone(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the fields of a `GPT2Config` from a backbone's arguments."""
     fields = {ours: values[theirs] for theirs, ours in FIELDS.items()}
     rate = values.get("dropout", 0.1)
     end = fields["vocab_size"] - 1  # <|endoftext|> is the last token of OpenAI's vocabulary
@@ -289,25 +239,4 @@ def fields_from(values: Mapping[str, Any]) -> dict[str, Any]:
         "attn_pdrop": rate,
         "bos_token_id": end,
         "eos_token_id": end,
-        "model_type": "gpt2",
     }
-
-
-def is_preset_config(values: object) -> bool:
-    """Says whether a parsed `config.json` is one of KerasHub and not one of transformers."""
-    return isinstance(values, Mapping) and "class_name" in values and "config" in values
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """Reads the `config.json` of a preset into the fields of a `GPT2Config`.
-
-    Raises:
-        ValueError: It is damaged, or belongs to another architecture.
-    """
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise broken(path, f"it is no JSON ({error})") from error
-    if not is_preset_config(values):
-        raise broken(path, "it is no configuration of a KerasHub model")
-    return config_from_preset(values, path)

@@ -1,8 +1,7 @@
-"""The safetensors format: one file or several shards with an index.
+"""The safetensors format: one file, or several shards with an index.
 
-Reading is our own, a tensor at a time straight into its final buffer: a memory map would keep
-the whole file resident beside the weights; the header is not trusted. Writing is our own too: the
-library copies all tensors first, and makes files that only their owner can read.
+A tensor is read straight into its final buffer: a memory map would keep the whole file resident
+beside the weights. The header is not trusted.
 
 Source: the format, https://huggingface.co/docs/safetensors (section "Format").
 """
@@ -11,22 +10,22 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import ml_dtypes
 import numpy as np
 
-from tfgpt2.checkpoints.shards import ShardedReader
-from tfgpt2.errors import explain
+from tfgpt2.checkpoints.readers.base import ShardedReader, read_into
+from tfgpt2.errors import unreadable
 
 WEIGHTS_NAME = "model.safetensors"
 INDEX_NAME = "model.safetensors.index.json"
 
 ALIGNMENT = 64  # bytes; TensorFlow's own tensors begin at multiples of it
 _MAX_HEADER = 100_000_000  # bytes; the limit that the format sets
-_DTYPES = {
+DTYPES = {
     "F64": np.float64,
     "F32": np.float32,
     "F16": np.float16,
@@ -38,11 +37,10 @@ _DTYPES = {
     "U8": np.uint8,
     "BOOL": np.bool_,
 }
-_NAMES = {np.dtype(dtype): name for name, dtype in _DTYPES.items()}
 
 
 class _Entry(NamedTuple):
-    """Where a tensor is: file, absolute first byte, type and shape."""
+    """A tensor: its file, position of its first byte, type and shape."""
 
     path: Path
     start: int
@@ -50,35 +48,14 @@ class _Entry(NamedTuple):
     shape: tuple[int, ...]
 
 
-class Stored(NamedTuple):
-    """A tensor that `write` is to store.
-
-    Attributes:
-        key: Its checkpoint key.
-        dtype: The type to store it in.
-        shape: Its shape.
-        read: Returns its values.
-    """
-
-    key: str
-    dtype: np.dtype
-    shape: tuple[int, ...]
-    read: Callable[[], np.ndarray]
-
-    @property
-    def nbytes(self) -> int:
-        """Size in the file."""
-        return math.prod(self.shape) * self.dtype.itemsize
-
-
 class SafetensorsReader(ShardedReader):
-    """The tensors of one checkpoint, read one at a time.
+    """The tensors of a safetensors checkpoint.
 
     Args:
         paths: The files that together hold the checkpoint.
 
     Raises:
-        ValueError: A file is truncated, or its header is broken or lies about sizes.
+        ValueError: A file is cut short, or its header is damaged or has wrong sizes.
 
     Example:
         >>> from tfgpt2.hub import Repository
@@ -87,33 +64,17 @@ class SafetensorsReader(ShardedReader):
         (224,)
     """
 
-    WEIGHTS_NAME, INDEX_NAME = WEIGHTS_NAME, INDEX_NAME
+    format = "safetensors"
+    file_names = (WEIGHTS_NAME, INDEX_NAME)
 
-    def __init__(self, paths: Iterable[Path]) -> None:
-        self._entries: dict[str, _Entry] = {}
-        for path in paths:
-            for key, entry in _read_header(path).items():
-                if key in self._entries:
-                    raise _broken(path, f"the tensor {key!r} is also in {self._entries[key].path}")
-                self._entries[key] = entry
-
-    def shape(self, key: str) -> tuple[int, ...]:
-        """Shape of one tensor."""
-        return self._entries[key].shape
-
-    def dtype(self, key: str) -> np.dtype:
-        """Type of one tensor."""
-        return self._entries[key].dtype
+    def _read_entries(self, path: Path) -> Iterable[tuple[str, _Entry]]:
+        return _read_header(path).items()
 
     def read(self, key: str) -> np.ndarray:
-        """Reads one tensor, in the type the file has (bfloat16 as `ml_dtypes.bfloat16`)."""
+        """Reads one tensor, in its stored type."""
         entry = self._entries[key]
         array = aligned_array(entry.shape, entry.dtype)
-        with entry.path.open("rb") as file:
-            file.seek(entry.start)
-            count = file.readinto(array.reshape(-1).view(np.uint8))
-        if count != array.nbytes:
-            raise _broken(entry.path, f"it ended inside the tensor {key!r}")
+        read_into(array, entry.path, entry.start, key)
         return array
 
 
@@ -130,108 +91,51 @@ def aligned_array(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     return raw[start : start + size].view(dtype).reshape(shape)
 
 
-def write(tensors: Iterable[Stored], path: Path) -> None:
-    """Writes one safetensors file that PyTorch transformers accepts.
-
-    Args:
-        tensors: What to write, in this order; each is read when its turn comes, so that a model
-            is never held twice.
-        path: The file to write.
-
-    Raises:
-        ValueError: A tensor is not what was announced.
-    """
-    tensors = list(tensors)
-    # transformers refuses a file whose metadata does not name a framework.
-    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
-    end = 0
-    for tensor in tensors:
-        start, end = end, end + tensor.nbytes
-        header[tensor.key] = {
-            "dtype": _NAMES[tensor.dtype],
-            "shape": list(tensor.shape),
-            "data_offsets": [start, end],
-        }
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # the numbers begin at a multiple of eight
-    with path.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for tensor in tensors:
-            array = np.asarray(tensor.read(), tensor.dtype, order="C")
-            if array.shape != tensor.shape:
-                raise ValueError(f"{tensor.key} has shape {array.shape} and not {tensor.shape}.")
-            file.write(array.reshape(-1).view(np.uint8))
-
-
-def write_index(shards: Mapping[str, Iterable[Stored]], path: Path) -> None:
-    """Writes the index of a sharded checkpoint.
-
-    Args:
-        shards: Tensors by shard file name.
-        path: The index file.
-    """
-    named = [(tensor, name) for name, tensors in shards.items() for tensor in tensors]
-    index = {
-        "metadata": {"total_size": sum(tensor.nbytes for tensor, _ in named)},
-        "weight_map": {tensor.key: name for tensor, name in sorted(named, key=lambda n: n[0].key)},
-    }
-    path.write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
-
-
 def _read_header(path: Path) -> dict[str, _Entry]:
-    """Parses and checks the header of one file."""
+    """Parses and checks the header of one file; returns entries by key."""
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or length > min(_MAX_HEADER, size - 8):
-            raise _broken(path, f"its header claims {length} bytes of a file of {size}")
+            raise unreadable(path, f"its header claims {length} bytes of a file of {size}")
         text = file.read(length)
     try:
         header = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise _broken(path, "its header is not valid JSON") from error
+        raise unreadable(path, "its header is not valid JSON") from error
     try:
         header.pop("__metadata__", None)
         entries = {key: _entry(path, value, 8 + length) for key, value in header.items()}
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise _broken(path, f"its header is no table of tensors ({error})") from error
+        raise unreadable(path, f"its header is not a table of tensors ({error})") from error
     _check_extent(path, entries, 8 + length, size)
     return entries
 
 
 def _check_extent(path: Path, entries: Mapping[str, _Entry], start: int, size: int) -> None:
-    """Checks that the tensors fill the file, one after the other, as the format asks."""
+    """Checks that the tensors fill the file without gaps or overlaps, as the format requires."""
     for key, entry in sorted(entries.items(), key=lambda item: item[1].start):
         if entry.start != start and math.prod(entry.shape):
-            raise _broken(path, f"the tensor {key!r} begins at byte {entry.start} and not {start}")
+            raise unreadable(
+                path, f"a tensor begins at byte {entry.start} instead of {start}", key=key
+            )
         start += math.prod(entry.shape) * entry.dtype.itemsize
         if start > size:
-            raise _broken(
-                path,
-                f"the tensor {key!r} ends at byte {start} of a file of {size}: it is cut short",
+            raise unreadable(
+                path, f"a tensor ends at byte {start} of a file of {size}: it is cut short", key=key
             )
     if start != size:
-        raise _broken(path, f"its tensors end at byte {start} of a file of {size}")
+        raise unreadable(path, f"its tensors end at byte {start} of a file of {size}")
 
 
 def _entry(path: Path, value: Mapping[str, object], base: int) -> _Entry:
-    """Checks one line of the header."""
+    """Checks one entry of the header."""
     name, shape, (start, end) = value["dtype"], tuple(value["shape"]), value["data_offsets"]
-    if name not in _DTYPES:
-        raise ValueError(f"the type {name!r} is none of {', '.join(_DTYPES)}")
+    if name not in DTYPES:
+        raise ValueError(f"the type {name!r} is not one of {', '.join(DTYPES)}")
     if not all(type(number) is int and number >= 0 for number in (*shape, start, end)):
         raise ValueError("a negative or fractional size")
-    dtype = np.dtype(_DTYPES[name])
+    dtype = np.dtype(DTYPES[name])
     if end - start != math.prod(shape) * dtype.itemsize:
         raise ValueError(f"{end - start} bytes for shape {list(shape)} of {name}")
     return _Entry(path, base + start, dtype, shape)
-
-
-def _broken(path: Path, reason: str) -> ValueError:
-    return ValueError(
-        explain(
-            f"The file is not a readable safetensors checkpoint: {reason}.",
-            fix="Download or save it again.",
-            path=str(path),
-        )
-    )

@@ -1,29 +1,24 @@
 """OpenAI's original checkpoints: TensorFlow 1 variables, `hparams.json`, `encoder.json`.
 
-Fine-tuned ones (gpt-2-simple and others) have the same files under other numbers, and hold the
-optimizer's variables beside the weights.
+Fine-tuned ones (gpt-2-simple and others) have the same files under other names, and also hold the
+optimizer's variables.
 
 Source: https://github.com/openai/gpt-2, `src/model.py::model, default_hparams`.
 """
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from tfgpt2.checkpoints.shards import broken
-from tfgpt2.errors import explain
-
-CHECKPOINT_NAME = "checkpoint"
-HPARAMS_NAME = "hparams.json"
-# What a tokenizer's files are called here, by the name that transformers gives them.
-TOKENIZER_FILES = {"vocab.json": "encoder.json", "merges.txt": "vocab.bpe"}
+from tfgpt2.checkpoints.readers.base import CheckpointReader
+from tfgpt2.errors import explain, unreadable
+from tfgpt2.files import read_json_object
+from tfgpt2.hub import Find
 
 _FIELDS = {
     "n_vocab": "vocab_size",
@@ -35,63 +30,64 @@ _FIELDS = {
 _WEIGHT = re.compile(
     r"model/(?:(wte|wpe)|(?:h(\d+)/)?((?:ln_[12f])|(?:attn|mlp)/c_(?:attn|proj|fc))/([wgb]))"
 )
-_FAULTS = (tf.errors.OpError, ValueError, RuntimeError, LookupError)  # what TensorFlow raises
+_READ_ERRORS = (tf.errors.OpError, ValueError, RuntimeError, LookupError)
 _MAX_DATA_FILES = 64
 
 
-class TF1Reader:
+class _Entry(NamedTuple):
+    """A tensor: its variable, PyTorch's shape, and its type."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+
+class TF1Reader(CheckpointReader):
     """The weights of an original checkpoint, under PyTorch's keys.
 
     Args:
         prefix: Path of the checkpoint's files without `.index`.
 
     Raises:
-        ValueError: The files are damaged, or hold no GPT-2.
+        ValueError: The files are damaged, or do not hold a GPT-2 model.
     """
 
+    format = "tf1"
+    file_names = ("checkpoint", "model.ckpt.index")
+    config_name = "hparams.json"
+    tokenizer_files = {"vocab.json": "encoder.json", "merges.txt": "vocab.bpe"}
+
     def __init__(self, prefix: Path) -> None:
-        self._index = prefix.with_name(f"{prefix.name}.index")
+        self.path = prefix.with_name(f"{prefix.name}.index")
         try:
             self._reader = tf.train.load_checkpoint(str(prefix))
             shapes = self._reader.get_variable_to_shape_map()
-            self._types = self._reader.get_variable_to_dtype_map()
-        except _FAULTS as error:
-            raise broken(self._index, f"TensorFlow cannot open it ({error})") from error
-        self._names: dict[str, str] = {}
-        self._shapes: dict[str, tuple[int, ...]] = {}
+            dtypes = self._reader.get_variable_to_dtype_map()
+        except _READ_ERRORS as error:
+            raise unreadable(self.path, f"TensorFlow cannot open it ({error})") from error
+        self._entries: dict[str, _Entry] = {}
         weights = {name for name in shapes if _WEIGHT.fullmatch(name)}
         for name in sorted(shapes):
             if not name.startswith("model/") or name.rpartition("/")[0] in weights:
-                continue  # the optimizer's: step counters, and slots below a weight's own name
-            key = key_from_name(name)
-            self._names[key] = name
+                continue  # the optimizer's: step counters, and slots below a weight's name
             shape = tuple(shapes[name])
-            # OpenAI's conv1d has a window of width one in front: [1, in, out].
-            self._shapes[key] = shape[1:] if name.endswith("/w") and shape[:1] == (1,) else shape
+            # OpenAI's conv1d has a window of width one: [1, in, out].
+            shape = shape[1:] if name.endswith("/w") and shape[:1] == (1,) else shape
+            dtype = np.dtype(dtypes[name].as_numpy_dtype)
+            self._entries[key_from_name(name)] = _Entry(name, shape, dtype)
         if not weights:
             first = ", ".join(sorted(shapes)[:5])
-            raise broken(self._index, f"it holds no GPT-2 but the variables {first}, ...")
+            raise unreadable(self.path, f"it does not hold GPT-2 but the variables {first}, ...")
 
     @classmethod
-    def from_files(cls, find: Callable[[str], Path | None]) -> TF1Reader | None:
-        """Opens a model's weights.
-
-        Args:
-            find: From a file's name to its local path, or None when there is no such file.
-
-        Returns:
-            A reader, or None when the model has no such files.
-
-        Raises:
-            FileNotFoundError: The file `checkpoint` names files that do not exist.
-            ValueError: A file is broken.
-        """
-        listing = find(CHECKPOINT_NAME)
+    def from_files(cls, find: Find) -> TF1Reader | None:
+        """Opens a model's weights; see `CheckpointReader.from_files`."""
+        listing = find("checkpoint")
         name = "model.ckpt" if listing is None else _latest(listing)
         index = find(f"{name}.index")
         if index is None and listing is None:
             return None
-        # All of a checkpoint's files must be at hand: from the hub, `find` fetches them.
+        # TensorFlow opens the files by name, so `find` must have downloaded all of them.
         if index is None or not _has_data(name, find):
             raise FileNotFoundError(
                 explain(
@@ -103,27 +99,31 @@ class TF1Reader:
             )
         return cls(index.with_name(index.name.removesuffix(".index")))
 
-    def keys(self) -> list[str]:
-        """Names of the tensors."""
-        return list(self._names)
+    @classmethod
+    def read_config(cls, path: Path) -> dict[str, Any]:
+        """Reads the fields of a `GPT2Config` from `hparams.json`.
 
-    def shape(self, key: str) -> tuple[int, ...]:
-        """Shape of one tensor."""
-        return self._shapes[key]
-
-    def dtype(self, key: str) -> np.dtype:
-        """Type of one tensor."""
-        return np.dtype(self._types[self._names[key]].as_numpy_dtype)
+        Raises:
+            ValueError: It is damaged, or lacks a hyperparameter.
+        """
+        values = read_json_object(path)
+        fields = {_FIELDS[name]: value for name, value in values.items() if name in _FIELDS}
+        if missing := sorted(set(_FIELDS.values()) - fields.keys()):
+            raise unreadable(path, f"it lacks {', '.join(missing)}")
+        # OpenAI's last token is <|endoftext|>, which begins and ends a text.
+        end = fields["vocab_size"] - 1 if isinstance(fields["vocab_size"], int) else None
+        return fields | {"bos_token_id": end, "eos_token_id": end}
 
     def read(self, key: str) -> np.ndarray:
-        """Reads one tensor."""
+        """Reads one tensor, in its stored type."""
+        entry = self._entries[key]
         try:
-            array = self._reader.get_tensor(self._names[key])
-        except _FAULTS as error:
-            raise broken(
-                self._index, f"TensorFlow cannot read a variable ({error})", key=key
+            array = self._reader.get_tensor(entry.name)
+        except _READ_ERRORS as error:
+            raise unreadable(
+                self.path, f"TensorFlow cannot read a variable ({error})", key=key
             ) from error
-        return array.reshape(self._shapes[key])
+        return array.reshape(entry.shape)
 
 
 def key_from_name(name: str) -> str:
@@ -143,45 +143,21 @@ def key_from_name(name: str) -> str:
     return ".".join([*words, "bias" if leaf == "b" else "weight"])
 
 
-def config_from_hparams(path: Path) -> dict[str, Any]:
-    """Reads `hparams.json` into the fields of a `GPT2Config`.
-
-    Args:
-        path: The file.
-
-    Returns:
-        Fields by name.
-
-    Raises:
-        ValueError: It is no table of OpenAI's hyperparameters.
-    """
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        found = {_FIELDS[name]: value for name, value in values.items() if name in _FIELDS}
-    except (ValueError, AttributeError, RecursionError) as error:
-        raise broken(path, f"it is no table of hyperparameters ({error!r})") from error
-    if missing := sorted(set(_FIELDS.values()) - found.keys()):
-        raise broken(path, f"it lacks {', '.join(missing)}")
-    end = found["vocab_size"] - 1 if isinstance(found["vocab_size"], int) else None
-    # OpenAI's last token is <|endoftext|>, which begins and ends a text.
-    return found | {"bos_token_id": end, "eos_token_id": end, "model_type": "gpt2"}
-
-
 def _latest(listing: Path) -> str:
-    """Reads from the file `checkpoint` which checkpoint is the latest."""
+    """Reads the name of the latest checkpoint from the file `checkpoint`."""
     try:
         text = listing.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise broken(listing, "it is no text") from error
+        raise unreadable(listing, "it is not a text file") from error
     match = re.search(r'^model_checkpoint_path:\s*"([^"]+)"', text, re.MULTILINE)
     if match is None:
-        raise broken(listing, "it names no `model_checkpoint_path`")
-    # An absolute path is that of the machine it was trained on; the files are beside this one.
+        raise unreadable(listing, "it names no `model_checkpoint_path`")
+    # A path is that of the machine where it was trained; the files are in this directory.
     return re.split(r"[/\\]", match[1])[-1]
 
 
-def _has_data(name: str, find: Callable[[str], Path | None]) -> bool:
-    """Finds the files with the numbers: one, or several that say how many they are."""
+def _has_data(name: str, find: Find) -> bool:
+    """Whether all data files exist; their names contain their number."""
     for count in range(1, _MAX_DATA_FILES + 1):
         if find(f"{name}.data-00000-of-{count:05d}") is not None:
             rest = (find(f"{name}.data-{i:05d}-of-{count:05d}") for i in range(1, count))

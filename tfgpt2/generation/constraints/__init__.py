@@ -1,1 +1,1 @@
-"""Constrained decoding: choices, regular expressions and JSON schemas as automata."""
+"""Constrained decoding: choices, regular expressions and JSON schemas compiled to DFAs."""

@@ -1,6 +1,6 @@
-"""Deterministic automata over bytes: the smallest one, and two of them joined.
+"""Deterministic finite automata over bytes: minimization, intersection and complement.
 
-Source: Aho, Lam, Sethi, Ullman 2006, "Compilers", section 3.9.6 for what is merged.
+Source: Aho, Lam, Sethi, Ullman 2006, "Compilers", section 3.9.6.
 """
 
 from __future__ import annotations
@@ -9,249 +9,244 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tfgpt2.errors import explain
+from tfgpt2.errors import value_error
 
-MOST_STATES = 10_000  # states of an automaton over bytes
+MAX_STATES = 10_000
 
 
-class ByteAutomaton(NamedTuple):
-    """A deterministic automaton over bytes; it starts in state 0.
+class ByteDFA(NamedTuple):
+    """A deterministic automaton over bytes whose start state is 0.
 
     Attributes:
-        next: int32 `[S, 256]`, the state after a byte; -1 where no text of the language goes on.
-        final: bool `[S]`, the bytes so far are a whole text of the language.
+        next_state: int32 `[S, 256]`, the state after a byte; -1 is a missing transition.
+        accepting: bool `[S]`, True where the bytes so far are in the language.
     """
 
-    next: np.ndarray
-    final: np.ndarray
+    next_state: np.ndarray
+    accepting: np.ndarray
 
     def matches(self, text: str | bytes) -> bool:
-        """Says whether a text, all of it, is in the language.
+        """Returns whether the whole text is in the language.
 
         Example:
-            >>> ByteAutomaton(np.zeros((1, 256), np.int32), np.ones(1, bool)).matches("any text")
+            >>> ByteDFA(np.zeros((1, 256), np.int32), np.ones(1, bool)).matches("any text")
             True
         """
         state = 0
         for byte in text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text:
-            state = int(self.next[state, byte])
+            state = int(self.next_state[state, byte])
             if state < 0:
                 return False
-        return bool(self.final[state])
+        return bool(self.accepting[state])
 
 
-def both(first: ByteAutomaton, second: ByteAutomaton) -> ByteAutomaton:
-    """Returns the texts that are in both languages."""
-    return _product(first, second, without=False)
-
-
-def except_for(first: ByteAutomaton, second: ByteAutomaton) -> ByteAutomaton:
-    """Returns the texts of the first language that are not in the second."""
-    return _product(first, second, without=True)
-
-
-def _product(first: ByteAutomaton, second: ByteAutomaton, without: bool) -> ByteAutomaton:
-    """Reads both automata side by side."""
-    lost = len(second.final)  # the second's state when it cannot go on
-    right = np.vstack([second.next, np.full((1, 256), -1, np.int32)])
-    right = np.where(right < 0, lost, right).astype(np.int64)
+def intersection(first: ByteDFA, second: ByteDFA) -> ByteDFA:
+    """Returns the DFA of the texts that are in both languages: the product automaton."""
+    size = len(second.accepting)
     numbers: dict[int, int] = {0: 0}
-    pairs, rows = [0], []  # a pair of states is first * (lost + 1) + second
+    pairs, rows = [0], []  # a pair of states is first * size + second
     while len(rows) < len(pairs):
-        one, two = divmod(pairs[len(rows)], lost + 1)
-        after, beside = first.next[one].astype(np.int64), right[two]
-        goes_on = (after >= 0) & (without | (beside < lost))
-        row = np.where(goes_on, after * (lost + 1) + beside, -1)
-        codes, inverse = np.unique(row, return_inverse=True)
-        for code in codes[codes >= 0].tolist():
-            if code not in numbers:
-                numbers[code] = len(pairs)
-                pairs.append(code)
-        bounded(len(pairs), MOST_STATES)
-        found = np.array([numbers.get(code, -1) for code in codes.tolist()], np.int32)
-        rows.append(found[inverse.reshape(-1)])
-    one, two = np.divmod(np.array(pairs), lost + 1)
-    accepts = np.append(second.final, False)[two]
-    return smallest(np.stack(rows), first.final[one] & (~accepts if without else accepts))
+        one, two = divmod(pairs[len(rows)], size)
+        target, other = first.next_state[one].astype(np.int64), second.next_state[two]
+        row = np.where((target >= 0) & (other >= 0), target * size + other, -1)
+        rows.append(_number_targets(row, numbers, pairs))
+        check_size(len(pairs), MAX_STATES)
+    one, two = np.divmod(np.array(pairs), size)
+    return minimize(np.stack(rows), first.accepting[one] & second.accepting[two])
 
 
-def smallest(next_state: np.ndarray, final: np.ndarray) -> ByteAutomaton:
-    """Merges states that nothing can tell apart and drops those that lead nowhere.
+def complement(dfa: ByteDFA) -> ByteDFA:
+    """Returns the DFA, not minimal, of the byte sequences that are not in the language."""
+    dead = len(dfa.accepting)  # the state after a missing transition
+    next_state = np.vstack([dfa.next_state, np.full((1, 256), dead, np.int32)])
+    return ByteDFA(np.where(next_state < 0, dead, next_state), ~np.append(dfa.accepting, False))
+
+
+def minimize(next_state: np.ndarray, accepting: np.ndarray) -> ByteDFA:
+    """Merges equivalent states and drops those that cannot reach an accepting state.
 
     Args:
-        next_state: int32 `[S, 256]`, -1 for no state; the start is state 0.
-        final: bool `[S]`.
+        next_state: int32 `[S, 256]`, -1 for a missing transition; the start state is 0.
+        accepting: bool `[S]`.
 
     Returns:
-        The automaton; equal languages give equal arrays.
+        The minimal DFA; equal languages give equal arrays.
 
     Raises:
-        ValueError: More states remain than an automaton may have.
+        ValueError: The minimal DFA has more than `MAX_STATES` states.
     """
-    useful = distances(next_state, final) >= 0
+    useful = accept_distances(next_state, accepting) >= 0
     if not useful[0]:
-        return ByteAutomaton(np.full((1, 256), -1, np.int32), np.zeros(1, bool))
-    _, bytes_of = np.unique(next_state[useful], axis=1, return_index=True)
-    target = next_state[:, bytes_of]  # [S, kinds of bytes]
-    alive = useful[:, None] & (target >= 0) & np.append(useful, False)[target]
-    label, source = np.nonzero(alive.T)
-    block = _equivalent(source, label, target[source, label], final & useful)
-    return _renumber(next_state, final, useful, np.array(block))
+        return ByteDFA(np.full((1, 256), -1, np.int32), np.zeros(1, bool))
+    _, byte_of_class = np.unique(next_state[useful], axis=1, return_index=True)
+    target = next_state[:, byte_of_class]  # [S, byte classes]
+    live = useful[:, None] & (target >= 0) & np.append(useful, False)[target]
+    label, source = np.nonzero(live.T)
+    block = _equivalence_classes(source, label, target[source, label], accepting & useful)
+    return _renumber(next_state, accepting, useful, np.array(block))
 
 
 class _Partition:
-    """Sets of numbers that are split again and again; a split makes the smaller half new.
+    """A refinable partition of `range(size)`; a split moves the smaller part to a new set.
 
     Source: Valmari, Lehtinen 2008, "Efficient minimization of DFAs with partial transition
         functions", section 4.
     """
 
     def __init__(self, size: int) -> None:
-        self.members, self.place, self.set_of = list(range(size)), list(range(size)), [0] * size
-        self.first, self.past, self.marked = [0], [size], [0]
+        self.members, self.position = list(range(size)), list(range(size))
+        self.set_of = [0] * size
+        self.begin, self.end, self.marked = [0], [size], [0]
         self.touched: list[int] = []
 
     def mark(self, member: int) -> None:
-        """Moves a number to the front of its set."""
-        which, at = self.set_of[member], self.place[member]
-        front = self.first[which] + self.marked[which]
+        """Moves a member to the front of its set."""
+        which, at = self.set_of[member], self.position[member]
+        front = self.begin[which] + self.marked[which]
         other = self.members[front]
-        self.members[at], self.place[other] = other, at
-        self.members[front], self.place[member] = member, front
+        self.members[at], self.position[other] = other, at
+        self.members[front], self.position[member] = member, front
         if not self.marked[which]:
             self.touched.append(which)
         self.marked[which] += 1
 
     def split(self) -> None:
-        """Parts the marked numbers of each set from its others."""
+        """Separates the marked members of each set from the others."""
         while self.touched:
             which = self.touched.pop()
-            first, past = self.first[which], self.past[which]
-            middle, self.marked[which] = first + self.marked[which], 0
-            if middle == past:
+            begin, end = self.begin[which], self.end[which]
+            middle, self.marked[which] = begin + self.marked[which], 0
+            if middle == end:
                 continue
-            if middle - first <= past - middle:
-                begin, end, self.first[which] = first, middle, middle
+            if middle - begin <= end - middle:
+                end = self.begin[which] = middle
             else:
-                begin, end, self.past[which] = middle, past, middle
-            self.first.append(begin)
-            self.past.append(end)
+                begin = self.end[which] = middle
+            self.begin.append(begin)
+            self.end.append(end)
             self.marked.append(0)
             for member in self.members[begin:end]:
-                self.set_of[member] = len(self.first) - 1
+                self.set_of[member] = len(self.begin) - 1
 
     def members_of(self, which: int) -> list[int]:
-        return self.members[self.first[which] : self.past[which]]
+        return self.members[self.begin[which] : self.end[which]]
 
 
-def _equivalent(
-    source: np.ndarray, label: np.ndarray, target: np.ndarray, final: np.ndarray
+def _equivalence_classes(
+    source: np.ndarray, label: np.ndarray, target: np.ndarray, accepting: np.ndarray
 ) -> list[int]:
-    """Numbers classes of states that the same texts lead to the end.
+    """Returns the number of each state's equivalence class.
 
     Args:
-        source: Where each arc begins, sorted by its label.
+        source: The state in which each transition begins; sorted by label.
         label: Its label.
-        target: Where it ends.
-        final: bool `[S]`.
+        target: The state in which it ends.
+        accepting: bool `[S]`.
 
-    Source: Valmari, Lehtinen 2008, section 4; O(arcs x log states).
+    Source: Valmari, Lehtinen 2008, section 4; O(transitions x log states).
     """
-    blocks, arcs = _Partition(len(final)), _Partition(len(source))
-    for state in np.flatnonzero(final).tolist():
+    blocks, transitions = _Partition(len(accepting)), _Partition(len(source))
+    for state in np.flatnonzero(accepting).tolist():
         blocks.mark(state)
     blocks.split()
     cuts = [0, *(np.flatnonzero(np.diff(label)) + 1).tolist(), len(label)]
-    arcs.first, arcs.past, arcs.marked = cuts[:-1], cuts[1:], [0] * (len(cuts) - 1)
+    transitions.begin, transitions.end = cuts[:-1], cuts[1:]
+    transitions.marked = [0] * (len(cuts) - 1)
     for which, (begin, end) in enumerate(zip(cuts[:-1], cuts[1:], strict=True)):
-        arcs.set_of[begin:end] = [which] * (end - begin)
-    tails: list[int] = source.tolist()
-    into: list[list[int]] = [[] for _ in final]
-    for arc, state in enumerate(target.tolist()):
-        into[state].append(arc)
-    done, used = 1, 0
-    while used < len(arcs.first):
-        for arc in arcs.members_of(used):
-            blocks.mark(tails[arc])
+        transitions.set_of[begin:end] = [which] * (end - begin)
+    sources: list[int] = source.tolist()
+    incoming: list[list[int]] = [[] for _ in accepting]
+    for transition, state in enumerate(target.tolist()):
+        incoming[state].append(transition)
+    blocks_done, sets_done = 1, 0
+    while sets_done < len(transitions.begin):
+        for transition in transitions.members_of(sets_done):
+            blocks.mark(sources[transition])
         blocks.split()
-        used += 1
-        while done < len(blocks.first):
-            for state in blocks.members_of(done):
-                for arc in into[state]:
-                    arcs.mark(arc)
-            arcs.split()
-            done += 1
+        sets_done += 1
+        while blocks_done < len(blocks.begin):
+            for state in blocks.members_of(blocks_done):
+                for transition in incoming[state]:
+                    transitions.mark(transition)
+            transitions.split()
+            blocks_done += 1
     return blocks.set_of
 
 
 def _renumber(
-    next_state: np.ndarray, final: np.ndarray, useful: np.ndarray, block: np.ndarray
-) -> ByteAutomaton:
-    """Makes one state of each block, in the order of a walk from the start."""
+    next_state: np.ndarray, accepting: np.ndarray, useful: np.ndarray, block: np.ndarray
+) -> ByteDFA:
+    """Makes one state of each block, numbered in breadth-first order from the start."""
     first = np.full(block.max() + 1, -1)
     states = np.flatnonzero(useful)[::-1]
-    first[block[states]] = states  # a member of each block
-    order, numbers = [0], {int(block[0]): 0}
-    rows = []
+    first[block[states]] = states  # the first state of each block
+    order, numbers, rows = [int(block[0])], {int(block[0]): 0}, []
     while len(rows) < len(order):
-        row = next_state[first[block[order[len(rows)]]]]
+        row = next_state[first[order[len(rows)]]]
         row = np.where((row >= 0) & np.append(useful, False)[row], block[row], -1)
-        kinds, at, inverse = np.unique(row, return_index=True, return_inverse=True)
-        for kind in kinds[np.argsort(at)].tolist():  # by first byte: one numbering per language
-            if kind >= 0 and kind not in numbers:
-                numbers[kind] = len(order)
-                order.append(int(first[kind]))
-        found = np.array([numbers.get(kind, -1) for kind in kinds.tolist()], np.int32)
-        rows.append(found[inverse.reshape(-1)])
-    bounded(len(rows), MOST_STATES)
-    return ByteAutomaton(np.stack(rows), final[order])
+        rows.append(_number_targets(row, numbers, order))
+    check_size(len(rows), MAX_STATES)
+    return ByteDFA(np.stack(rows), accepting[first[order]])
 
 
-def distances(next_state: np.ndarray, final: np.ndarray) -> np.ndarray:
-    """Counts the fewest moves from each state to a final one.
+def _number_targets(row: np.ndarray, numbers: dict[int, int], order: list[int]) -> np.ndarray:
+    """Replaces the targets of a row by their numbers; new ones are appended to both containers.
+
+    They are numbered in the order of the first byte that leads to them, so that equal languages
+    are numbered alike. -1 stays.
+    """
+    targets, at, inverse = np.unique(row, return_index=True, return_inverse=True)
+    for target in targets[np.argsort(at)].tolist():
+        if target >= 0 and target not in numbers:
+            numbers[target] = len(order)
+            order.append(target)
+    renumbered = np.array([numbers.get(target, -1) for target in targets.tolist()], np.int32)
+    return renumbered[inverse.reshape(-1)]
+
+
+def accept_distances(next_state: np.ndarray, accepting: np.ndarray) -> np.ndarray:
+    """Counts the fewest transitions from each state to an accepting one.
 
     Args:
-        next_state: int32 `[S, columns]`, -1 for no state.
-        final: bool `[S]`.
+        next_state: int32 `[S, columns]`, -1 for a missing transition.
+        accepting: bool `[S]`.
 
     Returns:
-        int32 `[S]`; -1 where no final state is reached.
+        int32 `[S]`; -1 where no accepting state can be reached.
 
     Example:
-        >>> distances(np.array([[1, -1], [-1, -1]]), np.array([False, True])).tolist()
+        >>> accept_distances(np.array([[1, -1], [-1, -1]]), np.array([False, True])).tolist()
         [1, 0]
     """
     states, columns = next_state.shape
     edges: list[np.ndarray] = []
-    for low in range(0, states, 256):  # in slices, since tables may be large
+    for low in range(0, states, 256):  # in slices, which bounds the memory
         part = next_state[low : low + 256].astype(np.int64)
         source = np.arange(low, low + len(part))[:, None]
         edges.append(np.unique((source * states + part)[part >= 0]))
     source, target = np.divmod(np.concatenate(edges), states)
-    found = np.where(final, 0, -1).astype(np.int32)
+    distance = np.where(accepting, 0, -1).astype(np.int32)
     step = 0
     while True:
-        open_ends = found[source] < 0
-        source, target = source[open_ends], target[open_ends]
-        new = source[found[target] >= 0]
+        unknown = distance[source] < 0
+        source, target = source[unknown], target[unknown]
+        new = source[distance[target] >= 0]
         if not new.size:
-            return found
+            return distance
         step += 1
-        found[new] = step
+        distance[new] = step
 
 
-def bounded(size: int, most: int) -> None:
-    """Refuses what would take too much memory or time.
+def check_size(size: int, limit: int) -> None:
+    """Checks that a constraint does not take too much memory or time.
 
     Raises:
-        ValueError: `size` is above `most`.
+        ValueError: `size` is above `limit`.
     """
-    if size > most:
-        raise ValueError(
-            explain(
-                f"The constraint asks for too large an automaton (more than {MOST_STATES} states,"
-                " or too much work to find them).",
-                fix="Use smaller repeat counts and lengths, fewer optional parts, or `(?a)` where"
-                " only ASCII letters and digits are meant.",
-            )
+    if size > limit:
+        raise value_error(
+            f"The constraint's automaton is too large (more than {MAX_STATES} states, or too"
+            " much work to build).",
+            fix="Use smaller repeat counts and lengths, fewer optional parts, or `(?a)` where"
+            " only ASCII letters and digits are meant.",
         )

@@ -1,7 +1,4 @@
-"""A small algebra of languages over bytes, and its way to an automaton.
-
-A node is compiled in the textbook's way: a nondeterministic automaton with empty moves, then the
-subset construction. Code points are read as UTF-8.
+"""Compiles expressions to DFAs: Thompson's construction, then the subset construction.
 
 Source: Aho, Lam, Sethi, Ullman 2006, "Compilers", algorithms 3.23 and 3.20.
 """
@@ -9,371 +6,283 @@ Source: Aho, Lam, Sethi, Ullman 2006, "Compilers", algorithms 3.23 and 3.20.
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+import itertools
+from collections import defaultdict
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from tfgpt2.generation.constraints.byte_dfa import MOST_STATES, ByteAutomaton, bounded, smallest
+from tfgpt2.generation.constraints.byte_dfa import (
+    MAX_STATES,
+    ByteDFA,
+    check_size,
+    intersection,
+    minimize,
+)
+from tfgpt2.generation.constraints.expressions import (
+    MAX_CODE_POINT,
+    Alternation,
+    Anchor,
+    CharClass,
+    Compiled,
+    Concat,
+    Expr,
+    Graph,
+    Literal,
+    Ranges,
+    Repeat,
+)
 
-_MOST_PARTS = 150_000  # states before determinisation
-_MOST_WORK = 4_000_000  # arcs and places looked at, so that a hostile pattern fails within seconds
-_SURROGATES = (0xD800, 0xDFFF)  # code points that UTF-8 cannot write
-LAST_POINT = 0x10FFFF
-Ranges = tuple[tuple[int, int], ...]
-
-
-@dataclass(frozen=True)
-class Chars:
-    """One character out of sorted, disjoint ranges of code points, both ends included."""
-
-    ranges: Ranges
-
-
-@dataclass(frozen=True)
-class Literal:
-    """These bytes."""
-
-    data: bytes
-
-
-@dataclass(frozen=True)
-class Then:
-    """One part after the other; none at all is the empty text."""
-
-    parts: tuple[Node, ...]
+_MAX_NFA_STATES = 150_000
+_MAX_WORK = 4_000_000  # transitions and states visited: a hostile pattern fails within seconds
+ByteRange = tuple[int, int]
+Transition = tuple[int, int, int]  # (lowest byte, highest byte, target)
 
 
-@dataclass(frozen=True)
-class Either:
-    """One of the parts; none at all is the empty language."""
-
-    parts: tuple[Node, ...]
-
-
-@dataclass(frozen=True)
-class Repeat:
-    """A part `least` to `most` times; `most=None` is without an end."""
-
-    part: Node
-    least: int = 0
-    most: int | None = None
-
-
-@dataclass(frozen=True)
-class Graph:
-    """Parts on the edges `(from, to, part)` between numbered places, read from place 0 to 1."""
-
-    edges: tuple[tuple[int, int, Node], ...]
-
-
-@dataclass(frozen=True)
-class Machine:
-    """A language that is an automaton already."""
-
-    automaton: ByteAutomaton
-
-
-@dataclass(frozen=True)
-class Anchor:
-    """The begin of the whole text, or its end; no bytes."""
-
-    begin: bool
-
-
-Node = Chars | Literal | Then | Either | Repeat | Graph | Machine | Anchor
-EMPTY, NOTHING = Then(()), Either(())
-
-
-def compile_node(node: Node) -> ByteAutomaton:
-    """Builds the smallest automaton that reads a node.
+def compile_expression(expression: Expr) -> ByteDFA:
+    """Builds the minimal DFA of an expression.
 
     Raises:
         ValueError: It would take too many states, or too long.
 
     Example:
-        >>> compile_node(Either((Literal(b"yes"), Literal(b"no")))).next.shape
+        >>> from tfgpt2.generation.constraints.expressions import Alternation, Literal
+        >>> compile_expression(Alternation((Literal(b"yes"), Literal(b"no")))).next_state.shape
         (5, 256)
     """
-    bounded(size_of(node), _MOST_PARTS)
-    nondeterministic = _Moves()
-    begin, end = nondeterministic.place(), nondeterministic.place()
-    nondeterministic.add(node, begin, end)
-    return smallest(*nondeterministic.determinise(begin, end))
+    check_size(_count_states(expression), _MAX_NFA_STATES)
+    nfa = _NFA()
+    start, end = nfa.new_state(), nfa.new_state()
+    nfa.add(expression, start, end)
+    return minimize(*nfa.determinize(start, end))
 
 
-def size_of(node: Node) -> int:
-    """Says about how many states a node asks for before anything is merged."""
-    match node:
-        case Chars():
-            return 1 + len(_utf8(node.ranges))
+def compile_all_of(expressions: Iterable[Expr]) -> ByteDFA:
+    """Builds the DFA of the texts that are in the language of every expression."""
+    return functools.reduce(intersection, map(compile_expression, expressions))
+
+
+def _count_states(expression: Expr) -> int:
+    """Estimates the number of NFA states of an expression."""
+    match expression:
+        case CharClass():
+            return 1 + len(_utf8_rows(expression.ranges))
         case Literal():
-            return 1 + len(node.data)
-        case Then() | Either():
-            return 1 + sum(map(size_of, node.parts))
+            return 1 + len(expression.data)
+        case Concat() | Alternation():
+            return 1 + sum(map(_count_states, expression.parts))
         case Repeat():
-            copies = max(node.least, 1) if node.most is None else node.most
-            return 2 + copies * (1 + size_of(node.part))
+            copies = max(expression.least, 1) if expression.most is None else expression.most
+            return 2 + copies * (1 + _count_states(expression.part))
         case Graph():
-            return 1 + sum(1 + size_of(part) for _, _, part in node.edges)
-        case Machine():
-            return 1 + len(node.automaton.final)
+            return 1 + sum(1 + _count_states(part) for _, _, part in expression.edges)
+        case Compiled():
+            return 1 + len(expression.dfa.accepting)
     return 1
 
 
-def complement(ranges: Ranges) -> Ranges:
-    """Returns the code points outside of sorted, disjoint ranges, half surrogate pairs too.
-
-    Example:
-        >>> complement(((0, 65), (67, 1114111)))
-        ((66, 66),)
-    """
-    edges = [-1, *(edge for pair in ranges for edge in pair), LAST_POINT + 1]
-    pairs = zip(edges[::2], edges[1::2], strict=True)
-    return tuple((low + 1, high - 1) for low, high in pairs if low + 1 <= high - 1)
-
-
-def union(ranges: Ranges) -> Ranges:
-    """Sorts ranges and joins those that touch.
-
-    Example:
-        >>> union(((70, 80), (65, 69)))
-        ((65, 80),)
-    """
-    joined: list[tuple[int, int]] = []
-    for low, high in sorted(ranges):
-        if joined and low <= joined[-1][1] + 1:
-            joined[-1] = (joined[-1][0], max(high, joined[-1][1]))
-        else:
-            joined.append((low, high))
-    return tuple(joined)
-
-
-def common(first: Ranges, second: Ranges) -> Ranges:
-    """Returns the code points that are in both.
-
-    Example:
-        >>> common(((65, 80),), ((70, 90),))
-        ((70, 80),)
-    """
-    return complement(union(complement(union(first)) + complement(union(second))))
-
-
-class _Moves:
-    """A nondeterministic automaton that grows: arcs with bytes, and empty moves."""
+class _NFA:
+    """A nondeterministic automaton under construction."""
 
     def __init__(self) -> None:
-        self.arcs: list[list[tuple[int, int, int]]] = []  # (lowest byte, highest byte, place)
-        self.empty: list[list[int]] = []
-        self.at_begin: list[tuple[int, int]] = []  # empty moves before the first byte only
-        self.at_end: list[tuple[int, int]] = []  # and after the last one only
+        self.transitions: list[list[Transition]] = []
+        self.epsilon: list[list[int]] = []  # targets of transitions without a byte
+        self.at_start: dict[int, list[int]] = defaultdict(list)  # those before the first byte only
+        self.at_end: dict[int, list[int]] = defaultdict(list)  # after the last only; to its sources
 
-    def place(self) -> int:
-        self.arcs.append([])
-        self.empty.append([])
-        return len(self.arcs) - 1
+    def new_state(self) -> int:
+        self.transitions.append([])
+        self.epsilon.append([])
+        return len(self.transitions) - 1
 
-    def add(self, node: Node, begin: int, end: int) -> None:
-        """Adds ways from one place to another that read a node."""
-        match node:
-            case Chars():
-                self._rows([list(row) for row in _utf8(node.ranges)], begin, end)
+    def add(self, expression: Expr, start: int, end: int) -> None:
+        """Adds paths from one state to another that match an expression."""
+        match expression:
+            case CharClass():
+                rows = _utf8_rows(expression.ranges)
+                states = [start, *(self.new_state() for _ in rows[1:]), end]
+                for source, row in zip(states, rows, strict=False):
+                    self.transitions[source] += [(low, high, states[to]) for low, high, to in row]
+            case Literal(b""):
+                self.epsilon[start].append(end)
             case Literal():
-                rows = [[(byte, byte, at + 1)] for at, byte in enumerate(node.data)]
-                if rows:
-                    rows[-1] = [(node.data[-1], node.data[-1], -1)]
-                    self._rows(rows, begin, end)
-                else:
-                    self.empty[begin].append(end)
-            case Then():
-                for part in node.parts:
-                    here, begin = begin, self.place()
-                    self.add(part, here, begin)
-                self.empty[begin].append(end)
-            case Either():
-                for part in node.parts:
-                    here, there = self.place(), self.place()
-                    self.empty[begin].append(here)
-                    self.add(part, here, there)
-                    self.empty[there].append(end)
+                states = [start, *(self.new_state() for _ in expression.data[1:]), end]
+                pairs = itertools.pairwise(states)
+                for byte, (source, target) in zip(expression.data, pairs, strict=True):
+                    self.transitions[source].append((byte, byte, target))
+            case Concat():
+                for part in expression.parts:
+                    source, start = start, self.new_state()
+                    self.add(part, source, start)
+                self.epsilon[start].append(end)
+            case Alternation():
+                for part in expression.parts:
+                    source, target = self.new_state(), self.new_state()
+                    self.epsilon[start].append(source)
+                    self.add(part, source, target)
+                    self.epsilon[target].append(end)
             case Repeat():
-                self._repeat(node, begin, end)
+                self._add_repeat(expression, start, end)
             case Graph():
-                places = {at: self.place() for edge in node.edges for at in edge[:2]}
-                for source, target, part in node.edges:
-                    self.add(part, places[source], places[target])
-                self.empty[begin] += [places[0]] if 0 in places else []
-                if 1 in places:
-                    self.empty[places[1]].append(end)
-            case Machine():
-                self._machine(node.automaton, begin, end)
+                states: dict[int, int] = defaultdict(self.new_state)
+                for source, target, part in expression.edges:
+                    self.add(part, states[source], states[target])
+                self.epsilon[start].append(states[0])
+                self.epsilon[states[1]].append(end)
+            case Compiled():
+                self._add_dfa(expression.dfa, start, end)
+            case Anchor(start=True):
+                self.at_start[start].append(end)
             case Anchor():
-                (self.at_begin if node.begin else self.at_end).append((begin, end))
+                self.at_end[end].append(start)
 
-    def _rows(self, rows: list[list[tuple[int, int, int]]], begin: int, end: int) -> None:
-        """Adds numbered rows of arcs, where -1 stands for the end."""
-        places = [begin, *(self.place() for _ in rows[1:]), end]
-        for here, row in zip(places, rows, strict=False):
-            self.arcs[here] += [(low, high, places[to]) for low, high, to in row]
-
-    def _repeat(self, node: Repeat, begin: int, end: int) -> None:
-        for _ in range(node.least):
-            here, begin = begin, self.place()
-            self.add(node.part, here, begin)
-        if node.most is None:
-            # A place of its own: what leads into a loop must not lead out of its middle.
-            loop, back = self.place(), self.place()
-            self.empty[begin].append(loop)
-            self.add(node.part, loop, back)
-            self.empty[back].append(loop)
-            begin = loop
+    def _add_repeat(self, repeat: Repeat, start: int, end: int) -> None:
+        for _ in range(repeat.least):
+            source, start = start, self.new_state()
+            self.add(repeat.part, source, start)
+        if repeat.most is None:
+            # A state of its own: a path into the loop must not leave from its middle.
+            loop, back = self.new_state(), self.new_state()
+            self.epsilon[start].append(loop)
+            self.add(repeat.part, loop, back)
+            self.epsilon[back].append(loop)
+            start = loop
         else:
-            for _ in range(node.most - node.least):
-                self.empty[begin].append(end)
-                here, begin = begin, self.place()
-                self.add(node.part, here, begin)
-        self.empty[begin].append(end)
+            for _ in range(repeat.most - repeat.least):
+                self.epsilon[start].append(end)
+                source, start = start, self.new_state()
+                self.add(repeat.part, source, start)
+        self.epsilon[start].append(end)
 
-    def _machine(self, automaton: ByteAutomaton, begin: int, end: int) -> None:
-        places = [self.place() for _ in automaton.final]
-        self.empty[begin].append(places[0])
-        for here, row, final in zip(places, automaton.next, automaton.final, strict=True):
+    def _add_dfa(self, dfa: ByteDFA, start: int, end: int) -> None:
+        states = [self.new_state() for _ in dfa.accepting]
+        self.epsilon[start].append(states[0])
+        for source, row, accepting in zip(states, dfa.next_state, dfa.accepting, strict=True):
             cuts = [0, *(np.flatnonzero(np.diff(row)) + 1).tolist(), 256]
-            for low, past in zip(cuts[:-1], cuts[1:], strict=True):
+            for low, past in itertools.pairwise(cuts):
                 if row[low] >= 0:
-                    self.arcs[here].append((low, past - 1, places[row[low]]))
-            if final:
-                self.empty[here].append(end)
+                    self.transitions[source].append((low, past - 1, states[row[low]]))
+            if accepting:
+                self.epsilon[source].append(end)
 
-    def determinise(self, begin: int, end: int) -> tuple[np.ndarray, np.ndarray]:
-        """Follows all ways at once; returns `next` and `final`."""
-        ending = self._ending(end)
-        keep = [bool(arcs) or place in ending for place, arcs in enumerate(self.arcs)]
-        alone: dict[int, tuple[int, ...]] = {}  # places that matter, reached from one without bytes
-
+    def determinize(self, start: int, end: int) -> tuple[np.ndarray, np.ndarray]:
+        """Runs the subset construction; returns `next_state` and `accepting`."""
+        accepting = self._reaching(end)
+        keep = [bool(arcs) or state in accepting for state, arcs in enumerate(self.transitions)]
+        closures: dict[int, tuple[int, ...]] = {}  # the kept states of each state's closure
         work = 0
 
         def spend(amount: int) -> None:
             nonlocal work
             work += amount
-            bounded(work, _MOST_WORK)
+            check_size(work, _MAX_WORK)
 
-        def reach(targets: tuple[int, ...]) -> tuple[int, ...]:
+        def closure_of(targets: tuple[int, ...]) -> tuple[int, ...]:
             for target in targets:
-                if target not in alone:
-                    found = self._closure(target)
-                    spend(3 * len(found))
-                    alone[target] = tuple(sorted(filter(keep.__getitem__, found)))
+                if target not in closures:
+                    closure = _reachable(target, self.epsilon.__getitem__)
+                    spend(3 * len(closure))
+                    closures[target] = tuple(sorted(filter(keep.__getitem__, closure)))
             if len(targets) == 1:
-                return alone[targets[0]]
-            return tuple(sorted(set().union(*(alone[target] for target in targets))))
+                return closures[targets[0]]
+            return tuple(sorted(set().union(*(closures[target] for target in targets))))
 
-        start = self._closure(begin, dict(_grouped(self.at_begin)))
-        sets = [tuple(sorted(filter(keep.__getitem__, start)))]
-        numbers, rows = {sets[0]: 0}, []
-        joined: dict[tuple[int, ...], int] = {}
-        while len(rows) < len(sets):
-            arcs = [arc for place in sets[len(rows)] for arc in self.arcs[place]]
+        first = _reachable(start, lambda at: self.epsilon[at] + self.at_start.get(at, []))
+        subsets = [tuple(sorted(filter(keep.__getitem__, first)))]
+        numbers, rows = {subsets[0]: 0}, []
+        number_of_targets: dict[tuple[int, ...], int] = {}
+        while len(rows) < len(subsets):
+            arcs = [arc for state in subsets[len(rows)] for arc in self.transitions[state]]
             cuts = sorted({arc[0] for arc in arcs} | {arc[1] + 1 for arc in arcs})
-            spend((len(arcs) + 1) * (len(cuts) + 1) + len(sets[len(rows)]))
+            spend((len(arcs) + 1) * (len(cuts) + 1) + len(subsets[len(rows)]))
             row = np.full(256, -1, np.int32)
-            for low, past in zip(cuts[:-1], cuts[1:], strict=True):
+            for low, past in itertools.pairwise(cuts):
                 targets = tuple(sorted({arc[2] for arc in arcs if arc[0] <= low <= arc[1]}))
                 if not targets:
                     continue
-                if targets not in joined:
-                    key = reach(targets)
-                    spend(len(key))
-                    if key not in numbers:
-                        numbers[key] = len(sets)
-                        sets.append(key)
-                        bounded(len(sets), 2 * MOST_STATES)
-                    joined[targets] = numbers[key]
-                row[low:past] = joined[targets]
+                if targets not in number_of_targets:
+                    subset = closure_of(targets)
+                    spend(len(subset))
+                    if subset not in numbers:
+                        numbers[subset] = len(subsets)
+                        subsets.append(subset)
+                        check_size(len(subsets), 2 * MAX_STATES)
+                    number_of_targets[targets] = numbers[subset]
+                row[low:past] = number_of_targets[targets]
             rows.append(row)
-        return np.stack(rows), np.array([not ending.isdisjoint(key) for key in sets])
+        return np.stack(rows), np.array([not accepting.isdisjoint(one) for one in subsets])
 
-    def _closure(self, place: int, more: dict[int, list[int]] | None = None) -> set[int]:
-        """Places reached without a byte."""
-        found, open_ends = {place}, [place]
-        while open_ends:
-            here = open_ends.pop()
-            new = set(self.empty[here]) | set((more or {}).get(here, ()))
-            open_ends += new - found
-            found |= new
-        return found
-
-    def _ending(self, end: int) -> set[int]:
-        """Places from which the end is reached without a byte."""
-        back = dict(_grouped([(to, here) for here, to in self.at_end]))
-        for here, targets in enumerate(self.empty):
+    def _reaching(self, end: int) -> set[int]:
+        """Returns the states from which the end is reached without a byte."""
+        sources = {target: list(states) for target, states in self.at_end.items()}
+        for state, targets in enumerate(self.epsilon):
             for target in targets:
-                back.setdefault(target, []).append(here)
-        found, open_ends = {end}, [end]
-        while open_ends:
-            new = set(back.get(open_ends.pop(), ())) - found
-            found |= new
-            open_ends += new
-        return found
+                sources.setdefault(target, []).append(state)
+        return _reachable(end, lambda at: sources.get(at, ()))
 
 
-def _grouped(pairs: list[tuple[int, int]]) -> list[tuple[int, list[int]]]:
-    groups: dict[int, list[int]] = {}
-    for key, value in pairs:
-        groups.setdefault(key, []).append(value)
-    return list(groups.items())
+def _reachable(start: int, successors: Callable[[int], Iterable[int]]) -> set[int]:
+    """Returns the states that are reached from one, itself included."""
+    found, frontier = {start}, [start]
+    while frontier:
+        new = set(successors(frontier.pop())) - found
+        found |= new
+        frontier += new
+    return found
 
 
 @functools.lru_cache(maxsize=1024)
-def _utf8(ranges: Ranges) -> tuple[tuple[tuple[int, int, int], ...], ...]:
-    """Code points as rows of byte arcs `(low, high, row)`; row 0 begins, and -1 is the end."""
-    rows: list[tuple[tuple[int, int, int], ...]] = [()]
-    known: dict[tuple[tuple[int, int, int], ...], int] = {}
+def _utf8_rows(ranges: Ranges) -> tuple[tuple[Transition, ...], ...]:
+    """Encodes code points as rows of transitions; row 0 is the start, and target -1 the end."""
+    rows: list[tuple[Transition, ...]] = [()]
+    numbers: dict[tuple[Transition, ...], int] = {}
 
-    def build(tails: list[tuple[tuple[int, int], ...]]) -> tuple[tuple[int, int, int], ...]:
-        groups: dict[tuple[int, int], list[tuple[tuple[int, int], ...]]] = {}
-        for tail in tails:
-            groups.setdefault(tail[0], []).append(tail[1:])
-        row: list[tuple[int, int, int]] = []
-        for (low, high), rest in groups.items():
+    def build(sequences: list[tuple[ByteRange, ...]]) -> tuple[Transition, ...]:
+        tails: dict[ByteRange, list[tuple[ByteRange, ...]]] = {}
+        for sequence in sequences:
+            tails.setdefault(sequence[0], []).append(sequence[1:])
+        row: list[Transition] = []
+        for (low, high), rest in tails.items():
             to = -1
             if rest[0]:
                 inner = build(rest)
-                if inner not in known:
-                    known[inner] = len(rows)
+                if inner not in numbers:
+                    numbers[inner] = len(rows)
                     rows.append(inner)
-                to = known[inner]
+                to = numbers[inner]
             if row and row[-1][1] + 1 == low and row[-1][2] == to:
                 row[-1] = (row[-1][0], high, to)
             else:
                 row.append((low, high, to))
         return tuple(row)
 
-    limits = [0, 0x80, 0x800, _SURROGATES[0], _SURROGATES[1] + 1, 0x10000, LAST_POINT + 1]
-    tails = []
+    # Between these, encodings have the same length; surrogates, 0xD800 to 0xDFFF, have none.
+    limits = [0, 0x80, 0x800, 0xD800, 0xE000, 0x10000, MAX_CODE_POINT + 1]
+    sequences = []
     for low, high in ranges:
-        for begin, past in zip(limits[:-1], limits[1:], strict=True):
-            one, two = max(low, begin), min(high, past - 1)
-            if one <= two and begin != _SURROGATES[0]:
-                tails += _split(chr(one).encode(), chr(two).encode())
-    rows[0] = build(tails)
+        for first, past in itertools.pairwise(limits):
+            one, two = max(low, first), min(high, past - 1)
+            if one <= two and first != 0xD800:
+                sequences += _byte_ranges(chr(one).encode(), chr(two).encode())
+    rows[0] = build(sequences)
     return tuple(rows)
 
 
-def _split(low: bytes, high: bytes) -> list[tuple[tuple[int, int], ...]]:
-    """Characters between two of the same length, as products of byte ranges, in order."""
+def _byte_ranges(low: bytes, high: bytes) -> list[tuple[ByteRange, ...]]:
+    """Splits the encodings between two of the same length into products of byte ranges."""
     if len(low) == 1:
         return [((low[0], high[0]),)]
     if low[0] == high[0]:
-        return [((low[0], low[0]), *rest) for rest in _split(low[1:], high[1:])]
-    after = len(low) - 1
-    smallest_tail, largest_tail = b"\x80" * after, b"\xbf" * after
-    first, last, found, end = low[0], high[0], [], []
-    if low[1:] != smallest_tail:
-        found = [((first, first), *rest) for rest in _split(low[1:], largest_tail)]
+        return [((low[0], low[0]), *rest) for rest in _byte_ranges(low[1:], high[1:])]
+    rest_size = len(low) - 1
+    smallest, largest = b"\x80" * rest_size, b"\xbf" * rest_size
+    first, last, head, tail = low[0], high[0], [], []
+    if low[1:] != smallest:
+        head = [((first, first), *rest) for rest in _byte_ranges(low[1:], largest)]
         first += 1
-    if high[1:] != largest_tail:
-        end = [((last, last), *rest) for rest in _split(smallest_tail, high[1:])]
+    if high[1:] != largest:
+        tail = [((last, last), *rest) for rest in _byte_ranges(smallest, high[1:])]
         last -= 1
     if first <= last:
-        found.append(((first, last), *[(0x80, 0xBF)] * after))
-    return found + end
+        head.append(((first, last), *[(0x80, 0xBF)] * rest_size))
+    return head + tail

@@ -1,7 +1,7 @@
-"""The door to constrained output: choices, a regular expression or a JSON schema for a vocabulary.
+"""Compiles choices, a regular expression or a JSON schema to a token DFA: the entry point.
 
 ```
-compile_constraint -> TokenAutomaton, one per row -> join -> Constraint -> allow, advance, complete
+compile_constraint -> TokenDFA, one per row -> batch_dfas -> Constraint -> mask_logits, advance
 ```
 """
 
@@ -16,15 +16,15 @@ from typing import Any
 
 import numpy as np
 
-from tfgpt2.errors import explain
-from tfgpt2.generation.constraints.byte_dfa import ByteAutomaton
-from tfgpt2.generation.constraints.byte_nfa import Either, Literal, compile_node
-from tfgpt2.generation.constraints.json_schema import read_schema, schema_automaton
-from tfgpt2.generation.constraints.regex import regex_automaton
-from tfgpt2.generation.constraints.token_dfa import TokenAutomaton, read_tokens
+from tfgpt2.errors import type_error, value_error
+from tfgpt2.generation.constraints.byte_nfa import compile_expression
+from tfgpt2.generation.constraints.expressions import Alternation, Literal
+from tfgpt2.generation.constraints.json_schema import compile_json_schema, load_schema
+from tfgpt2.generation.constraints.regex import compile_regex
+from tfgpt2.generation.constraints.token_dfa import TokenDFA, compile_token_dfa
 
-KEPT = 32  # automata that are remembered
-_kept: OrderedDict[Any, TokenAutomaton] = OrderedDict()
+CACHE_SIZE = 32
+_cache: OrderedDict[Any, TokenDFA] = OrderedDict()
 _lock = threading.Lock()
 
 
@@ -35,112 +35,92 @@ def compile_constraint(
     regex: str | None = None,
     json_schema: Any = None,
     end_ids: Collection[int] = (),
-) -> TokenAutomaton:
-    """Compiles what an output must look like to an automaton over tokens.
+) -> TokenDFA:
+    """Compiles a constraint on the whole output to a DFA over a vocabulary's tokens.
 
-    The output, all of it, is one of the choices, matches the pattern, or is JSON that is valid
-    under the schema. The last `KEPT` results are remembered.
+    The output is one of the choices, matches the pattern, or is JSON that is valid under the
+    schema. The last `CACHE_SIZE` results are cached.
 
     Args:
-        token_bytes: The bytes of each id; empty for ids without text, which are never written.
-        choices: The outputs that are allowed.
-        regex: A pattern; see `regex.regex_automaton`.
-        json_schema: A dict, JSON text or pydantic model class; see `json_schema.schema_automaton`.
-        end_ids: End tokens of the request. Those that have bytes are not used as text.
+        token_bytes: The bytes of each id; empty for ids without text, which are never allowed.
+        choices: The allowed outputs.
+        regex: A pattern; see `regex.compile_regex`.
+        json_schema: A dict, JSON text or pydantic model class; see
+            `json_schema.compile_json_schema`.
+        end_ids: The request's end tokens. Those that have bytes are never used as text.
 
     Returns:
-        The automaton; its arrays are read-only, since others may share them.
+        The DFA; its arrays are read-only, since the cache shares them.
 
     Raises:
         TypeError: An argument has the wrong type.
         ValueError: Not exactly one constraint is given, it cannot be compiled, or the vocabulary
-            cannot write it.
+            cannot spell it.
 
     Example:
         >>> from tfgpt2.generation.constraints.token_dfa import fewest_tokens
         >>> fewest_tokens(compile_constraint([b"a", b"b", b"ab"], choices=["abb", "bbb"]))
         2
     """
-    given = {"choices": choices, "regex": regex, "json_schema": json_schema}
-    names = [name for name, value in given.items() if value is not None]
+    constraints = {"choices": choices, "regex": regex, "json_schema": json_schema}
+    names = [name for name, value in constraints.items() if value is not None]
     if len(names) != 1:
-        raise ValueError(
-            explain(
-                "Exactly one of `choices`, `regex` and `json_schema` must be given.",
-                fix="Pass one; alternatives of patterns are written with `|`.",
-                given=names,
-            )
+        raise value_error(
+            "Exactly one of `choices`, `regex` and `json_schema` must be given.",
+            fix="Pass one; alternatives of patterns are written with `|`.",
+            given=names,
         )
     if choices is not None:
-        choices = check_choices(choices)
+        choices = _encode_choices(choices)
     if json_schema is not None:
-        json_schema = read_schema(json_schema)
+        json_schema = load_schema(json_schema)
     forbidden = sorted(one for one in end_ids if 0 <= one < len(token_bytes) and token_bytes[one])
-    key = (
-        choices,
-        regex,
-        None if json_schema is None else json.dumps(json_schema, default=repr),
-        tuple(forbidden),
-        _fingerprint(token_bytes),
-    )
+    schema_text = json.dumps(json_schema, default=repr)
+    key = (choices, regex, schema_text, tuple(forbidden), _fingerprint(token_bytes))
     with _lock:
-        if key in _kept:
-            _kept.move_to_end(key)
-            return _kept[key]
+        if key in _cache:
+            _cache.move_to_end(key)
+            return _cache[key]
     if choices is not None:
-        automaton = choices_automaton(choices)
+        byte_dfa = compile_expression(Alternation(tuple(map(Literal, choices))))
     else:
-        automaton = schema_automaton(json_schema) if regex is None else regex_automaton(regex)
-    found = read_tokens(automaton, token_bytes, forbidden)
+        byte_dfa = compile_json_schema(json_schema) if regex is None else compile_regex(regex)
+    token_dfa = compile_token_dfa(byte_dfa, token_bytes, forbidden)
     with _lock:
-        _kept[key] = found
-        while len(_kept) > KEPT:
-            _kept.popitem(last=False)
-    return found
+        _cache[key] = token_dfa
+        while len(_cache) > CACHE_SIZE:
+            _cache.popitem(last=False)
+    return token_dfa
 
 
-def check_choices(choices: Any) -> tuple[bytes, ...]:
-    """Turns choices into bytes.
+def _encode_choices(choices: Any) -> tuple[bytes, ...]:
+    """Encodes choices as UTF-8.
 
     Raises:
-        TypeError: They are no list of strings.
-        ValueError: There are none, or one cannot be written in UTF-8.
+        TypeError: They are not a list of strings.
+        ValueError: The list is empty, or one cannot be encoded.
     """
-    listed = isinstance(choices, (list, tuple))
-    if not listed or not all(isinstance(one, (str, bytes)) for one in choices):
-        raise TypeError(
-            explain(
-                "`choices` must be a list of strings.",
-                fix="Pass for example choices=['yes', 'no'].",
-                choices=choices,
-            )
+    is_list = isinstance(choices, (list, tuple))
+    if not is_list or not all(isinstance(choice, (str, bytes)) for choice in choices):
+        raise type_error(
+            "`choices` must be a list of strings.",
+            fix="Pass for example choices=['yes', 'no'].",
+            choices=choices,
         )
     if not choices:
-        raise ValueError(explain("`choices` is empty.", fix="Pass one string at least."))
+        raise value_error("`choices` is empty.", fix="Pass at least one string.")
     try:
         return tuple(one.encode() if isinstance(one, str) else one for one in choices)
     except UnicodeEncodeError as error:
-        raise ValueError(
-            explain(
-                "`choices` holds half a surrogate pair, which is no character.",
-                fix="Pass text, or bytes as they are.",
-                choices=choices,
-            )
+        raise value_error(
+            "`choices` contains an unpaired surrogate, which cannot be encoded as UTF-8.",
+            fix="Pass valid text, or bytes.",
+            choices=choices,
         ) from error
 
 
-def choices_automaton(choices: Sequence[bytes]) -> ByteAutomaton:
-    """Builds the automaton of some texts.
-
-    Example:
-        >>> choices_automaton([b"yes", b"no"]).matches("no")
-        True
-    """
-    return compile_node(Either(tuple(Literal(one) for one in choices)))
-
-
 def _fingerprint(token_bytes: Sequence[bytes]) -> bytes:
-    """Tells vocabularies apart."""
+    """Returns a digest that identifies a vocabulary."""
     digest = hashlib.blake2b(b"".join(token_bytes), digest_size=16)
-    digest.update(np.array([len(one) for one in token_bytes], np.int64).tobytes())
+    digest.update(np.array([len(data) for data in token_bytes], np.int64).tobytes())
     return digest.digest()

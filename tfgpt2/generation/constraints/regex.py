@@ -1,10 +1,10 @@
-r"""Regular expressions as languages over bytes: Python's own parser, another back end.
+r"""Translates Python regular expressions, parsed by Python's own parser, to expressions and DFAs.
 
-The language of a pattern is what `re.fullmatch(pattern, text)` matches, in UTF-8, with one choice:
-`\d`, `\w`, `\s` and their opposites hold the characters on which Python's ASCII and Unicode
-readings agree: `\d` is 0-9, and neither `\w` nor `\W` holds an accented letter. So what comes
-out matches in both readings, and automata stay small (Unicode's `\w` alone takes 310 states). A
-pattern that begins with `(?u)` means all of Unicode, `(?a)` ASCII, exactly as in Python.
+The language of a pattern is what `re.fullmatch(pattern, text)` matches, in UTF-8, with one
+restriction: `\d`, `\w`, `\s` and their negations hold the characters on which ASCII and Unicode
+matching agree: `\d` is 0-9, and neither `\w` nor `\W` holds an accented letter. So the output
+matches in both modes, and automata stay small (Unicode's `\w` alone takes 310 states). A pattern
+that begins with `(?u)` uses Unicode matching and `(?a)` ASCII matching, exactly as in Python.
 """
 
 from __future__ import annotations
@@ -12,26 +12,26 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
-from tfgpt2.errors import explain
-from tfgpt2.generation.constraints.byte_dfa import ByteAutomaton
-from tfgpt2.generation.constraints.byte_nfa import (
-    EMPTY,
-    LAST_POINT,
+from tfgpt2.errors import type_error, value_error
+from tfgpt2.generation.constraints.byte_dfa import ByteDFA
+from tfgpt2.generation.constraints.byte_nfa import compile_expression
+from tfgpt2.generation.constraints.expressions import (
+    EMPTY_TEXT,
+    MAX_CODE_POINT,
+    Alternation,
     Anchor,
-    Chars,
-    Either,
-    Node,
+    CharClass,
+    Concat,
+    Expr,
     Ranges,
     Repeat,
-    Then,
-    common,
-    compile_node,
-    complement,
-    union,
+    complement_ranges,
+    intersect_ranges,
+    merge_ranges,
 )
 
 try:  # the parser moved in Python 3.11
@@ -39,17 +39,17 @@ try:  # the parser moved in Python 3.11
 except ImportError:
     import sre_parse as _parser
 
-LONGEST_PATTERN = 20_000  # characters
-ANY_POINT: Ranges = ((0, LAST_POINT),)
+MAX_PATTERN_LENGTH = 20_000  # characters
+ANY_CHARACTER: Ranges = ((0, MAX_CODE_POINT),)
 _CATEGORIES = {
     "CATEGORY_DIGIT": r"\d", "CATEGORY_NOT_DIGIT": r"\D",
     "CATEGORY_WORD": r"\w", "CATEGORY_NOT_WORD": r"\W",
     "CATEGORY_SPACE": r"\s", "CATEGORY_NOT_SPACE": r"\S",
 }  # fmt: skip
-# What has no place in an automaton, or none yet: its name, and what to write instead.
+# Unsupported constructs: the name of each, and what to write instead.
 _UNSUPPORTED = {
-    "ASSERT": ("look-around", "Spell out what may follow or come before, or list alternatives."),
-    "ASSERT_NOT": ("look-around", "Spell out what may follow or come before as a class or list."),
+    "ASSERT": ("look-around", "Spell out what may follow or precede, or list alternatives."),
+    "ASSERT_NOT": ("look-around", "Spell out what may follow or precede as a class or list."),
     "GROUPREF": ("a back-reference", "Repeat the group's pattern, or list the pairs with `|`."),
     "GROUPREF_EXISTS": ("a conditional group", "Write both cases as alternatives with `|`."),
     "POSSESSIVE_REPEAT": ("a possessive repeat", "Use the plain repeat: `a+` for `a++`."),
@@ -57,137 +57,133 @@ _UNSUPPORTED = {
     "AT_BOUNDARY": (r"a word boundary `\b`", "Spell out the characters around it."),
     "AT_NON_BOUNDARY": (r"`\B`", "Spell out the characters around it."),
 }
-_ANCHORS = {
-    "AT_BEGINNING": True, "AT_BEGINNING_STRING": True, "AT_END": False, "AT_END_STRING": False,
-}  # fmt: skip
 
 
-def regex_automaton(pattern: str) -> ByteAutomaton:
-    r"""Compiles a pattern to the smallest automaton over UTF-8 bytes.
+def compile_regex(pattern: str) -> ByteDFA:
+    r"""Compiles a pattern to the minimal DFA over UTF-8 bytes.
 
     Supported: literals, classes, `.` (no line break, unless `(?s)`), `\d \w \s` and their
-    opposites, alternatives, groups, greedy and lazy repeats, the flags `(?i)`, `(?s)`, `(?x)`,
+    negations, alternatives, groups, greedy and lazy repeats, the flags `(?i)`, `(?s)`, `(?x)`,
     `(?a)` and `(?u)`, and anchors at the ends, where they change nothing.
 
     Args:
-        pattern: A pattern of Python's `re`, at most `LONGEST_PATTERN` characters.
+        pattern: A pattern of Python's `re`, at most `MAX_PATTERN_LENGTH` characters.
 
     Returns:
-        The automaton of all texts with `re.fullmatch(pattern, text)`.
+        The DFA of all texts with `re.fullmatch(pattern, text)`.
 
     Raises:
-        TypeError: The pattern is no string.
-        ValueError: It is no pattern, uses a construct that is not supported, or is too large.
+        TypeError: The pattern is not a string.
+        ValueError: It is not a valid pattern, uses an unsupported construct, or is too large.
 
     Example:
-        >>> regex_automaton(r"\d{4}-\d{2}").matches("2024-05")
+        >>> compile_regex(r"\d{4}-\d{2}").matches("2024-05")
         True
     """
-    return compile_node(parse(pattern))
+    return compile_expression(parse_regex(pattern))
 
 
-def parse(pattern: str, *, within: bool = False) -> Node:
-    """Parses a pattern to a node.
+def parse_regex(pattern: str, *, search: bool = False) -> Expr:
+    """Parses a pattern to an expression.
 
     Args:
         pattern: A pattern of Python's `re`.
-        within: JSON Schema's reading: the pattern is searched for anywhere in the text, and
-            anchors hold it to the ends.
+        search: Whether the pattern may match anywhere in the text, as in JSON Schema; anchors
+            then hold it to the ends.
 
     Raises:
-        TypeError: The pattern is no string.
-        ValueError: It is no pattern, or uses a construct that is not supported.
+        TypeError: The pattern is not a string.
+        ValueError: It is not a valid pattern, or uses an unsupported construct.
     """
     if not isinstance(pattern, str):
-        raise TypeError(
-            explain("`regex` must be a string.", fix="Pass one like r'[a-z]+'.", regex=pattern)
-        )
-    if len(pattern) > LONGEST_PATTERN:
-        raise ValueError(
-            explain(
-                f"A pattern can have {LONGEST_PATTERN} characters.",
-                fix="Shorten it; long lists of words are better passed as `choices`.",
-                regex=pattern,
-            )
+        raise type_error("`regex` must be a string.", fix="Pass one like r'[a-z]+'.", regex=pattern)
+    if len(pattern) > MAX_PATTERN_LENGTH:
+        raise value_error(
+            f"A pattern can have {MAX_PATTERN_LENGTH} characters.",
+            fix="Shorten it; long lists of words are better passed as `choices`.",
+            regex=pattern,
         )
     try:
         parsed = _parser.parse(pattern)
-        # Without a word on it, neither reading is chosen; the parser would say Unicode.
+        # The parser adds UNICODE where the pattern sets neither mode.
         flags = parsed.state.flags
         if not re.match(r"\(\?[a-zA-Z]*u", pattern):
             flags &= ~re.UNICODE
-        node = _Reader(pattern, within).sequence(parsed, flags, True, True)
+        expression = _Translator(pattern, search).sequence(parsed, flags, True, True)
     except (re.error, RecursionError, OverflowError) as error:
-        raise ValueError(
-            explain(
-                f"`regex` is no pattern that Python's `re` understands: {error}.",
-                fix="Try it with re.compile().",
-                regex=pattern,
-            )
+        raise value_error(
+            f"`regex` is not a pattern that Python's `re` can parse: {error}.",
+            fix="Try it with re.compile().",
+            regex=pattern,
         ) from error
-    around = Repeat(Chars(ANY_POINT))
-    return Then((around, node, around)) if within else node
+    anything = Repeat(CharClass(ANY_CHARACTER))
+    return Concat((anything, expression, anything)) if search else expression
 
 
-class _Reader:
-    """Turns what Python's parser found into nodes."""
+class _Translator:
+    """Translates the parser's items, pairs of an operation and its argument, to expressions."""
 
-    def __init__(self, pattern: str, within: bool) -> None:
-        self.pattern, self.within = pattern, within
+    def __init__(self, pattern: str, search: bool) -> None:
+        self.pattern, self.search = pattern, search
 
-    def sequence(self, items: Iterable[Any], flags: int, first: bool, last: bool) -> Node:
-        """One item after the other.
+    def sequence(self, items: Iterable[Any], flags: int, first: bool, last: bool) -> Expr:
+        """Translates items that follow one another.
 
         Args:
-            items: Pairs of an operation and its argument.
-            flags: Flags of `re` that hold here.
-            first: Nothing can come before this sequence.
-            last: Nothing can come after it.
+            items: The items.
+            flags: Flags of `re` that apply here.
+            first: Whether nothing can precede this sequence.
+            last: Whether nothing can follow it.
         """
         items = list(items)
-        wide = [not _is_anchor(item) for item in items]
-        nodes = []
+        consuming = [not _is_anchor(item) for item in items]
+        parts = []
         for at, (operation, argument) in enumerate(items):
-            begins, ends = first and not any(wide[:at]), last and not any(wide[at + 1 :])
-            nodes.append(self.item(str(operation), argument, flags, begins, ends))
-        return nodes[0] if len(nodes) == 1 else Then(tuple(nodes))
+            is_first = first and not any(consuming[:at])
+            is_last = last and not any(consuming[at + 1 :])
+            parts.append(self.item(str(operation), argument, flags, is_first, is_last))
+        return parts[0] if len(parts) == 1 else Concat(tuple(parts))
 
-    def item(self, operation: str, argument: Any, flags: int, first: bool, last: bool) -> Node:
-        """One item."""
+    def item(self, operation: str, argument: Any, flags: int, first: bool, last: bool) -> Expr:
+        """Translates one item."""
         if operation == "AT":
             return self.anchor(str(argument), first, last)
         if operation == "BRANCH":
-            return Either(tuple(self.sequence(one, flags, first, last) for one in argument[1]))
+            branches = (self.sequence(items, flags, first, last) for items in argument[1])
+            return Alternation(tuple(branches))
         if operation == "SUBPATTERN":
-            _, added, removed, inner = argument
+            _, added, removed, items = argument
             if added & (re.ASCII | re.UNICODE):
                 flags &= ~(re.ASCII | re.UNICODE)
-            return self.sequence(inner, (flags | added) & ~removed, first, last)
+            return self.sequence(items, (flags | added) & ~removed, first, last)
         if operation in ("MAX_REPEAT", "MIN_REPEAT"):
-            least, most, inner = argument
+            least, most, items = argument
             once = most == 1
-            node = self.sequence(inner, flags, first and once, last and once)
-            return Repeat(node, int(least), None if most == _parser.MAXREPEAT else int(most))
+            part = self.sequence(items, flags, first and once, last and once)
+            return Repeat(part, int(least), None if most == _parser.MAXREPEAT else int(most))
         if operation in _UNSUPPORTED:
-            self.refuse(*_UNSUPPORTED[operation])
-        return self.chars(operation, argument, flags)
+            self.fail(*_UNSUPPORTED[operation])
+        return self.character(operation, argument, flags)
 
-    def anchor(self, which: str, first: bool, last: bool) -> Node:
-        """The begin or the end; elsewhere than there it is refused."""
-        if which in _UNSUPPORTED:
-            self.refuse(*_UNSUPPORTED[which])
-        begin = _ANCHORS[which]
-        if not (first if begin else last):
-            self.refuse(
-                f"the anchor {'^' if begin else '$'} inside the pattern",
+    def anchor(self, name: str, first: bool, last: bool) -> Expr:
+        """Translates an anchor, which must stand at the start or the end."""
+        if name in _UNSUPPORTED:
+            self.fail(*_UNSUPPORTED[name])
+        start = name in ("AT_BEGINNING", "AT_BEGINNING_STRING")
+        if not (first if start else last):
+            self.fail(
+                f"the anchor {'^' if start else '$'} inside the pattern",
                 "Anchors can stand at the ends only; the whole text is matched anyway.",
             )
-        return Anchor(begin) if self.within else EMPTY
+        return Anchor(start) if self.search else EMPTY_TEXT
 
-    def chars(self, operation: str, argument: Any, flags: int) -> Node:
-        """Whatever stands for one character."""
+    def character(self, operation: str, argument: Any, flags: int) -> Expr:
+        """Translates an item that matches one character."""
         if operation == "ANY":
-            return Chars(ANY_POINT if flags & re.DOTALL else complement(((10, 10),)))
+            excluded = () if flags & re.DOTALL else ((10, 10),)  # the line break
+            return CharClass(complement_ranges(excluded))
+        if operation == "LITERAL" and not flags & re.IGNORECASE:
+            return CharClass(((argument, argument),))
         if operation == "LITERAL":
             text = _escape(argument)
         elif operation == "NOT_LITERAL":
@@ -195,17 +191,16 @@ class _Reader:
         elif operation == "IN":
             text = "".join(map(self.class_item, argument))
         else:
-            self.refuse(f"the construct {operation}", "Write it in another way.")
-        if operation == "LITERAL" and not flags & re.IGNORECASE:
-            return Chars(((argument, argument),))
-        found = class_ranges(text, flags & (re.IGNORECASE | re.ASCII))
-        categories = operation == "IN" and any(str(one[0]) == "CATEGORY" for one in argument)
-        if categories and not flags & (re.ASCII | re.UNICODE):
-            found = common(found, class_ranges(text, flags & re.IGNORECASE | re.ASCII))
-        return Chars(found)
+            self.fail(f"the construct {operation}", "Write it in another way.")
+        ranges = class_ranges(text, flags & (re.IGNORECASE | re.ASCII))
+        has_category = operation == "IN" and any(str(one[0]) == "CATEGORY" for one in argument)
+        if has_category and not flags & (re.ASCII | re.UNICODE):
+            ascii_ranges = class_ranges(text, flags & re.IGNORECASE | re.ASCII)
+            ranges = intersect_ranges(ranges, ascii_ranges)
+        return CharClass(ranges)
 
     def class_item(self, item: Any) -> str:
-        """One part of a class, as text again."""
+        """Formats one part of a class as pattern text."""
         operation, argument = str(item[0]), item[1]
         if operation == "NEGATE":
             return "^"
@@ -215,49 +210,47 @@ class _Reader:
             return f"{_escape(argument[0])}-{_escape(argument[1])}"
         return _CATEGORIES[str(argument)]
 
-    def refuse(self, construct: str, fix: str) -> None:
-        raise ValueError(
-            explain(f"`regex` uses {construct}, which is not supported.", fix=fix,
-                    regex=self.pattern)
-        )  # fmt: skip
+    def fail(self, construct: str, fix: str) -> NoReturn:
+        raise value_error(f"`regex` uses {construct}, which is not supported.", fix=fix,
+                          regex=self.pattern)  # fmt: skip
 
 
 def _is_anchor(item: Any) -> bool:
-    """An anchor, or a group of nothing else; such items take no room."""
+    """Returns whether an item is an anchor, or a group of nothing else."""
     operation, argument = str(item[0]), item[1]
     if operation == "SUBPATTERN":
         return all(map(_is_anchor, argument[3]))
     return operation == "AT"
 
 
-def _escape(point: int) -> str:
-    return f"\\U{point:08x}"
+def _escape(code_point: int) -> str:
+    return f"\\U{code_point:08x}"
 
 
 @functools.lru_cache(maxsize=1024)
 def class_ranges(inside: str, flags: int = 0) -> Ranges:
-    """Says which code points a class `[...]` matches, by asking `re` about every one.
+    """Returns the code points that a class `[...]` matches, by running `re` on every one.
 
-    So categories and letters without regard to case mean what they mean in Python.
+    So categories and case-insensitive letters mean what they mean in Python.
 
     Args:
-        inside: What stands between the brackets.
+        inside: The text between the brackets.
         flags: `re.IGNORECASE` and `re.ASCII`, or'ed.
 
     Returns:
-        Sorted, disjoint ranges; half surrogate pairs, which UTF-8 cannot write, are left out.
+        Sorted, disjoint ranges; surrogates, which have no UTF-8 encoding, are left out.
 
     Example:
         >>> class_ranges("a-c", re.IGNORECASE)
         ((65, 67), (97, 99))
     """
     found = re.compile(f"[{inside}]+", flags).finditer(_every_character())
-    # The 2048 half surrogate pairs are missing in that text.
-    point = [tuple(at + 2048 * (at >= 0xD800) for at in (m.start(), m.end() - 1)) for m in found]
-    return union(tuple(point))
+    # The 2048 surrogates are missing in that text.
+    ranges = [tuple(at + 2048 * (at >= 0xD800) for at in (m.start(), m.end() - 1)) for m in found]
+    return merge_ranges(tuple(ranges))
 
 
-@functools.lru_cache(maxsize=1)
+@functools.cache
 def _every_character() -> str:
-    points = np.arange(LAST_POINT + 1, dtype="<u4")
+    points = np.arange(MAX_CODE_POINT + 1, dtype="<u4")
     return points[(points < 0xD800) | (points > 0xDFFF)].tobytes().decode("utf-32-le")

@@ -1,8 +1,7 @@
-"""From an automaton over bytes and a vocabulary to a table of tokens, on the host.
+"""Compiles a byte DFA and a vocabulary to a DFA over tokens, on the host.
 
-Bytes that the automaton cannot tell apart are made one first, which merges many tokens. What
-remains is walked as a trie, from many states at once, and tokens that behave alike in every state
-become a class.
+Bytes with equal transitions are merged first, which merges many tokens. A trie of the rest is
+traversed from many states at once, and tokens with equal transitions in every state form a class.
 """
 
 from __future__ import annotations
@@ -12,154 +11,156 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tfgpt2.errors import explain
-from tfgpt2.generation.constraints.byte_dfa import ByteAutomaton, distances
+from tfgpt2.errors import value_error
+from tfgpt2.generation.constraints.byte_dfa import ByteDFA, accept_distances
 
-MOST_CELLS = 2**24  # entries of a token table, 64 MiB
-_DEAD = 255  # the kind of bytes that lead nowhere
-_CHUNK, _SLICE = 64, 256  # states that are walked at once, and whose columns are compared at once
+MAX_ENTRIES = 2**24  # of a transition table, 64 MiB
+_DEAD = 255  # the class of bytes that have no transition in any state
+_CHUNK, _SLICE = 64, 256  # states traversed at once, and states whose columns are compared at once
 
 
-class TokenAutomaton(NamedTuple):
-    """An automaton that reads tokens; on the host.
+class TokenDFA(NamedTuple):
+    """A deterministic automaton over tokens, as NumPy arrays; its start state is 0.
 
     Attributes:
-        next: int32 `[A, C]`, the state after a token of a class; -1 is forbidden. Class 0 is the
-            tokens that are forbidden everywhere.
-        token_class: int32 `[V]`; tokens that behave alike in every state share a class.
-        final: bool `[A]`, the text so far is a whole match.
-        steps: int32 `[A]`, the fewest tokens from here to a final state.
-        start: The state before any token.
+        next_state: int32 `[A, C]`, the state after a token of a class; -1 is forbidden. Class 0
+            holds the tokens that are forbidden in every state.
+        token_class: int32 `[V]`; tokens with equal transitions in every state share a class.
+        accepting: bool `[A]`, True where the text so far is a full match.
+        distance: int32 `[A]`, the fewest tokens from here to an accepting state.
     """
 
-    next: np.ndarray
+    next_state: np.ndarray
     token_class: np.ndarray
-    final: np.ndarray
-    steps: np.ndarray
-    start: int
+    accepting: np.ndarray
+    distance: np.ndarray
 
 
-def read_tokens(
-    automaton: ByteAutomaton, tokens: Sequence[bytes], forbidden: Collection[int] = ()
-) -> TokenAutomaton:
-    """Turns an automaton over bytes into one over a vocabulary's tokens.
+def compile_token_dfa(
+    dfa: ByteDFA, token_bytes: Sequence[bytes], forbidden: Collection[int] = ()
+) -> TokenDFA:
+    """Compiles a byte DFA to a DFA over a vocabulary's tokens.
 
     Args:
-        automaton: The language.
-        tokens: The bytes of each id; ids with no bytes are forbidden everywhere.
-        forbidden: Ids that are forbidden too, such as end tokens that have bytes.
+        dfa: The language.
+        token_bytes: The bytes of each id; ids without bytes are forbidden in every state.
+        forbidden: Other ids that are forbidden in every state, such as end tokens with bytes.
 
     Raises:
-        ValueError: No text of the language can be spelled, or the table would be too large.
+        ValueError: The tokens cannot spell any text of the language, or the table would be too
+            large.
 
     Example:
-        >>> from tfgpt2.generation.constraints.regex import regex_automaton
-        >>> found = read_tokens(regex_automaton("(ab)+"), [b"a", b"b", b"ab", b"x", b""])
-        >>> found.token_class.tolist(), found.steps.tolist()
+        >>> from tfgpt2.generation.constraints.regex import compile_regex
+        >>> dfa = compile_token_dfa(compile_regex("(ab)+"), [b"a", b"b", b"ab", b"x", b""])
+        >>> dfa.token_class.tolist(), dfa.distance.tolist()
         ([1, 2, 3, 0, 0], [1, 1, 0])
     """
-    kinds, table = _byte_kinds(automaton)
-    out = set(forbidden)
-    texts = [b"" if at in out else bytes(one).translate(kinds) for at, one in enumerate(tokens)]
-    numbers: dict[bytes, int] = {}
-    key = np.full(len(texts), -1)
-    for at, text in enumerate(texts):
-        if text and _DEAD not in text:
-            key[at] = numbers.setdefault(text, len(numbers))
+    byte_class, next_state = _merge_bytes(dfa)
+    forbidden = set(forbidden)
+    numbers: dict[bytes, int] = {}  # of each distinct text, with bytes replaced by their classes
+    text_of = np.full(len(token_bytes), -1)
+    for token, data in enumerate(token_bytes):
+        text = bytes(data).translate(byte_class)
+        if text and _DEAD not in text and token not in forbidden:
+            text_of[token] = numbers.setdefault(text, len(numbers))
     if numbers:
-        next_state, classes = _walk(table, _Trie(list(numbers)))
+        after, text_class = _follow_texts(next_state, _Trie(list(numbers)))
     else:
-        next_state, classes = np.full((len(table), 1), -1, np.int32), np.zeros(1, np.int64)
-    # A column for the tokens that no state takes, which others may join below.
-    next_state = np.hstack([np.full((len(table), 1), -1, np.int32), next_state])
-    token_class = np.where(key < 0, 0, np.append(classes, 0)[key] + 1)
-    return _trim(next_state, token_class, automaton.final)
+        after, text_class = np.full((len(next_state), 1), -1, np.int32), np.zeros(1, np.int64)
+    # A column of forbidden tokens, which classes without any transition join below.
+    after = np.hstack([np.full((len(next_state), 1), -1, np.int32), after])
+    token_class = np.where(text_of < 0, 0, np.append(text_class, 0)[text_of] + 1)
+    return _trim(after, token_class, dfa.accepting)
 
 
-def _byte_kinds(automaton: ByteAutomaton) -> tuple[bytes, np.ndarray]:
-    """Finds the bytes that behave alike.
+def fewest_tokens(dfa: TokenDFA) -> int:
+    """Returns the number of tokens of the shortest output, without an end token."""
+    return int(dfa.distance[0])
+
+
+def _merge_bytes(dfa: ByteDFA) -> tuple[bytes, np.ndarray]:
+    """Merges the bytes with equal transitions.
 
     Returns:
-        The kind of each byte, `_DEAD` where it leads nowhere from any state, and `next` by kind.
+        The class of each byte, `_DEAD` without any transition, and `next_state` by class.
     """
-    columns, kind = np.unique(automaton.next, axis=1, return_inverse=True)  # [S, kinds]
-    alive = (columns >= 0).any(0)
-    if alive.sum() > _DEAD:
-        raise ValueError(
-            explain(
-                "The constraint tells all 256 bytes apart; text in UTF-8 never holds some of them.",
-                fix="Constrain text, or leave a byte out.",
-            )
+    columns, index = np.unique(dfa.next_state, axis=1, return_inverse=True)  # [S, classes]
+    live = (columns >= 0).any(0)
+    if live.sum() > _DEAD:
+        raise value_error(
+            "The constraint distinguishes all 256 bytes; UTF-8 text never has some of them.",
+            fix="Constrain text, or leave a byte out.",
         )
-    number = np.where(alive, np.cumsum(alive) - 1, _DEAD).astype(np.uint8)
-    return number[kind.reshape(-1)].tobytes(), np.ascontiguousarray(columns[:, alive])
+    number = np.where(live, np.cumsum(live) - 1, _DEAD).astype(np.uint8)
+    return number[index.reshape(-1)].tobytes(), np.ascontiguousarray(columns[:, live])
 
 
 class _Trie:
-    """Distinct texts as a tree, one level per byte, children side by side."""
+    """A trie of distinct texts, one level per byte; the children of a node are adjacent."""
 
     def __init__(self, texts: list[bytes]) -> None:
         self.size = len(texts)
         lengths = np.array([len(text) for text in texts])
-        flat = np.frombuffer(b"".join(texts), np.uint8).astype(np.int64)
+        data = np.frombuffer(b"".join(texts), np.uint8).astype(np.int64)
         begin = np.cumsum(lengths) - lengths
-        node, left, parents = np.zeros(self.size, np.int64), np.arange(self.size), 1
-        # Of each level: where a node's children begin, their byte, the text that ends there.
+        node, longer, parents = np.zeros(self.size, np.int64), np.arange(self.size), 1
+        # Per level: each parent's first child; each child's byte and the text that ends there.
         self.levels: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
         for depth in range(lengths.max()):
-            left = left[lengths[left] > depth]
-            code = node[left] * 256 + flat[begin[left] + depth]
+            longer = longer[lengths[longer] > depth]
+            code = node[longer] * 256 + data[begin[longer] + depth]
             codes, inverse = np.unique(code, return_inverse=True)
-            node[left] = inverse.reshape(-1)
-            starts = np.searchsorted(codes, np.arange(parents + 1) * 256)
-            ends = np.full(len(codes), -1)
-            whole = left[lengths[left] == depth + 1]
-            ends[node[whole]] = whole
-            self.levels.append((starts, codes % 256, ends))
+            node[longer] = inverse.reshape(-1)
+            first_child = np.searchsorted(codes, np.arange(parents + 1) * 256)
+            text = np.full(len(codes), -1)
+            ending = longer[lengths[longer] == depth + 1]
+            text[node[ending]] = ending
+            self.levels.append((first_child, codes % 256, text))
             parents = len(codes)
 
-    def read(self, table: np.ndarray, low: int, high: int) -> np.ndarray:
-        """Reads every text from the states `[low, high)`; int32 `[high - low, size]`."""
+    def follow(self, next_state: np.ndarray, low: int, high: int) -> np.ndarray:
+        """Follows every text from the states `[low, high)`; int32 `[high - low, size]`."""
         after = np.full((high - low, self.size), -1, np.int32)
         row, node = np.arange(high - low), np.zeros(high - low, np.int64)
         state = np.arange(low, high)
-        for starts, byte, ends in self.levels:
-            count = starts[node + 1] - starts[node]
-            pair = np.repeat(np.arange(len(node)), count)  # who a child comes from
-            offset = np.arange(len(pair)) - np.repeat(np.cumsum(count) - count, count)
-            child = starts[node][pair] + offset
-            reached = table[state[pair], byte[child]]
-            alive = reached >= 0
-            row, node, state = row[pair][alive], child[alive], reached[alive]
-            done = ends[node] >= 0
-            after[row[done], ends[node[done]]] = state[done]
+        for first_child, byte, text in self.levels:
+            count = first_child[node + 1] - first_child[node]
+            parent = np.repeat(np.arange(len(node)), count)
+            offset = np.arange(len(parent)) - np.repeat(np.cumsum(count) - count, count)
+            child = first_child[node][parent] + offset
+            target = next_state[state[parent], byte[child]]
+            live = target >= 0
+            row, node, state = row[parent][live], child[live], target[live]
+            ending = text[node] >= 0
+            after[row[ending], text[node[ending]]] = state[ending]
         return after
 
 
-def _walk(table: np.ndarray, trie: _Trie) -> tuple[np.ndarray, np.ndarray]:
-    """Reads all texts from all states.
+def _follow_texts(next_state: np.ndarray, trie: _Trie) -> tuple[np.ndarray, np.ndarray]:
+    """Follows all texts from all states.
 
     Returns:
-        `next` `[S, classes]` and the class of each text.
+        The state after a text of each class `[S, classes]`, and the class of each text.
     """
     parts, classes = [], np.zeros(trie.size, np.int64)
-    for first in range(0, len(table), _SLICE):
-        past = min(first + _SLICE, len(table))
+    for first in range(0, len(next_state), _SLICE):
+        past = min(first + _SLICE, len(next_state))
         chunks = [
-            trie.read(table, low, min(low + _CHUNK, past)) for low in range(first, past, _CHUNK)
+            trie.follow(next_state, low, min(low + _CHUNK, past))
+            for low in range(first, past, _CHUNK)
         ]
-        different, index = _distinct(np.vstack(chunks).T)  # of [texts, states]
-        parts.append((different, index))
-        classes = np.unique(classes * len(different) + index, return_inverse=True)[1].reshape(-1)
-        _fits(len(table), classes.max() + 1)
+        rows, index = _unique_rows(np.vstack(chunks).T)  # of [texts, states]
+        parts.append((rows, index))
+        classes = np.unique(classes * len(rows) + index, return_inverse=True)[1].reshape(-1)
+        _check_entries(len(next_state), classes.max() + 1)
     member = np.zeros(classes.max() + 1, np.int64)
     member[classes] = np.arange(trie.size)
-    next_state = np.vstack([different[index[member]].T for different, index in parts])
-    return next_state, classes
+    return np.vstack([rows[index[member]].T for rows, index in parts]), classes
 
 
-def _distinct(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the distinct rows of a matrix, in the order of appearance, and each row's number."""
+def _unique_rows(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the distinct rows in order of appearance, and the number of each row."""
     numbers: dict[bytes, int] = {}
     width = rows.shape[1] * rows.itemsize
     data = np.ascontiguousarray(rows).tobytes()
@@ -172,19 +173,17 @@ def _distinct(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return rows[first], index
 
 
-def _trim(next_state: np.ndarray, token_class: np.ndarray, final: np.ndarray) -> TokenAutomaton:
-    """Drops states that tokens do not reach or that lead nowhere, and joins equal classes."""
-    steps = distances(next_state, final)
-    if steps[0] < 0:
-        raise ValueError(
-            explain(
-                "No text that fits the constraint can be written with this vocabulary, or none"
-                " fits at all.",
-                fix="Check the constraint for parts that exclude each other.",
-            )
+def _trim(next_state: np.ndarray, token_class: np.ndarray, accepting: np.ndarray) -> TokenDFA:
+    """Drops states that are unreachable or cannot reach an accepting one; merges equal classes."""
+    distance = accept_distances(next_state, accepting)
+    if distance[0] < 0:
+        raise value_error(
+            "No text that fits the constraint can be written with this vocabulary, or none"
+            " fits at all.",
+            fix="Check the constraint for parts that exclude each other.",
         )
-    next_state = np.where((next_state >= 0) & (steps[next_state] >= 0), next_state, -1)
-    reached = np.zeros(len(final), bool)
+    next_state = np.where((next_state >= 0) & (distance[next_state] >= 0), next_state, -1)
+    reached = np.zeros(len(accepting), bool)
     frontier = np.zeros(1, np.int64)
     while frontier.size:
         reached[frontier] = True
@@ -193,32 +192,24 @@ def _trim(next_state: np.ndarray, token_class: np.ndarray, final: np.ndarray) ->
     number = np.where(reached, np.cumsum(reached) - 1, -1).astype(np.int32)
     next_state = next_state[reached]
     next_state = np.where(next_state >= 0, number[next_state], -1).astype(np.int32)
-    columns, index = _distinct(next_state.T)  # column 0 is forbidden
-    _fits(*columns.T.shape)
-    found = TokenAutomaton(
-        next=np.ascontiguousarray(columns.T),
+    columns, index = _unique_rows(next_state.T)  # column 0 is forbidden
+    _check_entries(*columns.T.shape)
+    dfa = TokenDFA(
+        next_state=np.ascontiguousarray(columns.T),
         token_class=index[token_class].astype(np.int32),
-        final=final[reached],
-        steps=steps[reached],
-        start=0,
+        accepting=accepting[reached],
+        distance=distance[reached],
     )
-    for array in found[:4]:
-        array.setflags(write=False)  # they are shared by a cache
-    return found
+    for array in dfa:
+        array.setflags(write=False)  # a cache shares them
+    return dfa
 
 
-def _fits(states: int, classes: int) -> None:
-    if states * classes > MOST_CELLS:
-        raise ValueError(
-            explain(
-                f"The constraint's table would have more than {MOST_CELLS} entries.",
-                fix="Use smaller repeat counts and lengths, or fewer parts.",
-                states=states,
-                token_classes=int(classes),
-            )
+def _check_entries(states: int, classes: int) -> None:
+    if states * classes > MAX_ENTRIES:
+        raise value_error(
+            f"The constraint's transition table would have more than {MAX_ENTRIES} entries.",
+            fix="Use smaller repeat counts and lengths, or fewer parts.",
+            states=states,
+            token_classes=int(classes),
         )
-
-
-def fewest_tokens(automaton: TokenAutomaton) -> int:
-    """Returns how many tokens the shortest output takes, an end token not counted."""
-    return int(automaton.steps[automaton.start])

@@ -1,85 +1,129 @@
-"""What may be known of the texts so far when their scores are processed, and the usual process."""
+"""Base classes of logits processors, and the context that they see."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import tensorflow as tf
 
-from tfgpt2.generation.logits.pipeline import seen
-from tfgpt2.generation.logits.processors import forbid, penalize_repetition
-from tfgpt2.generation.logits.vocab_ops import mark
-from tfgpt2.generation.request import Request
+from tfgpt2.generation.logits.vocab_ops import mark_ids
+from tfgpt2.generation.options import Option
+from tfgpt2.generation.params import option_rows
+
+if TYPE_CHECKING:
+    from tfgpt2.generation.params import SamplingParams
 
 
-class Told(NamedTuple):
-    """The texts whose next token is scored; `R` of them, one per candidate.
+class ProcessorContext(NamedTuple):
+    """The sequences whose next token is scored; `R` rows.
 
     Attributes:
-        tokens: int32 `[R, S]`, the prompt against the right edge of the first `P` columns, then
+        input_ids: int32 `[R, S]`, the prompt against the right edge of the first `P` columns, then
             what was generated; 0 elsewhere.
-        written: bool `[R, S]`, the columns of the prompt and of what was generated.
-        lengths: int32 `[R]`, tokens of the whole text.
-        step: int32 `[]`, tokens generated so far.
+        mask: bool `[R, S]`, the columns that hold a token.
+        prompt_columns: int32 `[]`, `P`.
+        num_new_tokens: int32 `[R]`, tokens generated so far.
+        max_new_tokens: int32 `[R]`, the most tokens of each row, at most the output buffer.
+        params: The settings of each row.
     """
 
-    tokens: tf.Tensor
-    written: tf.Tensor
-    lengths: tf.Tensor
-    step: tf.Tensor
+    input_ids: tf.Tensor
+    mask: tf.Tensor
+    prompt_columns: tf.Tensor
+    num_new_tokens: tf.Tensor
+    max_new_tokens: tf.Tensor
+    params: SamplingParams
+
+    @property
+    def in_prompt(self) -> tf.Tensor:
+        """The columns of the prompt: bool `[1, S]`."""
+        return tf.range(tf.shape(self.input_ids)[1])[None] < self.prompt_columns
+
+    @property
+    def lengths(self) -> tf.Tensor:
+        """Tokens of each row, the prompt's included: int32 `[R]`."""
+        return tf.reduce_sum(tf.cast(self.mask, tf.int32), axis=1)
+
+    def seen(self, where: tf.Tensor, vocab_size: int) -> tf.Tensor:
+        """Marks the tokens that each row holds where bool `[R, S]` is True: bool `[R, V]`."""
+        return mark_ids(tf.where(where, self.input_ids, -1), vocab_size)
 
 
-# From texts to bool `[R]`: those that end.
-Ends = Callable[[Told], tf.Tensor]
-# From scores float32 `[R, V]` and the texts to scores `[R, V]`.
-Process = Callable[[tf.Tensor, Told], tf.Tensor]
+class LogitsProcessor:
+    """Changes the scores of a step, with one value per row.
 
+    To add one, write a subclass in a file of its own, and one line in `pipeline.PROCESSORS`, whose
+    order is the order of application:
 
-def tell(ids: tf.Tensor, mask: tf.Tensor, tokens: tf.Tensor, step: tf.Tensor) -> Told:
-    """Joins prompts and continuations.
+        class Bonus(LogitsProcessor):
+            option = Option("newline_bonus", 0.0, "own: added to the score of token 0, per row",
+                            "float32", 0.0, -10, 10, "a number in [-10, 10]")
 
-    Args:
-        ids: int32 `[B, P]`, right-aligned.
-        mask: int32 `[B, P]`.
-        tokens: int32 `[R, T]`; `R` is a multiple of `B`, the texts of a prompt side by side.
-        step: int32 `[]`, how many of the `T` are written.
+            def __call__(self, scores, value, context):
+                first = tf.range(tf.shape(scores)[1]) == 0  # [V]
+                return scores + tf.where(first, value[:, None], 0.0)
 
-    Example:
-        >>> ids, new = tf.constant([[0, 7]]), tf.constant([[5, 0], [6, 0]])
-        >>> told = tell(ids, tf.constant([[0, 1]]), new, tf.constant(1))
-        >>> told.tokens.numpy().tolist(), told.lengths.numpy().tolist()
-        ([[0, 7, 5, 0], [0, 7, 6, 0]], [2, 2])
+    With that, `GenerationConfig(newline_bonus=...)`, a value per row, range checks, clamping in
+    graphs, and exports with `inputs=["newline_bonus"]` work.
+
+    Attributes:
+        option: The option, owned by the processor.
+        always: Whether every program has it. It is then skipped at run time in a batch where
+            `active` is False for all rows.
     """
-    copies = tf.shape(tokens)[0] // tf.shape(ids)[0]
-    prompts = tf.repeat(ids * mask, copies, axis=0)  # [R, P]
-    read = tf.repeat(mask, copies, axis=0) > 0  # [R, P]
-    generated = tf.zeros_like(tokens, tf.bool) | (tf.range(tf.shape(tokens)[1]) < step)  # [R, T]
-    return Told(
-        tokens=tf.concat([prompts, tokens], axis=1),  # [R, S]
-        written=tf.concat([read, generated], axis=1),  # [R, S]
-        lengths=tf.repeat(tf.reduce_sum(mask, axis=1), copies) + step,  # [R]
-        step=step,
-    )
+
+    option: ClassVar[Option]
+    always: ClassVar[bool] = False
+
+    def __call__(self, scores: tf.Tensor, value: Any, context: ProcessorContext) -> tf.Tensor:
+        """Returns the changed scores.
+
+        Args:
+            scores: float32 `[R, V]`.
+            value: What `values` returned, with `R` rows.
+            context: The sequences so far.
+        """
+        raise NotImplementedError
+
+    def is_asked(self, config: Any) -> bool:
+        """Whether a configuration asks for anything: here, for another value than "off"."""
+        return config.asks(self.option.name)
+
+    def values(self, config: Any, rows: int, vocab_size: int) -> Any:
+        """Checks the option's value in a configuration and lays it out, with 1 or `rows` rows.
+
+        Raises:
+            TypeError: The value has the wrong type.
+            ValueError: It is out of range.
+        """
+        return option_rows(self.option, getattr(config, self.option.name), rows)
+
+    def active(self, value: Any, context: ProcessorContext) -> tf.Tensor:
+        """The rows whose scores change: bool `[R]`."""
+        return value != self.option.off
+
+    def apply(self, scores: tf.Tensor, value: Any, context: ProcessorContext) -> tf.Tensor:
+        """Calls the processor; one that is in every program only if some row uses it."""
+        if not self.always:
+            return self(scores, value, context)
+        return tf.cond(
+            tf.reduce_any(self.active(value, context)),
+            lambda: self(scores, value, context),
+            lambda: scores,
+        )
 
 
-def standard(scores: tf.Tensor, told: Told, row: Request) -> tf.Tensor:
-    """Repetition penalty and least length, for callers that bring no process of their own.
+class LogitsWarper(LogitsProcessor):
+    """Rules out unlikely tokens of the rows that draw; applied after all other processors."""
 
-    Args:
-        scores: float32 `[R, V]`.
-        told: The texts so far.
-        row: The settings, `[R]` each.
+    def keep(
+        self, scores: tf.Tensor, value: tf.Tensor, min_tokens_to_keep: tf.Tensor | int
+    ) -> tf.Tensor:
+        """Marks the tokens that stay: bool `[R, V]`.
 
-    Returns:
-        float32 `[R, V]`.
-    """
-    scores = tf.cond(
-        tf.reduce_any(row.repetition_penalty != 1),
-        lambda: penalize_repetition(
-            scores, seen(told.tokens, told.written, scores.shape[-1]), row.repetition_penalty
-        ),
-        lambda: scores,
-    )
-    ends = mark(row.eos, scores.shape[-1])  # [R, V]
-    return forbid(scores, ends, told.step < row.min_new_tokens)
+        Args:
+            scores: float32 `[R, V]`.
+            value: The option's value of each row, `[R]`.
+            min_tokens_to_keep: int32 `[R]` or `[]`.
+        """
+        raise NotImplementedError

@@ -1,222 +1,231 @@
 """Beam search and beam sampling: a pure function from prompts and per-row settings to tokens.
 
-    start    read the prompts once, one cache row per beam, choose the first tokens   -> State
-    body     hand each beam its parent's memory, read its last token, choose the next  -> State
-    decode   start, then body until no row can improve                                 -> Beams
+    start    read the prompts once, one cache row per beam, choose the first tokens      -> state
+    body     reorder the cache by parent, read each beam's last token, choose the next   -> state
+    search   start, then body until no row can improve                                   -> Beams
 
 Every step looks at the `M` best continuations of a row's `K` beams. Those among the first `K` that
-end are kept if they beat what is kept already; the best `K` that do not end go on. A row depends on
-nothing but itself, and what a request may set is a tensor with one value per row; what is static
-is the model, the number of beams and groups, and the shapes.
+end are kept if they beat what is kept already; the best `K` that do not end continue. A row depends
+on nothing but itself.
 
-Source: transformers 4.57, `generation/utils.py::_beam_search`, for every rule that decides a token.
+Source: transformers 4.57, `generation/utils.py::_beam_search`, for every rule that decides a token;
+    Kool et al. 2019, "Stochastic Beams and Where to Find Them", section 2.3, for sampling.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
-from tfgpt2.errors import explain
+from tfgpt2.errors import value_error
 from tfgpt2.generation import stopping
-from tfgpt2.generation.logits.base import Ends, Process
-from tfgpt2.generation.stopping import TokenBytes
-from tfgpt2.generation.strategies import diverse_beam_search as beam_groups
+from tfgpt2.generation.results import Result
+from tfgpt2.generation.strategies.base import DecodeTask, Strategy
 from tfgpt2.generation.strategies.beam_state import (
-    ABSENT,
+    EARLY_STOPPING,
     EXACT,
     FULL,
     HEURISTIC,
-    BeamRequest,
+    LENGTH_PENALTY,
+    NO_BEAM,
     Beams,
-    Search,
-    State,
-    no_texts,
+    BeamState,
+    empty_beams,
+    flatten_beams,
 )
-from tfgpt2.generation.strategies.beam_step import can_improve, go_on, keep, look
-from tfgpt2.generation.strategies.cache_rows import expand, hand_over
-from tfgpt2.generation.strategies.sampling import LanguageModel
+from tfgpt2.generation.strategies.beam_step import (
+    advance_beams,
+    can_improve,
+    keep_finished,
+    score_candidates,
+)
+from tfgpt2.generation.strategies.cache_rows import reorder_cache, repeat_cache
 from tfgpt2.nn.attention import MASK_VALUE
 
-__all__ = ["EXACT", "FULL", "HEURISTIC", "BeamRequest", "Beams", "State", "decode", "start"]
+Choose = Callable[[DecodeTask, BeamState, tf.Tensor], BeamState]
 
 
-def decode(
-    model: LanguageModel,
-    ids: tf.Tensor,
-    mask: tf.Tensor,
-    request: BeamRequest,
-    room: tf.Tensor,
-    *,
-    beams: int,
-    in_place: bool,
-    groups: int = 1,
-    process: Process | None = None,
-    vocabulary: TokenBytes | None = None,
-    context: Mapping[str, Any] | None = None,
-    ends: Ends | None = None,
-) -> Beams:
-    """Searches until no row can improve.
+@dataclasses.dataclass(frozen=True)
+class BeamSearch(Strategy):
+    """Follows the `num_beams` likeliest hypotheses; see `Strategy`."""
 
-    Args:
-        model: What to read with. Tensors of its cache have rows as first axis, or no axis.
-        ids: int32 `[B, P]`, right-aligned, at least one token per row.
-        mask: int32 `[B, P]`.
-        request: The settings of each row.
-        room: Any `[B, T]` tensor, `T >= 1`: its shape is the most tokens a row can get.
-        beams: `K`, 1 or more.
-        in_place: Compiled by XLA; see `tfgpt2.nn.cache.write`.
-        groups: Groups of beams that keep apart from each other, see `diverse_beam_search`; a
-            divisor of `K`. More than one draws nothing: `temperature` is not read.
-        process: What is done to log-probabilities `[B * K, V]` before scores are added up; None
-            is the row's repetition penalty and least length. Temperature and filters come after.
-        vocabulary: Bytes of every token, where `request.row.stops` is given. A text that a stop
-            string ends is an ended text like any other.
-        context: What `model.prefill` is given beside the prompts, such as a prefix.
-        ends: What ends a text beside end tokens, stop strings and its length.
+    num_beams: int
 
-    Returns:
-        The `K` best texts of each row. A score that is no number says that the model's are none;
-        a count of 0, that there are fewer texts or that none was asked for.
+    name = "beam search"
+    options = (LENGTH_PENALTY, EARLY_STOPPING)
+
+    @classmethod
+    def matches(cls, config: Any) -> bool:
+        """Whether there are several beams."""
+        return config.beams > 1
+
+    @classmethod
+    def from_config(cls, config: Any, vocab_size: int) -> BeamSearch:
+        """See `Strategy`."""
+        return cls(config.beams)
+
+    @classmethod
+    def contradictions(cls, config: Any) -> list[tuple[Any, str, str, tuple[str, ...]]]:
+        """See `Strategy`."""
+        return [
+            (config.asks("penalty_alpha"), "Contrastive search has no beams.",
+             "Leave out num_beams or penalty_alpha.", ("penalty_alpha", "num_beams")),
+            (config.constraint is not None and not config.eos_ids,
+             "Constrained beams need an end token.", "Set eos_token_id.",
+             ("eos_token_id", "num_beams", config.constraint)),
+        ]  # fmt: skip
+
+    @classmethod
+    def max_sequences(cls, config: Any) -> int | None:
+        """See `Strategy`."""
+        return config.beams
+
+    @classmethod
+    def option_values(cls, config: Any) -> dict[str, Any]:
+        """See `Strategy`."""
+        values = super().option_values(config)
+        values["early_stopping"] = early_stopping_codes(config.early_stopping)
+        values["length_penalty"] = LENGTH_PENALTY.off if config.length_penalty is None else (
+            config.length_penalty)  # fmt: skip
+        return values
+
+    def search(self, task: DecodeTask) -> Beams:
+        """Searches until no row can improve.
+
+        Returns:
+            The `K` best hypotheses of each row. A score that is not a number says that the
+            model's are not; a count of 0, that there are fewer hypotheses or none was asked for.
+        """
+        return finish_search(run_search(task, _choose, self.num_beams))
+
+    def run(self, task: DecodeTask) -> Result:
+        """See `Strategy`."""
+        found, most = self.search(task), task.spec.num_return_sequences
+        best = tf.nest.map_structure(lambda x: flatten_beams(x[:, :most]), found)
+        return Result(**best._asdict())
+
+
+def early_stopping_codes(value: Any) -> Any:
+    """Turns one value of `early_stopping`, or a list with one per row, into codes.
 
     Raises:
-        ValueError: `groups` does not divide `beams`, or its settings are missing.
+        ValueError: It is not True, False or "never".
 
     Example:
-        >>> from tfgpt2 import GPT2Config, TFGPT2LMHeadModel
-        >>> model = TFGPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=8, n_head=2, vocab_size=10))
-        >>> model.generate([[1, 2]], num_beams=3, max_new_tokens=4, eos_token_id=None).shape
-        TensorShape([1, 6])
+        >>> early_stopping_codes([True, "never"])
+        [1, 2]
     """
-    _check_groups(beams, groups, request)
-    search = Search(ids, mask, request, groups, process, vocabulary, ends)
-    choose = beam_groups.choose if groups > 1 else _choose
-    state, logits = start(model, search, room, beams=beams, context=context or {})
-    state = choose(search, state, logits)
-
-    def body(state: State) -> tuple[State]:
-        new = _read(model, state, in_place=in_place)
-        new = choose(search, *new)
-        return (tf.nest.map_structure(lambda x, y: tf.ensure_shape(x, y.shape), new, state),)
-
-    (state,) = tf.while_loop(lambda state: tf.reduce_any(state.open), body, (state,))
-    return _finish(beam_groups.joined(state, groups) if groups > 1 else state)
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return [early_stopping_codes(one) for one in value]
+    if value is None:
+        return HEURISTIC
+    if not isinstance(value, (bool, np.bool_)) and value != "never":
+        raise value_error(
+            f"`early_stopping` must be {EARLY_STOPPING.expected}.",
+            fix="True stops with num_beams finished hypotheses; 'never' when none can improve.",
+            early_stopping=value,
+        )
+    return EXACT if value == "never" else FULL if value else HEURISTIC
 
 
-def start(
-    model: LanguageModel,
-    search: Search,
-    room: tf.Tensor,
-    *,
-    beams: int,
-    context: Mapping[str, Any],
-) -> tuple[State, tf.Tensor]:
-    """Reads the prompts, one row each; returns the state before any token, and its logits.
+def run_search(task: DecodeTask, choose: Choose, beams: int, groups: int = 1) -> BeamState:
+    """Runs the search loop.
 
     Args:
-        model: What to read with.
-        search: What is searched.
-        room: `[B, T]`.
-        beams: `K` of all groups together; each group is a row of the state with its share.
-        context: See `decode`.
+        task: What is searched. Tensors of the model's cache have rows as first axis, or no axis.
+        choose: Chooses the continuations from the logits `[B * K, V]`.
+        beams: `K`, of all groups together; each group is a row of the state with its share.
+        groups: Groups of beams, a divisor of `K`.
     """
-    ids, mask, row, groups = search.ids, search.mask, search.request.row, search.groups
-    rows, size = tf.unstack(tf.shape(room))
+    state, logits = _start(task, beams, groups)
+    state = choose(task, state, logits)
+
+    def body(state: BeamState) -> tuple[BeamState]:
+        new = choose(task, *_read(task, state))
+        return (tf.nest.map_structure(lambda x, y: tf.ensure_shape(x, y.shape), new, state),)
+
+    (state,) = tf.while_loop(lambda state: tf.reduce_any(state.searching), body, (state,))
+    return state
+
+
+def _start(task: DecodeTask, beams: int, groups: int) -> tuple[BeamState, tf.Tensor]:
+    """Reads the prompts, one row each; returns the state before any token, and its logits."""
+    ids, params = task.prompt.ids, task.params
+    rows, size = tf.unstack(tf.shape(task.output_buffer))
     columns = tf.shape(ids)[1] + size
-    logits, cache = model.prefill(ids, mask, columns=columns, **context)
-    limit = tf.repeat(tf.minimum(row.max_new_tokens, size), groups)  # [B]
+    logits, cache = task.model.prefill(ids, task.prompt.mask, columns=columns)
+    limit = tf.repeat(task.max_new_tokens, groups)  # [B]
     rows, own = rows * groups, beams // groups
-    absent = tf.tile(tf.constant([[0.0] + [ABSENT] * (own - 1)]), [rows, 1])  # [B, K]
-    none = no_texts(rows, own, size, absent)
-    stop = stopping.start(row.stops) if row.stops else ()
-    state = State(
+    score = tf.tile(tf.constant([[0.0] + [NO_BEAM] * (own - 1)]), [rows, 1])  # [B, K]
+    none = empty_beams(rows, own, size, score)
+    stop = stopping.start_matching(params.stop_strings) if params.stop_strings else ()
+    state = BeamState(
         step=tf.constant(0),
         limit=limit,
-        open=limit > 0,
+        searching=limit > 0,
         running=none,
-        ended=none._replace(score=tf.fill([rows, own], MASK_VALUE)),
+        finished=none._replace(score=tf.fill([rows, own], MASK_VALUE)),
         token=none.count,
         parent=none.count,
         stop=tf.nest.map_structure(
             lambda x: tf.stack([tf.repeat(x, groups, axis=0)] * own, axis=1), stop
         ),  # [B, K, ...]
-        cache=expand(cache, beams),
+        cache=repeat_cache(cache, beams),
     )
     return state, tf.repeat(logits, beams, axis=0)
 
 
-def _read(model: LanguageModel, state: State, *, in_place: bool) -> tuple[State, tf.Tensor]:
-    """Hands each beam the memory of its parent and reads its last token: logits `[B * K, V]`."""
+def _read(task: DecodeTask, state: BeamState) -> tuple[BeamState, tf.Tensor]:
+    """Gives each beam its parent's cache and reads its last token: logits `[B * K, V]`."""
     rows, beams = tf.shape(state.parent)[0], state.parent.shape[1]
     source = tf.reshape(tf.range(rows)[:, None] * beams + state.parent, [-1])  # [B * K]
     # The prompt's columns are the same for all beams of a row; what was generated comes last.
-    room = tf.shape(state.running.tokens)[2]
-    since = _columns(state.cache) - room
-    cache = hand_over(state.cache, source, since, room, in_place=in_place)
+    generated = tf.shape(state.running.tokens)[2]
+    columns = tf.shape(state.cache.valid)[1] if hasattr(state.cache, "valid") else 0
+    cache = reorder_cache(
+        state.cache, source, columns - generated, generated, in_place=task.in_place
+    )
     token = tf.reshape(state.token, [-1, 1])  # [B * K, 1]
-    logits, cache = model.decode_step(token, tf.ones_like(token, tf.bool), cache, in_place=in_place)
+    valid = tf.ones_like(token, tf.bool)
+    logits, cache = task.model.decode_step(token, valid, cache, in_place=task.in_place)
     return state._replace(cache=cache), logits[:, 0]
 
 
-def _columns(cache: Any) -> tf.Tensor | int:
-    """Columns of a cache that has some."""
-    return tf.shape(cache.valid)[1] if hasattr(cache, "valid") else 0
-
-
-def _choose(search: Search, state: State, logits: tf.Tensor) -> State:
-    """Chooses the continuations of all texts from the logits `[B * K, V]` and records them."""
+def _choose(task: DecodeTask, state: BeamState, logits: tf.Tensor) -> BeamState:
+    """Chooses the continuations of all beams from the logits `[B * K, V]` and records them."""
     rows, beams = tf.shape(state.token)[0], state.token.shape[1]
-    found = look(search, state, logits, tf.range(rows) * beams)
+    found = score_candidates(task, state, logits, tf.range(rows) * beams)
     step = state.step + 1
-    reason = found.texts.reason
+    reason = found.beams.reason
     last = (step >= state.limit)[:, None] & (reason == stopping.RUNNING)  # [B, M]
-    texts = found.texts._replace(reason=tf.where(last, stopping.LENGTH, reason))
+    candidates = found.beams._replace(reason=tf.where(last, stopping.LENGTH, reason))
     # Only the `K` best continuations are considered.
     first = tf.range(tf.shape(reason)[1])[None] < beams  # [1, M]
-    new = (texts.reason != stopping.RUNNING) & first & state.open[:, None]  # [B, M]
-    ended = keep(state.ended, texts, new, search.request)
-    state = go_on(state, found._replace(texts=texts))._replace(step=step, ended=ended)
+    ended = candidates.reason != stopping.RUNNING
+    new = ended & first & state.searching[:, None]  # [B, M]
+    finished = keep_finished(state.finished, candidates, new, task.params)
+    state = advance_beams(state, found._replace(beams=candidates))
+    state = state._replace(step=step, finished=finished)
     best = state.running.score[:, 0]  # [B]
-    improves = can_improve(best, ended, state.limit, step, search.request)
-    return state._replace(open=state.open & (step < state.limit) & improves)
+    improves = can_improve(best, finished, state.limit, step, task.params)
+    return state._replace(searching=state.searching & (step < state.limit) & improves)
 
 
-def _finish(state: State) -> Beams:
-    """Returns the texts that have ended; places without one are empty."""
-    texts = state.ended
-    empty = texts.reason == stopping.RUNNING  # [B, K]
-    # Without a text, the best open one's score tells whether the model's scores are numbers.
+def finish_search(state: BeamState) -> Beams:
+    """Returns the finished hypotheses; places without one are empty."""
+    finished = state.finished
+    empty = finished.reason == stopping.RUNNING  # [B, K]
+    # Without a hypothesis, the best beam's score tells whether the model's scores are numbers.
     score = tf.where((state.limit > 0)[:, None], state.running.score[:, :1], 0.0)
-    return texts._replace(
-        score=tf.where(empty, score, texts.score),
-        tokens=tf.where(empty[..., None], 0, texts.tokens),
-        logprobs=tf.where(empty[..., None], 0.0, texts.logprobs),
-        reason=tf.where(empty, stopping.LENGTH, texts.reason),
-        beam_indices=tf.where(empty[..., None], -1, texts.beam_indices),
-        cut=tf.where(empty, -1, texts.cut),
+    return finished._replace(
+        score=tf.where(empty, score, finished.score),
+        tokens=tf.where(empty[..., None], 0, finished.tokens),
+        logprobs=tf.where(empty[..., None], 0.0, finished.logprobs),
+        reason=tf.where(empty, stopping.LENGTH, finished.reason),
+        beam_indices=tf.where(empty[..., None], -1, finished.beam_indices),
+        cut=tf.where(empty, -1, finished.cut),
     )
-
-
-def _check_groups(beams: int, groups: int, request: BeamRequest) -> None:
-    """Checks that groups can be made."""
-    if groups < 1 or beams % groups:
-        raise ValueError(
-            explain(
-                "The beams must fall into groups of the same size.",
-                fix="Choose num_beams as a multiple of num_beam_groups.",
-                num_beams=beams,
-                num_beam_groups=groups,
-            )
-        )
-    if groups > 1 and (
-        isinstance(request.diversity_penalty, tuple) or isinstance(request.pad, tuple)
-    ):
-        raise ValueError(
-            explain(
-                "Groups of beams need a diversity penalty and a pad token for each row.",
-                fix="Set `diversity_penalty` and `pad` of the BeamRequest.",
-                num_beam_groups=groups,
-            )
-        )

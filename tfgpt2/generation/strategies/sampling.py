@@ -1,122 +1,75 @@
-"""The decode loop: a pure function from prompts and per-row settings to tokens.
+"""Greedy decoding and sampling, with draft tokens or without: the decode loop.
 
     start    read the prompts, choose the first token          -> State
     advance  repeat: read the last token, choose the next one  -> State
     decode   start, then advance until every row has ended     -> Result
 
-It knows a model only as something that can read prompts and read on. What a request may set is a
-tensor with one value per row; what is static is the model, the `Program` and the shapes, so one
-compiled program serves all settings.
+Pure functions from prompts and per-row settings to tokens. What a request may set is a tensor with
+one value per row; what is static is the model, the `DecodeSpec` and the shapes, so one compiled
+program serves all settings.
 
-With `lookahead`, a round reads the last token and some guesses of what follows, and chooses as
-many tokens as the guesses were right, plus one. Each is chosen by the same function from the same
-logits as without guesses, and its random numbers depend on its own place only: guessing changes
-the time a text takes and not the text.
+In speculative decoding, a round reads the last token and some draft tokens, and accepts as many as
+equal the loop's own choices, plus one. Each is chosen by the same function from the same logits as
+without drafts, and its random numbers depend on its own position only: drafts change the time a
+sequence takes and not the sequence.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 from tfgpt2.generation import stopping
-from tfgpt2.generation.constraints import masking as automaton
-from tfgpt2.generation.logits import pipeline as rules
-from tfgpt2.generation.logits.sampling import argmax
-from tfgpt2.generation.request import History, Program, Prompt, Request, Result, Top
-from tfgpt2.generation.stopping import StopState, TokenBytes
+from tfgpt2.generation.constraints import masking
+from tfgpt2.generation.logits.pipeline import apply_constraint, apply_processors, apply_warpers
+from tfgpt2.generation.logits.random import add_gumbel_noise
+from tfgpt2.generation.logits.vocab_ops import argmax
+from tfgpt2.generation.results import Result, TopLogprobs, select_best
+from tfgpt2.generation.stopping import StopState
+from tfgpt2.generation.strategies.base import DecodeTask, Strategy
+from tfgpt2.generation.strategies.cache_rows import repeat_cache
 
-__all__ = ["Request", "Result"]
-
-
-class LanguageModel(Protocol):
-    """What the loop asks of a model; see `TFGPT2LMHeadModel` for the shapes."""
-
-    def prefill(
-        self, ids: tf.Tensor, mask: tf.Tensor, *, columns: tf.Tensor
-    ) -> tuple[tf.Tensor, Any]:
-        """Reads prompts into a fresh cache; returns the next token's logits and the cache."""
-        ...
-
-    def decode_step(
-        self, ids: tf.Tensor, valid: tf.Tensor, cache: Any, *, in_place: bool
-    ) -> tuple[tf.Tensor, Any]:
-        """Reads more tokens; returns logits and the longer cache."""
-        ...
-
-    def rollback(self, cache: Any, before: Any, kept: tf.Tensor, *, width: int) -> Any:
-        """Keeps the first `kept` of the tokens read since `before`; asked with guesses only."""
-        ...
-
-
-class Guesser(Protocol):
-    """What the loop asks of something that guesses tokens ahead."""
-
-    def start(self, prompt: Prompt, request: Request, size: tf.Tensor) -> Any:
-        """Returns what it remembers at first."""
-        ...
-
-    def guess(self, memory: Any, history: History, state: State, request: Request) -> Guess:
-        """Guesses the tokens after the last one."""
-        ...
-
-    def rollback(self, memory: Any, before: Any, kept: tf.Tensor) -> Any:
-        """Forgets what it read of guesses that were wrong."""
-        ...
-
-
-class Guess(NamedTuple):
-    """What might follow.
-
-    Attributes:
-        tokens: int32 `[R, G]`, any ids in `[0, V)`.
-        useful: bool `[]`, whether reading the guesses may be worth its time.
-        memory: What the guesser remembers after it.
-    """
-
-    tokens: tf.Tensor
-    useful: tf.Tensor
-    memory: Any
+_SLACK = 4  # rounds whose rejected draft tokens have columns before the cache is made compact
 
 
 @dataclasses.dataclass(frozen=True)
-class Task:
-    """What stays the same while a request is decoded.
+class GreedySearch(Strategy):
+    """Takes the likeliest token; see `Strategy`."""
 
-    Attributes:
-        model: What to read with.
-        prompt: The texts to continue.
-        request: The settings of each row.
-        program: What the program is compiled for.
-        vocabulary: Bytes of every token, where `request.stops` is given.
-        guesser: What guesses ahead, where `program.lookahead` is above 0.
-        in_place: Compiled by XLA; see `tfgpt2.nn.cache.write`.
-    """
+    name = "greedy decoding"
+    one_row_per_sequence = streams = takes_draft_tokens = reports_vocab_scores = True
 
-    model: LanguageModel
-    prompt: Prompt
-    request: Request
-    program: Program = dataclasses.field(default_factory=Program)
-    vocabulary: TokenBytes | None = None
-    guesser: Guesser | None = None
-    in_place: bool = False
+    @classmethod
+    def matches(cls, config: Any) -> bool:
+        """Whether nothing else is asked for."""
+        return True
 
-    def history(self, tokens: tf.Tensor, count: tf.Tensor) -> History:
-        """The prompts and what was added to them: tokens int32 `[R, T]`, count `[R]`."""
-        ids, mask = (repeat(x, self.program.texts) for x in (self.prompt.ids, self.prompt.mask))
-        written = tf.range(tf.shape(tokens)[1])[None] < count[:, None]  # [R, T]
-        return History(
-            tf.concat([ids, tf.where(written, tokens, 0)], axis=1),  # [R, P + T]
-            tf.concat([mask > 0, written], axis=1),
-            tf.shape(ids)[1],
-            count,
-        )
+    def run(self, task: DecodeTask) -> Result:
+        """See `Strategy`."""
+        return select_best(decode(task), task.spec)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling(GreedySearch):
+    """Draws tokens from the warped distribution; see `Strategy`."""
+
+    name = "sampling"
+
+    @classmethod
+    def matches(cls, config: Any) -> bool:
+        """Whether `do_sample` is asked for."""
+        return bool(config.do_sample)
+
+    @classmethod
+    def max_sequences(cls, config: Any) -> int | None:
+        """See `Strategy`."""
+        return None
 
 
 class State(NamedTuple):
-    """What the loop carries from token to token.
+    """Loop variables of the decode loop.
 
     Attributes:
         token: int32 `[R]`, the last one.
@@ -124,14 +77,14 @@ class State(NamedTuple):
         logprobs: float32 `[R, T]`, nats of each token under the model's own distribution.
         count: int32 `[R]`, tokens of each row.
         reason: int32 `[R]`, a code of `tfgpt2.generation.stopping`.
-        steps: int32 `[]`, how often the model was asked.
-        stop: What stop strings have matched; an empty tuple when the program matches none.
-        constraint: int32 `[R]`, where each row is in its automaton; an empty tuple without one.
+        steps: int32 `[]`, calls of the model.
+        stop: State of the stop strings; an empty tuple when the program matches none.
+        constraint: int32 `[R]`, the state of each row in its automaton; an empty tuple without one.
         top: The likeliest tokens so far, where results report them.
         scores: float32 `[R, T, V]`, where results hold them.
         logits: float32 `[R, T, V]`, where results hold them.
         cache: The model's.
-        guesses: What the guesser remembers.
+        drafts: The state of the draft proposer.
     """
 
     token: tf.Tensor
@@ -142,30 +95,26 @@ class State(NamedTuple):
     steps: tf.Tensor
     stop: StopState | tuple[()]
     constraint: tf.Tensor | tuple[()]
-    top: Top | tuple[()]
+    top: TopLogprobs | tuple[()]
     scores: tf.Tensor | tuple[()]
     logits: tf.Tensor | tuple[()]
     cache: Any
-    guesses: Any
+    drafts: Any
 
 
-def start(task: Task, room: tf.Tensor) -> State:
-    """Reads the prompts and chooses the first token.
-
-    Args:
-        task: What to do.
-        room: Any `[R, T]` tensor, `T >= 1`: its shape is the most tokens a row can get.
-    """
-    rows, size = tf.unstack(tf.shape(room))
-    program, request, prompt = task.program, task.request, task.prompt
-    # Holes that wrong guesses leave need columns of their own.
-    columns = (
-        tf.shape(prompt.ids)[1] + size + (program.lookahead + 1) * _SLACK * bool(program.lookahead)
-    )
+def start(task: DecodeTask) -> State:
+    """Reads the prompts and chooses the first token."""
+    rows, size = tf.unstack(tf.shape(task.output_buffer))
+    spec, params, prompt = task.spec, task.params, task.prompt
+    # Holes that rejected draft tokens leave need columns of their own.
+    slack = (spec.num_draft_tokens + 1) * _SLACK if spec.num_draft_tokens else 0
+    columns = tf.shape(prompt.ids)[1] + size + slack
     logits, cache = task.model.prefill(prompt.ids, prompt.mask, columns=columns)
-    logits, cache = (repeat(x, program.texts) for x in (logits, cache))
-    limit, vocabulary = tf.minimum(request.max_new_tokens, size), logits.shape[-1]
-    every, best = [rows, size, vocabulary], [rows, size, program.top_logprobs]
+    logits, cache = (repeat_cache(x, spec.rows_per_prompt) for x in (logits, cache))
+    limit, vocab_size = task.max_new_tokens, logits.shape[-1]
+    per_token, best = [rows, size, vocab_size], [rows, size, spec.top_logprobs]
+    top = TopLogprobs(tf.zeros(best, tf.int32), tf.zeros(best)) if spec.top_logprobs else ()
+    stops, constraint = params.stop_strings, params.constraint
     state = State(
         token=tf.zeros([rows], tf.int32),
         tokens=tf.zeros([rows, size], tf.int32),
@@ -173,37 +122,34 @@ def start(task: Task, room: tf.Tensor) -> State:
         count=tf.zeros([rows], tf.int32),
         reason=tf.where(limit > 0, stopping.RUNNING, stopping.LENGTH),
         steps=tf.constant(1),
-        stop=stopping.start(request.stops) if request.stops else (),
-        constraint=request.constraint.start if request.constraint else (),
-        top=Top(tf.zeros(best, tf.int32), tf.zeros(best)) if program.top_logprobs else (),
-        scores=tf.zeros(every) if program.scores else (),
-        logits=tf.zeros(every) if program.logits else (),
+        stop=stopping.start_matching(stops) if stops else (),
+        constraint=constraint.start if constraint else (),
+        top=top,
+        scores=tf.zeros(per_token) if spec.output_scores else (),
+        logits=tf.zeros(per_token) if spec.output_logits else (),
         cache=cache,
-        guesses=task.guesser.start(prompt, request, columns) if task.guesser else (),
+        drafts=task.proposer.start(prompt, params, columns) if task.proposer else (),
     )
     return choose(task, state, logits, state.reason == stopping.RUNNING)
 
 
-_SLACK = 4  # wrong guesses of so many rounds find room before holes are closed
-
-
-def advance(task: Task, state: State, until: tf.Tensor) -> State:
-    """Chooses tokens until every row has ended or one that has not has `until` (int32 `[]`)."""
-    body = _guessed if task.guesser else _plain
+def advance(task: DecodeTask, state: State, until: tf.Tensor) -> State:
+    """Chooses tokens until every row has ended or a running one has `until` (int32 `[]`)."""
+    body = _speculative_round if task.proposer else _step
 
     def running(state: State) -> tf.Tensor:
-        open_rows = state.reason == stopping.RUNNING
-        # With guesses, a row may be done long before others: it must not stop them.
-        most = tf.reduce_max(tf.where(open_rows, state.count, 0))
-        return tf.reduce_any(open_rows) & (most < until)
+        running_rows = state.reason == stopping.RUNNING
+        # With draft tokens, a row may be done long before others: it must not stop them.
+        most = tf.reduce_max(tf.where(running_rows, state.count, 0))
+        return tf.reduce_any(running_rows) & (most < until)
 
     (state,) = tf.while_loop(running, lambda state: (body(task, state),), (state,))
     return state
 
 
-def decode(task: Task, room: tf.Tensor) -> Result:
-    """Generates until every row has ended; the arguments are those of `start`."""
-    return finish(advance(task, start(task, room), tf.shape(room)[1]))
+def decode(task: DecodeTask) -> Result:
+    """Generates until every row has ended."""
+    return finish(advance(task, start(task), tf.shape(task.output_buffer)[1]))
 
 
 def finish(state: State) -> Result:
@@ -222,21 +168,7 @@ def finish(state: State) -> Result:
     )
 
 
-def repeat(tree: Any, texts: int) -> Any:
-    """Gives each text the tensors of its prompt: `[B, ...]` -> `[B * texts, ...]`."""
-    if texts == 1:
-        return tree
-    return tf.nest.map_structure(
-        lambda x: (
-            tf.ensure_shape(tf.repeat(x, texts, axis=0), [None, *x.shape[1:]])
-            if x.shape.rank
-            else x
-        ),
-        tree,
-    )
-
-
-def _plain(task: Task, state: State) -> State:
+def _step(task: DecodeTask, state: State) -> State:
     """Reads the last token and chooses the next."""
     valid = tf.ones_like(state.token, tf.bool)[:, None]  # [R, 1]
     logits, cache = task.model.decode_step(
@@ -246,13 +178,16 @@ def _plain(task: Task, state: State) -> State:
     return choose(task, state, logits[:, 0], state.reason == stopping.RUNNING)
 
 
-def _guessed(task: Task, state: State) -> State:
-    """Reads the last token and guesses, and chooses as many tokens as those allow."""
-    before = state
-    guess = task.guesser.guess(
-        state.guesses, task.history(state.tokens, state.count), state, task.request
-    )
-    guesses = tf.ensure_shape(guess.tokens, [None, task.program.lookahead])  # [R, G]
+def _context(task: DecodeTask, state: State) -> Any:
+    """The sequences so far; see `ProcessorContext`."""
+    return task.context(state.tokens, state.count, task.params, task.spec.rows_per_prompt)
+
+
+def _speculative_round(task: DecodeTask, state: State) -> State:
+    """Reads the last token and draft tokens, and accepts as many as are right."""
+    before, running = state, state.reason == stopping.RUNNING
+    draft = task.proposer.propose(state.drafts, _context(task, state), state.token, running)
+    tokens = tf.ensure_shape(draft.tokens, [None, task.spec.num_draft_tokens])  # [R, G]
     last = state.token[:, None]  # [R, 1]
 
     def read(ids: tf.Tensor) -> tuple[tf.Tensor, State]:
@@ -261,54 +196,54 @@ def _guessed(task: Task, state: State) -> State:
         )
         return logits, state._replace(cache=cache)
 
-    def with_guesses() -> State:
-        logits, read_on = read(tf.concat([last, guesses], axis=1))  # [R, G + 1, V]
-        return _accept(task, read_on, logits, guesses)
+    def verify() -> State:
+        logits, longer = read(tf.concat([last, tokens], axis=1))  # [R, G + 1, V]
+        return _accept(task, longer, logits, tokens)
 
-    def alone() -> State:
-        logits, read_on = read(last)  # [R, 1, V]
-        return choose(task, read_on, logits[:, 0], state.reason == stopping.RUNNING)
+    def without_draft() -> State:
+        logits, longer = read(last)  # [R, 1, V]
+        return choose(task, longer, logits[:, 0], running)
 
-    state = tf.cond(guess.useful, with_guesses, alone)
+    state = tf.cond(draft.useful, verify, without_draft)
     kept = state.count - before.count  # [R]
-    width = task.program.lookahead + 1
+    width = task.spec.num_draft_tokens + 1
     cache = task.model.rollback(state.cache, before.cache, kept, width=width)
-    guesses = task.guesser.rollback(guess.memory, before.guesses, kept)
-    return state._replace(cache=cache, guesses=guesses, steps=state.steps + 1)
+    drafts = task.proposer.rollback(draft.memory, before.drafts, kept)
+    return state._replace(cache=cache, drafts=drafts, steps=state.steps + 1)
 
 
-def _accept(task: Task, state: State, logits: tf.Tensor, guesses: tf.Tensor) -> State:
-    """Chooses tokens from logits `[R, G + 1, V]`, as long as the guesses `[R, G]` were right."""
+def _accept(task: DecodeTask, state: State, logits: tf.Tensor, draft_tokens: tf.Tensor) -> State:
+    """Chooses tokens from logits `[R, G + 1, V]`, as long as the drafts `[R, G]` were right."""
 
     def body(place: tf.Tensor, state: State, active: tf.Tensor) -> tuple[Any, ...]:
         state = choose(task, state, tf.gather(logits, place, axis=1), active)
-        guess = tf.gather(guesses, tf.minimum(place, tf.shape(guesses)[1] - 1), axis=1)  # [R]
-        active &= (state.token == guess) & (state.reason == stopping.RUNNING)
+        number = tf.minimum(place, tf.shape(draft_tokens)[1] - 1)
+        proposed = tf.gather(draft_tokens, number, axis=1)  # [R]
+        active &= (state.token == proposed) & (state.reason == stopping.RUNNING)
         return place + 1, state, active
 
     # The cache is not part of what is chosen; carried along it might be copied.
-    cache, guessed = state.cache, state.guesses
+    cache, drafts = state.cache, state.drafts
     _, state, _ = tf.while_loop(
-        lambda place, state, active: (place <= tf.shape(guesses)[1]) & tf.reduce_any(active),
+        lambda place, state, active: (place <= tf.shape(draft_tokens)[1]) & tf.reduce_any(active),
         body,
-        (tf.constant(0), state._replace(cache=(), guesses=()), state.reason == stopping.RUNNING),
+        (tf.constant(0), state._replace(cache=(), drafts=()), state.reason == stopping.RUNNING),
     )
-    return state._replace(cache=cache, guesses=guessed)
+    return state._replace(cache=cache, drafts=drafts)
 
 
-def choose(task: Task, state: State, logits: tf.Tensor, active: tf.Tensor) -> State:
+def choose(task: DecodeTask, state: State, logits: tf.Tensor, active: tf.Tensor) -> State:
     """Chooses the next token of the active rows (bool `[R]`) from logits `[R, V]`."""
-    request, program = task.request, task.program
+    params, spec = task.params, task.spec
     size = tf.shape(state.tokens)[1]
-    limit = tf.minimum(request.max_new_tokens, size)  # [R]
-    history = task.history(state.tokens, state.count)
-    scores = rules.process(logits, history, request, program, limit)
-    if request.constraint:
-        scores = rules.constrain(
-            scores, logits, request.constraint, state.constraint, request.eos, limit - state.count
-        )
-    scores = rules.warped(scores, request)
-    token = tf.where(active, argmax(rules.noisy(scores, request, state.count)), 0)  # [R]
+    context = _context(task, state)
+    scores = apply_processors(logits, context, spec)
+    if params.constraint:
+        scores = apply_constraint(scores, logits, context, state.constraint)
+    scores = apply_warpers(scores, params)
+    temperature = params.options["temperature"]
+    noisy = add_gumbel_noise(scores, temperature, params.seed, state.count)
+    token = tf.where(active, argmax(noisy), 0)  # [R]
     logprobs = logits - tf.reduce_logsumexp(logits, axis=-1, keepdims=True)  # [R, V]
     logprob = tf.gather(logprobs, token, batch_dims=1)
     here = (tf.range(size)[None] == state.count[:, None]) & active[:, None]  # [R, T]
@@ -317,60 +252,54 @@ def choose(task: Task, state: State, logits: tf.Tensor, active: tf.Tensor) -> St
         tokens=tf.where(here, token[:, None], state.tokens),
         logprobs=tf.where(here, logprob[:, None], state.logprobs),
         count=state.count + 1,
-        scores=_noted(state.scores, scores, here),
-        logits=_noted(state.logits, logits, here),
+        scores=_record(state.scores, scores, here),
+        logits=_record(state.logits, logits, here),
     )
     if state.top:
-        best = tf.math.top_k(logprobs, program.top_logprobs)
-        top = Top(best.indices, best.values)
-        chosen = chosen._replace(
-            top=Top(*(_noted(old, new, here) for old, new in zip(state.top, top, strict=True)))
-        )
-    if request.stops:
-        chosen = chosen._replace(
-            stop=stopping.advance(state.stop, request.stops, task.vocabulary, token)
-        )
-    if request.constraint:
-        chosen = chosen._replace(
-            constraint=automaton.advance(request.constraint, state.constraint, token)
-        )
-    chosen = chosen._replace(reason=_reason(task, chosen, limit))
-    # What a row pretends to read when it is not its turn must not change it.
-    cache, guesses = state.cache, state.guesses
+        best = tf.math.top_k(logprobs, spec.top_logprobs)
+        ids = _record(state.top.ids, best.indices, here)
+        values = _record(state.top.logprobs, best.values, here)
+        chosen = chosen._replace(top=TopLogprobs(ids, values))
+    if params.stop_strings:
+        stop = stopping.match_token(state.stop, params.stop_strings, task.token_bytes, token)
+        chosen = chosen._replace(stop=stop)
+    if params.constraint:
+        after = masking.advance(params.constraint, state.constraint, token)
+        chosen = chosen._replace(constraint=after)
+    chosen = chosen._replace(reason=_reason(task, chosen, context.max_new_tokens))
+    # Rows that are not active keep their state. What is recorded is masked by `here` already, and
+    # the cache is not chosen.
+    recorded = {name: () for name in ("cache", "drafts", "scores", "logits", "top")}
     kept = tf.nest.map_structure(
         lambda new, old: _where(active, new, old) if new.shape.rank else new,
-        chosen._replace(cache=(), guesses=(), scores=(), logits=(), top=()),
-        state._replace(cache=(), guesses=(), scores=(), logits=(), top=()),
+        chosen._replace(**recorded),
+        state._replace(**recorded),
     )
     return kept._replace(
-        cache=cache,
-        guesses=guesses,
-        scores=chosen.scores,
-        logits=chosen.logits,
-        top=chosen.top,
         token=tf.where(active, token, state.token),
+        **{name: getattr(chosen, name) for name in recorded},
     )
 
 
-def _reason(task: Task, state: State, limit: tf.Tensor) -> tf.Tensor:
-    """Says why each row ends with the token it has just got, or that it goes on: int32 `[R]`."""
-    request = task.request
+def _reason(task: DecodeTask, state: State, limit: tf.Tensor) -> tf.Tensor:
+    """The finish reason of each row after its new token, or RUNNING: int32 `[R]`."""
+    params, criteria = task.params, task.spec.stopping_criteria
     reason = tf.where(state.count >= limit, stopping.LENGTH, stopping.RUNNING)
-    if request.constraint:
-        whole = automaton.complete(request.constraint, state.constraint, limit - state.count)
+    if params.constraint:
+        whole = masking.is_complete(params.constraint, state.constraint, limit - state.count)
         reason = tf.where(whole, stopping.STOP, reason)
-    ended = tf.reduce_any(request.eos == state.token[:, None], axis=1)
+    ended = tf.reduce_any(params.eos_token_ids == state.token[:, None], axis=1)
     reason = tf.where(ended, stopping.EOS, reason)
-    if task.program.criteria:
-        history = task.history(state.tokens, state.count)
-        done = rules.met(task.program, history.ids, history.mask)
-        reason = tf.where(done, stopping.STOP, reason)
+    if criteria:
+        context = _context(task, state)
+        met = stopping.stopping_criteria_met(criteria, context.input_ids, context.mask)
+        reason = tf.where(met, stopping.STOP, reason)
     if state.stop:
         reason = tf.where(state.stop.cut >= 0, stopping.STOP, reason)
     return reason
 
 
-def _noted(record: Any, values: tf.Tensor, here: tf.Tensor) -> Any:
+def _record(record: Any, values: tf.Tensor, here: tf.Tensor) -> Any:
     """Writes values `[R, X]` into a record `[R, T, X]` at bool `[R, T]`, where there is one."""
     if isinstance(record, tuple):
         return record

@@ -1,1 +1,1 @@
-"""Pictures and pages of what `tfgpt2.inspect` found."""
+"""Rendering: HTML pages and matplotlib figures."""

@@ -1,56 +1,110 @@
-"""One `save` for all records: the name's ending chooses between a picture and a page."""
+"""Saving of records: the suffix of the file selects a PNG or an HTML page."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
-from tfgpt2.errors import explain
+import numpy as np
+
+from tfgpt2.errors import explain, value_error
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """A text's tokens, and the measurements of each that a subclass adds.
+
+    Attributes:
+        ids: int32 `[T]`.
+        tokens: The bytes of each.
+    """
+
+    ids: np.ndarray
+    tokens: tuple[bytes, ...]
+
+    def save(self, path: str | os.PathLike[str], *, dpi: int = 100) -> Path:
+        """Draws the record.
+
+        Args:
+            path: Ends in `.png` or `.html`. In a page, pointing at a token shows the others that
+                were likely.
+            dpi: Dots per inch of a PNG.
+
+        Returns:
+            The path.
+
+        Raises:
+            ValueError: The path has another suffix.
+            ImportError: A PNG needs matplotlib.
+        """
+        return save(path, self._page, self._figure, dpi)
+
+    def _page(self) -> str:
+        """The record as HTML."""
+        raise NotImplementedError
+
+    def _figure(self, figures: ModuleType) -> Figure:
+        """The record drawn by the module `render.figures`."""
+        raise NotImplementedError
 
 
 def save(
-    path: str | os.PathLike[str], page: Callable[[], str], figure: Callable[[], Any], dpi: int
+    path: str | os.PathLike[str],
+    page: Callable[[], str],
+    figure: Callable[[ModuleType], Figure],
+    dpi: int,
 ) -> Path:
-    """Writes a record.
+    """Writes a page or a figure.
 
     Args:
-        path: Ends in `.html` or `.png`; its folder is made if need be.
+        path: Ends in `.html` or `.png`; its folder is created if necessary.
         page: Makes the page.
-        figure: Makes the `matplotlib.figure.Figure`; its import may fail.
-        dpi: Dots per inch of a picture.
+        figure: Makes the figure, given the module `render.figures`.
+        dpi: Dots per inch of a figure.
 
     Returns:
         The path.
 
     Raises:
-        ValueError: The name has another ending.
-        ImportError: matplotlib is missing, for a picture.
+        ValueError: The path has another suffix.
+        ImportError: matplotlib, which figures need, is not installed.
     """
     path = Path(path)
     kind = path.suffix.lower()
-    if kind not in (".html", ".png"):
-        raise ValueError(
-            explain("The file's name must end in .html or .png.", fix="Rename it.", path=str(path))
-        )
     if kind == ".png":
-        try:
-            drawn = figure()
-        except ModuleNotFoundError as error:
-            if (error.name or "").partition(".")[0] != "matplotlib":
-                raise
-            raise ImportError(
-                explain(
-                    "Pictures need matplotlib, which is not installed.",
-                    fix="Install the extra: pip install 'tfgpt2[inspect]', or save a page (.html).",
-                    path=str(path),
-                )
-            ) from error
+        drawn = figure(_figures(path))
         path.parent.mkdir(parents=True, exist_ok=True)
         drawn.savefig(path, dpi=dpi)
-    else:
+    elif kind == ".html":
         content = page()
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content, encoding="utf-8")
+    else:
+        raise value_error(
+            "The path must end in .html or .png.", fix="Rename the file.", path=str(path)
+        )
     return path
+
+
+def _figures(path: Path) -> ModuleType:
+    """The module that draws; importing it needs matplotlib."""
+    try:
+        from tfgpt2.inspect.render import figures
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "matplotlib":
+            raise
+        raise ImportError(
+            explain(
+                "Figures need matplotlib, which is not installed.",
+                fix="Install the extra: pip install 'tfgpt2[inspect]', or save a page (.html).",
+                path=str(path),
+            )
+        ) from error
+    return figures

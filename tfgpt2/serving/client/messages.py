@@ -1,9 +1,9 @@
-"""TensorFlow Serving's protocol messages, as many as a client needs, without TensorFlow.
+"""The protocol messages of TensorFlow Serving that a client needs, without TensorFlow.
 
-Importing the official stubs (`tensorflow-serving-api`) imports all of TensorFlow, seconds and
-hundreds of megabytes, because they refer to `tensorflow.core`. The wire knows only field numbers
-and types; those are written down here and go into a descriptor pool of their own, so that both can
-live in one process. A test compares every field with the official stubs.
+The official stubs (`tensorflow-serving-api`) import all of TensorFlow, seconds and hundreds of
+megabytes, because they refer to `tensorflow.core`. The wire format has only field numbers and
+types; those are listed here, in a descriptor pool of their own, so that both can be used in one
+process. A test compares every field with the official stubs.
 """
 
 from __future__ import annotations
@@ -108,12 +108,12 @@ def to_tensor(value: Any, dtype: str, tensor: Any) -> None:
     """Writes nested lists into a `TensorProto`.
 
     Args:
-        value: Numbers, or strings as bytes, nested as deep as the tensor has dimensions.
+        value: Numbers, or strings as bytes, in lists nested once per dimension.
         dtype: A name of `DTYPES`.
         tensor: The message to fill.
 
     Raises:
-        ValueError: The lists are not of one length.
+        ValueError: The lists differ in length.
     """
     number, field, _ = DTYPES[dtype]
     tensor.dtype = number
@@ -142,10 +142,10 @@ def from_tensor(tensor: Any) -> Any:
     """Reads a `TensorProto` as nested lists; strings are bytes.
 
     Raises:
-        ValueError: The type is unknown, or shape and values do not fit together.
+        ValueError: The type is unknown, or the number of values does not match the shape.
     """
     if tensor.dtype not in _BY_NUMBER:
-        raise ValueError(f"tensors of type {tensor.dtype} are not read here")
+        raise ValueError(f"tensors of type {tensor.dtype} are not supported")
     _, field, code = _BY_NUMBER[tensor.dtype]
     shape = [dim.size for dim in tensor.tensor_shape.dim]
     count = 1
@@ -162,7 +162,7 @@ def from_tensor(tensor: Any) -> Any:
     for size in reversed(shape[1:]):
         starts = range(0, len(values), size) if size else ()
         values = [values[start : start + size] for start in starts]
-    if shape[1:].count(0):  # no values, but still so many empty rows
+    if shape[1:].count(0):  # no values, but rows of empty lists
         values = _empty(shape)
     return values if shape else values[0]
 

@@ -1,4 +1,4 @@
-"""Answers of the signatures as records, one per row."""
+"""Records of the client: one for each row of a signature's outputs, and what a server reports."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-Columns = Mapping[str, list[Any]]  # outputs by name, rows first
+Row = Mapping[str, Any]  # outputs of one row by name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -14,16 +14,17 @@ class Generation:
     """One continuation; the fields are those of `tfgpt2.text.records.Generation`.
 
     Attributes:
-        text: The continuation, without the prompt; bytes that are no UTF-8 are U+FFFD.
+        text: The continuation, without the prompt; bytes that are not UTF-8 are U+FFFD.
         text_bytes: The same as the model wrote it.
-        token_ids: The tokens, an end token included.
+        token_ids: Token ids, an end token included.
         prompt_tokens: Tokens of the prompt that the model read.
         truncated: Tokens of the prompt that were dropped on the left.
         logprob: Log-probability of the continuation in nats, under the model's own distribution.
-        token_logprobs: The same per token.
+        token_logprobs: Log-probability of each token.
         finish_reason: `"length"`, `"eos"`, `"stop"`, `"prompt_too_long"` or `"empty_prompt"`.
-        score: Of an export with beams: what they compare, see `saved_models/README.md`.
-        top_logprobs: Of an export with `top_logprobs`: for each token, the likeliest ids and
+        score: Of an export with beam search: the score that ranks beams, see
+            `saved_models/README.md`.
+        top_logprobs: Of an export with `top_logprobs`: for each token, the most likely ids and
             their nats.
     """
 
@@ -38,14 +39,41 @@ class Generation:
     score: float | None = None
     top_logprobs: list[dict[int, float]] | None = None
 
+    @classmethod
+    def from_row(cls, row: Row) -> Generation | list[Generation]:
+        """Reads a row of `generate` or `serving_default`.
+
+        Where the export writes several texts for each prompt, the row is a list of them.
+        """
+        count = row["num_tokens"]
+        if isinstance(count, list):
+            texts = zip(*row.values(), strict=True)
+            return [cls.from_row(dict(zip(row, text, strict=True))) for text in texts]
+        tops = None
+        if "top_ids" in row:
+            pairs = zip(row["top_ids"][:count], row["top_logprobs"][:count], strict=True)
+            tops = [dict(zip(*pair, strict=True)) for pair in pairs]
+        return cls(
+            text=row["text"],
+            text_bytes=row["text_bytes"],
+            token_ids=row["token_ids"][:count],
+            prompt_tokens=row["prompt_tokens"],
+            truncated=row["truncated"],
+            logprob=row["logprob"],
+            token_logprobs=row["token_logprobs"][:count],
+            finish_reason=row["finish_reason"],
+            score=row.get("score"),
+            top_logprobs=tops,
+        )
+
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """How likely the model finds a text.
+    """Log-probability of a text.
 
     Attributes:
         logprob: Log-probability in nats, the sum over the tokens that are scored.
-        num_tokens: How many those are: all but the first.
+        num_tokens: Number of those: all but the first.
         perplexity: `exp(-logprob / num_tokens)`.
         token_logprobs: One per token of the text; 0 for the first, which follows nothing.
         truncated: Tokens beyond the context, dropped on the left.
@@ -57,21 +85,33 @@ class Score:
     token_logprobs: list[float]
     truncated: int
 
+    @classmethod
+    def from_row(cls, row: Row) -> Score:
+        """Reads a row of `score`."""
+        # The first token is there too, unless the text has none.
+        scored = row["token_logprobs"][: row["num_tokens"] + 1]
+        return cls(row["logprob"], row["num_tokens"], row["perplexity"], scored, row["truncated"])
+
 
 @dataclasses.dataclass(frozen=True)
 class Tokens:
-    """A text's tokens.
+    """Tokens of a text.
 
     Attributes:
-        ids: The token ids.
+        ids: Token ids.
     """
 
     ids: list[int]
 
+    @classmethod
+    def from_row(cls, row: Row) -> Tokens:
+        """Reads a row of `tokenize`."""
+        return cls(row["ids"][: row["num_tokens"]])
+
 
 @dataclasses.dataclass(frozen=True)
 class NextTokens:
-    """The likeliest next tokens, in falling order.
+    """The most likely next tokens, the most likely first.
 
     Attributes:
         token_ids: Their ids.
@@ -82,6 +122,11 @@ class NextTokens:
     token_ids: list[int]
     tokens: list[bytes]
     probabilities: list[float]
+
+    @classmethod
+    def from_row(cls, row: Row) -> NextTokens:
+        """Reads a row of `next_token`."""
+        return cls(row["token_ids"], row["token_bytes"], row["probabilities"])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,16 +141,21 @@ class Embedding:
     last: list[float]
     mean: list[float]
 
+    @classmethod
+    def from_row(cls, row: Row) -> Embedding:
+        """Reads a row of `embed`."""
+        return cls(row["last"], row["mean"])
+
 
 @dataclasses.dataclass(frozen=True)
 class Inspection:
-    """A text as the model sees it, token by token.
+    """Log-probabilities, ranks and alternatives of the tokens of a text.
 
     Attributes:
         tokens: The bytes of each token.
         token_logprobs: Log-probability of each in nats; 0 for the first, which follows nothing.
-        ranks: Place of each among all tokens, 1 for the likeliest; 0 for the first token.
-        alternatives: The likeliest tokens at each place, with their probabilities.
+        ranks: Rank of each among all tokens, 1 for the most likely; 0 for the first token.
+        alternatives: The most likely tokens at each place, with their probabilities.
     """
 
     tokens: list[bytes]
@@ -113,10 +163,18 @@ class Inspection:
     ranks: list[int]
     alternatives: list[list[tuple[bytes, float]]]
 
+    @classmethod
+    def from_row(cls, row: Row) -> Inspection:
+        """Reads a row of `inspect`."""
+        names = ("token_bytes", "token_logprobs", "ranks", "top_bytes", "top_probabilities")
+        *fields, tops, odds = (row[name][: row["num_tokens"]] for name in names)
+        places = zip(tops, odds, strict=True)
+        return cls(*fields, [list(zip(*place, strict=True)) for place in places])
+
 
 @dataclasses.dataclass(frozen=True)
 class VersionStatus:
-    """What a server says of one version of a model.
+    """Status of one version of a model.
 
     Attributes:
         version: The version.
@@ -149,8 +207,8 @@ class Signature:
     """Inputs and outputs of a signature, by name.
 
     Attributes:
-        inputs: What it takes.
-        outputs: What it gives.
+        inputs: Its inputs.
+        outputs: Its outputs.
     """
 
     inputs: dict[str, TensorInfo]
@@ -159,7 +217,7 @@ class Signature:
 
 @dataclasses.dataclass(frozen=True)
 class ServedModel:
-    """What a server says of a model.
+    """A model on a server.
 
     Attributes:
         name: Its name.
@@ -170,89 +228,3 @@ class ServedModel:
     name: str
     version: int
     signatures: dict[str, Signature]
-
-
-def generations(columns: Columns) -> list[Generation | list[Generation]]:
-    """Reads the outputs of `generate` or `serving_default`.
-
-    Where the export writes several texts for each prompt, a list of them is in place of each.
-    """
-    if any(isinstance(count, list) for count in columns["num_tokens"]):
-        rows = range(len(columns["num_tokens"]))
-        return [generations({name: value[row] for name, value in columns.items()}) for row in rows]
-    return [
-        Generation(
-            text=columns["text"][row],
-            text_bytes=columns["text_bytes"][row],
-            token_ids=columns["token_ids"][row][:count],
-            prompt_tokens=columns["prompt_tokens"][row],
-            truncated=columns["truncated"][row],
-            logprob=columns["logprob"][row],
-            token_logprobs=columns["token_logprobs"][row][:count],
-            finish_reason=columns["finish_reason"][row],
-            score=columns["score"][row] if "score" in columns else None,
-            top_logprobs=[
-                dict(zip(*pair, strict=True))
-                for pair in zip(
-                    columns["top_ids"][row][:count],
-                    columns["top_logprobs"][row][:count],
-                    strict=True,
-                )
-            ]
-            if "top_ids" in columns
-            else None,
-        )
-        for row, count in enumerate(columns["num_tokens"])
-    ]
-
-
-def scores(columns: Columns) -> list[Score]:
-    """Reads the outputs of `score`."""
-    return [
-        Score(
-            logprob=columns["logprob"][row],
-            num_tokens=count,
-            perplexity=columns["perplexity"][row],
-            # The first token is there too, unless the text has none.
-            token_logprobs=columns["token_logprobs"][row][: count + 1],
-            truncated=columns["truncated"][row],
-        )
-        for row, count in enumerate(columns["num_tokens"])
-    ]
-
-
-def tokens(columns: Columns) -> list[Tokens]:
-    """Reads the outputs of `tokenize`."""
-    return [Tokens(columns["ids"][row][:count]) for row, count in enumerate(columns["num_tokens"])]
-
-
-def next_tokens(columns: Columns) -> list[NextTokens]:
-    """Reads the outputs of `next_token`."""
-    rows = zip(columns["token_ids"], columns["token_bytes"], columns["probabilities"], strict=True)
-    return [NextTokens(*row) for row in rows]
-
-
-def embeddings(columns: Columns) -> list[Embedding]:
-    """Reads the outputs of `embed`."""
-    rows = zip(columns["last"], columns["mean"], strict=True)
-    return [Embedding(*row) for row in rows]
-
-
-def inspections(columns: Columns) -> list[Inspection]:
-    """Reads the outputs of `inspect`."""
-    return [
-        Inspection(
-            tokens=columns["token_bytes"][row][:count],
-            token_logprobs=columns["token_logprobs"][row][:count],
-            ranks=columns["ranks"][row][:count],
-            alternatives=[
-                list(zip(texts, chances, strict=True))
-                for texts, chances in zip(
-                    columns["top_bytes"][row][:count],
-                    columns["top_probabilities"][row][:count],
-                    strict=True,
-                )
-            ],
-        )
-        for row, count in enumerate(columns["num_tokens"])
-    ]

@@ -1,4 +1,4 @@
-"""Asking again: exponential backoff with jitter, within one time limit for all attempts."""
+"""Retries: exponential backoff with jitter, within one time limit for all attempts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from tfgpt2.serving.client.failures import ClientError
+from tfgpt2.serving.client.exceptions import ClientError
 
 _FIRST_PAUSE = 0.1  # seconds
 _LONGEST_PAUSE = 5.0
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def pause(attempt: int, jitter: float) -> float:
-    """Seconds to wait after an attempt: twice as long each time, of which up to half is random.
+    """Seconds to wait after an attempt: doubled each time, of which up to half is random.
 
     Args:
         attempt: 0 after the first one.
@@ -36,17 +36,17 @@ def attempt_within(
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> T:
-    """Runs an operation, again after errors that may pass.
+    """Runs an operation, and repeats it after transient errors.
 
     Args:
         operation: Takes the seconds that are left.
         timeout: Seconds for all attempts and pauses together.
-        retries: How many more attempts there are after the first.
-        sleep: Waits; for tests.
-        clock: Tells the time; for tests.
+        retries: Most attempts after the first.
+        sleep: Function that waits; for tests.
+        clock: Function that returns seconds; for tests.
 
     Raises:
-        ClientError: The last attempt's, or one that does not pass by waiting.
+        ClientError: That of the last attempt, or one that is not transient.
     """
     deadline = clock() + timeout
     attempts = 0

@@ -1,1 +1,1 @@
-"""SavedModels: signatures, files beside them, and the check before they get their name."""
+"""Export: signatures, self-check, and the files of a SavedModel."""

@@ -1,4 +1,4 @@
-"""The operations of a SavedModel's graph, and which of them a server knows."""
+"""Operations of a SavedModel's graph, and those that a server supports."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TEXT_OPERATIONS = frozenset({
     "UnicodeScriptTokenizeWithOffsets", "WhitespaceTokenizeWithOffsets",
     "WordpieceTokenizeWithOffsets",
 })  # fmt: skip
-# What XLA programs use here; TensorFlow knows them, but not under `tf.raw_ops`.
+# Used by compiled exports; TensorFlow has them, but not under `tf.raw_ops`.
 _XLA_OPERATIONS = frozenset({"XlaDynamicSlice", "XlaDynamicUpdateSlice", "XlaDotV2", "XlaGather"})
 
 
@@ -42,13 +42,13 @@ def read_operations(directory: Path) -> tuple[str, ...]:
 def check_operations(names: tuple[str, ...], *, compiled: bool) -> None:
     """Refuses operations that a stock server may lack.
 
-    Allowed are the public operations of TensorFlow itself (`tf.raw_ops`, a list made when
-    TensorFlow was built, so that libraries loaded later add nothing to it) and those of TF Text
-    2.12.1; in compiled exports, a few of XLA too.
+    Allowed are the public operations of TensorFlow (`tf.raw_ops`, which is fixed when TensorFlow
+    is built, so that libraries loaded later add nothing to it) and those of TF Text 2.12.1; in
+    compiled exports, also a few of XLA.
 
     Args:
-        names: What the graph holds.
-        compiled: Whether the export asks for XLA.
+        names: Operations of the graph.
+        compiled: Whether the export is compiled by XLA.
 
     Raises:
         RuntimeError: One is not allowed.
@@ -57,19 +57,15 @@ def check_operations(names: tuple[str, ...], *, compiled: bool) -> None:
         >>> check_operations(("MatMul", "SentencepieceOp"), compiled=False)
     """
     allowed = TEXT_OPERATIONS | (_XLA_OPERATIONS if compiled else frozenset())
-    strange = [name for name in names if name not in allowed and not _is_core(name)]
+    refused = [name for name in names if name not in allowed and not hasattr(tf.raw_ops, name)]
     if not compiled:
-        strange += [name for name in names if name.startswith("Xla") and name not in strange]
-    if strange:
+        refused += [name for name in names if name.startswith("Xla") and name not in refused]
+    if refused:
         raise RuntimeError(
             explain(
-                "The graph holds operations that TensorFlow Serving 2.12 does not know, or that it"
+                "The graph has operations that TensorFlow Serving 2.12 does not know, or that it"
                 " runs only with XLA; nothing was written.",
                 fix="Use operations of TensorFlow and TF Text 2.12.1, or jit_compile=True for XLA.",
-                operations=strange,
+                operations=refused,
             )
         )
-
-
-def _is_core(name: str) -> bool:
-    return hasattr(tf.raw_ops, name)

@@ -1,8 +1,8 @@
-"""The local server: TensorFlow Serving's contract, and what it lacks, for one machine.
+"""The local server: TensorFlow Serving's REST and gRPC APIs and OpenAI's completions.
 
-It runs SavedModels and nothing else: no module here imports the model code of this package. The
-rooms, from the inside out: `status` (errors and their codes), `settings`, `saved_model` (one loaded
-version), `models` (which versions are loaded), `batching` (rows of many requests as one batch),
-`service` (a request from its tensors to its answer), then the faces `rest`, `grpc_api` and
-`completions` with `streaming`, and `app` and `run`, which join them into a process.
+It runs SavedModels and imports no model code of this package. Its modules, from the inside out:
+`serving_error` (canonical error codes), `settings`, `signature`, `text_model` (the signatures of a
+text model, by name), `saved_model` (one loaded version), `version_manager` (loading and unloading),
+`request_batcher` (rows of concurrent requests as one batch), `server_core` (limits and metrics),
+then the APIs `rest`, `grpc_api` and `completions`, and `app` and `run`, which make them a process.
 """

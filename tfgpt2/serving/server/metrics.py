@@ -1,8 +1,9 @@
-"""What a server counts, for Prometheus."""
+"""Metrics of a server, for Prometheus."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -12,44 +13,34 @@ _ROWS = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
 class Metrics:
-    """A server's counters; each server has its own.
+    """Counters, histograms and gauges of one server.
 
     Args:
-        waiting: Tells how many requests are in the queue.
-        running: Tells how many batches are under way.
+        num_queued: Returns the number of requests in the queue.
+        num_running: Returns the number of running batches.
     """
 
-    def __init__(self, waiting: Callable[[], int], running: Callable[[], int]):
+    def __init__(self, num_queued: Callable[[], int], num_running: Callable[[], int]):
         self._registry = CollectorRegistry()
-        self.requests = Counter(
-            "tfgpt2_requests", "Requests that were answered.", ("api", "model", "code"),
-            registry=self._registry,
-        )  # fmt: skip
-        self.latency = Histogram(
-            "tfgpt2_request_seconds", "From the request to its answer.", ("api", "model"),
-            buckets=_SECONDS, registry=self._registry,
-        )  # fmt: skip
-        self.batch_rows = Histogram(
-            "tfgpt2_batch_rows", "Rows of a batch, without padding.", ("model", "signature"),
-            buckets=_ROWS, registry=self._registry,
-        )  # fmt: skip
-        self.padding = Counter(
-            "tfgpt2_padding_rows", "Rows added to reach an allowed batch size.",
-            ("model", "signature"), registry=self._registry,
-        )  # fmt: skip
-        self.tokens = Counter(
-            "tfgpt2_generated_tokens", "Tokens that were generated.", ("model",),
-            registry=self._registry,
-        )  # fmt: skip
-        self.prompt_tokens = Counter(
-            "tfgpt2_prompt_tokens", "Tokens of prompts that were read.", ("model",),
-            registry=self._registry,
-        )  # fmt: skip
-        queue = Gauge("tfgpt2_queue_depth", "Requests that wait.", registry=self._registry)
-        queue.set_function(waiting)
-        batches = Gauge("tfgpt2_running_batches", "Batches under way.", registry=self._registry)
-        batches.set_function(running)
+        counter, histogram, gauge = (
+            partial(kind, registry=self._registry) for kind in (Counter, Histogram, Gauge)
+        )
+        api, batch = ("api", "model"), ("model", "signature")
+        self.requests = counter("tfgpt2_requests", "Answered requests.", (*api, "code"))
+        self.latency = histogram(
+            "tfgpt2_request_seconds", "Time from request to response.", api, buckets=_SECONDS
+        )
+        self.batch_rows = histogram(
+            "tfgpt2_batch_rows", "Rows of a batch, without padding.", batch, buckets=_ROWS
+        )
+        self.padding = counter(
+            "tfgpt2_padding_rows", "Rows added to reach an allowed batch size.", batch
+        )
+        self.tokens = counter("tfgpt2_generated_tokens", "Generated tokens.", ("model",))
+        self.prompt_tokens = counter("tfgpt2_prompt_tokens", "Prompt tokens.", ("model",))
+        gauge("tfgpt2_queue_depth", "Queued requests.").set_function(num_queued)
+        gauge("tfgpt2_running_batches", "Running batches.").set_function(num_running)
 
-    def page(self) -> bytes:
-        """All figures in Prometheus' text form."""
+    def render(self) -> bytes:
+        """Returns all metrics in Prometheus' text format."""
         return generate_latest(self._registry)

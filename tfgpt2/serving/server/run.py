@@ -1,4 +1,4 @@
-"""The process: sockets, signals, start and stop."""
+"""The server process: sockets, signals, start and shutdown."""
 
 from __future__ import annotations
 
@@ -15,40 +15,40 @@ import uvicorn
 from tfgpt2.errors import explain
 from tfgpt2.serving.server.app import make_app
 from tfgpt2.serving.server.grpc_api import make_server
-from tfgpt2.serving.server.service import Service
+from tfgpt2.serving.server.server_core import ServerCore
 from tfgpt2.serving.server.settings import ServerSettings
 
 _log = logging.getLogger(__name__)
 
 
-class _Http(uvicorn.Server):
-    """Uvicorn without signal handlers of its own: gRPC must stop at the same time."""
+class _HttpServer(uvicorn.Server):
+    """Uvicorn without its own signal handlers: gRPC must stop at the same time."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leaves signals to `serve`."""
+        """Installs no handlers."""
         yield
 
 
 def run(settings: ServerSettings, announce: Callable[[str], None] = print) -> bool:
-    """Serves until SIGTERM or SIGINT, then finishes what runs and returns.
+    """Serves until SIGTERM or SIGINT, then finishes running requests and returns.
 
     Args:
-        settings: What to serve, and how.
-        announce: Is told where the server listens, once each model was looked for.
+        settings: Configuration of the server.
+        announce: Called with the addresses of the server once the models are loaded.
 
     Returns:
-        Whether everything was finished; False when `drain_seconds` were not enough.
+        Whether all requests were finished; False if `drain_seconds` were not enough.
 
     Raises:
-        OSError: An address cannot be had.
-        RuntimeError: gRPC's port cannot be had.
+        OSError: An address cannot be bound.
+        RuntimeError: The port of gRPC cannot be bound.
     """
     return asyncio.run(_serve(settings, announce))
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address.
+    """Whether an address is reachable only from this machine.
 
     Example:
         >>> is_loopback("127.0.0.1"), is_loopback("0.0.0.0"), is_loopback("localhost")
@@ -62,19 +62,19 @@ def is_loopback(host: str) -> bool:
 async def _serve(settings: ServerSettings, announce: Callable[[str], None]) -> bool:
     if not is_loopback(settings.host) and not settings.api_key:
         _log.warning(
-            "Anybody who reaches %s can use this server. Set an API key, or bind to 127.0.0.1.",
+            "Anyone who can reach %s can use this server. Set an API key, or bind to 127.0.0.1.",
             settings.host,
         )
-    service = Service(settings)
-    listener = _listen(settings)
-    grpc = make_server(service) if settings.grpc_port is not None else None
-    where = f"REST and page: http://{_shown(settings.host)}:{listener.getsockname()[1]}"
+    core = ServerCore(settings)
+    listener = _bind(settings)
+    grpc = make_server(core) if settings.grpc_port >= 0 else None
+    addresses = f"REST and page: http://{_url_host(settings.host)}:{listener.getsockname()[1]}"
     if grpc is not None:
-        port = grpc.add_insecure_port(f"{_shown(settings.host)}:{settings.grpc_port}")
-        where += f"  gRPC: {_shown(settings.host)}:{port}"
-    http = _Http(
+        port = grpc.add_insecure_port(f"{_url_host(settings.host)}:{settings.grpc_port}")
+        addresses += f"  gRPC: {_url_host(settings.host)}:{port}"
+    http = _HttpServer(
         uvicorn.Config(
-            make_app(service),
+            make_app(core),
             log_level="warning",
             access_log=False,
             timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
@@ -85,48 +85,51 @@ async def _serve(settings: ServerSettings, announce: Callable[[str], None]) -> b
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, _stop, http, stopping)
+        loop.add_signal_handler(number, _request_stop, http, stopping)
     if grpc is not None:
         await grpc.start()
-    # Health and status answer from the start; predictions when a model is there.
-    answering = asyncio.create_task(http.serve(sockets=[listener]))
-    loading = asyncio.create_task(service.models.start())
+    # Health and status are served from the start, predictions once a model is loaded.
+    serving = asyncio.create_task(http.serve(sockets=[listener]))
+    loading = asyncio.create_task(core.models.start())
     waiting = asyncio.create_task(stopping.wait())
-    await asyncio.wait((answering, loading, waiting), return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait((serving, loading, waiting), return_when=asyncio.FIRST_COMPLETED)
     if loading.done() and not stopping.is_set():
         loading.result()
-        for model in service.models:
-            _tell(model.name, model.path, model.available())
-        announce(where)
-        await asyncio.wait((answering, waiting), return_when=asyncio.FIRST_COMPLETED)
+        for model in core.models:
+            if versions := model.available():
+                _log.info("%s: version %s from %s", model.name, versions[0], model.path)
+            else:
+                _log.warning("%s: no version in %s yet; waiting for one.", model.name, model.path)
+        announce(addresses)
+        await asyncio.wait((serving, waiting), return_when=asyncio.FIRST_COMPLETED)
     http.should_exit = True
-    drained = [answering]
-    if grpc is not None:  # new calls are refused at once, running ones get their time
+    drained = [serving]
+    if grpc is not None:  # new calls are rejected at once, running ones may finish
         drained.append(asyncio.create_task(grpc.stop(settings.drain_seconds)))
     await asyncio.gather(*drained)
     loading.cancel()
     waiting.cancel()
     await asyncio.gather(loading, waiting, return_exceptions=True)
     try:
-        await asyncio.wait_for(service.close(), 1.0)
+        await asyncio.wait_for(core.close(), 1.0)
     except asyncio.TimeoutError:
-        _log.warning("Stopped while %d batches were running.", service.batcher.running)
+        _log.warning("Stopped while %d batches were running.", core.batcher.num_running)
         return False
     return True
 
 
-def _stop(http: uvicorn.Server, stopping: asyncio.Event) -> None:
-    """The first signal asks to finish, a second one to hurry."""
+def _request_stop(http: uvicorn.Server, stopping: asyncio.Event) -> None:
+    """Handles signals: the first one stops gracefully, the second one at once."""
     if stopping.is_set():
         http.force_exit = True
     http.should_exit = True
     stopping.set()
 
 
-def _listen(settings: ServerSettings) -> socket.socket:
+def _bind(settings: ServerSettings) -> socket.socket:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a restart need not wait
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # allow a quick restart
     try:
         listener.bind((settings.host, settings.port))
     except OSError as error:
@@ -142,12 +145,5 @@ def _listen(settings: ServerSettings) -> socket.socket:
     return listener
 
 
-def _shown(host: str) -> str:
+def _url_host(host: str) -> str:
     return f"[{host}]" if ":" in host else host
-
-
-def _tell(name: str, path: object, available: list[int]) -> None:
-    if available:
-        _log.info("%s: version %s from %s", name, available[0], path)
-    else:
-        _log.warning("%s: no version in %s yet; waiting for one.", name, path)

@@ -1,4 +1,4 @@
-"""What a server may be told: models, addresses, batches, limits."""
+"""Settings of the server: models, addresses, batches, limits."""
 
 from __future__ import annotations
 
@@ -6,54 +6,55 @@ import dataclasses
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from tfgpt2.errors import explain
+from tfgpt2.errors import explain, value_error
 
 _NAME = re.compile(r"[^/:\s]+")
 
 
+def _field(default: Any, help: str, **metadata: str) -> Any:
+    """A setting that is also a flag of `tfgpt2 serve`; see `tfgpt2.cli.options.add_flags`."""
+    return dataclasses.field(default=default, metadata={"help": help} | metadata)
+
+
 @dataclasses.dataclass(frozen=True)
 class BatchSettings:
-    """How rows of concurrent requests become one batch; TensorFlow Serving's ideas and names.
+    """How rows of concurrent requests become one batch; names as in TensorFlow Serving.
+
+    The `help` of a field describes it.
 
     Attributes:
-        enabled: False runs each request by itself.
-        max_batch_size: Rows of a batch, 1 or more; also the most rows a request may have.
-        allowed_batch_sizes: Batches are padded to the next of these, so that few programs are
-            compiled; the last one is `max_batch_size`. Empty means the powers of two up to it.
-        batch_timeout_micros: How long the first request of a batch waits for others, microseconds.
-        max_queue: Requests that may wait; one more is rejected.
-        num_batch_threads: Batches that run at the same time.
+        allowed_batch_sizes: Batches are padded to the next of these sizes, so that few programs
+            are compiled; the last one is `max_batch_size`. Empty means the powers of two up to it.
     """
 
-    enabled: bool = True
-    max_batch_size: int = 32
+    enabled: bool = _field(True, "Run concurrent requests together.", flag="batching")
+    max_batch_size: int = _field(32, "Rows of a batch and of a request.")
     allowed_batch_sizes: tuple[int, ...] = ()
-    batch_timeout_micros: int = 2000
-    max_queue: int = 512
-    num_batch_threads: int = 2
+    batch_timeout_micros: int = _field(2000, "How long a batch waits.")
+    num_batch_threads: int = _field(2, "Batches at the same time.", flag="batch_threads")
+    max_queue: int = _field(512, "Waiting requests; more get 429.")
 
     def __post_init__(self) -> None:
         for name in ("max_batch_size", "max_queue", "num_batch_threads"):
-            _at_least(name, getattr(self, name), 1)
-        _at_least("batch_timeout_micros", self.batch_timeout_micros, 0)
+            _check_minimum(name, getattr(self, name), 1)
+        _check_minimum("batch_timeout_micros", self.batch_timeout_micros, 0)
         sizes = self.allowed_batch_sizes or _powers(self.max_batch_size)
         if list(sizes) != sorted(set(sizes)) or sizes[-1] != self.max_batch_size or sizes[0] < 1:
-            raise ValueError(
-                explain(
-                    "`allowed_batch_sizes` must rise and end with `max_batch_size`.",
-                    fix="Leave them out to have powers of two.",
-                    allowed_batch_sizes=sizes,
-                    max_batch_size=self.max_batch_size,
-                )
+            raise value_error(
+                "`allowed_batch_sizes` must increase and end with `max_batch_size`.",
+                fix="Leave them out to use powers of two.",
+                allowed_batch_sizes=sizes,
+                max_batch_size=self.max_batch_size,
             )
         object.__setattr__(self, "allowed_batch_sizes", tuple(sizes))
 
-    def padded(self, rows: int) -> int:
-        """Rows of the batch that holds so many.
+    def padded_size(self, rows: int) -> int:
+        """Returns the smallest allowed batch size that holds a number of rows.
 
         Example:
-            >>> BatchSettings(max_batch_size=12).padded(5)
+            >>> BatchSettings(max_batch_size=12).padded_size(5)
             8
         """
         return next(size for size in self.allowed_batch_sizes if size >= rows)
@@ -61,69 +62,54 @@ class BatchSettings:
 
 @dataclasses.dataclass(frozen=True)
 class ServerSettings:
-    """Everything a server is told at its start.
+    """Everything that a server is configured with; the `help` of a field describes it.
 
     Attributes:
         models: Base path of each model by name; its numbered subfolders are the versions.
-        host: The address to listen on; 127.0.0.1 reaches this machine only.
-        port: REST and page; 0 takes a free one.
-        grpc_port: gRPC; 0 takes a free one, None has no gRPC.
-        batching: See `BatchSettings`.
         labels: For each model, version number by label.
-        keep_versions: How many of the newest versions are served, 1 or more.
-        poll_seconds: Seconds between two looks for new versions.
-        timeout_seconds: Seconds a request may take, queue included; gRPC clients may ask for less.
-        drain_seconds: Seconds that running requests get when the server is told to stop.
-        max_body_bytes: Bytes of a request's body (or of a gRPC message).
-        max_new_tokens: The most new tokens a row may ask for.
-        stream_tokens: New tokens of each piece of a stream.
-        api_key: Required as `Authorization: Bearer KEY` when not empty.
+        batching: See `BatchSettings`.
     """
 
     models: Mapping[str, Path]
-    host: str = "127.0.0.1"
-    port: int = 8501
-    grpc_port: int | None = 8500
-    batching: BatchSettings = dataclasses.field(default_factory=BatchSettings)
     labels: Mapping[str, Mapping[str, int]] = dataclasses.field(default_factory=dict)
-    keep_versions: int = 1
-    poll_seconds: float = 1.0
-    timeout_seconds: float = 30.0
-    drain_seconds: float = 30.0
-    max_body_bytes: int = 4 * 2**20
-    max_new_tokens: int = 4096
-    stream_tokens: int = 8
-    api_key: str = ""
+    host: str = _field("127.0.0.1", "127.0.0.1 is this machine only.")
+    port: int = _field(8501, "REST and page; 0 takes a free one.")
+    grpc_port: int = _field(8500, "0 takes a free one, -1 is none.")
+    api_key: str = _field("", "Better given by the variable.", envvar="TFGPT2_API_KEY")
+    keep_versions: int = _field(1, "How many of the newest are served.")
+    poll_seconds: float = _field(1.0, "Between looks for new versions.")
+    batching: BatchSettings = dataclasses.field(default_factory=BatchSettings)
+    timeout_seconds: float = _field(30.0, "Of a request, queue included.")
+    drain_seconds: float = _field(30.0, "For running requests on stop.")
+    max_body_bytes: int = _field(4 * 2**20, "Of a request.")
+    max_new_tokens: int = _field(4096, "The most a request may ask for.")
+    stream_tokens: int = _field(8, "Tokens of a stream's piece.")
 
     def __post_init__(self) -> None:
         for name in ("keep_versions", "max_body_bytes", "max_new_tokens", "stream_tokens"):
-            _at_least(name, getattr(self, name), 1)
+            _check_minimum(name, getattr(self, name), 1)
         for name in ("poll_seconds", "timeout_seconds"):
-            _at_least(name, getattr(self, name), 0.01)
-        _at_least("drain_seconds", self.drain_seconds, 0)
+            _check_minimum(name, getattr(self, name), 0.01)
+        _check_minimum("drain_seconds", self.drain_seconds, 0)
         _check_models(self.models)
         unknown = set(self.labels) - set(self.models)
         if unknown:
-            raise ValueError(
-                explain(
-                    "A label must belong to a model that is served.",
-                    fix=f"Served are: {', '.join(self.models)}.",
-                    model=sorted(unknown)[0],
-                )
+            raise value_error(
+                "A label must belong to a served model.",
+                fix=f"Served models: {', '.join(self.models)}.",
+                model=sorted(unknown)[0],
             )
 
 
 def _check_models(models: Mapping[str, Path]) -> None:
     if not models:
-        raise ValueError(explain("There is no model to serve.", fix="Pass its directory."))
+        raise value_error("There is no model to serve.", fix="Pass its directory.")
     for name, path in models.items():
         if not _NAME.fullmatch(name):
-            raise ValueError(
-                explain(
-                    "A model's name must not be empty or hold '/', ':' or blanks.",
-                    fix="Choose one with --model NAME=PATH.",
-                    name=name,
-                )
+            raise value_error(
+                "A model's name must not be empty or contain '/', ':' or whitespace.",
+                fix="Choose one with --model NAME=PATH.",
+                name=name,
             )
         if not path.is_dir():
             raise FileNotFoundError(
@@ -134,24 +120,22 @@ def _check_models(models: Mapping[str, Path]) -> None:
                 )
             )
         if (path / "saved_model.pb").is_file():
-            raise ValueError(
-                explain(
-                    "This is one version of a model; expected the folder that holds its versions.",
-                    fix=f"Pass {str(path.parent)!r}, and name the version 1, 2, ... in it.",
-                    path=str(path),
-                )
+            raise value_error(
+                "This is one version of a model; expected the folder that holds its versions.",
+                fix=f"Pass {str(path.parent)!r}, and name the versions in it 1, 2, ...",
+                path=str(path),
             )
 
 
-def _at_least(name: str, value: float, least: float) -> None:
-    if not value >= least:
-        raise ValueError(
-            explain(
-                f"`{name}` must be at least {least}.", fix="Pass a larger number.", **{name: value}
-            )
+def _check_minimum(name: str, value: float, minimum: float) -> None:
+    if not value >= minimum:
+        raise value_error(
+            f"`{name}` must be at least {minimum}.",
+            fix="Pass a larger number.",
+            **{name: value},
         )
 
 
 def _powers(limit: int) -> tuple[int, ...]:
-    """1, 2, 4, ... and the limit itself."""
+    """Returns 1, 2, 4, ... and the limit itself."""
     return (*(2**i for i in range(limit.bit_length()) if 2**i < limit), limit)

@@ -1,41 +1,43 @@
-"""Text piece by piece from a SavedModel that cannot stream: a few tokens at a time.
+"""Streaming from a SavedModel that cannot stream: a call of `generate` for every few tokens.
 
-A request asks for some tokens after an *anchor*: the prompt and what was written up to some token.
-The anchor moves on when the text up to there, tokenized anew, gives the very tokens that the model
-chose; then reading it is the same as having written it. Where it does not (the text ends within a
-character, or a word was written in other pieces than the tokenizer would), the anchor stays, and
-the next request writes the last tokens again and some more. Hence:
-- a greedy text is that of one request, as long as prompt and text fit the model's context (beyond
-  it, one request ends, and a stream goes on with the end of the text);
-- a sampled text differs from that of one request with the same seed once the anchor has moved:
-  noise counts steps from 0 in each request, so each anchor gets a seed of its own. The same
-  stream gives the same text again, though.
+Each call continues the prompt and the *committed* tokens. Tokens are committed when the text so far
+tokenizes to the very ids that the model generated; reading that text is then the same as having
+generated it. Where it does not (the text ends within a character, or the tokenizer would split it
+differently), nothing is committed, and the next call generates the uncommitted tokens again and
+some more. Hence:
+- a greedy stream equals the text of one request, as long as prompt and text fit the model's context
+  (beyond it, one request ends, and a stream continues from the end of the text);
+- a sampled stream differs from one request with the same seed once tokens are committed: noise
+  counts steps from 0 in each call, so each prompt gets its own seed. The same stream gives the same
+  text again, though.
 """
 
 from __future__ import annotations
 
+import asyncio
 import codecs
 import secrets
 from collections.abc import AsyncIterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from tfgpt2.serving.client.streaming import chunk_seed, unfinished
-from tfgpt2.serving.server.saved_model import Arrays
-from tfgpt2.serving.server.service import Caller
+from tfgpt2.serving.chunks import chunk_seed, incomplete_suffix
+from tfgpt2.serving.server.serving_error import ServingError, from_exception
+from tfgpt2.serving.server.signature import Arrays
+from tfgpt2.serving.server.text_model import MAX_NEW_TOKENS, TextModel
 
-_MOST_TOKENS = 256  # of one request
+_MAX_TOKENS = 256  # of one call
 
 
-class Piece(NamedTuple):
-    """Some text.
+class TextChunk(NamedTuple):
+    """A part of a streamed text.
 
     Attributes:
         text: Whole characters, no part of a stop string.
-        num_tokens: Tokens of the text so far.
+        num_tokens: Tokens generated so far.
         prompt_tokens: Tokens of the prompt.
-        finish_reason: None while the text goes on, else the signature's.
+        finish_reason: None until the text ends, then that of the signature.
     """
 
     text: str
@@ -44,176 +46,191 @@ class Piece(NamedTuple):
     finish_reason: str | None = None
 
 
-class _Text:
-    """What was written: tokens with their bytes, and where the anchor is.
+class _GeneratedTokens:
+    """The generated tokens of a row, and how many of them are committed.
 
     Args:
         prompt: Bytes of the prompt.
-        ids: The prompt's tokens; None when tokens cannot be compared, and the anchor never moves.
+        prompt_ids: Its tokens; empty if nothing can be committed.
     """
 
-    def __init__(self, prompt: bytes, ids: list[int] | None):
-        self.prompt, self._prompt_ids = prompt, ids
+    def __init__(self, prompt: bytes, prompt_ids: list[int]):
+        self.prompt, self._prompt_ids = prompt, prompt_ids
         self.tokens: list[bytes] = []
         self._ids: list[int] = []
-        self.anchor = 0  # tokens
+        self.num_committed = 0
 
     @property
-    def written(self) -> bytes:
+    def text(self) -> bytes:
         """All bytes after the prompt."""
         return b"".join(self.tokens)
 
-    def anchor_text(self) -> bytes:
-        """What the next request continues."""
-        return self.prompt + b"".join(self.tokens[: self.anchor])
+    def next_prompt(self) -> bytes:
+        """The prompt of the next call."""
+        return self.prompt + b"".join(self.tokens[: self.num_committed])
 
-    def extend(self, ids: list[int], tokens: list[bytes]) -> None:
-        """Replaces everything after the anchor by what a request wrote there.
+    def update(self, ids: list[int], tokens: list[bytes]) -> None:
+        """Replaces the uncommitted tokens by those of a call.
 
-        The tokens there are the same as before, but for rounding: a batch of another size may
-        round differently, and what a client has seen must stay.
+        They repeat what was generated before, except for rounding: a batch of another size may
+        round differently. What the client has received is kept.
         """
-        seen = len(self.tokens) - self.anchor
-        if tokens[:seen] == self.tokens[self.anchor :]:
-            self.tokens[self.anchor :] = tokens
-            self._ids[self.anchor :] = ids
-        elif len(tokens) > seen:
-            self.tokens += tokens[seen:]
-            self._ids += ids[seen:]
+        known = len(self.tokens) - self.num_committed
+        if tokens[:known] == self.tokens[self.num_committed :]:
+            self.tokens[self.num_committed :] = tokens
+            self._ids[self.num_committed :] = ids
+        elif len(tokens) > known:
+            self.tokens += tokens[known:]
+            self._ids += ids[known:]
 
-    def move(self, ids: list[int]) -> bool:
-        """Moves the anchor to the end if the text's tokens, read anew, are those chosen."""
-        if self._prompt_ids is not None and ids == [*self._prompt_ids, *self._ids]:
-            self.anchor = len(self.tokens)
-        return self.anchor == len(self.tokens)
+    async def commit(self, model: TextModel) -> bool:
+        """Commits all tokens if the text tokenizes to them; returns whether all are committed."""
+        if not self._prompt_ids or incomplete_suffix(self.text):
+            return False
+        if await model.tokenize(self.prompt + self.text) == [*self._prompt_ids, *self._ids]:
+            self.num_committed = len(self.tokens)
+        return self.num_committed == len(self.tokens)
+
+
+async def stream_rows(
+    model: TextModel, inputs: Arrays, **options: Any
+) -> AsyncIterator[tuple[int, TextChunk]]:
+    """Streams all rows at the same time; the arguments are those of `stream`.
+
+    Yields:
+        Row and chunk, in order of arrival.
+    """
+    queue: asyncio.Queue[tuple[int, TextChunk | ServingError]] = asyncio.Queue()
+
+    async def stream_row(row: int) -> None:
+        one = {name: array[row : row + 1] for name, array in inputs.items()}
+        try:
+            async for chunk in stream(model, one, **options):
+                queue.put_nowait((row, chunk))
+        except Exception as error:
+            queue.put_nowait((row, from_exception(error)))
+
+    unfinished = len(inputs["text"])
+    tasks = [asyncio.ensure_future(stream_row(row)) for row in range(unfinished)]
+    try:
+        while unfinished:
+            row, chunk = await queue.get()
+            if isinstance(chunk, ServingError):
+                raise chunk
+            unfinished -= chunk.finish_reason is not None
+            yield row, chunk
+    finally:  # also when the client has disconnected
+        for task in tasks:
+            task.cancel()
 
 
 async def stream(
-    ask: Caller, settings: Arrays, stops: list[bytes], *, size: int, can_move: bool = True
-) -> AsyncIterator[Piece]:
-    """Writes one row's text, piece by piece.
+    model: TextModel,
+    inputs: Arrays,
+    stop_strings: list[bytes],
+    *,
+    chunk_tokens: int,
+    commit: bool = True,
+) -> AsyncIterator[TextChunk]:
+    """Streams the text of one row.
 
     Args:
-        ask: Runs a signature of the model: `generate`, `detokenize`, `tokenize`.
-        settings: The inputs of `generate`, one row, `stop` without effect.
-        stops: Stop strings, none of them empty.
-        size: Tokens of each piece, 1 or more.
-        can_move: False continues the prompt itself each time, for settings that look at which
-            tokens were written and which were read.
+        model: With the signatures `generate`, `detokenize` and `tokenize`.
+        inputs: Inputs of `generate`, one row; `stop` is ignored.
+        stop_strings: None of them empty.
+        chunk_tokens: Tokens of each chunk, 1 or more.
+        commit: False continues the prompt itself in each call, for settings that distinguish
+            generated tokens from those of the prompt.
 
     Yields:
-        Pieces; the last one has a finish reason, and maybe no text.
+        Chunks; the last one has a finish reason, and its text may be empty.
     """
-    settings = dict(settings)
-    prompt, total = settings["text"][0], int(settings["max_new_tokens"][0])
-    seed = int(settings["seed"][0]) if "seed" in settings else -1
+    inputs = dict(inputs)
+    prompt, max_new_tokens = inputs["text"][0], int(inputs[MAX_NEW_TOKENS][0])
+    seed = int(inputs["seed"][0]) if "seed" in inputs else -1
     seed = secrets.randbits(62) if seed < 0 else seed
-    if "stop" in settings:  # looked for here: one may begin in one answer and end in the next
-        settings["stop"] = np.full((1, 1), b"", object)
-    first_ids = await _tokenize(ask, prompt) if can_move else None
-    text = _Text(prompt, first_ids or None)  # an empty prompt hides a start token
+    if "stop" in inputs:  # searched for here: one may start in one call and end in the next
+        inputs["stop"] = np.full((1, 1), b"", object)
+    # An empty prompt hides a start token, so nothing is committed.
+    generated = _GeneratedTokens(prompt, await model.tokenize(prompt) if commit else [])
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    shown, ask_for, prompt_tokens = 0, size, None
+    sent, call_tokens, prompt_tokens = 0, chunk_tokens, None
     while True:
-        before = len(text.tokens)
-        wanted = min(total - text.anchor, before - text.anchor + ask_for)
-        found = await ask("generate", _request(settings, text, wanted, seed))
+        known, committed = len(generated.tokens), generated.num_committed
+        limit = min(max_new_tokens - committed, known - committed + call_tokens)
+        outputs = await model.generate(_call_inputs(inputs, generated, limit, seed))
         if prompt_tokens is None:
-            prompt_tokens = int(found["prompt_tokens"][0])
-        count = int(found["num_tokens"][0])
-        ids = [int(token) for token in found["token_ids"][0, :count]]
-        text.extend(ids, await _token_bytes(ask, ids))
-        reason = _ending(found, text, before, total)
-        end, stopped = _end(text, before, stops)
-        if stopped:
+            prompt_tokens = int(outputs["prompt_tokens"][0])
+        ids = outputs["token_ids"][0, : int(outputs["num_tokens"][0])].astype(np.int32)
+        generated.update(ids.tolist(), await model.token_bytes(ids))
+        text = generated.text
+        reason = _finish_reason(outputs, generated, known, max_new_tokens)
+        end = _find_stop_string(generated.tokens, known, stop_strings)
+        if end is not None:
             reason = "stop"
-        final = reason is not None
-        end = end if stopped or final else end - _held_back(text.written, stops)
-        piece = decoder.decode(text.written[shown : max(shown, end)], final)
-        shown = max(shown, end)
-        if piece or final:
-            yield Piece(piece, len(text.tokens), prompt_tokens, reason)
-        if final:
+        else:
+            end = len(text) - (_partial_stop_string(text, stop_strings) if reason is None else 0)
+        chunk = decoder.decode(text[sent : max(sent, end)], final=reason is not None)
+        sent = max(sent, end)
+        if chunk or reason is not None:
+            yield TextChunk(chunk, len(generated.tokens), prompt_tokens, reason)
+        if reason is not None:
             return
-        moved = can_move and not unfinished(text.written) and first_ids and text.move(
-            await _tokenize(ask, text.prompt + text.written)
-        )  # fmt: skip
-        # Writing tokens again costs more each time: ask for more, so that the sum stays small.
-        ask_for = size if moved else min(2 * ask_for, _MOST_TOKENS)
+        # Repeating uncommitted tokens costs more each time: larger calls keep the sum small.
+        all_committed = await generated.commit(model)
+        call_tokens = chunk_tokens if all_committed else min(2 * call_tokens, _MAX_TOKENS)
 
 
-def _request(settings: Arrays, text: _Text, wanted: int, seed: int) -> Arrays:
-    """Inputs of the next request."""
+def _call_inputs(inputs: Arrays, generated: _GeneratedTokens, limit: int, seed: int) -> Arrays:
+    """Returns the inputs of the next call."""
+    committed = generated.num_committed
     changed = {
-        "text": np.array([text.anchor_text()], object),
-        "max_new_tokens": np.array([wanted], np.int32),
+        "text": np.array([generated.next_prompt()], object),
+        MAX_NEW_TOKENS: np.array([limit], np.int32),
     }
-    if "min_new_tokens" in settings:
-        least = max(0, int(settings["min_new_tokens"][0]) - text.anchor)
-        changed["min_new_tokens"] = np.array([least], np.int32)
-    if "seed" in settings:
-        changed["seed"] = np.array([chunk_seed(seed, text.anchor)], np.int64)
-    return settings | changed
+    if "min_new_tokens" in inputs:
+        minimum = max(0, int(inputs["min_new_tokens"][0]) - committed)
+        changed["min_new_tokens"] = np.array([minimum], np.int32)
+    if "seed" in inputs:
+        changed["seed"] = np.array([chunk_seed(seed, committed)], np.int64)
+    return inputs | changed
 
 
-def _ending(found: Arrays, text: _Text, before: int, total: int) -> str | None:
-    """Why there is no next request; None when there is one."""
-    reason = found["finish_reason"][0].decode()
-    if reason == "prompt_too_long" and text.anchor:  # what was written fills the context
+def _finish_reason(
+    outputs: Arrays, generated: _GeneratedTokens, known: int, max_new_tokens: int
+) -> str | None:
+    """Returns why there is no next call; None if there is one."""
+    reason = outputs["finish_reason"][0].decode()
+    if reason == "prompt_too_long" and generated.num_committed:  # the text fills the context
         return "length"
     if reason != "length":
         return reason
-    if len(text.tokens) >= total or len(text.tokens) == before:
-        return "length"
+    ended = len(generated.tokens) >= max_new_tokens or len(generated.tokens) == known
+    return "length" if ended else None
+
+
+def _find_stop_string(tokens: list[bytes], known: int, stop_strings: list[bytes]) -> int | None:
+    """Returns where the first stop string starts, in bytes; None if there is none.
+
+    As the compiled loop does: token by token, and of the strings that a token completes, the one
+    that starts first.
+    """
+    if not stop_strings:
+        return None
+    text, longest = b"".join(tokens), max(map(len, stop_strings))
+    end = sum(map(len, tokens[:known]))
+    for token in tokens[known:]:
+        low, end = max(0, end - longest + 1), end + len(token)
+        starts = [text.find(stop, low, end) for stop in stop_strings]
+        if max(starts) >= 0:
+            return min(start for start in starts if start >= 0)
     return None
 
 
-def _end(text: _Text, before: int, stops: list[bytes]) -> tuple[int, bool]:
-    """Bytes up to the first stop string, and whether there is one.
-
-    As the compiled loop does it: token by token, and of the strings that a token completes, the
-    one that begins first.
-    """
-    written = text.written
-    if stops:
-        longest = max(len(stop) for stop in stops)
-        position = sum(len(token) for token in text.tokens[:before])
-        for token in text.tokens[before:]:
-            low, position = max(0, position - longest + 1), position + len(token)
-            found = [written.find(stop, low, position) for stop in stops]
-            if max(found) >= 0:
-                return min(place for place in found if place >= 0), True
-    return len(written), False
-
-
-def _held_back(written: bytes, stops: list[bytes]) -> int:
-    """Bytes at the end that may be the beginning of a stop string."""
-    longest = max((len(stop) for stop in stops), default=1)
-    for size in range(min(longest - 1, len(written)), 0, -1):
-        if any(stop.startswith(written[-size:]) for stop in stops):
+def _partial_stop_string(text: bytes, stop_strings: list[bytes]) -> int:
+    """Counts the bytes at the end that may be the start of a stop string."""
+    longest = max(map(len, stop_strings), default=1)
+    for size in range(min(longest - 1, len(text)), 0, -1):
+        if any(stop.startswith(text[-size:]) for stop in stop_strings):
             return size
     return 0
-
-
-async def _tokenize(ask: Caller, text: bytes) -> list[int]:
-    found = await ask("tokenize", {"text": np.array([text], object)})
-    return found["ids"][0, : int(found["num_tokens"][0])].tolist()
-
-
-async def _token_bytes(ask: Caller, ids: list[int]) -> list[bytes]:
-    return await token_bytes(ask, np.array(ids, np.int32))
-
-
-async def token_bytes(ask: Caller, ids: np.ndarray) -> list[bytes]:
-    """The bytes of each token, empty for special ones.
-
-    Args:
-        ask: Runs a signature.
-        ids: int32 `[T]`.
-    """
-    if not len(ids):
-        return []
-    # One row each, for `detokenize` joins a row's tokens. Rows are limited, so in portions.
-    portions = [ids[start : start + ask.rows] for start in range(0, len(ids), ask.rows)]
-    found = [(await ask("detokenize", {"ids": part[:, None]}))["text_bytes"] for part in portions]
-    return np.concatenate(found).tolist()

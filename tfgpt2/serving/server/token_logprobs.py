@@ -1,8 +1,8 @@
-"""Log-probabilities in OpenAI's form: each token's text, its value, the likeliest in its place.
+"""Log-probabilities in OpenAI's format: of each token, and of the most likely ones in its place.
 
-The tokens that were generated come with their own values from `generate`. Alternatives, and the
-values of a prompt's tokens, come from the signature `inspect`, which reads the text anew: where its
-tokens are not those that were generated, there are no alternatives (null).
+The values of generated tokens come from `generate`. Alternatives, and the values of the prompt's
+tokens, come from the signature `inspect`, which reads the text again: where it is tokenized into
+other tokens than the generated ones, there are no alternatives (null).
 """
 
 from __future__ import annotations
@@ -11,30 +11,20 @@ from typing import Any
 
 import numpy as np
 
-from tfgpt2.serving.server.saved_model import Arrays
-from tfgpt2.serving.server.service import Caller
-from tfgpt2.serving.server.status import invalid
-from tfgpt2.serving.server.streaming import token_bytes
+from tfgpt2.serving.server.completion_choice import Choice
+from tfgpt2.serving.server.serving_error import invalid
+from tfgpt2.serving.server.signature import Arrays
+from tfgpt2.serving.server.text_model import TextModel
 
 
-async def describe(
-    ask: Caller,
-    prompt: bytes,
-    raw: bytes,
-    ids: np.ndarray,
-    logprobs: np.ndarray,
-    *,
-    alternatives: int,
-    echo: bool,
+async def completion_logprobs(
+    model: TextModel, choice: Choice, *, alternatives: int, echo: bool
 ) -> dict[str, Any]:
-    """Describes the tokens of one text.
+    """Returns the log-probabilities of one choice.
 
     Args:
-        ask: Runs signatures.
-        prompt: The prompt.
-        raw: The continuation, cut before a stop string.
-        ids: int32 `[T]`, the tokens that were generated.
-        logprobs: float32 `[T]`, nats.
+        model: Runs the signatures.
+        choice: The finished text; tokens after a stop string are left out.
         alternatives: How many alternatives to each token.
         echo: Whether the prompt's tokens come first.
 
@@ -42,42 +32,40 @@ async def describe(
         OpenAI's object: `tokens`, `token_logprobs`, `top_logprobs`, `text_offset`.
 
     Raises:
-        ServingError: The export lacks a signature, or gives fewer alternatives.
+        ServingError: The export lacks a signature, or returns fewer alternatives.
     """
-    for name in ["detokenize"] + ["inspect"] * bool(alternatives or echo):
-        if name not in ask.servable.signatures:
-            raise invalid(
-                f"`logprobs` needs the signature `{name}`, which this model was exported without.",
-                param="logprobs",
-            )
-    tokens = _inside(await token_bytes(ask, ids), len(raw))
-    values = [float(str(value)) for value in logprobs[: len(tokens)]]
-    tops: list[dict[str, float] | None] = [None] * len(tokens)
+    model.require("detokenize", "logprobs")
     if alternatives or echo:
-        read = await ask("inspect", {"text": np.array([prompt + raw], object)})
-        if echo and read["truncated"][0]:
+        model.require("inspect", "logprobs")
+    tokens = _tokens_before(len(choice.text_bytes), await model.token_bytes(choice.token_ids))
+    logprobs = [_shortest(value) for value in choice.token_logprobs[: len(tokens)]]
+    top_logprobs: list[dict[str, float] | None] = [None] * len(tokens)
+    if alternatives or echo:
+        outputs = await model.inspect(choice.prompt + choice.text_bytes)
+        if echo and outputs["truncated"][0]:
             raise invalid("The text is longer than the model's context.", param="echo")
-        found = read["token_bytes"][0, : int(read["num_tokens"][0])].tolist()
-        first = len(found) - len(tokens)
+        read = outputs["token_bytes"][0, : int(outputs["num_tokens"][0])].tolist()
+        start = len(read) - len(tokens)
         if alternatives:
-            tops = _alternatives(read, first, tokens, alternatives)
+            top_logprobs = _alternatives(outputs, start, tokens, alternatives)
         if echo:
-            # The prompt's own tokens, which end where its bytes end.
-            own = _inside(found, len(prompt))
-            before = [float(str(value)) for value in read["token_logprobs"][0, : len(own)]]
-            tops = _alternatives(read, 0, own, alternatives) + tops
-            values = [None, *before[1:]][: len(own)] + values  # nothing comes before the first
-            tokens = own + tokens
+            prompt_tokens = _tokens_before(len(choice.prompt), read)
+            values = outputs["token_logprobs"][0, : len(prompt_tokens)]
+            # The first token has no context and so no value.
+            prompt_logprobs = [None, *map(_shortest, values[1:])][: len(prompt_tokens)]
+            top_logprobs = _alternatives(outputs, 0, prompt_tokens, alternatives) + top_logprobs
+            logprobs = prompt_logprobs + logprobs
+            tokens = prompt_tokens + tokens
     return {
-        "tokens": [_text(token) for token in tokens],
-        "token_logprobs": values,
-        "top_logprobs": tops if alternatives else None,
-        "text_offset": _offsets(tokens),
+        "tokens": [_token_text(token) for token in tokens],
+        "token_logprobs": logprobs,
+        "top_logprobs": top_logprobs if alternatives else None,
+        "text_offset": _text_offsets(tokens),
     }
 
 
-def _inside(tokens: list[bytes], size: int) -> list[bytes]:
-    """The tokens that begin before a number of bytes; special tokens have none and are left out."""
+def _tokens_before(size: int, tokens: list[bytes]) -> list[bytes]:
+    """Returns the tokens that start within the first `size` bytes."""
     kept, position = [], 0
     for token in tokens:
         if position >= size:
@@ -88,49 +76,62 @@ def _inside(tokens: list[bytes], size: int) -> list[bytes]:
 
 
 def _alternatives(
-    read: Arrays, first: int, tokens: list[bytes], count: int
+    outputs: Arrays, start: int, tokens: list[bytes], count: int
 ) -> list[dict[str, float] | None]:
-    """The likeliest tokens in the place of each token, from place `first` of what was read."""
+    """Returns the most likely tokens in the place of each token.
+
+    Args:
+        outputs: Those of `inspect`.
+        start: Position of the first token in `outputs`.
+        tokens: The tokens.
+        count: How many alternatives to each; 0 is none.
+    """
     if not count:
         return [None] * len(tokens)
-    offered = read["top_bytes"].shape[2]
-    if count > offered:
+    available = outputs["top_bytes"].shape[2]
+    if count > available:
         raise invalid(
-            f"`logprobs` must be at most {offered}, as this model was exported. Received: {count}.",
+            f"`logprobs` must be at most {available}, as this model was exported."
+            f" Received: {count}.",
             param="logprobs",
         )
-    places = range(first, first + len(tokens))
-    if first < 0 or [read["token_bytes"][0, place] for place in places] != tokens:
+    positions = range(start, start + len(tokens))
+    if start < 0 or [outputs["token_bytes"][0, position] for position in positions] != tokens:
         return [None] * len(tokens)
-    tops = []
-    for place in places:
-        chances = read["top_probabilities"][0, place, :count]
-        names = read["top_bytes"][0, place, :count]
-        # The first token follows nothing, and has no alternatives.
-        tops.append(
-            {_text(name): _log(chance) for name, chance in zip(names, chances, strict=True)}
-            if chances[0] > 0
+    top_logprobs = []
+    for position in positions:
+        probabilities = outputs["top_probabilities"][0, position, :count]
+        names = map(_token_text, outputs["top_bytes"][0, position, :count])
+        # The first token has no context and so no alternatives.
+        top_logprobs.append(
+            dict(zip(names, map(_finite_log, probabilities), strict=True))
+            if probabilities[0] > 0
             else None
         )
-    return tops
+    return top_logprobs
 
 
-def _log(chance: np.float32) -> float:
-    """Nats, finite: JSON has no infinity."""
-    return float(np.log(max(chance, np.finfo(np.float32).tiny)))
+def _shortest(value: np.float32) -> float:
+    """Converts to the float with the fewest digits that rounds to the same float32."""
+    return float(str(value))
 
 
-def _offsets(tokens: list[bytes]) -> list[int]:
-    """Where each token begins in the text, in characters."""
-    joined, position, offsets = b"".join(tokens), 0, []
+def _finite_log(probability: np.float32) -> float:
+    """Returns nats; finite, because JSON has no infinity."""
+    return float(np.log(max(probability, np.finfo(np.float32).tiny)))
+
+
+def _text_offsets(tokens: list[bytes]) -> list[int]:
+    """Returns where each token starts in the text, in characters."""
+    text, position, offsets = b"".join(tokens), 0, []
     for token in tokens:
-        offsets.append(len(joined[:position].decode("utf-8", "ignore")))
+        offsets.append(len(text[:position].decode("utf-8", "ignore")))
         position += len(token)
     return offsets
 
 
-def _text(token: bytes) -> str:
-    """A token's text; one that is no whole character is shown by its bytes, as OpenAI does."""
+def _token_text(token: bytes) -> str:
+    """Returns the text of a token; the bytes of an incomplete character, as OpenAI shows them."""
     try:
         return token.decode()
     except UnicodeDecodeError:

@@ -1,4 +1,4 @@
-"""From texts to batches: `tf.data` pipelines with the tokenizer inside."""
+"""Training data: `tf.data` pipelines from texts to batches, with the tokenizer in the graph."""
 
 from tfgpt2.training.data.classification import classification_dataset, tagging_dataset
 from tfgpt2.training.data.corpus import Corpus

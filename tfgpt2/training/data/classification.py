@@ -1,21 +1,19 @@
-"""Data of the heads that label: whole texts, and words of a text."""
+"""Datasets for classification: labels of whole texts, and of the words of a text."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from tfgpt2.errors import explain
-from tfgpt2.tokenizers.text_inputs import check_choice, check_names
-from tfgpt2.training.data import columns as table
-from tfgpt2.training.data import schedule as order
+from tfgpt2.errors import value_error
 from tfgpt2.training.data import sources
-
-_ORDER = tuple(field.name for field in dataclasses.fields(order.Order))
+from tfgpt2.training.data.columns import count_labels, label_ids, list_column, text_column
+from tfgpt2.training.data.padding import LABEL_IGNORED, Padding
+from tfgpt2.training.data.schedule import BatchSchedule
+from tfgpt2.validation import check_choice
 
 
 def classification_dataset(
@@ -31,22 +29,22 @@ def classification_dataset(
     pad_to_multiple_of: int | None = None,
     **options: Any,
 ) -> tf.data.Dataset:
-    """Texts with a class, several classes, or a value, for `TFGPT2ForSequenceClassification`.
+    """Texts with one class, several classes, or values, for `TFGPT2ForSequenceClassification`.
 
     Args:
         source: Rows with the two columns.
         tokenizer: A `TFGPT2Tokenizer`.
-        max_length: Most tokens of a text; what is longer loses its end, as in `export_task`.
+        max_length: Most tokens of a text; longer ones lose their end, as in `export_task`.
         batch_size: Rows in a batch.
         num_labels: `config.num_labels`.
-        label_names: Names of the classes in order, in place of `num_labels`; labels may then be
+        label_names: Names of the classes in order, instead of `num_labels`; labels may then be
             names.
         text: Name of the column of texts.
         label: Name of the column of labels: an integer or a name (one class), a list of
             `num_labels` numbers (several classes as zeros and ones, or several values), or a float
-            (a value).
+            (one value).
         pad_to_multiple_of: See `completion_dataset`.
-        **options: See `tfgpt2.training.data.schedule.Order`.
+        **options: See `tfgpt2.training.data.schedule.BatchSchedule`.
 
     Returns:
         Batches of `input_ids` and `attention_mask`, int32 `[B, T]`, and `labels`: int32 `[B]`, or
@@ -54,7 +52,7 @@ def classification_dataset(
 
     Raises:
         ValueError: A label is out of range, a row has no such column or an empty text.
-        TypeError: A column holds something else, or there is no such option.
+        TypeError: A column holds values of another type, or there is no such option.
 
     Example:
         >>> from tfgpt2 import TFGPT2Tokenizer
@@ -64,19 +62,18 @@ def classification_dataset(
         >>> next(iter(data))["labels"].numpy().tolist()
         [1]
     """
-    check_names(options, _ORDER)
-    deal = order.Order(batch_size=batch_size, **options)
-    width = table.Width(max_length, pad_to_multiple_of, tokenizer.pad_token_id)
-    count = table.count_labels(num_labels, label_names)
-    rows = table.read(source)
-    texts = tf.constant(table.texts(rows, text))
+    schedule = BatchSchedule.from_options(batch_size, options)
+    padding = Padding(max_length, pad_to_multiple_of, tokenizer.pad_token_id)
+    count = count_labels(num_labels, label_names)
+    rows = sources.read_rows(source)
+    texts = tf.constant(text_column(rows, text))
     labels = tf.constant(_text_labels(rows, label, label_names, count))
 
-    def fetch(places: tf.Tensor) -> dict[str, tf.Tensor]:
-        ids, mask = width.pad(tokenizer.tokenize(tf.gather(texts, places))[:, :max_length])
-        return {"input_ids": ids, "attention_mask": mask, "labels": tf.gather(labels, places)}
+    def fetch(indices: tf.Tensor) -> dict[str, tf.Tensor]:
+        ids, mask = padding.pad(tokenizer.tokenize(tf.gather(texts, indices))[:, :max_length])
+        return {"input_ids": ids, "attention_mask": mask, "labels": tf.gather(labels, indices)}
 
-    return order.dataset(len(rows), fetch, deal)
+    return schedule.dataset(len(rows), fetch)
 
 
 def _text_labels(
@@ -87,35 +84,29 @@ def _text_labels(
     for number, row in enumerate(rows):
         value = sources.column(row, name, number)
         if label_names is not None and isinstance(value, (str, bytes)):
-            array = table.label_numbers(value, name, number, label_names, count)
+            array = label_ids(value, name, number, label_names, count)
         else:
             array = sources.numbers(value, name, number)
         if array.ndim == 0 and array.dtype.kind in "biu":
-            array = table.label_numbers(array, name, number, None, count)
+            array = label_ids(array, name, number, None, count)
         elif array.ndim == 1 and len(array) != count:
-            raise ValueError(
-                explain(
-                    f"A list of labels must hold {count} numbers, one for each label.",
-                    fix="Give 1 for the classes that hold and 0 for the others.",
-                    row=number,
-                    **{name: value},
-                )
+            raise value_error(
+                f"A list of labels must hold {count} numbers, one for each label.",
+                fix="Give 1 for the classes that hold and 0 for the others.",
+                row=number,
+                **{name: value},
             )
         elif not np.isfinite(array).all():
-            raise ValueError(
-                explain(
-                    "A label must be finite.", fix="Leave such rows out.", row=number, label=value
-                )
+            raise value_error(
+                "A label must be finite.", fix="Leave such rows out.", row=number, label=value
             )
         found.append(array)
     kinds = {(array.ndim, array.dtype.kind in "biu" and array.ndim == 0) for array in found}
     if len(kinds) > 1:
-        raise ValueError(
-            explain(
-                "Labels must be of one kind: integers, floats, or lists.",
-                fix="Write values as floats in all rows.",
-                **{name: [found[0].tolist(), found[-1].tolist()]},
-            )
+        raise value_error(
+            "Labels must be of one kind: integers, floats, or lists.",
+            fix="Write values as floats in all rows.",
+            **{name: [found[0].tolist(), found[-1].tolist()]},
         )
     integers = next(iter(kinds))[1]
     return np.stack(found).astype(np.int32 if integers else np.float32)
@@ -135,7 +126,7 @@ def tagging_dataset(
     pad_to_multiple_of: int | None = None,
     **options: Any,
 ) -> tf.data.Dataset:
-    """Words with labels, for `TFGPT2ForTokenClassification`.
+    """Lists of words with labels, for `TFGPT2ForTokenClassification`.
 
     Words are tokenized one by one with a space before each, as transformers does with
     `is_split_into_words=True` and `add_prefix_space=True`.
@@ -143,23 +134,23 @@ def tagging_dataset(
     Args:
         source: Rows with the two columns.
         tokenizer: A `TFGPT2Tokenizer`.
-        max_length: Most tokens of a row; what is longer loses its end.
+        max_length: Most tokens of a row; longer ones lose their end.
         batch_size: Rows in a batch.
         num_labels: `config.num_labels`.
-        label_names: Names of the labels in order, in place of `num_labels`.
-        label_on: The token of a word that carries its label: `"first"`, `"last"` (the only one at
-            which GPT-2 has read the whole word) or `"all"`. The others have -100.
+        label_names: Names of the labels in order, instead of `num_labels`.
+        label_on: The token of a word that has its label: `"first"`, `"last"` (the only one at
+            which GPT-2 has read the whole word) or `"all"`. Other tokens have -100.
         words: Name of the column of lists of words.
         labels: Name of the column of lists of labels, integers or names, one for each word.
         pad_to_multiple_of: See `completion_dataset`.
-        **options: See `tfgpt2.training.data.schedule.Order`.
+        **options: See `tfgpt2.training.data.schedule.BatchSchedule`.
 
     Returns:
         Batches of `input_ids`, `attention_mask` and `labels`, int32 `[B, T]`.
 
     Raises:
         ValueError: A label is out of range, words and labels differ in number, or a row lacks them.
-        TypeError: A column holds something else, or there is no such option.
+        TypeError: A column holds values of another type, or there is no such option.
 
     Example:
         >>> from tfgpt2 import TFGPT2Tokenizer
@@ -169,41 +160,42 @@ def tagging_dataset(
         >>> sorted(set(batch["labels"].numpy().ravel().tolist()))
         [-100, 0, 1]
     """
-    check_names(options, _ORDER)
     check_choice("label_on", label_on, ("first", "last", "all"))
-    deal = order.Order(batch_size=batch_size, **options)
-    width = table.Width(max_length, pad_to_multiple_of, tokenizer.pad_token_id)
-    count = table.count_labels(num_labels, label_names)
-    rows = table.read(source)
-    spoken = table.lists(rows, words)
-    tags = _word_labels(rows, spoken, labels, label_names, count)
-    sizes = [len(row) for row in spoken]
+    schedule = BatchSchedule.from_options(batch_size, options)
+    padding = Padding(max_length, pad_to_multiple_of, tokenizer.pad_token_id)
+    count = count_labels(num_labels, label_names)
+    rows = sources.read_rows(source)
+    word_lists = list_column(rows, words)
+    label_lists = _word_labels(rows, word_lists, labels, label_names, count)
+    sizes = [len(row) for row in word_lists]
     all_words = tf.RaggedTensor.from_row_lengths(
-        tf.constant([b" " + word for row in spoken for word in row]), sizes
+        tf.constant([b" " + word for row in word_lists for word in row]), sizes
     )
-    all_tags = tf.RaggedTensor.from_row_lengths(tf.constant(np.concatenate(tags)), sizes)
+    all_labels = tf.RaggedTensor.from_row_lengths(tf.constant(np.concatenate(label_lists)), sizes)
 
-    def fetch(places: tf.Tensor) -> dict[str, tf.Tensor]:
-        texts, tags = tf.gather(all_words, places), tf.gather(all_tags, places)  # [B, (W)]
+    def fetch(indices: tf.Tensor) -> dict[str, tf.Tensor]:
+        texts, tags = tf.gather(all_words, indices), tf.gather(all_labels, indices)  # [B, (W)]
         tokens = tokenizer.tokenize(texts.flat_values)  # [words, (T)]
-        found = _on_tokens(tags.flat_values, tokens, label_on)  # [tokens]
-        borders = tf.gather(tokens.row_splits, texts.row_splits)  # [B + 1]
-        ids = tf.RaggedTensor.from_row_splits(tokens.flat_values, borders)[:, :max_length]
-        found = tf.RaggedTensor.from_row_splits(found, borders)[:, :max_length]
-        ids, mask = width.pad(ids)  # [B, T]
-        return {"input_ids": ids, "attention_mask": mask, "labels": width.pad(found, -100)[0]}
+        token_labels = _token_labels(tags.flat_values, tokens, label_on)  # [tokens]
+        splits = tf.gather(tokens.row_splits, texts.row_splits)  # [B + 1]
+        ids = tf.RaggedTensor.from_row_splits(tokens.flat_values, splits)[:, :max_length]
+        label_rows = tf.RaggedTensor.from_row_splits(token_labels, splits)[:, :max_length]
+        ids, mask = padding.pad(ids)  # [B, T]
+        labels, _ = padding.pad(label_rows, fill=LABEL_IGNORED)
+        return {"input_ids": ids, "attention_mask": mask, "labels": labels}
 
-    return order.dataset(len(rows), fetch, deal)
+    return schedule.dataset(len(rows), fetch)
 
 
-def _on_tokens(labels: tf.Tensor, tokens: tf.RaggedTensor, label_on: str) -> tf.Tensor:
-    """Gives the labels of words `[words]` to their tokens `[words, (T)]`: int32 `[tokens]`."""
-    found = tf.gather(labels, tokens.value_rowids())  # [tokens]
+def _token_labels(labels: tf.Tensor, tokens: tf.RaggedTensor, label_on: str) -> tf.Tensor:
+    """Labels of the tokens `[words, (T)]` of words with labels `[words]`: int32 `[tokens]`."""
+    repeated = tf.gather(labels, tokens.value_rowids())  # [tokens]
     if label_on == "all":
-        return found
-    place = tf.range(tf.size(found, tf.int64))
+        return repeated
+    position = tf.range(tf.size(repeated, tf.int64))
     chosen = tokens.row_starts() if label_on == "first" else tokens.row_limits() - 1
-    return tf.where(place == tf.gather(chosen, tokens.value_rowids()), found, -100)
+    labelled = position == tf.gather(chosen, tokens.value_rowids())
+    return tf.where(labelled, repeated, LABEL_IGNORED)
 
 
 def _word_labels(
@@ -214,18 +206,16 @@ def _word_labels(
     count: int,
 ) -> list[np.ndarray]:
     found = []
-    for number, (row, spoken) in enumerate(zip(rows, words, strict=True)):
+    for number, (row, word_list) in enumerate(zip(rows, words, strict=True)):
         value = sources.column(row, name, number)
-        array = table.label_numbers(value, name, number, label_names, count)
-        if array.shape != (len(spoken),):
-            raise ValueError(
-                explain(
-                    "There must be one label for each word.",
-                    fix="Correct or leave out the row.",
-                    row=number,
-                    words=len(spoken),
-                    labels=array.tolist(),
-                )
+        array = label_ids(value, name, number, label_names, count)
+        if array.shape != (len(word_list),):
+            raise value_error(
+                "There must be one label for each word.",
+                fix="Correct or leave out the row.",
+                row=number,
+                words=len(word_list),
+                labels=array.tolist(),
             )
         found.append(array)
     return found

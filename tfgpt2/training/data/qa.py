@@ -1,21 +1,24 @@
-"""Data of the heads that answer: spans of a text, and choices among texts."""
+"""Datasets for question answering: spans of a text, and multiple choice."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from tfgpt2.errors import explain
-from tfgpt2.tokenizers.text_inputs import check_names
-from tfgpt2.training.data import columns as table
-from tfgpt2.training.data import schedule as order
+from tfgpt2.errors import type_error, value_error
 from tfgpt2.training.data import sources
-
-_ORDER = tuple(field.name for field in dataclasses.fields(order.Order))
+from tfgpt2.training.data.columns import label_ids, list_column, text_column
+from tfgpt2.training.data.padding import (
+    LABEL_IGNORED,
+    Padding,
+    append_token,
+    end_token,
+    truncate_pair,
+)
+from tfgpt2.training.data.schedule import BatchSchedule
 
 
 def qa_dataset(
@@ -30,10 +33,10 @@ def qa_dataset(
     pad_to_multiple_of: int | None = None,
     **options: Any,
 ) -> tf.data.Dataset:
-    """Questions with an answer's place in a text, for `TFGPT2ForQuestionAnswering`.
+    """Questions, contexts and the span of the answer, for `TFGPT2ForQuestionAnswering`.
 
-    A row is the question, cut to half of `max_length`, and the context, cut at its end: what
-    `export_task` reads when `max_length` is the model's context.
+    A row is the question, truncated to half of `max_length`, and the context, truncated at its
+    end, as in `export_task` when `max_length` is the model's context.
 
     Args:
         source: Rows with the three columns, as SQuAD has them.
@@ -43,19 +46,19 @@ def qa_dataset(
         question: Name of the column of questions.
         context: Name of the column of contexts.
         answers: Name of the column of answers: `{"text": [...], "answer_start": [...]}`, of which
-            the first counts; places are characters, as Python counts them. Empty lists are a
+            the first is used; `answer_start` counts characters, as Python does. Empty lists are a
             question without an answer.
         pad_to_multiple_of: See `completion_dataset`.
-        **options: See `tfgpt2.training.data.schedule.Order`.
+        **options: See `tfgpt2.training.data.schedule.BatchSchedule`.
 
     Returns:
         Batches of `input_ids` and `attention_mask`, int32 `[B, T]`, and `start_positions` and
         `end_positions`, int32 `[B]`: the tokens that hold the answer's first and last byte, or
-        `max_length`, which is not scored, where the answer was cut off or there is none.
+        `max_length`, which is not scored, where the answer was truncated or there is none.
 
     Raises:
-        ValueError: An answer does not stand where it should, a row has no such column or is empty.
-        TypeError: A column holds something else, or there is no such option.
+        ValueError: An answer is not at its `answer_start`, or a row has no such column or is empty.
+        TypeError: A column holds values of another type, or there is no such option.
 
     Example:
         >>> from tfgpt2 import TFGPT2Tokenizer
@@ -67,28 +70,27 @@ def qa_dataset(
         >>> tokenizer.detokenize(batch["input_ids"][0, span]).numpy()
         b' Hamlet'
     """
-    check_names(options, _ORDER)
-    deal = order.Order(batch_size=batch_size, **options)
-    width = table.Width(max_length, pad_to_multiple_of, tokenizer.pad_token_id)
-    rows = table.read(source)
-    questions = tf.constant(table.texts(rows, question))
-    contexts = table.texts(rows, context)
+    schedule = BatchSchedule.from_options(batch_size, options)
+    padding = Padding(max_length, pad_to_multiple_of, tokenizer.pad_token_id)
+    rows = sources.read_rows(source)
+    questions = tf.constant(text_column(rows, question))
+    contexts = text_column(rows, context)
     spans = tf.constant(_spans(rows, contexts, answers), tf.int32)  # [rows, 2]
     contexts = tf.constant(contexts)
     sizes = tf.constant([len(token) for token in tokenizer.token_bytes], tf.int32)  # [V]
 
-    def fetch(places: tf.Tensor) -> dict[str, tf.Tensor]:
-        asked = tokenizer.tokenize(tf.gather(questions, places))[:, : max_length // 2]  # [B, (Q)]
-        read = tokenizer.tokenize(tf.gather(contexts, places))  # [B, (C)]
+    def fetch(indices: tf.Tensor) -> dict[str, tf.Tensor]:
+        asked = tokenizer.tokenize(tf.gather(questions, indices))[:, : max_length // 2]  # [B, (Q)]
+        read = tokenizer.tokenize(tf.gather(contexts, indices))  # [B, (C)]
         both = tf.concat([asked, read], axis=1)[:, :max_length]  # [B, (T)]
-        first, stop = tf.unstack(tf.gather(spans, places), axis=1)  # [B]
-        ends = table.byte_ends(read, sizes).to_tensor(2**31 - 1)  # [B, C]
+        first, stop = tf.unstack(tf.gather(spans, indices), axis=1)  # [B]
+        ends = _byte_ends(read, sizes).to_tensor(2**31 - 1)  # [B, C]
         # The token that holds a byte is the first one that ends after it.
         offset = tf.cast(asked.row_lengths(), tf.int32)  # [B]
         start = offset + _first_after(ends, first)
         end = offset + _first_after(ends, stop - 1)
         scored = (first >= 0) & (end < tf.cast(both.row_lengths(), tf.int32))
-        ids, mask = width.pad(both)
+        ids, mask = padding.pad(both)
         return {
             "input_ids": ids,
             "attention_mask": mask,
@@ -96,26 +98,38 @@ def qa_dataset(
             "end_positions": tf.where(scored, end, max_length),
         }
 
-    return order.dataset(len(rows), fetch, deal)
+    return schedule.dataset(len(rows), fetch)
 
 
-def _first_after(ends: tf.Tensor, place: tf.Tensor) -> tf.Tensor:
-    """The first column of `ends` `[B, C]` above `place` `[B]`: int32 `[B]`."""
-    return tf.reduce_sum(tf.cast(ends <= place[:, None], tf.int32), axis=1)
+def _byte_ends(ids: tf.RaggedTensor, sizes: tf.Tensor) -> tf.RaggedTensor:
+    """Where each token of a row ends in the row's text, int32 bytes `[B, (T)]`.
+
+    Args:
+        ids: int32 ragged `[B, (T)]`.
+        sizes: int32 `[V]`, bytes of each token.
+    """
+    flat = tf.cumsum(tf.gather(sizes, ids.flat_values))  # [tokens]
+    before = tf.concat([[0], flat], axis=0)
+    return ids.with_flat_values(
+        flat - tf.gather(tf.gather(before, ids.row_starts()), ids.value_rowids())
+    )
+
+
+def _first_after(ends: tf.Tensor, byte: tf.Tensor) -> tf.Tensor:
+    """First column of sorted `ends` `[B, C]` that is greater than `byte` `[B]`: int32 `[B]`."""
+    return tf.reduce_sum(tf.cast(ends <= byte[:, None], tf.int32), axis=1)
 
 
 def _spans(rows: Sequence[Any], contexts: Sequence[bytes], name: str) -> np.ndarray:
-    """First byte of each answer and the one after its last, int `[rows, 2]`; -1 for none."""
+    """First byte of each answer and the end of its last, int `[rows, 2]`; -1 for none."""
     found = []
     for number, (row, context) in enumerate(zip(rows, contexts, strict=True)):
         value = sources.column(row, name, number)
         if not isinstance(value, Mapping) or not {"text", "answer_start"} <= value.keys():
-            raise TypeError(
-                explain(
-                    f"Column {name!r} of row {number} must hold answers as SQuAD has them.",
-                    fix="Write {'text': ['...'], 'answer_start': [0]}.",
-                    **{name: value},
-                )
+            raise type_error(
+                f"Column {name!r} of row {number} must hold answers as SQuAD has them.",
+                fix="Write {'text': ['...'], 'answer_start': [0]}.",
+                **{name: value},
             )
         texts, starts = (np.atleast_1d(value[key]).tolist() for key in ("text", "answer_start"))
         if not texts or not starts:
@@ -124,15 +138,13 @@ def _spans(rows: Sequence[Any], contexts: Sequence[bytes], name: str) -> np.ndar
         answer, start = sources.text(texts[0], name, number).decode("utf-8"), int(starts[0])
         whole = context.decode("utf-8", "replace")
         if not answer or start < 0 or whole[start : start + len(answer)] != answer:
-            raise ValueError(
-                explain(
-                    "An answer must stand in its context at `answer_start`, counted in characters.",
-                    fix="Correct or leave out the row.",
-                    row=number,
-                    answer=answer,
-                    answer_start=start,
-                    there=whole[max(start, 0) : start + len(answer)],
-                )
+            raise value_error(
+                "An answer must be in its context at `answer_start`, counted in characters.",
+                fix="Correct or leave out the row.",
+                row=number,
+                answer=answer,
+                answer_start=start,
+                there=whole[max(start, 0) : start + len(answer)],
             )
         first = len(whole[:start].encode())
         found.append((first, first + len(answer.encode())))
@@ -155,19 +167,19 @@ def multiple_choice_dataset(
     """Prompts with several continuations, for `TFGPT2DoubleHeadsModel`.
 
     Each choice is the prompt, the continuation and the end token, at which the choice is scored.
-    What is too long loses the beginning of its prompt first.
+    A choice that is too long loses the beginning of its prompt first.
 
     Args:
         source: Rows with the three columns; all rows have the same number `C` of choices.
         tokenizer: A `TFGPT2Tokenizer`.
         max_length: Most tokens of a choice.
         batch_size: Rows in a batch.
-        lm_labels: Also train the language model on the right continuations.
+        lm_labels: Also train the language model on the correct continuations.
         prompt: Name of the column of prompts.
         choices: Name of the column of lists of continuations.
-        label: Name of the column of the right choices' numbers, from 0.
+        label: Name of the column with the index of the correct choice, from 0.
         pad_to_multiple_of: See `completion_dataset`.
-        **options: See `tfgpt2.training.data.schedule.Order`.
+        **options: See `tfgpt2.training.data.schedule.BatchSchedule`.
 
     Returns:
         Batches of `input_ids` and `attention_mask`, int32 `[B, C, T]`, `mc_token_ids`, int32
@@ -175,7 +187,7 @@ def multiple_choice_dataset(
 
     Raises:
         ValueError: A label is out of range, or rows differ in their number of choices.
-        TypeError: A column holds something else, or there is no such option.
+        TypeError: A column holds values of another type, or there is no such option.
 
     Example:
         >>> from tfgpt2 import TFGPT2Tokenizer
@@ -184,62 +196,56 @@ def multiple_choice_dataset(
         >>> next(iter(multiple_choice_dataset([row], tokenizer, 16, 1)))["input_ids"].shape
         TensorShape([1, 2, 16])
     """
-    check_names(options, _ORDER)
-    deal = order.Order(batch_size=batch_size, **options)
-    width = table.Width(max_length, pad_to_multiple_of, tokenizer.pad_token_id)
-    end = table.end_token(tokenizer)
-    rows = table.read(source)
-    prompts = tf.constant(table.texts(rows, prompt, may_be_empty=True))
-    texts = table.lists(rows, choices)
+    schedule = BatchSchedule.from_options(batch_size, options)
+    padding = Padding(max_length, pad_to_multiple_of, tokenizer.pad_token_id)
+    end = end_token(tokenizer)
+    rows = sources.read_rows(source)
+    prompts = tf.constant(text_column(rows, prompt, allow_empty=True))
+    texts = list_column(rows, choices)
     count = len(texts[0])
-    right = tf.constant(_right_choices(rows, texts, label), tf.int32)  # [rows]
+    correct = tf.constant(_correct_choices(rows, texts, label), tf.int32)  # [rows]
     continuations = tf.constant(texts)  # [rows, C]
 
-    def fetch(places: tf.Tensor) -> dict[str, tf.Tensor]:
-        before = tokenizer.tokenize(tf.repeat(tf.gather(prompts, places), count))  # [B * C, (P)]
-        after = tokenizer.tokenize(tf.reshape(tf.gather(continuations, places), [-1]))
-        # The end token must stay, whatever is cut: room is kept for it.
-        before, after = table.fit_together(before, after, max_length - 1)
-        after = table.append(after, end)
-        ids, mask = width.pad(tf.concat([before, after], axis=1))  # [B * C, T]
-        shape = [tf.shape(places)[0], count, ids.shape[1] or tf.shape(ids)[1]]
+    def fetch(indices: tf.Tensor) -> dict[str, tf.Tensor]:
+        before = tokenizer.tokenize(tf.repeat(tf.gather(prompts, indices), count))  # [B * C, (P)]
+        after = tokenizer.tokenize(tf.reshape(tf.gather(continuations, indices), [-1]))
+        # One token is reserved for the end token, which is never truncated.
+        before, after = truncate_pair(before, after, max_length - 1)
+        after = append_token(after, end)
+        ids, mask = padding.pad(tf.concat([before, after], axis=1))  # [B * C, T]
+        shape = [tf.shape(indices)[0], count, ids.shape[1] or tf.shape(ids)[1]]
         batch = {
             "input_ids": tf.reshape(ids, shape),  # [B, C, T]
             "attention_mask": tf.reshape(mask, shape),
             "mc_token_ids": tf.reshape(tf.reduce_sum(mask, axis=1) - 1, shape[:2]),  # [B, C]
-            "mc_labels": tf.gather(right, places),  # [B]
+            "mc_labels": tf.gather(correct, indices),  # [B]
         }
         if lm_labels:
-            hidden = before.with_flat_values(tf.fill(tf.shape(before.flat_values), -100))
-            labels, _ = width.pad(tf.concat([hidden, after], axis=1), fill=-100)
+            labels = tf.reshape(padding.completion_labels(before, after), shape)  # [B, C, T]
             chosen = tf.one_hot(batch["mc_labels"], count, True, False)[:, :, None]  # [B, C, 1]
-            batch["labels"] = tf.where(chosen, tf.reshape(labels, shape), -100)  # [B, C, T]
+            batch["labels"] = tf.where(chosen, labels, LABEL_IGNORED)  # [B, C, T]
         return batch
 
-    return order.dataset(len(rows), fetch, deal)
+    return schedule.dataset(len(rows), fetch)
 
 
-def _right_choices(
+def _correct_choices(
     rows: Sequence[Any], texts: Sequence[Sequence[bytes]], name: str
 ) -> list[np.ndarray]:
     found = []
     for number, (row, choices) in enumerate(zip(rows, texts, strict=True)):
         if len(choices) != len(texts[0]):
-            raise ValueError(
-                explain(
-                    "All rows must have the same number of choices.",
-                    fix="Make a dataset for each number.",
-                    row=number,
-                    choices=len(choices),
-                    expected=len(texts[0]),
-                )
+            raise value_error(
+                "All rows must have the same number of choices.",
+                fix="Make a dataset for each number.",
+                row=number,
+                choices=len(choices),
+                expected=len(texts[0]),
             )
-        value = table.label_numbers(
-            sources.column(row, name, number), name, number, None, len(choices)
-        )
+        value = label_ids(sources.column(row, name, number), name, number, None, len(choices))
         if value.ndim:
-            raise ValueError(
-                explain("The right choice is one number.", fix="Give one.", row=number, label=value)
+            raise value_error(
+                "The label must be one number.", fix="Pass one.", row=number, label=value
             )
         found.append(value)
     return found

@@ -1,6 +1,6 @@
-"""Where text comes from: files, patterns of file names, datasets, lists; read as rows.
+"""Sources of text: files, file patterns, datasets and lists, read as rows.
 
-A *row* is a dict of columns. A text file gives rows with the one column `text`.
+A *row* is a dict of columns. A text file gives rows with the single column `text`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfgpt2.errors import explain, nearest
+from tfgpt2.errors import explain, nearest, type_error, value_error
 
 TEXT = "text"
 _RECORDS = (".tfrecord", ".tfrecords")
@@ -28,18 +28,18 @@ def rows(source: Any, *, separator: str | None = None) -> Iterator[Mapping[str, 
 
     Args:
         source: One of
-            - a path or a pattern (`"corpus/*.txt"`, `**` for folders below) or a list of `Path`s:
+            - a path or a pattern (`"corpus/*.txt"`, `**` for subfolders) or a list of `Path`s:
               `.jsonl` and `.ndjson` hold one object per line, `.tfrecord` holds
               `tf.train.Example`s, anything else is UTF-8 text;
             - a list of strings, each one a text;
-            - rows: a Hugging Face dataset, a `tf.data.Dataset`, a list of dicts, or whatever is
-              iterated over or has `__len__` and `__getitem__`;
-            - a dict of columns of one length.
-        separator: What ends a row of a text file, and is dropped; None takes a file as one row.
+            - rows: a Hugging Face dataset, a `tf.data.Dataset`, a list of dicts, or any object
+              that is iterable or has `__len__` and `__getitem__`;
+            - a dict of columns of the same length.
+        separator: Ends a row of a text file, and is dropped; None reads a file as one row.
 
     Raises:
-        FileNotFoundError: No file has such a name.
-        ValueError: A file is empty, cannot be read or is not what its name says.
+        FileNotFoundError: No file has this name.
+        ValueError: A file is empty, cannot be read or is not of the format its name says.
         TypeError: The source is none of these.
     """
     found = files(source)
@@ -48,19 +48,28 @@ def rows(source: Any, *, separator: str | None = None) -> Iterator[Mapping[str, 
             yield from _file_rows(path, separator)
     elif isinstance(source, Mapping):
         yield from _column_rows(source)
-    elif isinstance(source, tf.data.Dataset):
-        for item in source.as_numpy_iterator():
-            yield item if isinstance(item, Mapping) else {TEXT: item}
     else:
         for item in _items(source):
             yield item if isinstance(item, Mapping) else {TEXT: item}
 
 
-def files(source: Any) -> list[Path] | None:
-    """The files that a source names, in a fixed order; None where it does not name files.
+def read_rows(source: Any) -> list[Mapping[str, Any]]:
+    """All rows of a source.
 
     Raises:
-        FileNotFoundError: No file has such a name.
+        ValueError: There are none.
+    """
+    found = list(rows(source))
+    if not found:
+        raise value_error("The source holds no rows.", fix="Check the file names.", rows=0)
+    return found
+
+
+def files(source: Any) -> list[Path] | None:
+    """The files that a source names, in a fixed order; None if it does not name files.
+
+    Raises:
+        FileNotFoundError: No file has this name.
     """
     if isinstance(source, (list, tuple)) and source:
         if all(isinstance(part, Path) for part in source):
@@ -79,7 +88,7 @@ def files(source: Any) -> list[Path] | None:
                 "No file has this name or matches this pattern.",
                 fix="Name a folder's files with a pattern such as 'folder/*.txt'."
                 if path.is_dir()
-                else "Check the name; a text itself is given in a list: [text].",
+                else "Check the name; pass a text itself in a list: [text].",
                 source=name,
             )
         )
@@ -95,29 +104,25 @@ def column(row: Mapping[str, Any], name: str, number: int) -> Any:
         number: Number of the row, for the message.
 
     Raises:
-        ValueError: The row has no such column, or nothing in it.
+        ValueError: The row has no such column, or its value is None.
     """
     if name not in row:
-        raise ValueError(
-            explain(
-                f"Row {number} has no column {name!r}.",
-                fix=nearest(name, map(str, row)) + " Name the columns of the data in the call.",
-                columns=sorted(map(str, row)),
-            )
+        raise value_error(
+            f"Row {number} has no column {name!r}.",
+            fix=nearest(name, map(str, row)) + " Pass the names of the columns.",
+            columns=sorted(map(str, row)),
         )
     if row[name] is None:
-        raise ValueError(
-            explain(
-                f"Column {name!r} of row {number} is empty.",
-                fix="Leave such rows out.",
-                **{name: None},
-            )
+        raise value_error(
+            f"Column {name!r} of row {number} is empty.",
+            fix="Leave such rows out.",
+            **{name: None},
         )
     return row[name]
 
 
 def text(value: Any, name: str, number: int) -> bytes:
-    """A text in UTF-8.
+    """A text as UTF-8 bytes.
 
     Raises:
         TypeError: The value is not a text.
@@ -126,12 +131,10 @@ def text(value: Any, name: str, number: int) -> bytes:
         return value.encode("utf-8", "replace")
     if isinstance(value, bytes):
         return value
-    raise TypeError(
-        explain(
-            f"Column {name!r} of row {number} must hold a text.",
-            fix="Name the columns that hold the texts in the call.",
-            **{name: value},
-        )
+    raise type_error(
+        f"Column {name!r} of row {number} must hold a text.",
+        fix="Pass the names of the columns that hold the texts.",
+        **{name: value},
     )
 
 
@@ -142,21 +145,17 @@ def _file_rows(path: Path, separator: str | None) -> Iterator[Mapping[str, Any]]
     try:
         content = path.read_bytes().decode("utf-8")
     except OSError as error:
-        raise ValueError(
-            explain("A file cannot be read.", fix=f"The system says: {error}.", file=str(path))
+        raise value_error(
+            "A file cannot be read.", fix=f"Check the file: {error}.", file=str(path)
         ) from error
     except UnicodeDecodeError as error:
-        raise ValueError(
-            explain(
-                f"A text file is not UTF-8: its byte {error.start} begins no character.",
-                fix="Convert it first, for example with iconv -f latin1 -t utf-8.",
-                file=str(path),
-            )
+        raise value_error(
+            f"A text file is not UTF-8: its byte {error.start} is invalid.",
+            fix="Convert it first, for example with iconv -f latin1 -t utf-8.",
+            file=str(path),
         ) from error
     if not content.strip():
-        raise ValueError(
-            explain("A file is empty.", fix="Leave it out of the source.", file=str(path))
-        )
+        raise _empty_file(path)
     if path.suffix in _JSON_LINES:
         yield from _json_rows(content, path)
     elif separator is None:
@@ -174,13 +173,11 @@ def _json_rows(content: str, path: Path) -> Iterator[Mapping[str, Any]]:
         except ValueError as error:
             row = error
         if not isinstance(row, Mapping):
-            raise ValueError(
-                explain(
-                    f"Line {number} of a JSON file is not an object.",
-                    fix='Write one object per line: {"text": "..."}.',
-                    file=str(path),
-                    line=line,
-                )
+            raise value_error(
+                f"Line {number} of a JSON file is not an object.",
+                fix='Write one object per line: {"text": "..."}.',
+                file=str(path),
+                line=line,
             )
         yield row
 
@@ -193,28 +190,26 @@ def _record_rows(path: Path) -> Iterator[Mapping[str, Any]]:
             empty = False
             yield {name: _feature(value) for name, value in features.items()}
     except (tf.errors.OpError, ValueError) as error:
-        raise ValueError(
-            explain(
-                "A file does not hold whole TFRecords of tf.train.Example.",
-                fix="Write it again, without compression.",
-                file=str(path),
-                error=str(error).split("\n")[0],
-            )
+        raise value_error(
+            "A file does not hold complete TFRecords of tf.train.Example.",
+            fix="Write it again, without compression.",
+            file=str(path),
+            error=str(error).split("\n")[0],
         ) from error
     except Exception as error:
-        if type(error).__name__ != "DecodeError":  # protobuf's, whose module has moved
+        if type(error).__name__ != "DecodeError":  # protobuf's; its module differs between versions
             raise
-        raise ValueError(
-            explain(
-                "A record is not a tf.train.Example.",
-                fix="Write records as tf.train.Example(...).SerializeToString().",
-                file=str(path),
-            )
+        raise value_error(
+            "A record is not a tf.train.Example.",
+            fix="Write records as tf.train.Example(...).SerializeToString().",
+            file=str(path),
         ) from error
     if empty:
-        raise ValueError(
-            explain("A file is empty.", fix="Leave it out of the source.", file=str(path))
-        )
+        raise _empty_file(path)
+
+
+def _empty_file(path: Path) -> ValueError:
+    return value_error("A file is empty.", fix="Leave it out of the source.", file=str(path))
 
 
 def _feature(value: Any) -> Any:
@@ -226,18 +221,18 @@ def _feature(value: Any) -> Any:
 def _column_rows(columns: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     lengths = {name: len(values) for name, values in columns.items()}
     if len(set(lengths.values())) != 1:
-        raise ValueError(
-            explain(
-                "Columns must have one length.",
-                fix="Give every column a value for every row.",
-                lengths=lengths,
-            )
+        raise value_error(
+            "Columns must have the same length.",
+            fix="Give every column a value for every row.",
+            lengths=lengths,
         )
     for values in zip(*columns.values(), strict=True):
         yield dict(zip(columns, values, strict=True))
 
 
 def _items(source: Any) -> Iterable[Any]:
+    if isinstance(source, tf.data.Dataset):
+        return source.as_numpy_iterator()
     if isinstance(source, (bytes, int, float)) or source is None:
         raise TypeError(_not_a_source(source))
     if hasattr(source, "__iter__"):
@@ -249,23 +244,23 @@ def _items(source: Any) -> Iterable[Any]:
 
 def _not_a_source(source: Any) -> str:
     return explain(
-        "This is nothing that texts can be read from.",
+        "Texts cannot be read from this source.",
         fix="Pass a path, a pattern, a list of texts, or rows such as a Hugging Face dataset.",
         source=source,
     )
 
 
-# A line break between two letters is a border of GPT-2's pre-tokens on both sides, and no special
-# token that holds one is to be expected: a text cut there has the tokens of its pieces.
+# GPT-2's pre-tokenization splits on both sides of a line break between two letters, and special
+# tokens do not contain such a line break: a text that is cut there has the tokens of its pieces.
 _CUT = re.compile(rb"[0-9A-Za-z.,;]\n(?=[0-9A-Za-z])")
 
 
-def pieces(document: bytes, size: int) -> Iterator[bytes]:
-    """Cuts a long text where its tokens are sure to end.
+def split_document(document: bytes, size: int) -> Iterator[bytes]:
+    """Cuts a long text at places where a token certainly ends.
 
     Args:
         document: UTF-8.
-        size: Least bytes of a piece; there may be no place to cut.
+        size: Minimum size of a piece in bytes; a piece is longer where there is no such place.
 
     Returns:
         Pieces whose tokens, joined, are the tokens of the text.
@@ -284,18 +279,16 @@ def numbers(values: Any, name: str, number: int) -> np.ndarray:
     """A column's numbers as an array of rank 0 or 1.
 
     Raises:
-        TypeError: There is something else in it.
+        TypeError: A value is not a number.
     """
     try:
         array = np.asarray(values)
     except ValueError:
         array = np.asarray(None)
     if array.dtype.kind not in "biuf" or array.ndim > 1:
-        raise TypeError(
-            explain(
-                f"Column {name!r} of row {number} must hold a number or a list of numbers.",
-                fix="Turn names into numbers first, or pass `label_names`.",
-                **{name: values},
-            )
+        raise type_error(
+            f"Column {name!r} of row {number} must hold a number or a list of numbers.",
+            fix="Turn names into numbers first, or pass `label_names`.",
+            **{name: values},
         )
     return array

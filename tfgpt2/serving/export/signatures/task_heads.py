@@ -1,75 +1,59 @@
-"""The signatures of models with a task head: `classify`, `tag`, `answer`, from strings."""
+"""Signatures of models with a task head: `classify`, `tag` and `answer`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import tensorflow as tf
 
-from tfgpt2.errors import explain
 from tfgpt2.models.task_heads import (
     TFGPT2ForQuestionAnswering,
     TFGPT2ForSequenceClassification,
     TFGPT2ForTokenClassification,
 )
+from tfgpt2.serving.export.signatures.base import SignatureFn, Tensors
 from tfgpt2.tokenizers.gpt2 import TFGPT2Tokenizer
 
-_LONGEST_ANSWER = 30  # tokens
-_TEXT = tf.TensorSpec([None], tf.string, name="text")
-_HEADS = (TFGPT2ForSequenceClassification, TFGPT2ForTokenClassification, TFGPT2ForQuestionAnswering)
-
-Signature = Callable[..., dict[str, tf.Tensor]]
+_MAX_ANSWER_TOKENS = 30
+_MASK_VALUE = -1e9  # finite, so that sums stay numbers
 
 
-def build(model: Any, tokenizer: TFGPT2Tokenizer) -> dict[str, Signature]:
-    """Makes the signature of a model's head, under its own name and as `serving_default`.
+class TaskSignatureFn(SignatureFn):
+    """A signature of a model with a task head. It is not compiled by XLA.
 
     Args:
-        model: A `TFGPT2ForSequenceClassification`, `TFGPT2ForTokenClassification` or
-            `TFGPT2ForQuestionAnswering`.
+        model: A model of `model_class`.
         tokenizer: The tokenizer that belongs to it.
 
-    Raises:
-        TypeError: The model has no such head.
+    Attributes:
+        model_class: Class of the models that have this head.
     """
-    check_head(model)
-    for head, name, make in zip(
-        _HEADS, ("classify", "tag", "answer"), (_classify, _tag, _answer), strict=True
-    ):
-        if isinstance(model, head):
-            function = make(model, tokenizer)
-            return {"serving_default": function, name: function}
-    raise NotImplementedError(type(model).__name__)  # a head without a signature
+
+    model_class: ClassVar[type]
+
+    def __init__(self, model: Any, tokenizer: TFGPT2Tokenizer) -> None:
+        self.model, self.tokenizer = model, tokenizer
+
+    def tokenize(self, text: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Texts, cut to the context: ids and mask int32 `[B, T]`, `T` at least 1."""
+        return _dense(self.tokenizer.tokenize(text)[:, : self.model.config.n_positions])
 
 
-def check_head(model: Any) -> None:
-    """Checks that a model has a head with a signature.
+class Classify(TaskSignatureFn):
+    """The label of each text, and the scores of all labels."""
 
-    Raises:
-        TypeError: It has none.
-    """
-    if not isinstance(model, _HEADS):
-        raise TypeError(
-            explain(
-                f"This export is for {', '.join(head.__name__ for head in _HEADS)}.",
-                fix="Export a language model through TextGenerator(model, tokenizer).export(path).",
-                model=type(model).__name__,
-            )
-        )
+    name = "classify"
+    model_class = TFGPT2ForSequenceClassification
 
-
-def _classify(model: Any, tokenizer: TFGPT2Tokenizer) -> Signature:
-    names = _label_names(model)
-
-    @tf.function(input_signature=[_TEXT], autograph=False)
-    def classify(text: tf.Tensor) -> dict[str, tf.Tensor]:
-        rows = tf.shape(text)[0]
-        ids, mask = _read(model, tokenizer, text)
-        logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits  # [B, C]
-        if model.config.problem_type == "multi_label_classification":
+    def __call__(self, inputs: Tensors) -> Tensors:
+        """String `[B]` -> scores float32 `[B, C]`."""
+        names, config = _label_names(self.model), self.model.config
+        rows = tf.shape(inputs["text"])[0]
+        ids, mask = self.tokenize(inputs["text"])
+        logits = self.model(input_ids=ids, attention_mask=mask, use_cache=False).logits  # [B, C]
+        if config.problem_type == "multi_label_classification":
             scores = tf.sigmoid(logits)
-        elif logits.shape[-1] == 1 or model.config.problem_type == "regression":
+        elif logits.shape[-1] == 1 or config.problem_type == "regression":
             scores = logits
         else:
             scores = tf.nn.softmax(logits)
@@ -79,18 +63,20 @@ def _classify(model: Any, tokenizer: TFGPT2Tokenizer) -> Signature:
             "scores": scores,
         }
 
-    return classify
 
+class Tag(TaskSignatureFn):
+    """The label of each token."""
 
-def _tag(model: Any, tokenizer: TFGPT2Tokenizer) -> Signature:
-    names = _label_names(model)
+    name = "tag"
+    model_class = TFGPT2ForTokenClassification
 
-    @tf.function(input_signature=[_TEXT], autograph=False)
-    def tag(text: tf.Tensor) -> dict[str, tf.Tensor]:
-        ids, mask = _read(model, tokenizer, text)
-        logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits  # [B, T, C]
-        real = mask > 0
-        pieces = tokenizer.detokenize_bytes(tf.reshape(ids, [-1, 1]))  # [B * T]
+    def __call__(self, inputs: Tensors) -> Tensors:
+        """String `[B]` -> tokens and labels string `[B, T]`."""
+        names = _label_names(self.model)
+        ids, mask = self.tokenize(inputs["text"])
+        logits = self.model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+        real = mask > 0  # [B, T]; the logits are [B, T, C]
+        pieces = self.tokenizer.detokenize_bytes(tf.reshape(ids, [-1, 1]))  # [B * T]
         return {
             "tokens_bytes": tf.where(real, tf.reshape(pieces, tf.shape(ids)), ""),  # [B, T]
             "labels": tf.where(real, tf.gather(names, tf.argmax(logits, axis=-1)), ""),
@@ -98,35 +84,34 @@ def _tag(model: Any, tokenizer: TFGPT2Tokenizer) -> Signature:
             "num_tokens": tf.reduce_sum(mask, axis=1),  # [B]
         }
 
-    return tag
 
+class Answer(TaskSignatureFn):
+    """The most likely span of the context as the answer to a question."""
 
-def _answer(model: Any, tokenizer: TFGPT2Tokenizer) -> Signature:
-    limit = model.config.n_positions
+    name = "answer"
+    model_class = TFGPT2ForQuestionAnswering
+    inputs = tuple(tf.TensorSpec([None], tf.string, name) for name in ("question", "context"))
 
-    @tf.function(
-        input_signature=[
-            tf.TensorSpec([None], tf.string, name) for name in ("question", "context")
-        ],
-        autograph=False,
-    )
-    def answer(question: tf.Tensor, context: tf.Tensor) -> dict[str, tf.Tensor]:
-        asked = tokenizer.tokenize(question)[:, : limit // 2]  # [B, (Q)]
-        both = tf.concat([asked, tokenizer.tokenize(context)], axis=1)[:, :limit]  # [B, (T)]
-        first = tf.cast(asked.row_lengths(), tf.int32)  # [B], where the context begins
-        length = tf.cast(both.row_lengths(), tf.int32)  # [B]
-        ids, mask = _dense(both)
-        out = model(input_ids=ids, attention_mask=mask)
+    def __call__(self, inputs: Tensors) -> Tensors:
+        """Strings `[B]` -> answer string `[B]`."""
+        limit = self.model.config.n_positions
+        question = self.tokenizer.tokenize(inputs["question"])[:, : limit // 2]  # [B, (Q)]
+        context = self.tokenizer.tokenize(inputs["context"])
+        tokens = tf.concat([question, context], axis=1)[:, :limit]  # [B, (T)]
+        first = tf.cast(question.row_lengths(), tf.int32)  # [B], where the context begins
+        length = tf.cast(tokens.row_lengths(), tf.int32)  # [B]
+        ids, mask = _dense(tokens)
+        out = self.model(input_ids=ids, attention_mask=mask)
         columns = tf.range(tf.shape(ids)[1])  # [T]
         inside = (columns >= first[:, None]) & (columns < length[:, None])  # [B, T]
         start, end = (
-            tf.nn.log_softmax(tf.where(inside, logits, _NEVER))  # [B, T]
+            tf.nn.log_softmax(tf.where(inside, logits, _MASK_VALUE))  # [B, T]
             for logits in (out.start_logits, out.end_logits)
         )
         begins, ends, score = _best_span(start, end)
-        found = (score > _NEVER / 2) & (length > first)
+        found = (score > _MASK_VALUE / 2) & (length > first)
         chosen = (columns >= begins[:, None]) & (columns <= ends[:, None]) & found[:, None]
-        raw = tokenizer.detokenize_bytes(tf.where(chosen, ids, -1), skip_special_tokens=True)
+        raw = self.tokenizer.detokenize_bytes(tf.where(chosen, ids, -1), skip_special_tokens=True)
         return {
             "text": tf.strings.unicode_transcode(raw, "UTF-8", "UTF-8", errors="replace"),
             "text_bytes": raw,
@@ -135,14 +120,9 @@ def _answer(model: Any, tokenizer: TFGPT2Tokenizer) -> Signature:
             "end": tf.where(found, ends - first, -1),
         }
 
-    return answer
-
-
-_NEVER = -1e9  # of what no token may be; finite, so that sums stay numbers
-
 
 def _best_span(start: tf.Tensor, end: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Finds the likeliest span of at most `_LONGEST_ANSWER` tokens.
+    """Finds the most likely span of at most `_MAX_ANSWER_TOKENS` tokens.
 
     Args:
         start: float32 `[B, T]`, log-probability of each token as the first.
@@ -153,16 +133,11 @@ def _best_span(start: tf.Tensor, end: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, 
     """
     columns = tf.range(tf.shape(start)[1])
     after = columns[None, :] - columns[:, None]  # [T, T], last minus first
-    allowed = (after >= 0) & (after < _LONGEST_ANSWER)
-    scores = tf.where(allowed, start[:, :, None] + end[:, None, :], 2 * _NEVER)  # [B, T, T]
+    allowed = (after >= 0) & (after < _MAX_ANSWER_TOKENS)
+    scores = tf.where(allowed, start[:, :, None] + end[:, None, :], 2 * _MASK_VALUE)  # [B, T, T]
     flat = tf.reshape(scores, [tf.shape(start)[0], tf.size(columns) ** 2])  # [B, T * T]
     best = tf.argmax(flat, axis=1, output_type=tf.int32)
     return best // tf.size(columns), best % tf.size(columns), tf.reduce_max(flat, axis=1)
-
-
-def _read(model: Any, tokenizer: TFGPT2Tokenizer, text: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Tokenizes texts, cut to the context: ids and mask int32 `[B, T]`, `T` at least 1."""
-    return _dense(tokenizer.tokenize(text)[:, : model.config.n_positions])
 
 
 def _dense(tokens: tf.RaggedTensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -1,0 +1,1 @@
+"""One writer for each checkpoint format that can be written."""

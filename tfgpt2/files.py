@@ -1,0 +1,97 @@
+"""JSON files that are read with checks, and files that are replaced as a whole."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from tfgpt2.errors import explain, unreadable
+
+
+def read_json_object(path: Path, kind: str = "checkpoint") -> dict[str, Any]:
+    """Parses a JSON file that holds an object.
+
+    Args:
+        path: The file.
+        kind: What the file is expected to be, for the error.
+
+    Raises:
+        ValueError: It is not UTF-8, not valid JSON, nested too deeply, or not an object.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise unreadable(path, f"it is not valid JSON ({error})", kind=kind) from error
+    if not isinstance(values, dict):
+        reason = f"expected a JSON object, found a {type(values).__name__}"
+        raise unreadable(path, reason, kind=kind)
+    return values
+
+
+def try_read_json_object(path: Path | None) -> dict[str, Any]:
+    """Parses a JSON file that holds an object; returns {} where `read_json_object` would raise.
+
+    Args:
+        path: The file, or None for {}.
+    """
+    try:
+        return {} if path is None else read_json_object(path)
+    except ValueError:
+        return {}
+
+
+def make_directory(directory: str | os.PathLike[str], what: str) -> Path:
+    """Creates the directory of a save, if it does not exist.
+
+    Args:
+        directory: Its path.
+        what: What is saved, such as `"A model"`, for the error.
+
+    Raises:
+        NotADirectoryError: It is a file.
+    """
+    directory = Path(directory)
+    if directory.exists() and not directory.is_dir():
+        raise NotADirectoryError(
+            explain(
+                f"{what} is saved into a directory.",
+                fix="Pass the path of a directory.",
+                directory=str(directory),
+            )
+        )
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory
+
+
+@contextlib.contextmanager
+def replace_files(paths: Sequence[Path]) -> Iterator[list[Path]]:
+    """Writes files under temporary names and renames them when all of them are complete.
+
+    If the block raises, for example on a full disk, the files of an earlier save stay as they were.
+
+    Args:
+        paths: The final paths, all in directories that exist.
+
+    Yields:
+        The temporary paths to write to, in the same order.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with replace_files([Path(folder, "a.txt")]) as (temporary,):
+        ...         _ = temporary.write_text("complete")
+        ...     print(Path(folder, "a.txt").read_text())
+        complete
+    """
+    temporary = [path.with_name(f".{path.name}.{os.getpid()}") for path in paths]
+    try:
+        yield temporary
+        for source, target in zip(temporary, paths, strict=True):
+            source.replace(target)
+    finally:
+        for path in temporary:
+            path.unlink(missing_ok=True)

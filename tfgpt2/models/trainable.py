@@ -1,0 +1,185 @@
+"""How models train: on the loss they compute from `labels`, or on a Keras loss of their logits."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tfgpt2.errors import value_error
+from tfgpt2.models.call_arguments import LABELS
+from tfgpt2.nn import quantization
+from tfgpt2.nn.losses import DEFAULT_LOSS, LossSettings
+from tfgpt2.outputs import ModelOutput
+
+_LOSSES = ("loss", "mc_loss")  # whose sum is the own loss
+
+
+class TrainableModel(keras.Model):
+    """Base class of models that can compute their own loss, with `compile` and `fit` to match."""
+
+    has_lm_loss = False  # whether the own loss is that of a language model
+    loss_settings = DEFAULT_LOSS  # of that loss; set by `compile`
+
+    def compile(
+        self,
+        optimizer: Any = "rmsprop",
+        loss: Any = None,
+        *,
+        chunked_loss: bool | int = False,
+        label_smoothing: float = 0.0,
+        z_loss: float = 0.0,
+        jit_compile: bool | str = "auto",
+        **kwargs: Any,
+    ) -> None:
+        """Configures training as `keras.Model.compile` does.
+
+        Args:
+            optimizer: Keras optimizer or its name.
+            loss: None, `"auto"` or `"passthrough"`: the model's own loss, from `labels` among the
+                inputs. Otherwise a Keras loss on the logits, for targets that the pipeline has
+                already shifted.
+            chunked_loss: Compute the own loss of a language model without materialising the
+                logits of all tokens; a call with `labels` then returns no logits. An integer is
+                the number of tokens per chunk; True chooses it.
+            label_smoothing: See `tfgpt2.nn.losses.LossSettings`; for the own loss of a
+                language model, in training only.
+            z_loss: Likewise.
+            jit_compile: `"auto"` uses XLA on a GPU and not on a CPU, where TensorFlow's own matrix
+                kernels train faster, especially in bfloat16.
+            **kwargs: See `keras.Model.compile`.
+
+        Raises:
+            ValueError: Options of the own loss do not fit the model, or come with another loss.
+        """
+        if chunked_loss is not False:
+            quantization.require_float(self, "`chunked_loss`")
+        loss = None if loss in ("auto", "passthrough") else loss
+        settings = LossSettings(
+            chunked=chunked_loss is not False,
+            chunk=None if isinstance(chunked_loss, bool) else chunked_loss,
+            label_smoothing=label_smoothing,
+            z_loss=z_loss,
+        )
+        if settings != DEFAULT_LOSS and (loss is not None or not self.has_lm_loss):
+            raise value_error(
+                "`chunked_loss`, `label_smoothing` and `z_loss` are options of a language"
+                " model's own loss.",
+                fix="Leave `loss` out and give 'labels' among the inputs, or leave them out.",
+                loss=loss,
+                model=type(self).__name__,
+                settings=settings,
+            )
+        if jit_compile == "auto" and not tf.config.list_logical_devices("GPU"):
+            jit_compile = False
+        super().compile(optimizer=optimizer, loss=loss, jit_compile=jit_compile, **kwargs)
+        self.loss_settings = settings
+        self._has_keras_loss = loss is not None
+        self._has_metrics = bool(kwargs.get("metrics") or kwargs.get("weighted_metrics"))
+
+    def get_compile_config(self) -> dict[str, Any]:
+        """Returns the arguments of `compile_from_config`; Keras writes them to `.keras` files."""
+        settings, config = self.loss_settings, super().get_compile_config()
+        if not config or settings == DEFAULT_LOSS:
+            return config
+        return config | {
+            "chunked_loss": (settings.chunk or True) if settings.chunked else False,
+            "label_smoothing": settings.label_smoothing,
+            "z_loss": settings.z_loss,
+        }
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compiles a reloaded model like the saved one, which Keras leaves to the class."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        self.optimizer.build(self.trainable_variables)
+
+    def make_train_function(self, force: bool = False) -> Any:
+        """Builds the training step of `fit`.
+
+        Raises:
+            ValueError: The model is quantised.
+        """
+        quantization.require_float(self, "Training")
+        return super().make_train_function(force)
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> tf.Tensor:
+        """Returns the scalar that `fit` minimises: the model's own loss, or the compiled one.
+
+        Raises:
+            ValueError: The data and `compile` specify both losses, or neither.
+        """
+        parts = [y_pred[part] for part in _LOSSES if part in y_pred] if isinstance(
+            y_pred, ModelOutput) else []  # fmt: skip
+        own = tf.add_n(parts) if parts else None
+        if own is not None and y is None and sample_weight is None and not self._has_keras_loss:
+            # Gradients are summed over replicas; `fit` shows the loss times their number.
+            replicas = tf.distribute.get_strategy().num_replicas_in_sync
+            return tf.add_n([own, *self.losses]) / replicas
+        if own is None and y is not None and self._has_keras_loss:
+            return super().compute_loss(x, y, _logits(y_pred), sample_weight, training)
+        raise value_error(
+            "Training takes either 'labels' among the inputs, or targets and a compiled loss;"
+            " not both, not neither, and sample weights only with targets.",
+            fix="Use compile(optimizer) with {'input_ids': ids, 'labels': ids}, or"
+            " compile(optimizer, loss) with (ids, targets).",
+            inputs=_names(x),
+            targets=type(y).__name__,
+            sample_weight=type(sample_weight).__name__,
+            compiled_loss=self._has_keras_loss,
+            results=type(y_pred).__name__,
+        )
+
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict:
+        """Updates the compiled metrics with the logits and returns all of them.
+
+        Raises:
+            ValueError: There are metrics but no targets.
+        """
+        if y is None and self._has_metrics:
+            raise value_error(
+                "Metrics compare the logits with targets, and there are none.",
+                fix="Compile with a loss and feed (inputs, targets), or leave metrics out.",
+                inputs=_names(x),
+            )
+        return super().compute_metrics(x, y, _logits(y_pred), sample_weight)
+
+    def predict_step(self, data: Any) -> Any:
+        """Runs one batch of `predict`, without outputs that cannot be joined along the rows."""
+        x, _, _ = keras.utils.unpack_x_y_sample_weight(data)
+        if isinstance(x, Mapping):  # labels would add a scalar loss
+            x = {name: value for name, value in x.items() if name not in LABELS}
+        known = inspect.signature(self.call).parameters
+        return self(x, training=False, **({"use_cache": False} if "use_cache" in known else {}))
+
+    def gradient_checkpointing_enable(self) -> None:
+        """Trains with less memory: the backward pass recomputes each block's activations."""
+        self.transformer.checkpointing = True
+
+    def gradient_checkpointing_disable(self) -> None:
+        """Keeps all activations for the backward pass, which is faster."""
+        self.transformer.checkpointing = False
+
+    @property
+    def is_gradient_checkpointing(self) -> bool:
+        """Whether gradient checkpointing is on."""
+        return self.transformer.checkpointing
+
+
+def _logits(y_pred: Any) -> Any:
+    """The logits of a result, for Keras losses and metrics."""
+    return y_pred["logits"] if isinstance(y_pred, ModelOutput) and "logits" in y_pred else y_pred
+
+
+def _names(x: Any) -> Any:
+    """The names of a batch's inputs, for error messages."""
+    return sorted(x) if isinstance(x, Mapping) else type(x).__name__

@@ -1,0 +1,50 @@
+"""`TextScoringFn`: a signature that reads texts with a function of `tfgpt2.generation.scoring`."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import tensorflow as tf
+
+from tfgpt2.generation.params import Prompt
+from tfgpt2.serving.export.signatures.base import SignatureFn, SignatureOptions
+from tfgpt2.text.generator import TextGenerator
+from tfgpt2.text.prompts import PromptStatus
+
+
+class TextScoringFn(SignatureFn):
+    """A signature of texts with a compiled function of model, ids and mask.
+
+    Attributes:
+        scoring: The function, as a `staticmethod`.
+        top_option: Option of the export that is its argument `top`; None where it has none.
+    """
+
+    compiled = True
+    scoring: ClassVar[Callable[..., Any]]
+    top_option: ClassVar[str | None] = None
+
+    def __init__(self, generator: TextGenerator, options: SignatureOptions) -> None:
+        super().__init__(generator, options)
+        static = {}
+        if self.top_option is not None:
+            top = getattr(options, self.top_option)
+            static["top"] = min(top, generator.model.config.vocab_size)
+        self._scoring = tf.function(
+            functools.partial(self.scoring, generator.model, **static),
+            input_signature=[tf.TensorSpec([None, None], tf.int32)] * 2,
+            jit_compile=generator.jit_compile_loop,
+            autograph=False,
+        )
+
+    def score(self, text: tf.Tensor) -> tuple[Any, Prompt, PromptStatus, tf.Tensor]:
+        """Reads texts: outputs of `scoring`, and the results of `whole_text_prompt`."""
+        prompt, status, num_tokens = self.generator.pipeline.whole_text_prompt(text)
+        return self._scoring(prompt.ids, prompt.mask), prompt, status, num_tokens
+
+    def token_bytes(self, ids: tf.Tensor) -> tf.Tensor:
+        """The bytes of each token: int32 `[...]` -> string `[...]`; empty for -1."""
+        flat = self.generator.tokenizer.detokenize_bytes(tf.reshape(ids, [-1, 1]))  # [B * T]
+        return tf.ensure_shape(tf.reshape(flat, tf.shape(ids)), ids.shape)

@@ -1,0 +1,97 @@
+"""Inputs of `generate` from a completion request.
+
+A setting that the export does not take is an error unless its value has no effect.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tfgpt2.serving.server.completion_request import CompletionRequest
+from tfgpt2.serving.server.serving_error import ServingError, invalid
+from tfgpt2.serving.server.signature import Arrays, Signature
+from tfgpt2.serving.server.text_model import MAX_NEW_TOKENS, TextModel
+
+# Field of a request -> input of `generate`, and the value without effect.
+_SETTINGS = {
+    "max_tokens": (MAX_NEW_TOKENS, None),
+    "min_tokens": ("min_new_tokens", 0),
+    "temperature": ("temperature", None),
+    "top_k": ("top_k", 0),
+    "top_p": ("top_p", 1.0),
+    "min_p": ("min_p", 0.0),
+    "repetition_penalty": ("repetition_penalty", 1.0),
+    "presence_penalty": ("presence_penalty", 0.0),
+    "frequency_penalty": ("frequency_penalty", 0.0),
+}
+_NUM_SEEDS = 2**62
+
+
+async def prompt_bytes(model: TextModel, request: CompletionRequest) -> list[bytes]:
+    """Returns the prompts as bytes; token ids are detokenized."""
+    prompts = []
+    for prompt in request.prompts:
+        if isinstance(prompt, str):
+            prompts.append(prompt.encode())
+        else:
+            model.require("detokenize", "prompt")
+            prompts.append(await model.detokenize(np.array(prompt, np.int32)))
+    return prompts
+
+
+def generate_inputs(
+    signature: Signature, request: CompletionRequest, prompts: list[bytes]
+) -> Arrays:
+    """Makes the inputs of `generate`: those of the request, and the export's defaults.
+
+    Args:
+        signature: `generate`.
+        request: The request.
+        prompts: One prompt for each row.
+
+    Returns:
+        All inputs, with a row for each prompt.
+
+    Raises:
+        ServingError: INVALID_ARGUMENT: the export does not take a setting; FAILED_PRECONDITION:
+            it requires an input that completions do not have.
+    """
+    rows = len(prompts)
+    given: dict[str, Any] = {"text": np.array(prompts, object)}
+    for field, (name, off) in _SETTINGS.items():
+        value = getattr(request, field)
+        if name in signature.inputs:
+            given[name] = np.full(rows, value, signature.inputs[name].dtype.as_numpy_dtype)
+        elif value != off:
+            raise _not_an_input(field)
+    if "stop" in signature.inputs:
+        stop_strings = [stop.encode() for stop in request.stop] or [b""]
+        given["stop"] = np.repeat(np.array([stop_strings], object), rows, axis=0)  # [B, Q]
+    elif request.stop:
+        raise _not_an_input("stop")
+    if "seed" in signature.inputs:
+        seeds = [-1 if request.seed is None else (request.seed + row) % _NUM_SEEDS
+                 for row in range(rows)]  # fmt: skip
+        given["seed"] = np.array(seeds, np.int64)
+    elif request.seed is not None:
+        raise _not_an_input("seed")
+    missing = set(signature.inputs) - set(given) - set(signature.defaults)
+    if missing:
+        raise ServingError(
+            "FAILED_PRECONDITION",
+            f"`generate` of this model needs {sorted(missing)}, which completions do not have.",
+        )
+    return {
+        name: given[name] if name in given else np.repeat(signature.defaults[name], rows, axis=0)
+        for name in signature.inputs
+    }
+
+
+def _not_an_input(field: str) -> ServingError:
+    return invalid(
+        f"`{field}` is not an input of this model's export. Leave it out, or export the model with"
+        " it.",
+        param=field,
+    )

@@ -1,0 +1,305 @@
+"""Rows of concurrent requests as one batch: a bounded queue, merging, padding, splitting.
+
+Requests of the same version and signature share a batch when their inputs agree in all axes but the
+first. Beyond TensorFlow Serving, settings sent as `[1]` are broadcast to the rows of the request,
+and string inputs `[B, Q]` of free width (`stop`) are padded to a common width with empty strings,
+which signatures read as "none". TensorFlow Serving rejects the former and batches the latter only
+when the widths agree.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import dataclasses
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from tfgpt2.serving.server.saved_model import Servable
+from tfgpt2.serving.server.serving_error import ServingError, from_exception, invalid
+from tfgpt2.serving.server.settings import BatchSettings
+from tfgpt2.serving.server.signature import Arrays, Signature
+
+_UNBATCHED_THREADS = 32  # models that batch in their graph need many concurrent calls
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(eq=False)
+class _Task:
+    """A queued request; compared by identity, because arrays do not compare as a whole."""
+
+    servable: Servable
+    signature: Signature
+    inputs: Arrays
+    rows: int
+    enqueued: float
+    outputs: asyncio.Future[Arrays]
+
+
+class _WorkerPool:
+    """Threads, and the queues of tasks that wait for them."""
+
+    def __init__(self, threads: int, name: str):
+        self.free_threads = threads
+        self.executor = ThreadPoolExecutor(threads, thread_name_prefix=name)
+        self.queues: dict[Any, collections.deque[_Task]] = {}
+        self.timer: asyncio.TimerHandle | None = None
+
+
+class RequestBatcher:
+    """Runs requests, several in one batch where they fit together; belongs to one event loop.
+
+    Args:
+        settings: Sizes and limits.
+        observe: Called after each batch with its servable, signature, rows, padding rows, outputs.
+    """
+
+    def __init__(
+        self,
+        settings: BatchSettings,
+        observe: Callable[[Servable, Signature, int, int, Arrays], None] = lambda *_: None,
+    ):
+        self._settings, self._observe = settings, observe
+        self._batched = _WorkerPool(settings.num_batch_threads, "batch")
+        self._unbatched = _WorkerPool(_UNBATCHED_THREADS, "call")
+        self._running: set[asyncio.Task[None]] = set()
+
+    @property
+    def num_queued(self) -> int:
+        """Requests in the queue."""
+        pools = (self._batched, self._unbatched)
+        return sum(len(queue) for pool in pools for queue in pool.queues.values())
+
+    @property
+    def num_running(self) -> int:
+        """Batches that are running."""
+        return len(self._running)
+
+    async def run(self, servable: Servable, signature: Signature, inputs: Arrays) -> Arrays:
+        """Queues a request and waits for its outputs; cancelling removes it from the queue.
+
+        Args:
+            servable: The version; the caller leases it.
+            signature: The requested signature.
+            inputs: All inputs; `[1]` settings hold for all rows.
+
+        Returns:
+            All outputs, for the rows of the request.
+
+        Raises:
+            ServingError: INVALID_ARGUMENT for inputs whose rows disagree or are too many,
+                RESOURCE_EXHAUSTED when the queue is full, or the error of the model.
+        """
+        signature.check(inputs)
+        rows = count_rows(inputs)
+        if rows > self._settings.max_batch_size:
+            raise invalid(
+                f"Task size {rows} is larger than maximum input batch size"
+                f" {self._settings.max_batch_size}. Send the rows in several requests."
+            )
+        if self.num_queued >= self._settings.max_queue:
+            raise ServingError(
+                "RESOURCE_EXHAUSTED",
+                f"The queue is full: {self._settings.max_queue} requests wait. Try again later.",
+            )
+        loop = asyncio.get_running_loop()
+        inputs = broadcast_rows(inputs, rows)
+        task = _Task(servable, signature, inputs, rows, loop.time(), loop.create_future())
+        pool = self._unbatched if servable.batches_in_graph else self._batched
+        key = self._queue_key(task)
+        pool.queues.setdefault(key, collections.deque()).append(task)
+        self._start_due_batches(pool)
+        try:
+            return await task.outputs
+        except asyncio.CancelledError:
+            queue = pool.queues.get(key, ())
+            if task in queue:
+                queue.remove(task)
+            raise
+
+    async def close(self) -> None:
+        """Waits until everything queued and running is finished."""
+        while self._running or self.num_queued:
+            await asyncio.sleep(0.01)
+        for pool in (self._batched, self._unbatched):
+            pool.executor.shutdown(wait=False)
+
+    def _queue_key(self, task: _Task) -> Any:
+        """Returns a tuple that is equal for tasks that may share a batch, or a unique object."""
+        if not self._settings.enabled or task.servable.batches_in_graph or not task.rows:
+            return object()
+        shapes = tuple(
+            None if _has_free_width(task.signature, name) else task.inputs[name].shape[1:]
+            for name in task.signature.inputs
+        )
+        return id(task.servable), task.signature.name, shapes
+
+    def _start_due_batches(self, pool: _WorkerPool) -> None:
+        """Starts the batches that are due while threads are free; sets a timer for the next."""
+        loop = asyncio.get_running_loop()
+        if pool.timer is not None:
+            pool.timer.cancel()
+            pool.timer = None
+        while pool.free_threads:
+            pool.queues = {key: queue for key, queue in pool.queues.items() if queue}
+            due = {key: self._due_time(key, queue) for key, queue in pool.queues.items()}
+            if not due:
+                return
+            key = min(due, key=due.get)
+            if due[key] > loop.time():
+                pool.timer = loop.call_at(due[key], self._start_due_batches, pool)
+                return
+            pool.free_threads -= 1
+            batch = loop.create_task(self._run_batch(pool, self._take_batch(pool.queues[key])))
+            self._running.add(batch)
+            batch.add_done_callback(self._running.discard)
+
+    def _due_time(self, key: Any, queue: collections.deque[_Task]) -> float:
+        """When the first batch of a queue starts: at once if it is full or not shared."""
+        full = sum(task.rows for task in queue) >= self._settings.max_batch_size
+        shared = isinstance(key, tuple)
+        timeout = self._settings.batch_timeout_micros / 1e6 if shared and not full else 0.0
+        return queue[0].enqueued + timeout
+
+    def _take_batch(self, queue: collections.deque[_Task]) -> list[_Task]:
+        """Removes the first tasks that fit into a batch, in order of arrival."""
+        tasks = [queue.popleft()]
+        rows = tasks[0].rows
+        while queue and rows + queue[0].rows <= self._settings.max_batch_size:
+            rows += queue[0].rows
+            tasks.append(queue.popleft())
+        return tasks
+
+    async def _run_batch(self, pool: _WorkerPool, tasks: list[_Task]) -> None:
+        try:
+            await self._run_tasks(pool, tasks)
+        except Exception as error:  # nobody awaits this coroutine: report to its requests
+            _log.exception("A batch failed")
+            for task in tasks:
+                if not task.outputs.done():
+                    task.outputs.set_exception(from_exception(error))
+        finally:
+            pool.free_threads += 1
+            self._start_due_batches(pool)
+
+    async def _run_tasks(self, pool: _WorkerPool, tasks: list[_Task]) -> None:
+        first = tasks[0]
+        rows = sum(task.rows for task in tasks)
+        padded = rows
+        if self._settings.enabled and rows and not first.servable.batches_in_graph:
+            padded = self._settings.padded_size(rows)
+        inputs = merge_requests(first.signature, [task.inputs for task in tasks], padded)
+        loop = asyncio.get_running_loop()
+        try:
+            outputs = await loop.run_in_executor(
+                pool.executor, first.servable.run, first.signature.name, inputs
+            )
+            parts = split_rows(outputs, [task.rows for task in tasks], padded)
+        except Exception as error:
+            if len(tasks) > 1:  # run each request alone: only the one at fault fails
+                for task in tasks:
+                    await self._run_tasks(pool, [task])
+            elif not first.outputs.done():
+                first.outputs.set_exception(from_exception(error))
+            return
+        self._observe(first.servable, first.signature, rows, padded - rows, outputs)
+        for task, part in zip(tasks, parts, strict=True):
+            if not task.outputs.done():  # else its client has disconnected
+                task.outputs.set_result(part)
+
+
+def count_rows(inputs: Arrays) -> int:
+    """Counts the rows of a request: the common length of the first axis, where 1 fits any.
+
+    Raises:
+        ServingError: Two inputs have different numbers of rows, or one is a scalar.
+
+    Example:
+        >>> count_rows({"text": np.array(["a", "b"]), "seed": np.array([1])})
+        2
+    """
+    for name, array in inputs.items():
+        if not array.ndim:
+            raise invalid(f"Input {name!r} must have at least one axis, the rows.", param=name)
+    counts = {array.shape[0] for array in inputs.values()} - {1}
+    if len(counts) > 1:
+        shown = ", ".join(f"{name} {array.shape[0]}" for name, array in inputs.items())
+        raise invalid(f"All inputs must have the same number of rows, or 1. Received: {shown}.")
+    return counts.pop() if counts else 1
+
+
+def broadcast_rows(inputs: Arrays, rows: int) -> Arrays:
+    """Repeats inputs of one row for each row."""
+    return {
+        name: array if array.shape[0] == rows else np.repeat(array, rows, axis=0)
+        for name, array in inputs.items()
+    }
+
+
+def merge_requests(signature: Signature, requests: Sequence[Arrays], padded: int) -> Arrays:
+    """Concatenates the rows of requests and pads them to a number of rows.
+
+    Args:
+        signature: The requested signature.
+        requests: Inputs of each; they agree in all axes but the first, free widths aside.
+        padded: Rows of the result. Padding repeats the first row of the last request, as in
+            TensorFlow Serving: a real row has a known shape and is valid.
+
+    Returns:
+        Each input with `padded` rows.
+    """
+    merged = {}
+    for name in signature.inputs:
+        parts = [request[name] for request in requests]
+        if _has_free_width(signature, name):
+            width = max(part.shape[1] for part in parts)
+            parts = [_pad_width(part, width) for part in parts]
+        missing = padded - sum(part.shape[0] for part in parts)
+        if missing:
+            parts.append(np.repeat(parts[-1][:1], missing, axis=0))
+        merged[name] = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    return merged
+
+
+def split_rows(outputs: Arrays, rows: Sequence[int], padded: int) -> list[Arrays]:
+    """Splits the outputs of a batch into those of its requests.
+
+    Args:
+        outputs: Each with `padded` rows.
+        rows: Rows of each request.
+        padded: Rows of the batch.
+
+    Raises:
+        ServingError: An output has another number of rows: such a model cannot be batched.
+    """
+    wrong = [n for n, out in outputs.items() if not out.ndim or out.shape[0] != padded]
+    if wrong and len(rows) == 1 and rows[0] == padded:
+        return [outputs]  # a request that ran alone gets whatever the model returns
+    if wrong:
+        raise ServingError(
+            "FAILED_PRECONDITION",
+            f"Batched output {wrong[0]!r} must have one row for each input row. Received:"
+            f" {list(outputs[wrong[0]].shape)} for {padded} rows. Serve it without batching.",
+        )
+    ends = np.cumsum(rows)
+    return [
+        {name: out[end - count : end] for name, out in outputs.items()}
+        for end, count in zip(ends, rows, strict=True)
+    ]
+
+
+def _has_free_width(signature: Signature, name: str) -> bool:
+    """Whether an input is of strings `[B, Q]` with any `Q`."""
+    info = signature.inputs[name]
+    return info.is_string and info.shape is not None and len(info.shape) == 2 and info.shape[1] < 0
+
+
+def _pad_width(strings: np.ndarray, width: int) -> np.ndarray:
+    missing = width - strings.shape[1]
+    if not missing:
+        return strings
+    return np.concatenate([strings, np.full((len(strings), missing), b"", object)], axis=1)

@@ -1,0 +1,102 @@
+"""The signatures of a text model, by name: everything that the server assumes about an export."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+
+import numpy as np
+
+from tfgpt2.serving.server.serving_error import invalid
+from tfgpt2.serving.server.signature import Arrays, Signature
+
+MAX_NEW_TOKENS = "max_new_tokens"  # an input
+
+
+class TextModel:
+    """Calls the signatures of one version, for responses that take several calls.
+
+    Args:
+        run: Runs a signature: name and inputs -> outputs.
+        signatures: The signatures of the version.
+        max_rows: The most rows of a call.
+
+    Attributes:
+        signatures: As given.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[str, Arrays], Awaitable[Arrays]],
+        signatures: Mapping[str, Signature],
+        max_rows: int,
+    ):
+        self._run, self.signatures, self._max_rows = run, signatures, max_rows
+
+    def require(self, signature: str, param: str) -> None:
+        """Checks that the version has a signature.
+
+        Args:
+            signature: Its name.
+            param: The field of the request that needs it.
+
+        Raises:
+            ServingError: INVALID_ARGUMENT.
+        """
+        if signature not in self.signatures:
+            raise invalid(
+                f"`{param}` needs the signature `{signature}`, which this model was exported"
+                " without.",
+                param=param,
+            )
+
+    async def generate(self, inputs: Arrays) -> Arrays:
+        """Runs `generate`.
+
+        Args:
+            inputs: All its inputs.
+
+        Returns:
+            All its outputs.
+        """
+        return await self._run("generate", inputs)
+
+    async def inspect(self, text: bytes) -> Arrays:
+        """Returns the outputs of `inspect` for one text."""
+        return await self._run("inspect", {"text": np.array([text], object)})
+
+    async def tokenize(self, text: bytes) -> list[int]:
+        """Returns the token ids of a text."""
+        outputs = await self._run("tokenize", {"text": np.array([text], object)})
+        return outputs["ids"][0, : int(outputs["num_tokens"][0])].tolist()
+
+    async def detokenize(self, ids: np.ndarray) -> bytes:
+        """Returns the text of token ids, int32 `[T]`."""
+        return bytes((await self._run("detokenize", {"ids": ids[None]}))["text_bytes"][0])
+
+    async def token_bytes(self, ids: np.ndarray) -> list[bytes]:
+        """Returns the bytes of each token, empty for special ones.
+
+        Args:
+            ids: int32 `[T]`.
+        """
+        pieces: list[bytes] = []
+        # `detokenize` joins the tokens of a row, so each token is a row of its own.
+        for start in range(0, len(ids), self._max_rows):
+            rows = ids[start : start + self._max_rows, None]  # [B, 1]
+            pieces += (await self._run("detokenize", {"ids": rows}))["text_bytes"].tolist()
+        return pieces
+
+
+def count_tokens(outputs: Arrays, rows: int) -> tuple[int, int] | None:
+    """Counts the tokens of a call of `generate`.
+
+    Args:
+        outputs: Outputs of any signature.
+        rows: Rows without padding.
+
+    Returns:
+        Generated tokens and prompt tokens; None if the outputs are not those of `generate`.
+    """
+    if not {"finish_reason", "num_tokens", "prompt_tokens"} <= outputs.keys():
+        return None
+    return int(outputs["num_tokens"][:rows].sum()), int(outputs["prompt_tokens"][:rows].sum())

@@ -1,0 +1,46 @@
+"""A text given out piece by piece while it is generated."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterator
+
+import tensorflow as tf
+
+from tfgpt2.generation import stopping
+from tfgpt2.generation.params import DecodeSpec
+from tfgpt2.generation.results import check_finite
+from tfgpt2.text.pipeline import TextPipeline, TextRequest
+
+_STEP = 4  # tokens between two pieces: few calls, and still a steady flow
+
+
+def stream_text(pipeline: TextPipeline, spec: DecodeSpec, request: TextRequest) -> Iterator[str]:
+    """Decodes a few tokens at a time and yields the text that can no longer change.
+
+    Args:
+        pipeline: The pipeline.
+        spec: What to run, with a strategy that streams.
+        request: One prompt.
+
+    Yields:
+        Pieces of valid text; together the whole continuation.
+    """
+    # The end of the text might be the beginning of a stop string.
+    held_back = max(0, int(tf.reduce_max(request.params.stop_strings.lengths)) - 1)
+    utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    state, done = pipeline.decoder.start(spec, *request), 0
+    while True:
+        running = int(state.reason[0]) == stopping.RUNNING
+        check_finite(state.logprobs.numpy())
+        tokens = state.tokens[0, : int(state.count[0])].numpy()
+        text = b"".join(pipeline.token_texts[token] for token in tokens)
+        end, cut = len(text) - (held_back if running else 0), int(state.stop.cut[0])
+        end = max(done, end if cut < 0 else cut)
+        piece = utf8.decode(text[done:end], final=not running)
+        if piece:
+            yield piece
+        if not running:
+            return
+        done = end
+        state = pipeline.decoder.advance(spec, *request, state, state.count[0] + _STEP)

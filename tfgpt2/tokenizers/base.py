@@ -1,0 +1,380 @@
+"""What a tokenizer family owes: a tokenizer as data.
+
+`layer.Tokenizer` in the graph and `host.GPT2Tokenizer` on the host are made from a `TokenizerSpec`,
+whatever its family.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import tokenizers
+
+from tfgpt2.errors import type_error, value_error
+from tfgpt2.tokenizers.added_tokens import FLAGS, AddedToken, add_token, token_text
+from tfgpt2.tokenizers.graph import TokenizerGraph
+from tfgpt2.validation import check_names
+
+END_OF_TEXT = "<|endoftext|>"
+DEFAULT_ROLES = ("bos_token", "eos_token", "unk_token")  # `END_OF_TEXT`'s, where they are not given
+ROLES = (*DEFAULT_ROLES, "pad_token", "sep_token", "cls_token", "mask_token")
+SETTINGS = ("add_bos_token", "padding_side", "truncation_side", "model_max_length")
+SIDES = ("left", "right")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TokenizerSpec(abc.ABC):
+    """A tokenizer as data: everything that decides which ids a text gets.
+
+    A family is a subclass, a frozen dataclass whose fields hold what it needs beside the vocabulary
+    (merges, scores, ...), and one line in `registry.FAMILIES`. It defines:
+
+    * `tokenizer_class`: transformers' name of the family, written to `tokenizer_config.json`;
+    * `settings`: the fields that users may change and `tokenizer_config.json` holds;
+    * `matches`: whether a `tokenizer.json` is of this family;
+    * `fields_from_json`, `fields_from_files`, `fields_from_python`: its fields from the contents of
+      a `tokenizer.json`, from vocabulary files, from a slow tokenizer of transformers;
+    * `vocabulary_files`: the vocabulary files to write;
+    * `token_to_bytes`: the bytes of a token, from which stop strings, streams and constraints know
+      what an id writes. Where a text is not just the bytes of its tokens, one after the other, it
+      defines `join`, too, and `TokenizerGraph.decode`;
+    * `build_graph`: the operations in the graph;
+    * `pipeline`: the same tokenizer of the `tokenizers` library, for the host;
+    * `create` and `check`, if its fields need to be converted or checked.
+
+    Attributes:
+        vocab: Token to id.
+        added: Added tokens; some may be in `vocab` too.
+        roles: Role (`"eos_token"`, ...) to token.
+        additional: Special tokens without a role.
+        add_bos_token: Whether each text starts with `bos_token`.
+        padding_side: Side on which a shorter row is padded.
+        truncation_side: Side on which a longer row is cut.
+        model_max_length: Longest row the model takes, or None.
+    """
+
+    tokenizer_class: ClassVar[str]
+    settings: ClassVar[tuple[str, ...]] = SETTINGS
+
+    vocab: dict[str, int]
+    added: tuple[AddedToken, ...] = ()
+    roles: dict[str, str] = dataclasses.field(default_factory=dict)
+    additional: tuple[str, ...] = ()
+    add_bos_token: bool = False
+    padding_side: str = "right"
+    truncation_side: str = "right"
+    model_max_length: int | None = None
+
+    @classmethod
+    @abc.abstractmethod
+    def matches(cls, data: Mapping[str, Any]) -> bool:
+        """Returns whether the contents of a `tokenizer.json` are of this family."""
+
+    @classmethod
+    @abc.abstractmethod
+    def fields_from_json(cls, data: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the family's fields from the contents of `tokenizer.json`.
+
+        Raises:
+            ValueError: The file asks for something that the family does not do.
+        """
+
+    @classmethod
+    @abc.abstractmethod
+    def fields_from_files(cls, find: Callable[[str], Path]) -> dict[str, Any]:
+        """Returns the family's fields from its vocabulary files.
+
+        Args:
+            find: From the name that transformers gives a file to its path; raises
+                `FileNotFoundError` where there is none.
+        """
+
+    @classmethod
+    def fields_from_python(cls, tokenizer: Any) -> dict[str, Any] | None:
+        """Returns the family's fields from a slow tokenizer of transformers, or None."""
+        return None
+
+    @abc.abstractmethod
+    def vocabulary_files(self) -> dict[str, str]:
+        """Returns the family's vocabulary files: name to contents."""
+
+    @abc.abstractmethod
+    def token_to_bytes(self, token: str) -> bytes:
+        """Returns the bytes that a token of `vocab` stands for."""
+
+    @abc.abstractmethod
+    def build_graph(self, split: Sequence[AddedToken]) -> TokenizerGraph:
+        """Returns the operations in the graph.
+
+        Args:
+            split: The added tokens that are split off from texts.
+        """
+
+    @abc.abstractmethod
+    def pipeline(self) -> tokenizers.Tokenizer:
+        """Returns the tokenizer of the `tokenizers` library, without its added tokens."""
+
+    @classmethod
+    def create(
+        cls,
+        vocab: Mapping[str, int],
+        *,
+        added: Iterable[AddedToken] = (),
+        roles: Mapping[str, Any] | None = None,
+        additional: Iterable[Any] = (),
+        **fields: Any,
+    ) -> TokenizerSpec:
+        """Returns a checked specification, with an id for every special token.
+
+        Args:
+            vocab: Token to id.
+            added: Added tokens whose ids are known.
+            roles: Role to token (text or `{"content": ..., "lstrip": ...}`), None for no such
+                token. A token that has no id yet gets the next free one. Where `bos_token`,
+                `eos_token` or `unk_token` is not given, `<|endoftext|>` takes the role if it has an
+                id.
+            additional: Special tokens without a role, like the values of `roles`.
+            **fields: The other fields.
+
+        Raises:
+            TypeError: The vocabulary has another type.
+            ValueError: An id is used twice or is negative, or a field's value is not allowed.
+        """
+        vocab = _check_vocab(vocab)
+        if isinstance(additional, str):
+            raise type_error(
+                "`additional_special_tokens` must be a list of tokens.",
+                fix="Put brackets around a single token.",
+                additional_special_tokens=additional,
+            )
+        tokens = {token.content: token for token in added}
+        texts = {role: token_text(token) for role, token in (roles or {}).items()}
+        for token in [*(roles or {}).values(), *additional]:
+            add_token(token, tokens, vocab)
+        for role in DEFAULT_ROLES:
+            if role not in texts and (END_OF_TEXT in vocab or END_OF_TEXT in tokens):
+                texts[role] = END_OF_TEXT
+                add_token(END_OF_TEXT, tokens, vocab)
+        result = cls(
+            vocab=vocab,
+            added=_by_id(tokens),
+            roles={role: token for role, token in texts.items() if token is not None},
+            additional=tuple(token_text(token) for token in additional),
+            **fields,
+        )
+        result.check()
+        return result
+
+    @classmethod
+    def options(cls) -> tuple[str, ...]:
+        """Returns the names of the arguments of `from_options`."""
+        fields = {field.name for field in dataclasses.fields(cls)} - {"added", "roles"}
+        renamed = ("added_tokens", "additional_special_tokens")
+        return (*ROLES, *sorted(fields - {"additional"}), *renamed)
+
+    @classmethod
+    def changeable_options(cls) -> tuple[str, ...]:
+        """Returns the names of the arguments of `replace`."""
+        return (*ROLES, *cls.settings, "additional_special_tokens")
+
+    @classmethod
+    def from_options(cls, *vocabulary: Any, **options: Any) -> TokenizerSpec:
+        """Returns a specification from the arguments of a layer; `to_options` is the inverse.
+
+        Args:
+            *vocabulary: The positional arguments of `create`.
+            **options: Roles, fields, `added_tokens` (as `AddedToken` or mappings of its fields) and
+                `additional_special_tokens`.
+        """
+        added = options.pop("added_tokens", ())
+        return cls.create(
+            *vocabulary,
+            added=[t if isinstance(t, AddedToken) else AddedToken(**t) for t in added],
+            roles={role: options.pop(role) for role in ROLES if role in options},
+            additional=options.pop("additional_special_tokens", None) or (),
+            **options,
+        )
+
+    def to_options(self) -> dict[str, Any]:
+        """Returns the arguments of `from_options` that make an equal specification, for JSON."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        added, roles = values.pop("added"), values.pop("roles")
+        return {
+            **dict.fromkeys(DEFAULT_ROLES),
+            **roles,
+            "additional_special_tokens": list(values.pop("additional")),
+            "added_tokens": [dataclasses.asdict(token) for token in added],
+            **values,
+        }
+
+    def replace(self, **options: Any) -> TokenizerSpec:
+        """Returns a specification with roles or settings replaced, checked again.
+
+        Args:
+            **options: Roles (`eos_token="</s>"`), settings (`padding_side="left"`) or
+                `additional_special_tokens`.
+
+        Raises:
+            TypeError: There is no such option.
+            ValueError: An option's value is not allowed.
+        """
+        check_names(options, self.changeable_options())
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        fields |= {name: options[name] for name in self.settings if name in options}
+        fields["roles"] = dict.fromkeys(DEFAULT_ROLES) | self.roles
+        fields["roles"] |= {role: options[role] for role in ROLES if role in options}
+        fields["additional"] = options.get("additional_special_tokens", self.additional) or ()
+        return self.create(**fields)
+
+    def add(self, tokens: Iterable[Any], special: bool) -> TokenizerSpec:
+        """Returns a specification with more added tokens; new ones get the next free ids.
+
+        Args:
+            tokens: Tokens, as text or as `tokenizers.AddedToken`.
+            special: Whether decoding can skip them.
+        """
+        added = {token.content: token for token in self.added}
+        for token in tokens:
+            add_token(token, added, self.vocab, special)
+        result = dataclasses.replace(self, added=_by_id(added))
+        result.check()
+        return result
+
+    @property
+    def size(self) -> int:
+        """Number of ids, holes included: the largest id plus one."""
+        return 1 + max([*self.vocab.values(), *(token.id for token in self.added)], default=-1)
+
+    @property
+    def tokens(self) -> dict[str, int]:
+        """Token to id, added tokens included."""
+        return self.vocab | {token.content: token.id for token in self.added}
+
+    @property
+    def special_ids(self) -> set[int]:
+        """Ids of the added tokens that decoding can skip."""
+        return {token.id for token in self.added if token.special}
+
+    @functools.cached_property
+    def token_bytes(self) -> list[bytes]:
+        """The bytes of each id, `b""` for an id without a token."""
+        table = [b""] * self.size
+        for token, token_id in self.vocab.items():
+            table[token_id] = self.token_to_bytes(token)
+        for token in self.added:
+            table[token.id] = token.content.encode()
+        return table
+
+    def join(self, pieces: Iterable[bytes]) -> bytes:
+        """Returns the text of the bytes of tokens."""
+        return b"".join(pieces)
+
+    def id_of(self, token: str | None) -> int | None:
+        """Returns the id of a token, or None when there is no such token."""
+        for added in self.added:
+            if added.content == token:
+                return added.id
+        return None if token is None else self.vocab.get(token)
+
+    def role_id(self, role: str) -> int | None:
+        """Returns the id of the token that has a role, or None."""
+        return self.id_of(self.roles.get(role))
+
+    def backend(self) -> tokenizers.Tokenizer:
+        """Returns the tokenizer of the `tokenizers` library that gives the same ids as the graph.
+
+        Raises:
+            ValueError: An added token has an id that `tokenizers` would not give it.
+        """
+        result = self.pipeline()
+        for token in self.added:
+            flags = {flag: getattr(token, flag) for flag in ("special", *FLAGS)}
+            result.add_tokens([tokenizers.AddedToken(token.content, **flags)])
+            given = result.token_to_id(token.content)
+            if given != token.id:
+                raise value_error(
+                    "`tokenizers` numbers added tokens without holes, so it cannot hold this one.",
+                    fix=f"Give it the id {given}.",
+                    token=token.content,
+                    id=token.id,
+                )
+        if self.add_bos_token:
+            bos = self.roles["bos_token"]
+            result.post_processor = tokenizers.processors.TemplateProcessing(
+                single=[bos, "$A"],
+                pair=[bos, "$A", f"{bos}:1", "$B:1"],
+                special_tokens=[(bos, self.id_of(bos))],
+            )
+        return result
+
+    def check(self) -> None:
+        """Checks that the fields have allowed values and fit together.
+
+        Raises:
+            ValueError: They do not.
+        """
+        owners: dict[int, str] = {}
+        for token, token_id in [*self.vocab.items(), *((t.content, t.id) for t in self.added)]:
+            if owners.setdefault(token_id, token) != token:
+                raise value_error(
+                    f"Two tokens have the id {token_id}.",
+                    fix="Check the vocabulary and the added tokens.",
+                    tokens=[owners[token_id], token],
+                )
+        for name in self.settings:
+            _check_setting(name, getattr(self, name))
+        if self.add_bos_token:
+            self.check_role("bos_token", "add_bos_token")
+
+    def check_role(self, role: str, setting: str) -> None:
+        """Raises `ValueError` when a setting needs a role that no token has."""
+        if self.role_id(role) is None:
+            raise value_error(
+                f"`{setting}` needs a `{role}`, and the tokenizer has none.",
+                fix=f"Pass `{role}=`.",
+                **{role: self.roles.get(role)},
+            )
+
+
+def _by_id(tokens: Mapping[str, AddedToken]) -> tuple[AddedToken, ...]:
+    return tuple(sorted(tokens.values(), key=lambda token: token.id))
+
+
+def _check_vocab(vocab: Mapping[str, int]) -> dict[str, int]:
+    if not isinstance(vocab, Mapping):
+        raise type_error(
+            "The vocabulary maps each token to its id.",
+            fix="Pass the contents of `vocab.json`, or use `from_pretrained(directory)`.",
+            vocab=vocab,
+        )
+    for token, token_id in vocab.items():
+        if not isinstance(token, str) or type(token_id) is not int or token_id < 0:
+            raise value_error(
+                "The vocabulary maps text to ids, integers of at least 0.",
+                fix="Check `vocab.json`.",
+                token=token,
+                id=token_id,
+            )
+    return dict(vocab)
+
+
+def _check_setting(name: str, value: Any) -> None:
+    if name in ("padding_side", "truncation_side"):
+        allowed, expected = value in SIDES, "'left' or 'right'"
+    elif name == "model_max_length":
+        integer = isinstance(value, int) and not isinstance(value, bool)
+        allowed, expected = value is None or (integer and value >= 1), "an integer of at least 1"
+        expected += " or None"
+    else:
+        allowed, expected = isinstance(value, bool), "True or False"
+    if not allowed:
+        raise value_error(
+            f"`{name}` must be {expected}.",
+            fix="Pass one of these, or change `tokenizer_config.json`.",
+            **{name: value},
+        )
