@@ -22,10 +22,10 @@ def trainer_calls(monkeypatch):
             calls.append(settings)
 
         def run(self, resume):
-            from tfgpt2.training.trainer import Report
+            from tfgpt2.training.trainer import TrainingReport
 
             calls.append(resume)
-            return Report(7, 1.25, None, "there", False)
+            return TrainingReport(7, 1.25, None, "there", False)
 
     import tfgpt2.training.trainer
 
