@@ -25,6 +25,7 @@ def run(program, *arguments):
     return done.stdout
 
 
+@pytest.mark.long
 def test_training_from_scratch_makes_a_loadable_checkpoint(tmp_path):
     names, things = ("ANNA", "BERT", "CARL", "DORA"), ("horse", "crown", "ghost", "letter", "ship")
     speeches = [SPEECH.format(name=n, thing=t) for n in names for t in things]

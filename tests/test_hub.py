@@ -102,6 +102,7 @@ ALL = (TINY, SHARDED, ABSENT, PRESENT)
 ANSWERS = [{"value": 28}, {"value": 28}, {"value": None}, {"value": "config.json"}]
 
 
+@pytest.mark.long
 def test_models(hub, ask, expected):
     models = [{"name": name, "want": "model"} for name in ("me/tiny", "me/sharded")]
     for answer in ask(hub.url, *models):

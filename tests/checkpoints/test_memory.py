@@ -55,6 +55,7 @@ def write_checkpoint(folder, config, dtype):
     )
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize(
     ("name", "dtype"),

@@ -65,6 +65,7 @@ def test_info_names_the_size_of_the_model(run):
     assert "3,917,312" in text and "256 tokens" in text and "1,024 in the model" in text
 
 
+@pytest.mark.long
 def test_export_and_convert_write_their_files(run, tmp_path):
     text = run("export", tmp_path / "1", "--no-jit-compile", "--no-check")
     assert "serving_default" in text and (tmp_path / "1" / "saved_model.pb").is_file()
@@ -82,7 +83,7 @@ def test_the_program_streams_text_to_stdout_and_everything_else_to_stderr():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("info", "-m", "no/such/model"), "No local directory"),
+        pytest.param(("info", "-m", "no/such/model"), "No local directory", marks=pytest.mark.long),
         (("generate", "x", "--top-p", "3"), "`top_p` must be"),
     ],
 )

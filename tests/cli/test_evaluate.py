@@ -19,6 +19,7 @@ def parts():
     )
 
 
+@pytest.mark.long
 def test_perplexity_as_a_table_and_as_json(run, parts, tmp_path):
     (tmp_path / "text.txt").write_text(TEXT)
     options = ("--max-length", 16, "--stride", 8, "-b", 4)

@@ -32,6 +32,7 @@ def torch_recipes():
     return torch_recipes
 
 
+@pytest.mark.long
 def test_lambada_equals_pytorch(bundled, load, torch_recipes, tmp_path):
     pairs = [text.rpartition(" ") for text in PASSAGES]
     expected = [

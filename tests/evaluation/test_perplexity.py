@@ -43,12 +43,16 @@ def compare(folder, load, text, max_length, stride, figure, label, batch_size=4,
     return found
 
 
-@pytest.mark.parametrize(("max_length", "stride"), [(256, 100), (64, 64), (50, 13)])
+@pytest.mark.parametrize(("max_length", "stride"), [
+    (64, 64), *(pytest.param(*one, marks=pytest.mark.long) for one in [(256, 100), (50, 13)])
+])  # fmt: skip
 def test_the_bundled_model_by_the_recipe(bundled, load, max_length, stride, figure):
     compare(bundled, load, TEXT * 3, max_length, stride, figure, "bundled")
 
 
-@pytest.mark.parametrize(("max_length", "stride"), [(128, 64), (128, 128)])
+@pytest.mark.parametrize(("max_length", "stride"), [
+    pytest.param(128, 64, marks=pytest.mark.long), (128, 128)
+])  # fmt: skip
 def test_slm4096_by_the_recipe(shared_data, load, max_length, stride, figure):
     folder = shared_data / "checkpoints" / "slm4096"
     text = (folder / "corpus.txt").read_text()

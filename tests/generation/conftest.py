@@ -17,7 +17,7 @@ MODES = {
 }
 
 
-@pytest.fixture(params=MODES)
+@pytest.fixture(params=["eager", pytest.param("graph", marks=pytest.mark.long), "jit"])
 def run_as(request):
     """Makes a function run eagerly, as a graph, or compiled."""
     return MODES[request.param]

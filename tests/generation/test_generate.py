@@ -22,13 +22,19 @@ def greedy(build, case, **options):
     return model.generate(ids, attention_mask=mask, **options)
 
 
-@pytest.mark.parametrize("name", greedy_cases.CASES)
+SLOW = ("deep", "padded", "wide", "reward", "end")  # the others take the same paths
+
+
+@pytest.mark.parametrize("name", [
+    pytest.param(name, marks=pytest.mark.long if name in SLOW else ())
+    for name in greedy_cases.CASES
+])  # fmt: skip
 def test_greedy_equals_the_golden_file(build, name):
     found = greedy(build, greedy_cases.CASES[name])
     assert found.numpy().tolist() == GOLDEN["sequences"][name]
 
 
-@pytest.mark.parametrize("name", ["ends", "penalty"])
+@pytest.mark.parametrize("name", ["ends", pytest.param("penalty", marks=pytest.mark.long)])
 def test_compiled_greedy_equals_the_golden_file(build, name):
     found = greedy(build, greedy_cases.CASES[name], jit_compile=True)
     assert found.numpy().tolist() == GOLDEN["sequences"][name]
@@ -43,9 +49,8 @@ def test_greedy_equals_pytorch(name):
     assert found == GOLDEN["sequences"][name]
 
 
-@pytest.mark.parametrize(
-    "which", ["slm4096", pytest.param("shakespeare-tiny", marks=pytest.mark.long)]
-)
+@pytest.mark.long
+@pytest.mark.parametrize("which", ["slm4096", "shakespeare-tiny"])
 def test_trained_models_equal_pytorch(which, request):
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")

@@ -5,6 +5,8 @@ import re
 import subprocess
 import sys
 
+import pytest
+
 LAYERS = 2
 PROGRAM = f"""
 import numpy as np, tfgpt2
@@ -44,6 +46,7 @@ def test_one_row_shares_each_product_among_cores(tmp_path):
         assert f"f32[{width}]" not in wide and f"f32[1,{width}]" not in wide
 
 
+@pytest.mark.long
 def test_the_decode_loop_copies_no_cache(tmp_path):
     text, computations = optimized(tmp_path, 3)
     columns = max(int(n) for n in re.findall(r"f32\[3,2,(\d+),12\]", text))

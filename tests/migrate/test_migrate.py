@@ -30,12 +30,18 @@ def run(source):
     exec(compile(source, "program.py", "exec"), {"__name__": "__main__"})
 
 
+def mostly_quick(programs):
+    """The programs' names; those that compile or train are long proofs."""
+    slow = ("generation", "training", "tf.function")
+    return [pytest.param(n, marks=pytest.mark.long if n in slow else ()) for n in programs]
+
+
 def command(*arguments):
     return CliRunner().invoke(cli.app, ["migrate", *map(str, arguments)])
 
 
 @pytest.mark.filterwarnings("ignore:.*freshly initialised")
-@pytest.mark.parametrize("name", WORK)
+@pytest.mark.parametrize("name", mostly_quick(WORK))
 def test_unchanged_programs_run(name):
     source = WORK[name].replace("MODEL", NAME)
     findings = check_source(source)
@@ -48,7 +54,7 @@ def test_unchanged_programs_run(name):
 
 
 @pytest.mark.filterwarnings("ignore:.*freshly initialised")
-@pytest.mark.parametrize("name", FAIL)
+@pytest.mark.parametrize("name", mostly_quick(FAIL))
 def test_programs_to_change_fail(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     source = (START + FAIL[name]).replace("MODEL", NAME)

@@ -116,11 +116,11 @@ def test_outputs_losses_and_gradients_are_those_of_pytorch(case, tmp_path):
     assert compared > 30
 
 
-# Every head in the default mode, and one in each other mode; the rest is long.
+# Every head in one mode, each mode with one head; the rest is long.
 QUICK = [
-    *((case, "float32", False) for case in CASES),
-    ("double heads", "mixed_bfloat16", True),
-    ("classes", "mixed_float16", False),
+    *((case, "float32", False) for case in CASES if case != "double heads"),
+    ("double heads", "mixed_bfloat16", False),
+    ("classes", "mixed_float16", True),
 ]
 ALL = list(itertools.product(CASES, ["float32", "mixed_bfloat16", "mixed_float16"], [False, True]))
 FITS = [*QUICK, *(pytest.param(*fit, marks=pytest.mark.long) for fit in ALL if fit not in QUICK)]

@@ -26,7 +26,7 @@ def masks(length, columns):
     }
 
 
-@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("jit", [False, pytest.param(True, marks=pytest.mark.long)])
 @pytest.mark.parametrize("mask", ["none", "causal", "padded", "all masked"])
 @pytest.mark.parametrize(("length", "columns"), [(1, 1), (7, 7), (8, 8), (9, 20), (33, 33)])
 def test_output_and_gradients_are_those_of_plain_attention(length, columns, mask, jit):

@@ -94,7 +94,7 @@ def test_prefill(model, in_place, mask, spare, record_difference):
 
 
 @pytest.mark.parametrize("in_place", [False, True])
-@pytest.mark.parametrize("steps", [[1] * 6, [6], [2, 3, 1]])
+@pytest.mark.parametrize("steps", [pytest.param([1] * 6, marks=pytest.mark.long), [6], [2, 3, 1]])
 def test_decode_steps(model, in_place, steps, record_difference):
     """Rows of different lengths, with steps in which some rows have no token."""
     new = np.random.RandomState(4).randint(0, 23, (3, 6)).astype(np.int32)
@@ -161,7 +161,7 @@ def test_align_right_keeps_the_order():
 @pytest.mark.parametrize("jit_compile", [False, True])
 @pytest.mark.parametrize("columns", [5, BLOCK, 2 * BLOCK + 37])
 @pytest.mark.parametrize("length", [1, 3])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.long)])
 def test_decode_attention_reads_the_used_columns_only(
     jit_compile, columns, length, dtype, record_difference
 ):

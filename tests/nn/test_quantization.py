@@ -147,7 +147,8 @@ def test_logits_are_those_of_the_slow_twin_and_close_to_the_float_models(case, m
 
 
 # The exports' tests decode in a graph without XLA, too.
-@pytest.mark.parametrize("jit", [True, pytest.param(False, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("jit", [True, False])
 def test_greedy_tokens_are_those_of_eager_calls_without_a_cache(jit):
     ends = {"eos_token_id": None, "bos_token_id": None, "pad_token_id": 0}
     model = make_model(tie_word_embeddings=False, n_layer=1, **ends)

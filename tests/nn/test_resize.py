@@ -72,6 +72,7 @@ def test_the_token_table_can_be_replaced(model):
     assert tied == model.config.tie_word_embeddings
 
 
+@pytest.mark.long
 def test_pruning_equals_masking(model, tmp_path):
     mask = np.ones((3, 4), np.float32)
     mask[0, [1, 3]] = 0

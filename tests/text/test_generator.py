@@ -69,6 +69,7 @@ def test_rows_are_independent(gen):
         np.testing.assert_allclose(alone.token_logprobs, batched[row].token_logprobs, atol=1e-4)
 
 
+@pytest.mark.long
 def test_compiled_and_uncompiled_texts_are_equal(gen, compiled):
     prompts = ["the cat", "é", "x" * 20, ""]
     options = {"temperature": [0, 1, 0.7, 1], "seed": 9, "top_k": [0, 0, 20, 5], "stop": "e",

@@ -343,6 +343,7 @@ def save_with_signatures(tokenizer, path, count):
     return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
 
 
+@pytest.mark.long
 def test_saved_model_holds_the_vocabulary_once(gpt2, tmp_path):
     one = save_with_signatures(gpt2, tmp_path / "one", 1)
     five = save_with_signatures(gpt2, tmp_path / "five", 5)

@@ -173,6 +173,7 @@ def fitted(model, **options):
     return losses, [weight.numpy() for weight in model.weights]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "fields, jit",
     [

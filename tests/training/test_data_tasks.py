@@ -39,7 +39,9 @@ PAIRS = [
 ]
 
 
-@pytest.mark.parametrize("length, multiple", [(5, 4), (9, 4), (32, None)])
+@pytest.mark.parametrize("length, multiple", [
+    (32, None), *(pytest.param(*sizes, marks=pytest.mark.long) for sizes in [(5, 4), (9, 4)])
+])  # fmt: skip
 def test_completions(tok, host, length, multiple):
     dataset = data.completion_dataset(
         PAIRS, tok, length, 3, shuffle=False, pad_to_multiple_of=multiple
@@ -92,7 +94,9 @@ WORDS = [["Lord", "Hamlet", "of", "Elsinore"], ["Alas"], ["Horatio", "unquestion
 TAGS = [[1, 2, 0, -100], [0], [2, 0]]
 
 
-@pytest.mark.parametrize("label_on, length", [("first", 24), ("last", 5), ("all", 24)])
+@pytest.mark.parametrize("label_on, length", [
+    pytest.param("first", 24, marks=pytest.mark.long), ("last", 5), ("all", 24)
+])  # fmt: skip
 def test_tagging(tok, label_on, length):
     """Tokens and words equal those of `tokenizers` on pre-split words."""
     library = tokenizers.Tokenizer.from_str(tok_json(tok))
@@ -133,7 +137,9 @@ def question(answer, **changed):
     return row | {"answers": {"text": [answer], "answer_start": [start]}} | changed
 
 
-@pytest.mark.parametrize("answer", ["Là-bas", "été", "Hamlet, prince", "😀"])
+@pytest.mark.parametrize("answer", [
+    "été", "😀", *(pytest.param(a, marks=pytest.mark.long) for a in ("Là-bas", "Hamlet, prince"))
+])  # fmt: skip
 def test_answers_are_found_by_their_bytes(tok, answer):
     """The labelled span is the shortest that contains the answer."""
     batch = one_batch(data.qa_dataset([question(answer)], tok, 200, 1))
@@ -167,7 +173,9 @@ CHOICES = [
 ]
 
 
-@pytest.mark.parametrize("lm_labels, length", [(True, 7), (False, 24)])
+@pytest.mark.parametrize("lm_labels, length", [
+    pytest.param(True, 7, marks=pytest.mark.long), (False, 24)
+])  # fmt: skip
 def test_choices(tok, host, lm_labels, length):
     dataset = data.multiple_choice_dataset(
         CHOICES, tok, length, 2, shuffle=False, lm_labels=lm_labels
@@ -191,10 +199,12 @@ def test_choices(tok, host, lm_labels, length):
     assert_trainable(tfgpt2.TFGPT2DoubleHeadsModel, batch)
 
 
-LONG = [pytest.param(name, marks=pytest.mark.long) for name in ("tagging", "qa", "choice")]
+LONG = [
+    pytest.param(name, marks=pytest.mark.long) for name in ("completion", "tagging", "qa", "choice")
+]
 
 
-@pytest.mark.parametrize("make", ["completion", "classification", *LONG])
+@pytest.mark.parametrize("make", ["classification", *LONG])
 def test_every_dataset_resumes_and_shards(tok, make):
     n = 7
     rows, build, options = {

@@ -106,6 +106,7 @@ def test_tokenizer_and_generation_files(golden, tmp_path, model):
             assert all((report.path / name).read_text() == text for name, text in texts.items())
 
 
+@pytest.mark.long
 def test_notes(golden, tmp_path):
     report = convert(golden / "torch_zip", tmp_path / "a", progress=False)
     assert report.notes == ("The source has no tokenizer.",)

@@ -55,14 +55,11 @@ STRATEGIES = {
     "penalized": {"repetition_penalty": 50.0, "no_repeat_ngram_size": 1},
     "lookup": {"prompt_lookup_num_tokens": 4},
 }
-QUICK = {("choices", "beams")}
 
 
-@pytest.mark.parametrize(("name", "how"), [
-    pytest.param(name, how, marks=() if (name, how) in QUICK else pytest.mark.long)
-    for name in CONSTRAINTS
-    for how in STRATEGIES
-])  # fmt: skip
+@pytest.mark.long
+@pytest.mark.parametrize("how", STRATEGIES)
+@pytest.mark.parametrize("name", CONSTRAINTS)
 def test_output_matches(gen, name, how):
     prompts = gen.tokenizer(PROMPTS)
     out = gen.model.generate(

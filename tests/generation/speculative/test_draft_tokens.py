@@ -90,6 +90,7 @@ def test_compiled_texts_are_those_without_speculative_options(build, model, plai
     assert_same_generation(model.generate(IDS, **compiled, **sampled), plain["sampled"])
 
 
+@pytest.mark.long
 def test_holes_are_closed(build, model, monkeypatch):
     """Rows that are guessed right run ahead, until the others' holes fill the cache.
 
@@ -148,14 +149,11 @@ OPTIONS = {
     "guidance": {"max_new_tokens": 12, "guidance_scale": 1.7},
     "uncached": {"max_new_tokens": 12, "use_cache": False},
 }  # fmt: skip
-DEFAULT = {("lookup", "penalties")}
 
 
-@pytest.mark.parametrize(("how", "name"), [
-    pytest.param(how, name, marks=() if (how, name) in DEFAULT else pytest.mark.long)
-    for how in ("lookup", "stranger", "itself")
-    for name in OPTIONS
-])  # fmt: skip
+@pytest.mark.long
+@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("how", ["lookup", "stranger", "itself"])
 def test_options_hold_with_speculative_options(build, model, how, name):
     options = FREE | OPTIONS[name]
     assert_same_generation(

@@ -103,7 +103,8 @@ def test_a_stop_string_ends_a_text_as_in_pytorch(build, name, run_as):
     assert stopped > 2
 
 
-@pytest.mark.parametrize("groups", [pytest.param(1, marks=pytest.mark.long), 2])
+@pytest.mark.long
+@pytest.mark.parametrize("groups", [1, 2])
 def test_a_users_processor_sees_every_beam(build, groups):
     """Tokens must rise, and wrap around at 20: each beam is judged by its own last token."""
 

@@ -271,7 +271,7 @@ def check(found, expected):
 
 
 @pytest.mark.parametrize("name", [
-    pytest.param(name, marks=[] if i < 10 or i % 6 == 0 else pytest.mark.long)
+    pytest.param(name, marks=[] if i % 6 == 0 else pytest.mark.long)
     for i, name in enumerate(beam_cases.CASES)
 ])  # fmt: skip
 def test_texts_and_scores_equal_the_golden_file(build, name):
@@ -297,13 +297,10 @@ def trained(shared_data):
     return tfgpt2.TFGPT2LMHeadModel.from_pretrained(folder), theirs
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("beams", "power", "early", "compiled"), [
-    (2, 1.0, False, False),
-    *(pytest.param(*one, marks=pytest.mark.long) for one in (
-        (4, 0.0, "never", True),
-        (4, 1.0, True, True), (4, 2.0, False, True), (2, 0.7, "never", False),
-        (2, -0.5, True, False),
-    )),
+    (2, 1.0, False, False), (4, 0.0, "never", True), (4, 1.0, True, True), (4, 2.0, False, True),
+    (2, 0.7, "never", False), (2, -0.5, True, False),
 ])  # fmt: skip
 def test_a_trained_model_equals_pytorch(trained, figure, beams, power, early, compiled):
     from tests.support import torch_beam
@@ -348,6 +345,7 @@ def test_results_in_full(model):
     assert empty.sequences.shape == (0, 3) and empty.sequences_scores.shape == (0,)
 
 
+@pytest.mark.long
 def test_beam_sampling_through_generate(model):
     options = {"max_new_tokens": 8, "eos_token_id": None, "jit_compile": False, "num_beams": 4}
     ids = [[1, 2, 3]] * 3

@@ -67,7 +67,7 @@ def check_golden(build, rows, run_as, **shape):
 
 
 @pytest.mark.parametrize(("deep", "run_as"), [
-    (False, beam_batches.jit), (True, beam_batches.graph),
+    (False, beam_batches.jit), pytest.param(True, beam_batches.graph, marks=pytest.mark.long),
 ])  # fmt: skip
 def test_tokens_equal_the_golden_file(build, deep, run_as):
     """All settings are rows of one batch, in a program compiled once."""
@@ -168,6 +168,7 @@ def test_rows_of_all_kinds_equal_the_slow_twin(run_as):
     assert {stopping.EOS, stopping.LENGTH} == set(found.reason)
 
 
+@pytest.mark.long
 def test_one_candidate_and_no_penalty_are_greedy(model):
     options = {"max_new_tokens": 8, "eos_token_id": None, "penalty_alpha": 0.6, "top_k": 1}
     prompts = [[1, 2, 3], [4, 5]]

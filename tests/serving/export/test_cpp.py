@@ -158,12 +158,14 @@ def toy(tmp_path_factory):
     return base, requests, live_answers(plain, names, requests)
 
 
+@pytest.mark.long
 def test_without_xla_operations_every_server_runs_it(program, toy):
     base, requests, expected = toy
     for found, right in zip(program(base / "plain", requests, xla=False), expected, strict=True):
         assert_same_outputs(found, right)
 
 
+@pytest.mark.long
 def test_a_compiled_export_fails_without_xla(program, toy):
     base, requests, _ = toy
     requests = [one for one in requests if one[0] == "generate"][:2]

@@ -170,6 +170,7 @@ def test_extra_settings_of_requests(parts, tmp_path):
     assert ask([0])["text"].numpy().tolist() != ask([1])["text"].numpy().tolist()
 
 
+@pytest.mark.long
 def test_a_constraint_holds_in_the_export(parts, tmp_path):
     config = GenerationConfig(
         max_new_tokens=12, regex=r"[a-c]{2}\d", eos_token_id=parts[0].config.eos_token_id

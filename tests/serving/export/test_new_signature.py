@@ -52,6 +52,7 @@ def test_a_new_signature_is_exported_checked_and_served(generator, tmp_path, mon
     assert rows == [{"num_tokens": count, "other": "a"} for count in counts]
 
 
+@pytest.mark.long
 def test_records_read_the_outputs(generator):
     """The record that a signature names is what the client makes of its outputs."""
     signatures = create(generator)

@@ -99,6 +99,7 @@ def test_answer_is_the_likeliest_span_of_the_context(tokenizer):
     assert answer["start"].numpy()[1:].tolist() == [-1, 0]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("head", "name"),
     [
