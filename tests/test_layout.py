@@ -65,7 +65,7 @@ serving/export: graph_batching
 serving/export/signatures: text_scoring generate score next_token embed inspect
 serving/export/signatures: tokenize detokenize task_heads registry
 serving/export: probe report warmup self_check version_directory export
-serving/server: __init__ serving_error settings signature text_model
+serving/server: __init__ api_key serving_error request_size settings signature text_model
 serving/server: saved_model version_manager
 serving/server: metrics request_batcher server_core streaming json_request json_response http
 serving/server: responses rest grpc_api completion_request completion_inputs completion_choice
