@@ -55,7 +55,7 @@ training: __init__ settings schedules recipes distribution
 training/data: sources schedule padding columns corpus language_modeling classification qa __init__
 training: lora_checks lora plan build checkpoint callbacks display trainer
 migrate: __init__ advice usage introspect check rewrite report
-serving: __init__ chunks
+serving: __init__ chunks version_number
 serving/client: records exceptions request_settings messages retrying streaming
 serving/client: rest_transport grpc_transport client
 serving/client: __init__
@@ -65,7 +65,8 @@ serving/export: graph_batching
 serving/export/signatures: text_scoring generate score next_token embed inspect
 serving/export/signatures: tokenize detokenize task_heads registry
 serving/export: probe report warmup self_check version_directory export
-serving/server: __init__ serving_error settings signature text_model saved_model version_manager
+serving/server: __init__ api_key serving_error request_size settings signature text_model
+serving/server: saved_model version_manager
 serving/server: metrics request_batcher server_core streaming json_request json_response http
 serving/server: responses rest grpc_api completion_request completion_inputs completion_choice
 serving/server: token_logprobs completions app run
