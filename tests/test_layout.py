@@ -41,7 +41,7 @@ generation/strategies: base sampling beam_state beam_step beam_search diverse_be
 generation/strategies: contrastive_search registry
 generation: guidance option_table validation config from_config model_wrappers scoring
 generation: inputs forward_outputs compiled generate
-models: __init__ call_arguments call_inputs call_outputs trainable base
+models: __init__ call_arguments call_inputs call_outputs batch_checks trainable base
 models: transformer causal_lm task_heads double_heads auto
 text: __init__ prompts records checks pipeline streaming generator
 conversion: __init__ progress
@@ -51,7 +51,7 @@ evaluation: __init__ scoring perplexity cloze exported harness
 inspect: tokens ranks
 inspect/render: __init__ pages figures saving
 inspect: attention surprise lens __init__
-training: __init__ settings schedules recipes distribution
+training: __init__ settings schedules recipes distribution output_files
 training/data: sources schedule padding columns corpus language_modeling classification qa __init__
 training: lora_checks lora plan build checkpoint callbacks display trainer
 migrate: __init__ advice usage introspect check rewrite report

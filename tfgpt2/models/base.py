@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import os
 import warnings
 from collections.abc import Iterable, Mapping
@@ -11,6 +12,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from tfgpt2.checkpoints.detection import load_config, open_checkpoint
 from tfgpt2.checkpoints.loader import WeightLoader
@@ -25,7 +27,7 @@ from tfgpt2.models.call_outputs import optional_outputs
 from tfgpt2.models.trainable import TrainableModel
 from tfgpt2.nn import lora, quantization, resize
 from tfgpt2.nn.backbone import ForwardOutputs, GPT2Transformer
-from tfgpt2.nn.layers import Embedding, initial_weights
+from tfgpt2.nn.layers import Embedding, initial_weights, nan_outside, nan_where
 from tfgpt2.nn.losses import DEFAULT_LOSS
 from tfgpt2.outputs import ModelOutput
 
@@ -102,6 +104,11 @@ class TFGPT2PreTrainedModel(TrainableModel):
         checked = {name: arguments[name] for name in CHECKED if name in arguments}
         inputs, outputs = self.encode(arguments["training"], **checked)
         result = self.forward(inputs, outputs, arguments)
+        if self.is_quantized and not tf.executing_eagerly():
+            # Rounding to int8 loses the NaN of an id that is out of range.
+            wrong = self._wrong_rows(inputs)
+            marked = {n: nan_where(x, wrong) for n, x in result.items() if x is not None}
+            result = type(result)(result | marked)
         use_cache, return_dict = arguments.get("use_cache"), arguments["return_dict"]
         optional = optional_outputs(
             self.config,
@@ -138,6 +145,11 @@ class TFGPT2PreTrainedModel(TrainableModel):
         embeddings = inputs.embeddings
         if embeddings is None:
             embeddings = self.transformer.wte(inputs.ids)  # [B, T, D]
+            embeddings = nan_outside(embeddings, inputs.ids, self.config.vocab_size)
+        # NaN spreads to all results of a row. `generate`, which checks prompts, does without.
+        embeddings = nan_outside(embeddings, inputs.positions, self.config.n_positions)
+        if inputs.token_type_ids is not None:
+            embeddings = nan_outside(embeddings, inputs.token_type_ids, self.config.vocab_size)
         return inputs, self.transformer(
             embeddings,
             positions=inputs.positions,
@@ -149,6 +161,20 @@ class TFGPT2PreTrainedModel(TrainableModel):
             head_mask=inputs.head_mask,
             training=training,
         )
+
+    def _wrong_rows(self, inputs: CallInputs) -> tf.Tensor:
+        """Rows with an id or a position out of range: bool, the leading axes of the text."""
+        ids = [inputs.positions, inputs.ids, inputs.token_type_ids]
+        limits = [self.config.n_positions, self.config.vocab_size, self.config.vocab_size]
+        wrong = [
+            tf.reduce_any((x < 0) | (x >= limit), axis=1)  # [B] or [1]
+            for x, limit in zip(ids, limits, strict=True)
+            if x is not None
+        ]
+        rows = functools.reduce(tf.logical_or, wrong)
+        rows = tf.broadcast_to(rows, [tf.reduce_prod(inputs.shape[:-1])])  # [B]
+        rows = tf.reshape(rows, inputs.shape[:-1])
+        return tf.ensure_shape(rows, inputs.static_shape[:-1])
 
     # Files -------------------------------------------------------------------------------------
 
