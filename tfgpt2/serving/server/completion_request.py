@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from tfgpt2.errors import explain, nearest
+from tfgpt2.errors import explain, nearest, shorten
 from tfgpt2.serving.server.serving_error import ServingError, invalid
 
 _MAX_CHOICES = 128
@@ -92,9 +92,7 @@ def _stream_options(value: Any, name: str) -> bool | None:
 
 
 def _wrong_value(value: Any, name: str, expected: str) -> ServingError:
-    shown = repr(value)
-    shown = shown if len(shown) < 100 else f"{shown[:100]}..."
-    return invalid(f"`{name}` must be {expected}. Received: {shown}.", param=name)
+    return invalid(f"`{name}` must be {expected}. Received: {shorten(value, 100)}.", param=name)
 
 
 def _field(
