@@ -42,7 +42,8 @@ generation/strategies: base sampling beam_state beam_step beam_search diverse_be
 generation/strategies: contrastive_search registry
 generation: guidance option_table validation config from_config model_wrappers scoring
 generation: inputs forward_outputs compiled generate
-models: __init__ call_arguments call_inputs call_outputs memory trainable editable base
+models: __init__ call_arguments call_inputs call_outputs memory trainable editable keras_export
+models: base
 models: transformer causal_lm task_heads double_heads auto
 text: __init__ prompts records checks pipeline streaming generator
 conversion: __init__ progress

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from tfgpt2.models.call_arguments import unpack
 from tfgpt2.models.call_inputs import CHECKED, CallInputs, check_inputs
 from tfgpt2.models.call_outputs import optional_outputs
 from tfgpt2.models.editable import EditableModel
+from tfgpt2.models.keras_export import ForwardPass, export_signature
 from tfgpt2.models.memory import check_memory
 from tfgpt2.nn import lora, quantization
 from tfgpt2.nn.backbone import ForwardOutputs, GPT2Transformer
@@ -35,7 +37,8 @@ class TFGPT2PreTrainedModel(EditableModel):
 
     A model's weights exist from the moment it is made: their shapes follow from the
     configuration. A call takes its inputs as keywords, as one dict (what the tokenizer returns),
-    or as a list `[input_ids, attention_mask, token_type_ids]`.
+    or as a list `[input_ids, attention_mask, token_type_ids]`. On Keras' symbolic inputs, for a
+    functional model, there is no cache unless `use_cache=True`.
 
     A subclass creates its layers in `make_head`, spells out the arguments of its `call`, which is
     `return self.run(locals())`, and computes its results in `forward`.
@@ -52,6 +55,8 @@ class TFGPT2PreTrainedModel(EditableModel):
     head_parts: frozenset[str] = frozenset()  # layers of the head that a checkpoint may lack
     float_labels = False  # whether `labels` may be real numbers, as in a regression
     returns_cache = True  # whether `use_cache=None` means the configuration's, and not False
+    # Inputs of an export without `input_signature`, and their numbers of axes.
+    export_inputs: Mapping[str, int] = {"input_ids": 2, "attention_mask": 2}
 
     def __init__(self, config: GPT2Config, *, dtype: Any = None, **kwargs: Any) -> None:
         if not isinstance(config, GPT2Config):
@@ -90,7 +95,12 @@ class TFGPT2PreTrainedModel(EditableModel):
 
     def __call__(self, inputs: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Calls the model; see `call` for the arguments."""
-        return super().__call__(**unpack(self, inputs, args, kwargs))
+        arguments = unpack(self, inputs, args, kwargs)
+        symbolic = any(isinstance(value, keras.KerasTensor) for value in arguments.values())
+        if symbolic and self.returns_cache:
+            # Keras' own `export` takes no nested results, and `predict` would join the caches.
+            arguments.setdefault("use_cache", False)
+        return super().__call__(**arguments)
 
     def run(self, arguments: dict[str, Any]) -> ModelOutput | tuple[Any, ...]:
         """Implements every model's `call`: transformer, head, optional outputs.
@@ -276,6 +286,36 @@ class TFGPT2PreTrainedModel(EditableModel):
         config = stored_config(self.config, type(self).__name__, dtype)
         SafetensorsWriter(max_shard_bytes).write(Content(tensors, config), directory)
         self.save_generation_config(directory)
+
+    def export(
+        self,
+        filepath: str | os.PathLike[str],
+        format: str = "tf_saved_model",
+        verbose: bool | None = None,
+        input_signature: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """Writes the forward pass, ids to scores, in one of the formats of `keras.Model.export`.
+
+        The outputs are the tensors that a call returns, without the cache. For strings to strings
+        use `TextGenerator.export`, and `tfgpt2.export_task` for the other heads.
+
+        Args:
+            filepath: See `keras.Model.export`.
+            format: See `keras.Model.export`.
+            verbose: See `keras.Model.export`.
+            input_signature: A list of the arguments of `serve`: one spec (`keras.InputSpec`,
+                `tf.TensorSpec` or a tensor) of the ids, several in documented order, or one dict
+                of specs by name; None is `input_ids` and `attention_mask`, int32 `[B, T]`, by
+                name.
+            **kwargs: See `keras.Model.export`.
+
+        Raises:
+            TypeError: The signature names an input that the model does not have.
+            ValueError: A spec has no shape.
+        """
+        signature = export_signature(self.export_inputs, input_signature)
+        ForwardPass(self).export(filepath, format, verbose, signature, **kwargs)
 
     def load_generation_config(self, files: Repository) -> None:
         """Reads `generation_config.json`, in models that generate."""
