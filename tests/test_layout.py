@@ -10,7 +10,8 @@ from tests.support.paths import PACKAGE
 # A floor is one line: a folder and its modules, or modules of the package itself. Each imports
 # only what stands on its own floor or above it. Every module of the package is listed once.
 FLOORS = """
-__init__ version errors validation files
+keras_classes version errors
+__init__ validation files
 hub
 config_fields config outputs
 checkpoints: __init__ names
@@ -41,7 +42,8 @@ generation/strategies: base sampling beam_state beam_step beam_search diverse_be
 generation/strategies: contrastive_search registry
 generation: guidance option_table validation config from_config model_wrappers scoring
 generation: inputs forward_outputs compiled generate
-models: __init__ call_arguments call_inputs call_outputs batch_checks trainable base
+models: __init__ call_arguments call_inputs call_outputs batch_checks memory trainable editable
+models: keras_export base
 models: transformer causal_lm task_heads double_heads auto
 text: __init__ prompts records checks pipeline streaming generator
 conversion: __init__ progress

@@ -12,6 +12,7 @@ from typing import Any
 from tfgpt2.errors import explain, unreadable, value_error
 
 _BYTE_ORDER_MARK = "\ufeff"
+_MAX_JSON = 500_000_000  # bytes; the largest vocabularies have a few tens of millions
 
 
 def read_utf8(path: Path) -> str:
@@ -88,8 +89,10 @@ def read_json_object(path: Path, kind: str = "checkpoint") -> dict[str, Any]:
         kind: What the file is expected to be, for the error.
 
     Raises:
-        ValueError: It is not UTF-8, not valid JSON, nested too deeply, or not an object.
+        ValueError: It is huge, not UTF-8, not valid JSON, nested too deeply, or not an object.
     """
+    if (size := path.stat().st_size) > _MAX_JSON:
+        raise unreadable(path, f"it has {size} bytes, more than any such file", kind=kind)
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:

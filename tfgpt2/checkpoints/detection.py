@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 
 from tfgpt2.checkpoints.readers.base import CheckpointReader
 from tfgpt2.checkpoints.readers.renamed import RenamedReader
@@ -17,6 +18,10 @@ _GPT2_KEYS = (
     re.compile(r"(?:transformer\.)?h\.\d+\.attn\.c_attn\.weight(?:_int8)?"),
     re.compile(r"(?:transformer\.)?wte\.weight(?:_int8)?"),
 )
+# What wrappers of a model put before its keys: DataParallel, torch.compile, PEFT and trl.
+_WRAPPED = re.compile(
+    r"((?:(?:module|_orig_mod|base_model\.model|pretrained_model)\.)+)(?:transformer\.)?h\.0\."
+)
 _OTHERS = {
     r"bert\.": "BERT",
     r"roberta\.": "RoBERTa",
@@ -28,6 +33,7 @@ _OTHERS = {
     r"(transformer\.)?h\.\d+\.self_attention\.": "BLOOM or Falcon",
     r"(encoder|decoder)\.block\.": "T5",
 }
+_NANOGPT_NAME = "ckpt.pt"
 _MAX_LISTED = 5  # keys that an error shows
 
 
@@ -53,7 +59,7 @@ def open_checkpoint(find: Find, name: str = "") -> CheckpointReader:
     for kind in READERS:
         reader = kind.from_files(find)
         if reader is not None:
-            reader = _in_pytorch_names(reader)
+            reader = _without_wrapper(_in_pytorch_names(reader), name)
             _check_architecture(reader, name)
             return reader
     files = ", ".join(file for kind in READERS for file in kind.file_names)
@@ -92,10 +98,17 @@ def load_config(find: Find, name: str = "", **overrides: object) -> GPT2Config:
             if fields is not None:
                 return GPT2Config.from_dict(fields | _end_of_text(find), **overrides)
         return GPT2Config.from_json_file(path, **overrides)
+    fix = "Point to a directory or repository that holds one, or pass `config=`."
+    if find(_NANOGPT_NAME) is not None:
+        fix = (
+            f"The {_NANOGPT_NAME} is nanoGPT's: with torch, write its 'model_args' as config.json"
+            " (its block_size is n_positions) and its 'model' as pytorch_model.bin, with the"
+            " weights of c_attn, c_proj and c_fc transposed."
+        )
     raise FileNotFoundError(
         explain(
             f"The model has no file {' or '.join(map(repr, config_names))}.",
-            fix="Point to a directory or repository that holds one, or pass `config=`.",
+            fix=fix,
             name=name,
         )
     )
@@ -113,6 +126,19 @@ def _in_pytorch_names(reader: CheckpointReader) -> CheckpointReader:
         if (rename := kind.renaming(reader.keys())) is not None:
             return RenamedReader(reader, rename)
     return reader
+
+
+def _without_wrapper(reader: CheckpointReader, name: str) -> CheckpointReader:
+    """Removes the prefix of a known wrapper from the keys, with a warning."""
+    match = next(filter(None, map(_WRAPPED.match, reader.keys())), None)
+    if match is None:
+        return reader
+    prefix = match[1]
+    warnings.warn(
+        f"The keys of {name!r} begin with {prefix!r}, the name of a wrapper; it is removed.",
+        stacklevel=4,
+    )
+    return RenamedReader(reader, lambda key: (key.removeprefix(prefix), False))
 
 
 def _check_architecture(reader: CheckpointReader, name: str) -> None:
