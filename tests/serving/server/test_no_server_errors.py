@@ -261,13 +261,13 @@ PREDICTIONS = [
 
 
 @pytest.mark.parametrize("body", COMPLETIONS)
-def test_completions_that_were_errors_of_the_server(tmp_path, body):
+def test_wrong_completions_are_errors_of_the_client(tmp_path, body):
     (answer,) = post(tmp_path, b"/v1/completions", [body])
     assert answer.status_code == 400
 
 
 @pytest.mark.parametrize("body", PREDICTIONS)
-def test_predictions_that_were_errors_of_the_server(tmp_path, body):
+def test_wrong_predictions_are_errors_of_the_client(tmp_path, body):
     (answer,) = post(tmp_path, b"/v1/models/m:predict", [body])
     assert answer.status_code == 400
 

@@ -172,14 +172,16 @@ def test_outputs_without_rows_have_the_types_of_the_signature():
 def test_a_wide_request_does_not_widen_others():
     wide = echo_request("wide", stop=[[b"x"] * 1000])
     others = [echo_request(f"{i}", stop=[[b"s"] * width]) for i, width in enumerate((1, 3, 64))]
-    answers, batches = run([others[0], wide, others[1], others[2]])
+    # The others fill a batch, and so do not depend on how long it waits.
+    asked = [others[0], wide, others[1], others[2]]
+    answers, batches = run(asked, max_batch_size=3, batch_timeout_micros=500_000)
     assert not any(isinstance(answer, Exception) for answer in answers)
-    assert sorted(batch["stop"].shape for batch in batches) == [(1, 1000), (4, 64)]
+    assert sorted(batch["stop"].shape for batch in batches) == [(1, 1000), (3, 64)]
 
 
 def test_padding_repeats_the_smallest_row():
-    rows = [echo_request("a" * 1000, stop=[[b"x" * 9]]), echo_request("b"), echo_request("cc")]
-    _, (batch,) = run(rows)
+    stop = [[b"x" * 9], [b""], [b""]]
+    _, (batch,) = run([echo_request("a" * 1000, "b", "cc", stop=stop)])
     assert [len(text) for text in batch["text"]] == [1000, 1, 2, 1]
     assert batch["stop"].tolist() == [[b"x" * 9], [b""], [b""], [b""]]
 
@@ -258,4 +260,4 @@ def test_completions_count_a_prompt_for_every_text(tmp_path, changed):
     assert refused.status_code in (400, 413), refused.text
     assert accepted.status_code == 200 and len(accepted.json()["choices"]) == 8
     generated = sum(len(inputs["text"]) for name, inputs in calls if name == "generate")
-    assert generated == 8
+    assert 8 <= generated <= 16  # with padding; those of the first request would be 64
