@@ -28,7 +28,8 @@ tokenizers: __init__ unicode_classes added_tokens segments pretokenize bpe sente
 tokenizers: graph base files batch_encoding layer byte_level_bpe registry special_tokens
 tokenizers: gpt2 host training
 generation: __init__ buckets options option_values stopping
-generation/constraints: __init__ expressions byte_nfa byte_dfa regex json_types json_grammar
+generation/constraints: __init__ work special_tokens expressions byte_nfa byte_dfa regex json_types
+generation/constraints: schema_input json_grammar
 generation/constraints: json_schema token_dfa masking compile
 generation: params results
 generation/logits: __init__ vocab_ops random threshold id_lists history base
