@@ -27,7 +27,7 @@ nn: losses chunked_loss lora quantization resize
 tokenizers: __init__ unicode_classes added_tokens segments pretokenize bpe sentencepiece arguments
 tokenizers: graph base files batch_encoding layer byte_level_bpe registry special_tokens
 tokenizers: gpt2 host training
-generation: __init__ buckets options option_values stopping
+generation: __init__ buckets options option_values token_texts stopping
 generation/constraints: __init__ work special_tokens expressions byte_nfa byte_dfa regex json_types
 generation/constraints: schema_input json_grammar
 generation/constraints: json_schema token_dfa masking compile
