@@ -29,8 +29,9 @@ tokenizers: __init__ unicode_classes json_values added_tokens segments added_tok
 tokenizers: pretokenize bpe sentencepiece arguments spec_checks
 tokenizers: graph base vocabulary_folder files batch_encoding layer byte_level_bpe registry
 tokenizers: special_tokens gpt2 host training
-generation: __init__ buckets options option_values stopping
-generation/constraints: __init__ expressions byte_nfa byte_dfa regex json_types json_grammar
+generation: __init__ buckets options option_values token_texts stopping
+generation/constraints: __init__ work special_tokens expressions byte_nfa byte_dfa regex json_types
+generation/constraints: schema_input json_grammar
 generation/constraints: json_schema token_dfa masking compile
 generation: params results
 generation/logits: __init__ vocab_ops random threshold id_lists history base

@@ -37,6 +37,7 @@ from tfgpt2.generation.params import (
 from tfgpt2.generation.results import Result
 from tfgpt2.generation.scoring import summarize, token_logprobs
 from tfgpt2.generation.stopping import StopStrings
+from tfgpt2.generation.token_texts import read_token_texts
 from tfgpt2.models.causal_lm import TFGPT2LMHeadModel
 from tfgpt2.nn.kv_cache import Prefix, align_right
 from tfgpt2.text.prompts import PromptStatus, make_prompt, prepend_token
@@ -113,12 +114,11 @@ class TextPipeline(tf.Module):
         self.model, self.tokenizer, self.config = model, tokenizer, config
         self.truncate, self.assistant = truncate, assistant
         self.prompt_buckets, self.output_buckets = tuple(prompt_buckets), tuple(output_buckets)
-        # The text of each token; special tokens and ids beyond the vocabulary have none.
-        self.token_texts = stopping.token_texts(tokenizer, model.config.vocab_size)
+        self.token_texts = read_token_texts(tokenizer, model.config.vocab_size)
         self.decoder = CompiledDecoder(
             model,
             jit_compile=jit_compile,
-            token_bytes=stopping.token_bytes(self.token_texts),
+            token_bytes=stopping.token_bytes(self.token_texts.written),
             assistant=assistant,
         )
         self.spec, self._extra = self.compile_config(config, rows=1)
