@@ -229,9 +229,12 @@ WTE = "base_model.model.transformer.wte"
         (lambda t: t | {"base_model.model.x": t[KEY]}, "neither a factor of LoRA nor"),
         (lambda t: t | {KEY: t[KEY][:3]}, "has rank 3 and 4"),
         (lambda t: {}, "holds no lora_A"),
-        (lambda t: t | {f"{WTE}.lora_embedding_A": t[KEY]}, r"of an embedding.*Merge.*key='base_"),
+        (
+            lambda t: t | {f"{WTE}.lora_embedding_A": t[KEY]},
+            "factors of an embedding.*key='base_.*Merge",
+        ),
         (lambda t: t | {KEY.replace("A.weight", "magnitude_vector"): t[KEY]}, "DoRA.*Merge"),
-        (lambda t: t | {f"{WTE}.weight": t[KEY]}, r"whole layer.*`modules_to_save`.*Merge"),
+        (lambda t: t | {f"{WTE}.weight": t[KEY]}, "whole layer.*`modules_to_save`.*Merge"),
         (
             lambda t: t | {f"{WTE}.token_adapter.trainable_tokens_delta": t[KEY]},
             "rows of the token",

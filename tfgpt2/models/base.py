@@ -58,7 +58,7 @@ class TFGPT2PreTrainedModel(EditableModel):
     float_labels = False  # whether `labels` may be real numbers, as in a regression
     returns_cache = True  # whether `use_cache=None` means the configuration's, and not False
     # Inputs of an export without `input_signature`, and their numbers of axes.
-    export_inputs: Mapping[str, int] = {"input_ids": 2, "attention_mask": 2}
+    _export_inputs: Mapping[str, int] = {"input_ids": 2, "attention_mask": 2}
 
     def __init__(self, config: GPT2Config, *, dtype: Any = None, **kwargs: Any) -> None:
         if not isinstance(config, GPT2Config):
@@ -340,7 +340,7 @@ class TFGPT2PreTrainedModel(EditableModel):
             TypeError: The signature names an input that the model does not have.
             ValueError: A spec has no shape.
         """
-        signature = export_signature(self.export_inputs, input_signature)
+        signature = export_signature(self._export_inputs, input_signature)
         ForwardPass(self).export(filepath, format, verbose, signature, **kwargs)
 
     def load_generation_config(self, files: Repository) -> None:

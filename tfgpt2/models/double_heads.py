@@ -107,7 +107,7 @@ class TFGPT2DoubleHeadsModel(TFGPT2LMHeadModel):
     """
 
     head_parts = frozenset({"multiple_choice_head"})
-    export_inputs = {"input_ids": 3, "attention_mask": 3, "mc_token_ids": 2}
+    _export_inputs = {"input_ids": 3, "attention_mask": 3, "mc_token_ids": 2}
 
     def make_head(self) -> None:
         """Creates the output matrix, unless it is the token table, and the multiple-choice head."""
