@@ -59,7 +59,7 @@ class RestApi:
         raise invalid(f"Malformed request: {request.method} {path}")
 
     async def _predict(self, request: Request, spec: ModelSpec, method: str) -> Response:
-        body = await request.body()
+        body = await http.read_body(request)
         if method != "predict":
             raise ServingError(
                 "UNIMPLEMENTED", f"{method} is for models of tf.Example. Use :predict instead."
@@ -67,7 +67,7 @@ class RestApi:
         with self._core.lease(spec) as servable:
             predict = await http.parse_body(body, parse_predict, servable.signatures)
             outputs = await http.run_until_disconnect(
-                request, self._core.run(servable, predict.signature, predict.inputs)
+                request, lambda: self._core.run(servable, predict.signature, predict.inputs)
             )
             content = encode_response(outputs, rows=predict.rows)
         return Response(content, media_type="application/json")
