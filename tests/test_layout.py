@@ -69,11 +69,11 @@ serving/export: graph_batching
 serving/export/signatures: text_scoring generate score next_token embed inspect
 serving/export/signatures: tokenize detokenize task_heads registry
 serving/export: probe report warmup self_check version_directory export
-serving/server: __init__ api_key serving_error request_size settings signature text_model
-serving/server: saved_model version_manager
+serving/server: __init__ api_key cancellation serving_error request_size settings signature
+serving/server: text_model saved_model version_manager browser_checks connection grpc_limits
 serving/server: metrics request_batcher server_core streaming json_request json_response http
 serving/server: responses rest grpc_api completion_request completion_inputs completion_choice
-serving/server: token_logprobs completions app run
+serving/server: token_logprobs completions access app run
 cli: __init__ console options
 cli: generate tokenize export convert evaluate train_tokenizer info serve train migrate
 cli: inspect version

@@ -1,48 +1,19 @@
 """The playground in a browser: suggestions, tinting, settings, errors of the server."""
 
-import contextlib
 import re
-import shutil
 
 import pytest
 from starlette.responses import JSONResponse
 
 from tests.support.playground_stub import MODEL, PAGE, WORDS, StubServer
 
-selenium = pytest.importorskip("selenium", reason="selenium is not installed")
-from selenium import webdriver  # noqa: E402
+pytest.importorskip("selenium", reason="selenium is not installed")
 from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
 from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
 
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
-
-
-@contextlib.contextmanager
-def chromium(profile):
-    program, chromedriver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not program or not chromedriver:
-        pytest.skip("no chromium: apt-get install chromium chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = program
-    for flag in (*FLAGS, f"--user-data-dir={profile}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options, webdriver.ChromeService(chromedriver))
-    try:
-        yield driver
-    finally:
-        driver.quit()
+from tests.support.browser import chromium  # noqa: E402
 
 
 @pytest.fixture(scope="module")

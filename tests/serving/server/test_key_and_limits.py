@@ -9,8 +9,8 @@ from tensorflow_serving.apis import get_model_status_pb2, model_service_pb2_grpc
 
 from tfgpt2.serving.server.api_key import has_key
 from tfgpt2.serving.server.app import make_app
+from tfgpt2.serving.server.browser_checks import is_loopback
 from tfgpt2.serving.server.grpc_api import make_server
-from tfgpt2.serving.server.run import is_loopback
 from tfgpt2.serving.server.server_core import ServerCore
 from tfgpt2.serving.server.settings import BatchSettings, ServerSettings
 
@@ -79,7 +79,7 @@ def test_grpc_needs_the_key(make_settings):
 def test_internal_errors_are_not_revealed(make_settings, monkeypatch):
     core = ServerCore(make_settings())
     monkeypatch.setattr(core.metrics, "render", lambda: 1 / 0)
-    client = TestClient(make_app(core), raise_server_exceptions=False)
+    client = TestClient(make_app(core), base_url="http://127.0.0.1", raise_server_exceptions=False)
     answer = client.get("/metrics")
     assert answer.status_code == 500 and answer.json() == {"error": "Internal error."}
 

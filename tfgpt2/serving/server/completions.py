@@ -6,18 +6,19 @@ batches with those of other requests.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from tfgpt2.serving.server import completion_choice, completion_request, http
+from tfgpt2.serving.server.cancellation import gather
 from tfgpt2.serving.server.completion_choice import Choice, openai_finish_reason, usage
 from tfgpt2.serving.server.completion_inputs import generate_inputs, prompt_bytes
 from tfgpt2.serving.server.completion_request import CompletionRequest
@@ -30,7 +31,8 @@ from tfgpt2.serving.server.token_logprobs import completion_logprobs
 
 _ERROR_TYPES = {  # OpenAI's, by HTTP status
     400: "invalid_request_error", 401: "authentication_error", 404: "invalid_request_error",
-    413: "invalid_request_error", 429: "rate_limit_error",
+    403: "permission_error", 413: "invalid_request_error", 415: "invalid_request_error",
+    429: "rate_limit_error",
 }  # fmt: skip
 _DONE = b"data: [DONE]\n\n"
 
@@ -53,7 +55,7 @@ class CompletionsApi:
     async def complete(self, request: Request) -> Response:
         """Completes prompts; errors are `{"error": {...}}`."""
         try:
-            document = await http.parse_body(await request.body(), parse_json)
+            document = await http.parse_body(await http.read_body(request), parse_json)
             completion = completion_request.parse(document)
             limit = self._core.settings.max_new_tokens
             if completion.max_tokens > limit:
@@ -65,7 +67,9 @@ class CompletionsApi:
             if completion.stream:
                 return await self._stream(request, completion)
             with self._core.measure("completions", completion.model):
-                content = await http.run_until_disconnect(request, self._complete(completion))
+                content = await http.run_until_disconnect(
+                    request, lambda: self._complete(completion)
+                )
             return JSONResponse(content)
         except ServingError as error:
             return error_response(error)
@@ -76,7 +80,7 @@ class CompletionsApi:
             rows = [prompt for prompt in prompts for _ in range(request.best_of)]
             inputs = generate_inputs(model.signatures["generate"], request, rows)
             # One call for each row: there may be more rows than a batch holds.
-            outputs = await _gather(
+            outputs = await gather(
                 model.generate({name: array[row : row + 1] for name, array in inputs.items()})
                 for row in range(len(rows))
             )
@@ -88,7 +92,7 @@ class CompletionsApi:
                     choices[start : start + request.best_of], request.n
                 )
             ]
-            entries = await _gather(
+            entries = await gather(
                 _choice_entry(model, request, index, choice) for index, choice in enumerate(best)
             )
         prompt_tokens = sum(choice.prompt_tokens for choice in choices[:: request.best_of])
@@ -101,18 +105,14 @@ class CompletionsApi:
     async def _stream(self, request: Request, completion: CompletionRequest) -> Response:
         """Starts a stream; errors before the first chunk have an HTTP status of their own."""
         events = self._events(completion)
-        first = await http.run_until_disconnect(request, anext(events))
+        try:
+            first = await http.run_until_disconnect(request, lambda: anext(events))
+        except BaseException:
+            await events.aclose()
+            raise
+        return _EventStream(first, events)
 
-        async def all_events() -> AsyncIterator[bytes]:
-            yield first
-            async for event in events:
-                yield event
-
-        # Proxies must not buffer the chunks.
-        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        return StreamingResponse(all_events(), media_type="text/event-stream", headers=headers)
-
-    async def _events(self, request: CompletionRequest) -> AsyncIterator[bytes]:
+    async def _events(self, request: CompletionRequest) -> AsyncGenerator[bytes, None]:
         envelope, started = _envelope(request), False
         last: dict[int, TextChunk] = {}  # by row
         try:
@@ -135,14 +135,15 @@ class CompletionsApi:
                     # The penalties count generated tokens, not those of the prompt.
                     commit=not (request.presence_penalty or request.frequency_penalty),
                 )
-                async for row, chunk in chunks:
-                    completion_choice.check_finish_reason(chunk.finish_reason)
-                    last[row] = chunk
-                    reason = openai_finish_reason(chunk.finish_reason)
-                    choice = {"index": row, "text": chunk.text, "logprobs": None,
-                              "finish_reason": reason}  # fmt: skip
-                    started = True
-                    yield _event(envelope | {"choices": [choice]})
+                async with contextlib.aclosing(chunks):
+                    async for row, chunk in chunks:
+                        completion_choice.check_finish_reason(chunk.finish_reason)
+                        last[row] = chunk
+                        reason = openai_finish_reason(chunk.finish_reason)
+                        choice = {"index": row, "text": chunk.text, "logprobs": None,
+                                  "finish_reason": reason}  # fmt: skip
+                        started = True
+                        yield _event(envelope | {"choices": [choice]})
             if request.include_usage:
                 counts = usage(
                     sum(last[row].prompt_tokens for row in sorted(last)[:: request.n]),
@@ -193,14 +194,32 @@ def _error(error: ServingError) -> dict[str, Any]:
     }
 
 
-async def _gather(calls: Any) -> list[Any]:
-    """Runs calls concurrently; when one fails, the others are cancelled."""
-    tasks = [asyncio.ensure_future(call) for call in calls]
-    try:
-        return await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
+class _EventStream(StreamingResponse):
+    """Server-sent events; generating them ends with the response, however that ends.
+
+    Args:
+        first: The first event.
+        events: The others.
+    """
+
+    def __init__(self, first: bytes, events: AsyncGenerator[bytes, None]):
+        self._events = events
+
+        async def all_events() -> AsyncIterator[bytes]:
+            yield first
+            async for event in events:
+                yield event
+
+        # Proxies must not buffer the chunks.
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        super().__init__(all_events(), media_type="text/event-stream", headers=headers)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Sends the events."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:  # Starlette leaves an unfinished generator to the garbage collector
+            await self._events.aclose()
 
 
 async def _choice_entry(

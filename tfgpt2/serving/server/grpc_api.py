@@ -15,6 +15,7 @@ from tensorflow_serving.apis import (
 )
 
 from tfgpt2.serving.server.api_key import has_key
+from tfgpt2.serving.server.grpc_limits import CallLimits, connection_options
 from tfgpt2.serving.server.responses import NO_VERSIONS, metadata_response, status_response
 from tfgpt2.serving.server.server_core import ModelSpec, ServerCore
 from tfgpt2.serving.server.serving_error import ServingError, cut, from_exception, invalid
@@ -23,15 +24,22 @@ from tfgpt2.serving.server.signature import DEFAULT_SIGNATURE, inputs_from_proto
 _MAX_DETAILS = 2000  # bytes
 
 
-def make_server(core: ServerCore) -> grpc.aio.Server:
-    """Makes the gRPC server; the caller adds a port and starts it."""
+def make_server(core: ServerCore, calls: CallLimits | None = None) -> grpc.aio.Server:
+    """Makes the gRPC server; the caller adds a port and starts it.
+
+    Args:
+        core: Runs the requests.
+        calls: Limits of its calls, for a caller that stops the server by them.
+    """
     limit = core.settings.max_body_bytes
     server = grpc.aio.server(
+        interceptors=[calls or CallLimits(core.settings.receive_seconds)],
         options=[
+            *connection_options(core.settings),
             ("grpc.max_receive_message_length", limit),
             ("grpc.max_send_message_length", -1),
             ("grpc.so_reuseport", 0),  # a port in use is an error
-        ]
+        ],
     )
     add_prediction = prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server
     add_prediction(_PredictionService(core), server)

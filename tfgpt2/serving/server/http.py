@@ -6,12 +6,14 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
+from tfgpt2.serving.server.cancellation import cancel
 from tfgpt2.serving.server.serving_error import ServingError, from_exception
 from tfgpt2.serving.server.version_manager import VersionManager
 
 _MAX_INLINE = 65536  # bytes of JSON that are parsed in the event loop; more goes to a thread
+_DISCONNECTED = "The client closed the connection."
 
 
 def error_headers(error: ServingError) -> dict[str, str]:
@@ -26,6 +28,18 @@ def model_entry(model: VersionManager) -> dict[str, Any]:
     return {"id": model.name, "object": "model", "created": model.created, "owned_by": "tfgpt2"}
 
 
+async def read_body(request: Request) -> bytes:
+    """Receives the body of a request.
+
+    Raises:
+        ServingError: CANCELLED: the client has left, or took too long.
+    """
+    try:
+        return await request.body()
+    except ClientDisconnect as error:
+        raise ServingError("CANCELLED", _DISCONNECTED) from error
+
+
 async def parse_body(body: bytes, parse: Callable[..., Any], *arguments: Any) -> Any:
     """Parses a body, in a thread if it would block the event loop."""
     if len(body) <= _MAX_INLINE:
@@ -33,28 +47,30 @@ async def parse_body(body: bytes, parse: Callable[..., Any], *arguments: Any) ->
     return await asyncio.to_thread(parse, body, *arguments)
 
 
-async def run_until_disconnect(request: Request, work: Awaitable[Any]) -> Any:
+async def run_until_disconnect(request: Request, start: Callable[[], Awaitable[Any]]) -> Any:
     """Waits for a result, and cancels the work when the client disconnects.
+
+    The work has ended when this returns, whatever happened.
 
     Args:
         request: Its body has been read.
-        work: What to wait for.
+        start: Starts the work; not called if the client has left before.
 
     Raises:
         ServingError: CANCELLED, which no client reads; or the error of the work.
     """
-    task = asyncio.ensure_future(work)
-    disconnect = asyncio.ensure_future(_wait_for_disconnect(request))
+    if await request.is_disconnected():
+        raise ServingError("CANCELLED", _DISCONNECTED)
+    tasks = [asyncio.ensure_future(start()), asyncio.ensure_future(_wait_for_disconnect(request))]
     try:
-        await asyncio.wait((task, disconnect), return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ServingError("CANCELLED", "The client closed the connection.")
-        return task.result()
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        if not tasks[0].done():
+            raise ServingError("CANCELLED", _DISCONNECTED)
+        return tasks[0].result()
     except Exception as error:
         raise from_exception(error) from error
     finally:
-        task.cancel()
-        disconnect.cancel()
+        await cancel(tasks)
 
 
 async def _wait_for_disconnect(request: Request) -> None:

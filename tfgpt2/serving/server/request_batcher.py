@@ -191,6 +191,9 @@ class RequestBatcher:
             self._start_due_batches(pool)
 
     async def _run_tasks(self, pool: _WorkerPool, tasks: list[_Task]) -> None:
+        tasks = [task for task in tasks if not task.outputs.done()]  # others were cancelled
+        if not tasks:
+            return
         first = tasks[0]
         rows = sum(task.rows for task in tasks)
         padded = rows

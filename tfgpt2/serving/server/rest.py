@@ -60,7 +60,7 @@ class RestApi:
         raise invalid(f"Malformed request: {cut(request.method)} {cut(path)}")
 
     async def _predict(self, request: Request, spec: ModelSpec, method: str) -> Response:
-        body = await request.body()
+        body = await http.read_body(request)
         if method != "predict":
             raise ServingError(
                 "UNIMPLEMENTED", f"{method} is for models of tf.Example. Use :predict instead."
@@ -69,7 +69,7 @@ class RestApi:
             max_rows = self._core.settings.batching.max_batch_size
             predict = await http.parse_body(body, parse_predict, servable.signatures, max_rows)
             outputs = await http.run_until_disconnect(
-                request, self._core.run(servable, predict.signature, predict.inputs)
+                request, lambda: self._core.run(servable, predict.signature, predict.inputs)
             )
             content = encode_response(outputs, rows=predict.rows)
         return Response(content, media_type="application/json")

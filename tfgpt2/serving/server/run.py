@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
+import functools
 import logging
 import signal
 import socket
@@ -14,7 +14,11 @@ import uvicorn
 
 from tfgpt2.errors import explain
 from tfgpt2.serving.server.app import make_app
+from tfgpt2.serving.server.browser_checks import is_loopback
+from tfgpt2.serving.server.cancellation import cancel, run_within
+from tfgpt2.serving.server.connection import Connection, ConnectionLimits
 from tfgpt2.serving.server.grpc_api import make_server
+from tfgpt2.serving.server.grpc_limits import CallLimits
 from tfgpt2.serving.server.server_core import ServerCore
 from tfgpt2.serving.server.settings import ServerSettings
 
@@ -22,12 +26,31 @@ _log = logging.getLogger(__name__)
 
 
 class _HttpServer(uvicorn.Server):
-    """Uvicorn without its own signal handlers: gRPC must stop at the same time."""
+    """Uvicorn without its own signal handlers: gRPC must stop at the same time.
+
+    Attributes:
+        unfinished: Requests that were cancelled when the server stopped.
+    """
+
+    unfinished = 0
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Installs no handlers."""
         yield
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Finishes running requests and counts those that it had to cancel."""
+        await super().shutdown(sockets)
+        self.unfinished = max(self.unfinished, len(self.server_state.tasks))
+
+    def stop_at_once(self) -> None:
+        """Cancels running requests: their clients see a broken connection."""
+        self.force_exit = True
+        self.unfinished = len(self.server_state.tasks)
+        # From Python 3.12 on, uvicorn would still wait until they are closed.
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
 
 
 def run(settings: ServerSettings, announce: Callable[[str], None] = print) -> bool:
@@ -47,18 +70,6 @@ def run(settings: ServerSettings, announce: Callable[[str], None] = print) -> bo
     return asyncio.run(_serve(settings, announce))
 
 
-def is_loopback(host: str) -> bool:
-    """Whether an address is reachable only from this machine.
-
-    Example:
-        >>> is_loopback("127.0.0.1"), is_loopback("0.0.0.0"), is_loopback("localhost")
-        (True, False, True)
-    """
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return host == "localhost"
-
-
 async def _serve(settings: ServerSettings, announce: Callable[[str], None]) -> bool:
     if not is_loopback(settings.host) and not settings.api_key:
         _log.warning(
@@ -67,14 +78,19 @@ async def _serve(settings: ServerSettings, announce: Callable[[str], None]) -> b
         )
     core = ServerCore(settings)
     listener = _bind(settings)
-    grpc = make_server(core) if settings.grpc_port >= 0 else None
+    calls = CallLimits(settings.receive_seconds)
+    grpc = make_server(core, calls) if settings.grpc_port >= 0 else None
     addresses = f"REST and page: http://{_url_host(settings.host)}:{listener.getsockname()[1]}"
     if grpc is not None:
         port = grpc.add_insecure_port(f"{_url_host(settings.host)}:{settings.grpc_port}")
         addresses += f"  gRPC: {_url_host(settings.host)}:{port}"
+    limits = ConnectionLimits.of(settings)
     http = _HttpServer(
         uvicorn.Config(
             make_app(core),
+            http=functools.partial(Connection, limits),
+            ws="none",  # its connections would have no limits
+            timeout_keep_alive=settings.idle_seconds,
             log_level="warning",
             access_log=False,
             timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
@@ -82,10 +98,10 @@ async def _serve(settings: ServerSettings, announce: Callable[[str], None]) -> b
             lifespan="off",
         )
     )
-    stopping = asyncio.Event()
+    stopping, forced = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, _request_stop, http, stopping)
+        loop.add_signal_handler(number, _request_stop, http, stopping, forced)
     if grpc is not None:
         await grpc.start()
     # Health and status are served from the start, predictions once a model is loaded.
@@ -103,25 +119,27 @@ async def _serve(settings: ServerSettings, announce: Callable[[str], None]) -> b
         announce(addresses)
         await asyncio.wait((serving, waiting), return_when=asyncio.FIRST_COMPLETED)
     http.should_exit = True
-    drained = [serving]
-    if grpc is not None:  # new calls are rejected at once, running ones may finish
-        drained.append(asyncio.create_task(grpc.stop(settings.drain_seconds)))
-    await asyncio.gather(*drained)
-    loading.cancel()
-    waiting.cancel()
-    await asyncio.gather(loading, waiting, return_exceptions=True)
+    limits.stop()
+    unfinished = 0
+    if grpc is not None:
+        unfinished += await calls.stop(grpc, settings.drain_seconds, forced)
+    await serving
+    unfinished += http.unfinished
+    await cancel((loading, waiting))
     try:
-        await asyncio.wait_for(core.close(), 1.0)
-    except asyncio.TimeoutError:
+        await run_within(core.close(), 1.0)
+    except asyncio.TimeoutError:  # the clients of these have left; a batch cannot be interrupted
         _log.warning("Stopped while %d batches were running.", core.batcher.num_running)
-        return False
-    return True
+    if unfinished:
+        _log.warning("Stopped before %d requests were finished.", unfinished)
+    return not unfinished
 
 
-def _request_stop(http: uvicorn.Server, stopping: asyncio.Event) -> None:
+def _request_stop(http: _HttpServer, stopping: asyncio.Event, forced: asyncio.Event) -> None:
     """Handles signals: the first one stops gracefully, the second one at once."""
     if stopping.is_set():
-        http.force_exit = True
+        http.stop_at_once()
+        forced.set()
     http.should_exit = True
     stopping.set()
 

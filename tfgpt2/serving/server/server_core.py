@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tfgpt2.serving.server.cancellation import run_within
 from tfgpt2.serving.server.metrics import Metrics
 from tfgpt2.serving.server.request_batcher import RequestBatcher
 from tfgpt2.serving.server.saved_model import Servable
@@ -80,7 +81,7 @@ class ServerCore:
         limit = self.settings.timeout_seconds
         limit = limit if timeout is None else min(timeout, limit)
         try:
-            return await asyncio.wait_for(self.batcher.run(servable, signature, inputs), limit)
+            return await run_within(self.batcher.run(servable, signature, inputs), limit)
         except asyncio.TimeoutError as error:
             raise ServingError(
                 "DEADLINE_EXCEEDED", f"The request took longer than {limit:.3g} seconds."

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tfgpt2.errors import explain, value_error
 
 _NAME = re.compile(r"[^/:\s]+")
+_HOST_NAME = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+")  # or an IP address
 
 
 def _field(default: Any, help: str, **metadata: str) -> Any:
@@ -76,11 +78,20 @@ class ServerSettings:
     port: int = _field(8501, "REST and page; 0 takes a free one.")
     grpc_port: int = _field(8500, "0 takes a free one, -1 is none.")
     api_key: str = _field("", "Better given by the variable.", envvar="TFGPT2_API_KEY")
+    allowed_hosts: tuple[str, ...] = _field(
+        (),
+        "A name browsers may use for this server; may be given several times.",
+        flag="allow_host",
+    )
     keep_versions: int = _field(1, "How many of the newest are served.")
     poll_seconds: float = _field(1.0, "Between looks for new versions.")
     batching: BatchSettings = dataclasses.field(default_factory=BatchSettings)
     timeout_seconds: float = _field(30.0, "Of a request, queue included.")
     drain_seconds: float = _field(30.0, "For running requests on stop.")
+    receive_seconds: float = _field(30.0, "For a request to arrive.")
+    send_seconds: float = _field(30.0, "For a client that does not read its answer.")
+    idle_seconds: float = _field(60.0, "For a connection without a request.")
+    grpc_connection_seconds: float = _field(600.0, "Then a gRPC client has to connect again.")
     max_body_bytes: int = _field(4 * 2**20, "Of a request.")
     max_new_tokens: int = _field(4096, "The most a request may ask for.")
     stream_tokens: int = _field(8, "Tokens of a stream's piece.")
@@ -88,9 +99,12 @@ class ServerSettings:
     def __post_init__(self) -> None:
         for name in ("keep_versions", "max_body_bytes", "max_new_tokens", "stream_tokens"):
             _check_minimum(name, getattr(self, name), 1)
-        for name in ("poll_seconds", "timeout_seconds"):
+        for name in ("poll_seconds", "timeout_seconds", "receive_seconds", "send_seconds",
+                     "idle_seconds", "grpc_connection_seconds"):  # fmt: skip
             _check_minimum(name, getattr(self, name), 0.01)
         _check_minimum("drain_seconds", self.drain_seconds, 0)
+        _check_hosts(self.allowed_hosts)
+        object.__setattr__(self, "allowed_hosts", tuple(map(str.lower, self.allowed_hosts)))
         _check_models(self.models)
         unknown = set(self.labels) - set(self.models)
         if unknown:
@@ -98,6 +112,16 @@ class ServerSettings:
                 "A label must belong to a served model.",
                 fix=f"Served models: {', '.join(self.models)}.",
                 model=sorted(unknown)[0],
+            )
+
+
+def _check_hosts(hosts: Sequence[str]) -> None:
+    for host in hosts:
+        if not _HOST_NAME.fullmatch(host):
+            raise value_error(
+                "`allowed_hosts` must be names without scheme, port and brackets.",
+                fix="For example --allow-host gpt2.example.org.",
+                allowed_hosts=host,
             )
 
 
@@ -128,10 +152,10 @@ def _check_models(models: Mapping[str, Path]) -> None:
 
 
 def _check_minimum(name: str, value: float, minimum: float) -> None:
-    if not value >= minimum:
+    if not minimum <= value < math.inf:
         raise value_error(
-            f"`{name}` must be at least {minimum}.",
-            fix="Pass a larger number.",
+            f"`{name}` must be at least {minimum} and finite.",
+            fix="Pass another number.",
             **{name: value},
         )
 

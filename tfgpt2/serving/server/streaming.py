@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tfgpt2.serving.chunks import chunk_seed, incomplete_suffix
+from tfgpt2.serving.server.cancellation import cancel
 from tfgpt2.serving.server.serving_error import ServingError, from_exception
 from tfgpt2.serving.server.signature import Arrays
 from tfgpt2.serving.server.text_model import MAX_NEW_TOKENS, TextModel
@@ -97,20 +98,23 @@ async def stream_rows(
 ) -> AsyncIterator[tuple[int, TextChunk]]:
     """Streams all rows at the same time; the arguments are those of `stream`.
 
+    The rows are not generated faster than the chunks are taken, and no longer than the generator
+    lives: close it.
+
     Yields:
         Row and chunk, in order of arrival.
     """
-    queue: asyncio.Queue[tuple[int, TextChunk | ServingError]] = asyncio.Queue()
+    unfinished = len(inputs["text"])
+    queue: asyncio.Queue[tuple[int, TextChunk | ServingError]] = asyncio.Queue(unfinished)
 
     async def stream_row(row: int) -> None:
         one = {name: array[row : row + 1] for name, array in inputs.items()}
         try:
             async for chunk in stream(model, one, **options):
-                queue.put_nowait((row, chunk))
+                await queue.put((row, chunk))
         except Exception as error:
-            queue.put_nowait((row, from_exception(error)))
+            await queue.put((row, from_exception(error)))
 
-    unfinished = len(inputs["text"])
     tasks = [asyncio.ensure_future(stream_row(row)) for row in range(unfinished)]
     try:
         while unfinished:
@@ -120,8 +124,7 @@ async def stream_rows(
             unfinished -= chunk.finish_reason is not None
             yield row, chunk
     finally:  # also when the client has disconnected
-        for task in tasks:
-            task.cancel()
+        await cancel(tasks)
 
 
 async def stream(
