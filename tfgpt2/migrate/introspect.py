@@ -175,7 +175,7 @@ def _refusal(
         return _by_names(function.call, arguments, keywords)
     called = owner if name == "from_pretrained" else function
     if inspect.isclass(called) and issubclass(called, (GPT2Tokenizer, Tokenizer)):
-        known = {*files.WHERE, *_parameters(function)}
+        known = {*files.HUB_OPTIONS, *_parameters(function)}
         return _tried(lambda **given: called.from_pretrained(_SAMPLE, **given), keywords, known)
     if inspect.isclass(called) and issubclass(called, TFGPT2PreTrainedModel):
         if name == "from_pretrained":

@@ -153,7 +153,7 @@ def test_tokenizer_json(tmp_path):
         ('{"a": 0, "b": 29}', "ids up to 29, but the model has 29"),
         ("{}", "not a vocabulary"),
         ("[1]", "expected a JSON object"),
-        ('{"a": "b"}', "not a vocabulary"),
+        ('{"a": "b"}', "not an integer of at least 0"),
         ("{", "not valid JSON"),
     ],
 )
