@@ -197,9 +197,6 @@ def test_damaged_files(tf1):
     data = tf1 / "model-7.data-00000-of-00001"
     whole = data.read_bytes()
     data.write_bytes(whole[:100])
-    with pytest.raises(ValueError, match="model-7.index.*more numbers than .* 100 bytes.*key="):
-        TF1Reader.from_files(find_in(tf1))
-    data.write_bytes(whole[:-100])
     reader = TF1Reader.from_files(find_in(tf1))
     with pytest.raises(ValueError, match="model-7.index.*key="):
         [reader.read(key) for key in reader.keys()]
