@@ -200,6 +200,8 @@ def test_damaged_files(tf1):
     reader = TF1Reader.from_files(find_in(tf1))
     with pytest.raises(ValueError, match="model-7.index.*key="):
         [reader.read(key) for key in reader.keys()]
+    with pytest.raises(ValueError, match="more numbers than its data files, 100 bytes"):
+        reader.read("wte.weight")  # before anything of that size is allocated
     data.write_bytes(b"\xff" * len(whole))  # TensorFlow keeps checksums
     reader = TF1Reader.from_files(find_in(tf1))
     with pytest.raises(ValueError, match="key='wte.weight'"):

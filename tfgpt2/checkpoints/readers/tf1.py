@@ -66,7 +66,7 @@ class TF1Reader(CheckpointReader):
             dtypes = self._reader.get_variable_to_dtype_map()
         except _READ_ERRORS as error:
             raise unreadable(self.path, f"TensorFlow cannot open it ({error})") from error
-        stored = sum(p.stat().st_size for p in prefix.parent.glob(f"{prefix.name}.data-*"))
+        self._stored = sum(p.stat().st_size for p in prefix.parent.glob(f"{prefix.name}.data-*"))
         self._entries: dict[str, _Entry] = {}
         weights = {name for name in shapes if _WEIGHT.fullmatch(name)}
         for name in sorted(shapes):
@@ -76,13 +76,6 @@ class TF1Reader(CheckpointReader):
             # OpenAI's conv1d has a window of width one: [1, in, out].
             shape = shape[1:] if name.endswith("/w") and shape[:1] == (1,) else shape
             dtype = np.dtype(dtypes[name].as_numpy_dtype)
-            if math.prod(shape) * dtype.itemsize > stored:
-                raise unreadable(
-                    self.path,
-                    f"a variable of shape {list(shape)} has more numbers than its data files of"
-                    f" {stored} bytes",
-                    key=name,
-                )
             self._entries[key_from_name(name)] = _Entry(name, shape, dtype)
         if not weights:
             first = ", ".join(sorted(shapes)[:5])
@@ -126,6 +119,14 @@ class TF1Reader(CheckpointReader):
     def read(self, key: str) -> np.ndarray:
         """Reads one tensor, in its stored type."""
         entry = self._entries[key]
+        if math.prod(entry.shape) * entry.dtype.itemsize > self._stored:
+            # TensorFlow would allocate whatever the index says.
+            raise unreadable(
+                self.path,
+                f"a variable of shape {list(entry.shape)} has more numbers than its data files,"
+                f" {self._stored} bytes",
+                key=key,
+            )
         try:
             array = self._reader.get_tensor(entry.name)
         except _READ_ERRORS as error:
