@@ -70,7 +70,7 @@ def compare(rng, number, length=9):
 
 
 def test_random_tokens():
-    assert sum(compare(random.Random(seed), 80) for seed in range(25)) > 1500
+    assert sum(compare(random.Random(seed), 80) for seed in range(16)) > 1000
 
 
 @pytest.mark.long
@@ -147,6 +147,7 @@ def test_flags_are_saved(tmp_path):
     assert TFGPT2Tokenizer.from_config(json.loads(json.dumps(config))).spec == layer.spec
 
 
+@pytest.mark.long
 def test_in_a_graph_and_in_a_saved_model(tmp_path):
     flags = {"cat": {"single_word": True}, "\n": {"lstrip": True}, "<r>": {"rstrip": True}}
     layer = TFGPT2Tokenizer.from_tokenizer(with_tokens(flags))
