@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from tfgpt2.checkpoints.readers import linear_layout
 from tfgpt2.checkpoints.readers.base import CheckpointReader
 from tfgpt2.checkpoints.readers.renamed import RenamedReader
 from tfgpt2.checkpoints.registry import READERS
@@ -55,12 +56,13 @@ def open_checkpoint(find: Find, name: str = "") -> CheckpointReader:
         if reader is not None:
             reader = _in_pytorch_names(reader)
             _check_architecture(reader, name)
-            return reader
+            return linear_layout.in_gpt2_layout(reader)
     files = ", ".join(file for kind in READERS for file in kind.file_names)
     raise FileNotFoundError(
         explain(
             f"The model has no weights in a known format: none of {files}.",
-            fix="Name a directory or repository that holds one of these files.",
+            fix="Name a directory or repository that holds one of these files, or a file of weights"
+            " itself, such as model.gguf.",
             name=name,
         )
     )
@@ -95,7 +97,8 @@ def load_config(find: Find, name: str = "", **overrides: object) -> GPT2Config:
     raise FileNotFoundError(
         explain(
             f"The model has no file {' or '.join(map(repr, config_names))}.",
-            fix="Point to a directory or repository that holds one, or pass `config=`.",
+            fix="Point to a directory or repository that holds one, or to a file of weights that"
+            " describes its model, such as a GGUF file; or pass `config=`.",
             name=name,
         )
     )

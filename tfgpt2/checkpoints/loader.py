@@ -22,9 +22,11 @@ class WeightLoader:
     Args:
         reader: The checkpoint.
         may_lack: Parts of the model that may be missing; they are newly initialised.
+        ignore_mismatched_sizes: Whether weights of another shape are newly initialised, too.
 
     Attributes:
         fresh: Keys of the weights that the checkpoint lacks and that are newly initialised.
+        mismatched: Weights of another shape that are newly initialised, with both shapes.
 
     Example:
         >>> from tfgpt2.checkpoints.readers.safetensors import SafetensorsReader
@@ -34,8 +36,15 @@ class WeightLoader:
         'float32'
     """
 
-    def __init__(self, reader: CheckpointReader, *, may_lack: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        reader: CheckpointReader,
+        *,
+        may_lack: Collection[str] = (),
+        ignore_mismatched_sizes: bool = False,
+    ) -> None:
         self._reader, self._may_lack = reader, may_lack
+        self._ignore_mismatched_sizes = ignore_mismatched_sizes
         self._stored: dict[str, str] = {}
         self._twice: list[str] = []
         for key in reader.keys():
@@ -48,6 +57,7 @@ class WeightLoader:
         self._missing: list[str] = []
         self._misfits: list[str] = []
         self.fresh: list[str] = []
+        self.mismatched: list[str] = []
 
     def read(self, path: str, shape: tuple[int, ...], dtype: str) -> tf.Tensor | None:
         """Returns the value of one weight; see `tfgpt2.nn.layers.initial_weights`.
@@ -66,6 +76,9 @@ class WeightLoader:
         self._used.add(key)
         stored = self._stored[key]
         found, kind = self._reader.shape(stored), self._reader.dtype(stored)
+        if found != tuple(shape) and self._ignore_mismatched_sizes:
+            self.mismatched.append(f"{key} {list(found)} -> {list(shape)}")
+            return None
         if found != tuple(shape):
             self._misfits.append(f"{key} is {list(found)} in the file, {list(shape)} in the model")
             return empty

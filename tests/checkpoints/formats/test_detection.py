@@ -22,7 +22,8 @@ def write(folder, *keys):
 
 def test_the_order_of_the_formats(golden, tmp_path):
     order = ["safetensors", "torch", "h5", "flax", "tf1", "keras_hub"]
-    assert [kind.format for kind in READERS] == order
+    others = ["nanogpt", "mingpt", "llm_c", "gguf"]
+    assert [kind.format for kind in READERS] == order + others
     cases = ["flax_safetensors", "torch_zip", "tf_lm", "flax", "tf1", "keras_hub"]
     for case in cases:
         for path in (golden / case).glob("*"):
