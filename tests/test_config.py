@@ -182,7 +182,8 @@ WRONG_VALUES = [
     *(("pruned_heads", v) for v in ({0: 1}, {"x": [1]}, {0: ["a"]}, [], None)),
     *(("id2label", v) for v in ({"first": "a"}, ["a"], 3)),
     *(("label2id", v) for v in (["a"], 3)),
-    *(("num_labels", v) for v in (0, -1, "2", True)),
+    *(("num_labels", v) for v in (0, -1, "2", True, 1_000_001, HUGE)),
+    ("n_layer", 10_001),
     *(("dtype", v) for v in (16, ["float16"])),
     *(("task_specific_params", v) for v in ("x", [1])),
 ]

@@ -10,7 +10,8 @@ from tests.support.paths import PACKAGE
 # A floor is one line: a folder and its modules, or modules of the package itself. Each imports
 # only what stands on its own floor or above it. Every module of the package is listed once.
 FLOORS = """
-__init__ version errors validation files
+keras_classes version errors
+__init__ validation files
 hub
 config_fields config outputs
 checkpoints: __init__ names
@@ -42,7 +43,8 @@ generation/strategies: base sampling beam_state beam_step beam_search diverse_be
 generation/strategies: contrastive_search registry
 generation: guidance option_table validation config from_config model_wrappers scoring
 generation: inputs forward_outputs compiled generate
-models: __init__ call_arguments call_inputs call_outputs trainable base
+models: __init__ call_arguments call_inputs call_outputs batch_checks memory trainable editable
+models: keras_export base
 models: transformer causal_lm task_heads double_heads auto
 text: __init__ prompts records checks pipeline streaming generator
 conversion: __init__ progress
@@ -52,11 +54,11 @@ evaluation: __init__ scoring perplexity cloze exported harness
 inspect: tokens ranks
 inspect/render: __init__ pages figures saving
 inspect: attention surprise lens __init__
-training: __init__ settings schedules recipes distribution
+training: __init__ settings schedules recipes distribution output_files
 training/data: sources schedule padding columns corpus language_modeling classification qa __init__
 training: lora_checks lora plan build checkpoint callbacks display trainer
 migrate: __init__ advice usage introspect check rewrite report
-serving: __init__ chunks
+serving: __init__ chunks version_number
 serving/client: records exceptions request_settings messages retrying streaming
 serving/client: rest_transport grpc_transport client
 serving/client: __init__
@@ -66,7 +68,8 @@ serving/export: graph_batching
 serving/export/signatures: text_scoring generate score next_token embed inspect
 serving/export/signatures: tokenize detokenize task_heads registry
 serving/export: probe report warmup self_check version_directory export
-serving/server: __init__ serving_error settings signature text_model saved_model version_manager
+serving/server: __init__ api_key serving_error request_size settings signature text_model
+serving/server: saved_model version_manager
 serving/server: metrics request_batcher server_core streaming json_request json_response http
 serving/server: responses rest grpc_api completion_request completion_inputs completion_choice
 serving/server: token_logprobs completions app run

@@ -10,6 +10,7 @@ import importlib
 import os
 import sys
 
+from tfgpt2 import keras_classes
 from tfgpt2.errors import explain
 from tfgpt2.version import __version__
 
@@ -66,13 +67,7 @@ def _require_tensorflow_backend() -> None:
 
 
 _require_tensorflow_backend()
-
-
-def _register_keras_classes() -> None:
-    """Imports the modules whose classes `keras.models.load_model` must find by name."""
-    models = ("models.transformer", "models.double_heads", "models.task_heads")
-    for module in ("tokenizers.gpt2", *models, "text.generator"):
-        importlib.import_module(f"tfgpt2.{module}")
+keras_classes.register()
 
 
 def __getattr__(name: str) -> object:
@@ -85,7 +80,3 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
-
-
-if "keras" in sys.modules:  # else they register on first use, and a mere client never needs them
-    _register_keras_classes()

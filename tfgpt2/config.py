@@ -9,7 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tfgpt2.config_fields import ALIASES, ATTENTION_IMPLEMENTATIONS, FIELDS, GPT2_FIELDS, is_int
+from tfgpt2.config_fields import (
+    ALIASES,
+    ATTENTION_IMPLEMENTATIONS,
+    FIELDS,
+    GPT2_FIELDS,
+    MAX_LABELS,
+    is_int,
+)
 from tfgpt2.errors import explain, nearest, type_error, value_error
 from tfgpt2.files import make_directory, read_json_object, replace_files
 from tfgpt2.hub import HubOptions, Repository
@@ -177,9 +184,9 @@ class GPT2Config:
 
     @num_labels.setter
     def num_labels(self, count: int) -> None:
-        if not is_int(count) or count < 1:
+        if not is_int(count) or not 1 <= count <= MAX_LABELS:
             raise value_error(
-                "`num_labels` in a GPT2Config must be a positive integer.",
+                f"`num_labels` in a GPT2Config must be an integer from 1 to {MAX_LABELS}.",
                 fix="Use 1 for regression.",
                 num_labels=count,
             )

@@ -6,6 +6,11 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+# A block takes some milliseconds to make and a label has a name, however small they are. Far more
+# than any model has; a file that asks for billions must not take days or all memory.
+MAX_LAYERS = 10_000
+MAX_LABELS = 1_000_000
+
 
 class Field(NamedTuple):
     """One configuration field: its default, a check of values, and the accepted values in words."""
@@ -32,6 +37,10 @@ def _is_size(value: Any) -> bool:
 
 def _size(default: int) -> Field:
     return Field(default, _is_size, "a positive integer below 2**31")
+
+
+def _is_depth(value: Any) -> bool:
+    return is_int(value) and 0 < value <= MAX_LAYERS
 
 
 def _rate(default: float) -> Field:
@@ -72,7 +81,7 @@ GPT2_FIELDS: dict[str, Field] = {
     "vocab_size": _size(50257),
     "n_positions": _size(1024),
     "n_embd": _size(768),
-    "n_layer": _size(12),
+    "n_layer": Field(12, _is_depth, f"a positive integer of at most {MAX_LAYERS}"),
     "n_head": _size(12),
     "n_inner": Field(
         None, lambda v: v is None or _is_size(v), "a positive integer below 2**31 or None"

@@ -1,4 +1,4 @@
-"""JSON files that are read with checks, and files that are replaced as a whole."""
+"""Text and JSON files that are read with checks, and files that are replaced as a whole."""
 
 from __future__ import annotations
 
@@ -9,7 +9,76 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tfgpt2.errors import explain, unreadable
+from tfgpt2.errors import explain, unreadable, value_error
+
+_BYTE_ORDER_MARK = "\ufeff"
+_MAX_JSON = 500_000_000  # bytes; the largest vocabularies have a few tens of millions
+
+
+def read_utf8(path: Path) -> str:
+    """Reads a text file; a byte-order mark at its start is dropped, and line ends are kept.
+
+    Raises:
+        ValueError: It cannot be read, or is not UTF-8.
+    """
+    try:
+        return path.read_bytes().decode("utf-8").removeprefix(_BYTE_ORDER_MARK)
+    except OSError as error:
+        raise value_error(
+            "A file cannot be read.", fix=f"Check the file: {error}.", file=str(path)
+        ) from error
+    except UnicodeDecodeError as error:
+        raise value_error(
+            f"The file is not UTF-8: {error.reason} at byte {error.start}.",
+            fix="Convert it first, for example with iconv -f latin1 -t utf-8.",
+            file=str(path),
+        ) from error
+
+
+def parse_json_lines(text: str, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Parses a file with one JSON object per line; empty lines are skipped.
+
+    Args:
+        text: Its text.
+        path: Its path, for the error.
+
+    Yields:
+        The number of the line, from 1, and its object.
+
+    Raises:
+        ValueError: A line is not a JSON object.
+
+    Example:
+        >>> list(parse_json_lines('{"a": 1}', Path("a.jsonl")))
+        [(1, {'a': 1})]
+    """
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise bad_line(path, number, f"is not valid JSON ({error})", line) from error
+        if not isinstance(row, dict):
+            raise bad_line(path, number, "is not an object", line)
+        yield number, row
+
+
+def bad_line(path: str | os.PathLike[str], number: int, problem: str, line: Any) -> ValueError:
+    """Returns the error for a line of a file with one JSON object per line.
+
+    Args:
+        path: The file.
+        number: Number of the line, from 1.
+        problem: A clause that says what is wrong with it.
+        line: The line, or its object.
+    """
+    return value_error(
+        f"Line {number} of the file {problem}.",
+        fix='Write one JSON object on each line, such as {"text": "..."}, in UTF-8.',
+        file=str(path),
+        line=line,
+    )
 
 
 def read_json_object(path: Path, kind: str = "checkpoint") -> dict[str, Any]:
@@ -20,8 +89,10 @@ def read_json_object(path: Path, kind: str = "checkpoint") -> dict[str, Any]:
         kind: What the file is expected to be, for the error.
 
     Raises:
-        ValueError: It is not UTF-8, not valid JSON, nested too deeply, or not an object.
+        ValueError: It is huge, not UTF-8, not valid JSON, nested too deeply, or not an object.
     """
+    if (size := path.stat().st_size) > _MAX_JSON:
+        raise unreadable(path, f"it has {size} bytes, more than any such file", kind=kind)
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:

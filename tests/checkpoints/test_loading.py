@@ -111,8 +111,8 @@ def test_all_problems_are_reported_at_once(checkpoint):
     def change(weights):
         del weights["transformer.h.0.ln_1.bias"], weights["transformer.h.1.mlp.c_fc.weight"]
         weights["transformer.h.2.ln_1.bias"] = np.zeros(16, "f4")
-        weights["classy.weight"] = np.zeros(2, "f4")
-        weights["transformer.wpe.weight"] = np.zeros((7, 16), "f4")
+        weights["h.0.new.weight"] = np.zeros(2, "f4")
+        weights["transformer.wpe.weight"] = np.zeros((31, 16), "f4")
         weights["transformer.ln_f.bias"] = np.zeros(16, "i4")
         return weights
 
@@ -120,9 +120,9 @@ def test_all_problems_are_reported_at_once(checkpoint):
         load_language_model(checkpoint(change))
     message = str(caught.value)
     assert "missing (2): transformer.h.0.ln_1.bias, transformer.h.1.mlp.c_fc.weight;" in message
-    assert "unexpected (2): transformer.classy.weight, transformer.h.2.ln_1.bias;" in message
+    assert "unexpected (2): h.0.new.weight, transformer.h.2.ln_1.bias;" in message
     assert (
-        "of another shape or type (2): transformer.wpe.weight is [7, 16] in the file, [24, 16]"
+        "of another shape or type (2): transformer.wpe.weight is [31, 16] in the file, [24, 16]"
         in message
     )
     assert "transformer.ln_f.bias holds int32 in the file" in message
@@ -130,12 +130,73 @@ def test_all_problems_are_reported_at_once(checkpoint):
 
 
 def test_long_lists_are_cut(checkpoint):
+    def more_blocks(weights):
+        blocks = {k: v for k, v in weights.items() if k.startswith("transformer.h.1.")}
+        copies = {k.replace("h.1.", f"h.{i}."): v for i in range(2, 9) for k, v in blocks.items()}
+        return weights | copies | {f"transformer.{'x' * 10**6}.weight": np.zeros(1, "f4")}
+
+    with pytest.raises(ValueError, match=r"unexpected \(85\): .*, \.\.\.\. Received") as caught:
+        load_language_model(checkpoint(more_blocks))
+    assert len(str(caught.value)) < 1500
+
+
+@pytest.mark.parametrize(
+    "sizes, message",
+    [
+        ({"n_layer": 9_999}, "`n_layer` is 9999 in the configuration and 2 in the weights"),
+        ({"vocab_size": 2**31 - 1}, "`vocab_size` is 2147483647 in the .* and 23 in the weights"),
+        ({"n_positions": 2**31 - 1}, "`n_positions` is 2147483647 in the .* 24 in the weights"),
+        # As many heads as that would be listed for every block.
+        ({"n_embd": 2**30, "n_head": 2**30}, "`n_embd` is 1073741824 in the .* 16 in the weights"),
+        ({"n_layer": 10**12}, "`n_layer` in a GPT2Config must be a positive integer of at most"),
+        ({"num_labels": 10**12}, "`num_labels` in a GPT2Config must be an integer from 1 to"),
+    ],
+)
+def test_sizes_are_compared_before_anything_is_built(sizes, message, checkpoint, monkeypatch):
+    def forbidden(*args, **kwargs):
+        raise AssertionError("a model was built")
+
     folder = checkpoint()
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"n_layer": 9}))
-    with pytest.raises(ValueError, match=r"missing \(84\): .*, \.\.\.\. Received") as caught:
+    (folder / "config.json").write_text(json.dumps(config | sizes))
+    monkeypatch.setattr(TFGPT2LMHeadModel, "__init__", forbidden)
+    with pytest.raises(ValueError, match=message) as caught:
         load_language_model(folder)
-    assert len(str(caught.value)) < 1500
+    assert str(folder) in str(caught.value)
+
+
+def test_a_model_larger_than_the_memory_is_refused():
+    with pytest.raises(ValueError, match="(?s)weights, .* GB, and this machine has .*vocab_size=2"):
+        TFGPT2LMHeadModel(GPT2Config(vocab_size=2**31 - 1, n_embd=2**14, n_layer=1, n_head=1))
+
+
+# Files of other tools ---------------------------------------------------------------------------
+
+
+def test_a_value_head_is_named_in_one_warning(checkpoint, expected):
+    def value_head(weights):  # as trl's AutoModelForCausalLMWithValueHead saves it
+        head = {"weight": np.zeros((1, 16), "f4"), "bias": np.zeros(1, "f4")}
+        return weights | {f"v_head.summary.{name}": value for name, value in head.items()}
+
+    with pytest.warns(UserWarning, match="v_head") as warned:
+        model = load_language_model(checkpoint(value_head))
+    assert len(warned) == 1
+    message = str(warned[0].message)
+    assert "v_head.summary.bias, v_head.summary.weight (trl's value head)" in message
+    np.testing.assert_array_equal(logits_of(model), expected)
+
+
+def linear_layout(weights):
+    """The matrices `[out, in]`, as nanoGPT and minGPT save them."""
+    return {
+        key: value.T if ".c_" in key and key.endswith(".weight") else value
+        for key, value in weights.items()
+    }
+
+
+def test_the_layout_of_nanogpt(checkpoint, expected):
+    found = logits_of(load_language_model(checkpoint(linear_layout)))
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_a_key_with_and_without_prefix(checkpoint):
@@ -161,7 +222,7 @@ def test_a_huge_configuration_allocates_no_memory(checkpoint):
     config = json.loads((folder / "config.json").read_text())
     vast = {"vocab_size": 2**31 - 1, "n_embd": 2**10, "n_positions": 2**30}
     (folder / "config.json").write_text(json.dumps(config | vast))
-    with pytest.raises(ValueError, match="wte.weight is .* in the file, .2147483647, 1024. in the"):
+    with pytest.raises(ValueError, match="`vocab_size` is 2147483647 in the configuration and 23"):
         load_language_model(folder)
 
 

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from tfgpt2.evaluation.cloze import Question, choices, lambada
+from tfgpt2.evaluation.cloze import Question, choices, lambada, read_lines
 
 PASSAGES = [
     "My gracious lord, I do beseech you, hear me speak; my good lord",
@@ -100,6 +100,12 @@ def test_an_empty_context_is_the_start_token(bundled, load):
         *load(bundled), [Question("", ["ROMEO:", "qqxzjk"], 0)], batch_size=2, jit_compile=False
     )
     assert found.accuracy == 1
+
+
+def test_a_byte_order_mark_is_no_part_of_a_line(tmp_path):
+    file = tmp_path / "marked.jsonl"
+    file.write_bytes(b'\xef\xbb\xbf{"text": "a good one"}\n')
+    assert read_lines(file) == [(1, {"text": "a good one"})]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import tfgpt2
-from tfgpt2.evaluation.perplexity import Window, perplexity, windows
+from tfgpt2.evaluation.perplexity import Window, perplexity, read_text, windows
 from tfgpt2.evaluation.scoring import Scorer, ScoringRequest, continuation_request
 
 TEXT = (
@@ -164,6 +164,8 @@ def test_errors_of_bad_files(bundled, load, tmp_path):
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9 noir")
     with pytest.raises(ValueError, match="not UTF-8.*at byte 3"):
         perplexity(model, tokenizer, tmp_path / "latin.txt")
+    (tmp_path / "marked.txt").write_bytes(b"\xef\xbb\xbfTo be, or not")
+    assert read_text(tmp_path / "marked.txt") == "To be, or not"  # no byte-order mark
     with pytest.raises(TypeError, match="must score tokens"):
         perplexity(tfgpt2.TFGPT2Model(tfgpt2.GPT2Config(n_layer=1, n_embd=8, n_head=2,
                    vocab_size=1024)), tokenizer, TEXT)  # fmt: skip

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from tests.support import model_cases as cases
-from tfgpt2 import GPT2Config, TFGPT2LMHeadModel
+from tfgpt2 import GPT2Config, TFGPT2ForSequenceClassification, TFGPT2LMHeadModel
 
 IDS = np.random.RandomState(0).randint(0, 23, (8, 1)) + np.arange(12)
 IDS = IDS % 23  # each token is the one before, plus one: learnable
@@ -77,6 +77,48 @@ def test_sample_weights_need_targets():
     model.compile("sgd")
     with pytest.raises(ValueError, match="sample weights only with targets"):
         model.compute_loss(IDS, None, model(IDS, labels=IDS), sample_weight=np.ones(8))
+
+
+CLASSES = np.arange(8) % 3
+
+
+def classifier():
+    keras.utils.set_random_seed(0)
+    fields = cases.BASE | QUIET | {"num_labels": 3, "pad_token_id": 0}
+    return TFGPT2ForSequenceClassification(GPT2Config(**fields))
+
+
+@pytest.mark.parametrize("name, value", [("class_weight", {0: 2.0}), ("sample_weight", CLASSES)])
+def test_weights_without_targets_are_refused(name, value):
+    """Keras ignores the second in `fit` and `evaluate`, and fails in the first."""
+    model = classifier()
+    model.compile("sgd")
+    data = {"input_ids": IDS, "labels": CLASSES}
+    calls = [lambda: model.fit(data, **{name: value}, verbose=0),
+             lambda: model.train_on_batch(data, **{name: value})]  # fmt: skip
+    if name == "sample_weight":
+        calls.append(lambda: model.evaluate(data, sample_weight=value, verbose=0))
+    else:
+        dataset = tf.data.Dataset.from_tensor_slices(data).batch(4)
+        calls.append(lambda: model.fit(dataset, class_weight=value, verbose=0))
+    for call in calls:
+        with pytest.raises(ValueError, match=f"`{name}` applies to targets.* Received: .*Use comp"):
+            call()
+
+
+def test_the_way_on_with_weights():
+    model = classifier()
+    model.compile(keras.optimizers.SGD(0.0), cross_entropy())
+    inputs = {"input_ids": IDS}
+    logits = model(IDS).logits
+    each = keras.losses.sparse_categorical_crossentropy(CLASSES, logits, from_logits=True)
+    expected = np.mean(each * np.where(CLASSES == 0, 2.0, 1.0))
+    rest = {1: 1.0, 2: 1.0}
+    found = model.fit(inputs, CLASSES, class_weight={0: 2.0} | rest, verbose=0).history["loss"][0]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    data = tf.data.Dataset.from_tensor_slices((inputs, CLASSES)).batch(8)
+    found = model.fit(data, class_weight={0: 2.0} | rest, verbose=0).history["loss"][0]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 def test_metrics_need_targets():

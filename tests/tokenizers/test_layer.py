@@ -272,24 +272,6 @@ def test_keras_file(toy, tmp_path):
     assert lists(loaded(texts)) == lists(model(texts))
 
 
-def test_keras_file_in_another_process(toy, tmp_path):
-    functional(toy).save(tmp_path / "model.keras")
-    program = """
-        import sys, keras, tensorflow as tf
-        from tfgpt2 import TFGPT2Tokenizer
-        model = keras.models.load_model(sys.argv[1])
-        print(model(tf.constant(["Speak the speech"]))["input_ids"].numpy().tolist())
-    """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program), str(tmp_path / "model.keras")],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == str(toy("Speak the speech")["input_ids"].numpy().tolist())
-
-
 CLEAN_PROCESS = """
     import sys, tensorflow as tf, tensorflow_text
     loaded = tf.saved_model.load(sys.argv[1])

@@ -41,6 +41,13 @@ def test_chunks_join_to_the_file_and_end_where_tokens_end(file, size):
     assert size > 64 or len(found) > 10
 
 
+def test_a_byte_order_mark_is_no_text(tmp_path):
+    path = tmp_path / "marked.txt"
+    path.write_bytes(b"\xef\xbb\xbflow \xef\xbb\xbf lower")
+    for size in (1, 100):
+        assert "".join(read_chunks(path, size)) == "low \ufeff lower"
+
+
 def test_bytes_that_are_not_utf8_are_replaced(tmp_path):
     path = tmp_path / "latin.txt"
     path.write_bytes(b"caf\xe9 noir \xf0\x9f")

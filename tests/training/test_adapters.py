@@ -199,6 +199,18 @@ def saved(base, tmp_path):
         ({"a_future_option": 3}, "not supported: a_future_option"),
         ({"r": 8}, "has rank 4 and 4, its configuration 8"),
         ({"target_modules": ["c_attn", "c_fc"]}, "it has nothing for 'c_fc'"),
+        ({"target_modules": ["c_attn", [1]]}, "`target_modules` of the adapter's configuration"),
+        ({"r": 10**12}, "has rank 4 and 4, its configuration 1000000000000"),
+        ({"r": "4"}, "`r` of the adapter's configuration"),
+        ({"lora_alpha": None}, "`lora_alpha` of the adapter's configuration"),
+        ({"lora_alpha": 10**400}, "`lora_alpha` of the adapter's configuration"),
+        ({"lora_dropout": "x"}, "`lora_dropout` of the adapter's configuration"),
+        ({"rank_pattern": [1]}, "`rank_pattern` of the adapter's configuration"),
+        ({"rank_pattern": {"(": 4}}, "`rank_pattern` of the adapter's configuration"),
+        # Each of these would be matched for longer than anyone waits.
+        ({"rank_pattern": {"(.*)*x": 4}}, "`rank_pattern`.*repeated groups"),
+        ({"rank_pattern": {".*" * 30 + "x": 4}}, "`rank_pattern`.*many repetitions"),
+        ({"alpha_pattern": {"(a|a){99}": 4}}, "`alpha_pattern`.*repeated groups"),
     ],
 )
 def test_unsupported_configurations_are_refused(saved, config, message):
@@ -207,6 +219,7 @@ def test_unsupported_configurations_are_refused(saved, config, message):
 
 
 KEY = "base_model.model.transformer.h.0.attn.c_attn.lora_A.weight"
+WTE = "base_model.model.transformer.wte"
 
 
 @pytest.mark.parametrize(
@@ -216,6 +229,13 @@ KEY = "base_model.model.transformer.h.0.attn.c_attn.lora_A.weight"
         (lambda t: t | {"base_model.model.x": t[KEY]}, "neither a factor of LoRA nor"),
         (lambda t: t | {KEY: t[KEY][:3]}, "has rank 3 and 4"),
         (lambda t: {}, "holds no lora_A"),
+        (lambda t: t | {f"{WTE}.lora_embedding_A": t[KEY]}, r"of an embedding.*Merge.*key='base_"),
+        (lambda t: t | {KEY.replace("A.weight", "magnitude_vector"): t[KEY]}, "DoRA.*Merge"),
+        (lambda t: t | {f"{WTE}.weight": t[KEY]}, r"whole layer.*`modules_to_save`.*Merge"),
+        (
+            lambda t: t | {f"{WTE}.token_adapter.trainable_tokens_delta": t[KEY]},
+            "rows of the token",
+        ),
     ],
 )
 def test_damaged_tensors_are_refused(saved, change, message):
@@ -260,6 +280,9 @@ def test_adapters_for_other_shapes_leave_the_model_alone(saved, changes, message
 def test_a_head_that_the_model_lacks_is_refused(saved, base):
     extra = {"base_model.model.score.weight": np.zeros((3, 16), np.float32)}
     with pytest.raises(ValueError, match="has a head that the model does not have"):
+        lora.load_adapter(ours(base), saved(tensors=lambda t: t | extra))
+    extra = {"base_model.model.lm_head.weight": np.zeros((37, 16), np.float32)}
+    with pytest.raises(ValueError, match="'lm_head.weight' is absent.*is its token table: merge"):
         lora.load_adapter(ours(base), saved(tensors=lambda t: t | extra))
 
 

@@ -72,6 +72,17 @@ def test_files(tmp_path):
     assert texts(records) == texts(str(tmp_path / "**" / "*.tfrecord")) == TEXTS
 
 
+@pytest.mark.parametrize("name", ["a.txt", "a.csv", "a.jsonl"])
+def test_a_byte_order_mark_is_no_text(tmp_path, name):
+    content = b'{"text": "To be"}\n' if name.endswith("jsonl") else b"To be"
+    (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + content)
+    assert texts(tmp_path / name) == ["To be"]
+    assert texts(tmp_path / name, separator="\n") == ["To be"]
+    (tmp_path / name).write_bytes(b"\xef\xbb\xbf")
+    with pytest.raises(ValueError, match="file is empty"):
+        texts(tmp_path / name)
+
+
 def bad_file(tmp_path, kind):
     endings = dict.fromkeys(("json", "list"), ".jsonl")
     endings |= dict.fromkeys(("cut", "other", "none"), ".tfrecord")
@@ -93,9 +104,9 @@ def bad_file(tmp_path, kind):
     [
         ("empty", "file is empty"),
         ("blank", "file is empty"),
-        ("latin", "not UTF-8: its byte 0"),
-        ("json", "Line 1 of a JSON file is not an object"),
-        ("list", "Line 1 of a JSON file is not an object"),
+        ("latin", "not UTF-8: .* at byte 0"),
+        ("json", "Line 1 of the file is not valid JSON"),
+        ("list", "Line 1 of the file is not an object"),
         ("cut", "complete TFRecords"),
         ("other", "not a tf.train.Example"),
         ("none", "file is empty"),

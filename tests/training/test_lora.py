@@ -261,6 +261,16 @@ def test_keras_files_hold_the_adapter(tmp_path, merged):
         (model if not merged else loaded).save(tmp_path / "two.keras")
 
 
+@pytest.mark.parametrize("rank", [10**12, -1, "4", None])
+def test_a_keras_file_that_asks_for_any_rank_is_refused(rank):
+    model = make()
+    lora.enable_lora(model, 4)
+    config = model.get_config()
+    config["adapter"]["layers"] = {key: [rank, 4.0] for key in config["adapter"]["layers"]}
+    with pytest.raises(ValueError, match="rank of an adapter .* is an integer from 1 to 48"):
+        type(model).from_config(config)
+
+
 @pytest.mark.long
 def test_a_task_head_is_trained_and_saved_with_the_adapter():
     model = make("TFGPT2ForSequenceClassification", num_labels=3, pad_token_id=0)
@@ -297,6 +307,10 @@ def test_trainable_false_freezes_layers():
         ({"targets": "attn.c_fc"}, "Did you mean"),
         ({"rank": 0}, r"`rank` must be an integer of at least 1\. Received: rank=0"),
         ({"rank": 2.5}, "`rank` must be an integer"),
+        (
+            {"rank": 10**12},
+            "rank of an adapter of 'transformer.h.0.attn.c_attn' is .* from 1 to 48",
+        ),
         ({"alpha": 0}, r"`alpha` must be a number in \(0, inf\)"),
         ({"dropout": 1.0}, r"`dropout` must be a number in \[0, 1\)"),
         ({"name": "a/b"}, "name consists of letters"),

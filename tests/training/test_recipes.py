@@ -6,7 +6,8 @@ import pytest
 import tensorflow as tf
 
 from tfgpt2 import GPT2Config, TFGPT2LMHeadModel
-from tfgpt2.training import lora, recipes, schedules
+from tfgpt2.training import callbacks, lora, recipes, schedules
+from tfgpt2.training.checkpoint import Checkpoints
 from tfgpt2.training.settings import SCHEDULES
 
 
@@ -59,11 +60,11 @@ def test_schedules_equal_those_of_transformers(kind):
 
 @pytest.mark.parametrize("kind", SCHEDULES)
 def test_schedules_can_be_serialized(kind):
-    rate = schedules.schedule(kind, 0.3, 40, warmup=7, floor=0.1, accumulate=3)
+    rate = schedules.schedule(kind, 0.3, 40, warmup=7, floor=0.1)
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(rate))
-    steps = [0, 2, 3, 20, 21, 60, 119, 500]
+    steps = [0, 2, 6, 7, 20, 39, 500]
     assert [float(rate(s)) for s in steps] == [float(again(s)) for s in steps]
-    assert float(rate(20)) == float(rate(18)) == np.float32(0.3) * np.float32(6 / 7)
+    assert float(rate(6)) == np.float32(0.3) * np.float32(6 / 7)
     if kind != "constant":
         np.testing.assert_allclose(float(rate(500)), 0.1, rtol=1e-6)
 
@@ -109,28 +110,105 @@ def test_decay_excludes_vectors_and_embeddings():
         np.testing.assert_allclose(weight, shrunk, rtol=1e-6)
 
 
-def test_accumulated_batches_equal_one_large_batch():
-    small, large = tiny(), tiny()
-    data = batches(12, 2)
-    joined = [
-        {k: np.concatenate([b[k] for b in data[i : i + 3]]) for k in data[0]}
-        for i in range(0, 12, 3)
+STEPS, EVERY = 6, 4
+RATES = {
+    "warm-up and cosine": lambda: schedules.schedule("cosine", 0.03, STEPS, warmup=2),
+    "Keras'": lambda: keras.optimizers.schedules.ExponentialDecay(0.03, 1, 0.5),
+    "constant": lambda: 0.01,
+}
+
+
+def joined(data, every=EVERY):
+    """Each `every` batches as one."""
+    return [
+        {k: np.concatenate([b[k] for b in data[i : i + every]]) for k in data[0]}
+        for i in range(0, len(data), every)
     ]
-    for model, every in ((small, 3), (large, 1)):
-        rate = schedules.schedule("linear", 0.01, 4, warmup=1, accumulate=every)
-        optimizer = recipes.adamw(model, rate, accumulate=every, ema=0.7, clip_norm=0.1)
-        model.compile(optimizer)
+
+
+@pytest.mark.parametrize("rate, overwrite", [*((rate, None) for rate in RATES), ("Keras'", 2)])
+def test_accumulated_batches_equal_one_large_batch(rate, overwrite):
+    small, large = tiny(), tiny()
+    data = batches(STEPS * EVERY, 2)
+    for model, every in ((small, EVERY), (large, 1)):
+        optimizer = recipes.adamw(model, RATES[rate](), accumulate=every, ema=0.7, clip_norm=0.1)
+        optimizer.ema_overwrite_frequency = overwrite
+        model.compile(optimizer, run_eagerly=True)
     first = train(small, data)
-    for mine, other in zip(first, train(large, joined), strict=True):
+    for mine, other in zip(first, train(large, joined(data)), strict=True):
         np.testing.assert_allclose(mine, other, atol=2e-5)
     for model in (small, large):
-        assert int(model.optimizer.iterations) == 4
+        assert int(model.optimizer.iterations) == recipes.steps_of(model) == STEPS
+    np.testing.assert_allclose(
+        float(small.optimizer.learning_rate), float(large.optimizer.learning_rate)
+    )
+    if overwrite:
+        return  # the weights are the averages
     with recipes.averaged(small), recipes.averaged(large):
         for mine, other, raw in zip(small.weights, large.weights, first, strict=True):
             np.testing.assert_allclose(mine, other, atol=2e-5)
             assert np.abs(keras.ops.convert_to_numpy(mine) - raw).max() > 1e-4
     for mine, raw in zip(small.weights, first, strict=True):
         np.testing.assert_array_equal(mine, raw)
+
+
+def test_a_schedule_resumes_where_it_was(tmp_path):
+    data = batches(4 * EVERY, 2)
+
+    def compiled():
+        model = tiny()
+        model.compile(recipes.adamw(model, RATES["warm-up and cosine"](), accumulate=EVERY))
+        return model
+
+    whole, cut = compiled(), compiled()
+    train(whole, data)
+    train(cut, data[: 2 * EVERY])
+    checkpoints = Checkpoints(tmp_path, {})
+    checkpoints.save(cut, 2)
+    again = compiled()
+    assert checkpoints.restore(again).step == recipes.steps_of(again) == 2
+    train(again, data[2 * EVERY :])
+    for mine, other in zip(again.weights, whole.weights, strict=True):
+        np.testing.assert_array_equal(mine, other)
+
+
+def test_accumulated_batches_weigh_the_same_whatever_their_number_of_labels():
+    first, second = batches(2, 2)
+    few = second | {"labels": np.where(np.arange(8) < 3, second["labels"], -100)}
+
+    def gradient(*data):
+        model = tiny()
+        with tf.GradientTape() as tape:
+            loss = tf.add_n([model(batch).loss for batch in data]) / len(data)
+        return tape.gradient(loss, model.transformer.h[0].mlp.c_fc.weight.value)
+
+    model = tiny()
+    sgd = keras.optimizers.SGD(1.0, gradient_accumulation_steps=2)
+    model.compile(sgd, run_eagerly=True)
+    before = keras.ops.convert_to_numpy(model.transformer.h[0].mlp.c_fc.weight)
+    train(model, [first, few])
+    step = before - keras.ops.convert_to_numpy(model.transformer.h[0].mlp.c_fc.weight)
+    np.testing.assert_allclose(step, gradient(first, few), atol=1e-6)
+    large = gradient(*joined([first, few], 2))
+    assert np.abs(step - large).max() > 0.02 * np.abs(large).max()
+
+
+def test_callbacks_count_steps_after_an_incomplete_one():
+    model = tiny()
+    model.compile(recipes.adamw(model, 0.01, accumulate=2))
+    seen = []
+
+    class Steps(callbacks.StepCallback):
+        def at_step(self, step, batches, logs):
+            seen.append((step, recipes.steps_of(self.model)))
+
+    for count in (3, 4):
+        data = tf.data.Dataset.from_generator(
+            lambda count=count: iter(batches(count, 2)),
+            output_signature={k: tf.TensorSpec([2, 8], tf.int32) for k in ("input_ids", "labels")},
+        )
+        model.fit(data, verbose=0, callbacks=[Steps()])
+    assert seen == [(1, 1), (2, 2), (3, 3)]
 
 
 def test_averages_follow_the_formula():

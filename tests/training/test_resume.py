@@ -12,6 +12,7 @@ from tests.support import small_trainings
 from tfgpt2 import GPT2Config, TFGPT2LMHeadModel
 from tfgpt2.training import checkpoint, recipes
 from tfgpt2.training.callbacks import TrainingStopped
+from tfgpt2.training.settings import read_yaml
 
 
 def values(model):
@@ -177,6 +178,8 @@ def test_a_changed_setting_or_text_is_named(whole):
     changed = small_trainings.settings(folder, ema=0.9, accumulate=2, steps=8, learning_rate=0.02)
     with pytest.raises(ValueError, match="recipe.learning_rate was 0.01 and is 0.02"):
         small_trainings.run(changed, resume=True)
+    # The refused settings do not replace those of the run, which `--resume` alone reads.
+    assert read_yaml(folder / "out/train.yaml")["learning_rate"] == 0.01
     with pytest.raises(ValueError, match="--resume"):
         small_trainings.run(small_trainings.settings(folder, ema=0.9, accumulate=2, steps=8))
     text = small_trainings.write_text(folder / "other.txt")

@@ -186,6 +186,68 @@ def test_settings_in_yaml_and_unknown_settings(tmp_path):
             read_yaml(tmp_path / "c.yaml")
 
 
+@pytest.mark.parametrize(
+    "line, message",
+    [
+        ("learning_rate: .nan", r"`learning_rate` must be a number in \(0, inf\).*=nan"),
+        ("learning_rate: .inf", r"\(0, inf\).*learning_rate=inf"),
+        ("learning_rate: -1", r"\(0, inf\).*learning_rate=-1"),
+        ("learning_rate: fast", "`learning_rate` must be a number. Received: .*'fast'"),
+        ("learning_rate: [1]", "must be a number. Received: learning_rate=\\[1\\]"),
+        ("learning_rate: true", "must be a number. Received: learning_rate=True"),
+        ("learning_rate: 1" + "0" * 400, r"\(0, inf\)"),
+        ("weight_decay: .inf", r"\[0, inf\).*weight_decay=inf"),
+        ("beta_1: 1.0", r"\[0, 1\).*beta_1=1"),
+        ("z_loss: -0.1", r"\[0, inf\).*z_loss=-0.1"),
+        ("floor: 1.0", "`floor` must be at most `learning_rate`"),
+        ("lora_alpha: 0", r"\(0, inf\).*lora_alpha=0"),
+        ("clip_norm: .nan", r"\(0, inf\).*clip_norm=nan"),
+        ("ema: {a: 1}", "`ema` must be a number or null"),
+        ("batch_size: true", "`batch_size` must be an integer. Received: batch_size=True"),
+        ("batch_size: '8'", "must be an integer. Received: batch_size='8'"),
+        ("steps: 1e3", "`steps` must be an integer or null. Received: steps='1e3'"),
+        ("seed: 2147483648", "`seed` must be less than 2\\^31"),
+        ("document_mask: 1", "`document_mask` must be true or false"),
+        ("document_mask: 'yes'", "`document_mask` must be true or false"),
+        ("separator: 5", "`separator` must be a text or null. .*quote"),
+        ("model: 2024-01-02", "`model` must be a text or null"),
+        ("model: 2024-13-45", "cannot be read: month must be"),
+        ("output: 2024", "`output` must be a text"),
+        ("texts: [a, 1]", "`texts` must be a text or a list of texts"),
+        ("texts: {a: b}", "`texts` must be a text or a list of texts"),
+        ("freeze: 3", "`freeze` must be a text or a list of texts"),
+        ("seed: 1\nseed: 2", "gives a name twice.*setting='seed'"),
+        ("fix: 1", "no setting 'fix'"),
+        ("1: 2", "no setting 1"),
+        ("model: &a x\ntokenizer: *a", "anchors and aliases"),
+        ("a: &a [x, x]\nb: &b [*a, *a]\ntexts: [*b, *b]", "anchors and aliases"),
+        ("texts: " + "[" * 3000, "cannot be read"),
+    ],
+)
+def test_values_of_the_wrong_kind_in_yaml(tmp_path, line, message):
+    name = line.partition(":")[0]
+    values = {"texts": "a", "output": "b", "tokenizer": "c"}
+    lines = [f"{key}: {value}" for key, value in values.items() if f"\n{key}" not in f"\n{line}"]
+    path = tmp_path / f"{name}.yaml"
+    path.write_text("\n".join([*lines, line]))
+    with pytest.raises((ValueError, TypeError), match=message) as raised:
+        TrainSettings.from_dict(read_yaml(path))
+    assert "Received: " in str(raised.value)
+
+
+def test_settings_are_converted_to_their_kind(tmp_path):
+    settings = TrainSettings(texts=[tmp_path / "a", "b"], output=tmp_path, model=tmp_path,
+                             dropout=0, learning_rate=np.float32(0.5), steps=np.int64(7),
+                             clip_norm=None)  # fmt: skip
+    assert settings.texts == (str(tmp_path / "a"), "b") and settings.model == str(tmp_path)
+    assert type(settings.learning_rate) is type(settings.dropout) is float
+    assert type(settings.steps) is int and settings.clip_norm is None
+    write_yaml(settings, tmp_path / "a.yaml")
+    assert TrainSettings.from_dict(read_yaml(tmp_path / "a.yaml")) == settings
+    (tmp_path / "b.yaml").write_bytes(b"\xef\xbb\xbftexts: a\noutput: '2024'\nseparator: '1'\n")
+    assert read_yaml(tmp_path / "b.yaml") == {"texts": "a", "output": "2024", "separator": "1"}
+
+
 @pytest.mark.long
 def test_an_adapter_is_trained_saved_and_merged(tmp_path):
     options = dict(n_layer=None, n_head=None, n_embd=None, n_positions=None, block_size=16)

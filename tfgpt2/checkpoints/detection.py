@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 
 from tfgpt2.checkpoints.readers import linear_layout
 from tfgpt2.checkpoints.readers.base import CheckpointReader
@@ -17,6 +18,10 @@ from tfgpt2.hub import Find
 _GPT2_KEYS = (
     re.compile(r"(?:transformer\.)?h\.\d+\.attn\.c_attn\.weight(?:_int8)?"),
     re.compile(r"(?:transformer\.)?wte\.weight(?:_int8)?"),
+)
+# What wrappers of a model put before its keys: DataParallel, torch.compile, PEFT and trl.
+_WRAPPED = re.compile(
+    r"((?:(?:module|_orig_mod|base_model\.model|pretrained_model)\.)+)(?:transformer\.)?h\.0\."
 )
 _OTHERS = {
     r"bert\.": "BERT",
@@ -54,7 +59,7 @@ def open_checkpoint(find: Find, name: str = "") -> CheckpointReader:
     for kind in READERS:
         reader = kind.from_files(find)
         if reader is not None:
-            reader = _in_pytorch_names(reader)
+            reader = _without_wrapper(_in_pytorch_names(reader), name)
             _check_architecture(reader, name)
             return linear_layout.in_gpt2_layout(reader)
     files = ", ".join(file for kind in READERS for file in kind.file_names)
@@ -116,6 +121,19 @@ def _in_pytorch_names(reader: CheckpointReader) -> CheckpointReader:
         if (rename := kind.renaming(reader.keys())) is not None:
             return RenamedReader(reader, rename)
     return reader
+
+
+def _without_wrapper(reader: CheckpointReader, name: str) -> CheckpointReader:
+    """Removes the prefix of a known wrapper from the keys, with a warning."""
+    match = next(filter(None, map(_WRAPPED.match, reader.keys())), None)
+    if match is None:
+        return reader
+    prefix = match[1]
+    warnings.warn(
+        f"The keys of {name!r} begin with {prefix!r}, the name of a wrapper; it is removed.",
+        stacklevel=4,
+    )
+    return RenamedReader(reader, lambda key: (key.removeprefix(prefix), False))
 
 
 def _check_architecture(reader: CheckpointReader, name: str) -> None:

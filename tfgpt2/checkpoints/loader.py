@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 
 import numpy as np
@@ -10,10 +11,14 @@ import tensorflow as tf
 from tfgpt2.checkpoints.names import HEADS, is_buffer, key_from_path, part, with_prefix
 from tfgpt2.checkpoints.readers.base import CheckpointReader
 from tfgpt2.checkpoints.readers.safetensors import ALIGNMENT, aligned_array
+from tfgpt2.config import GPT2Config
 from tfgpt2.errors import value_error
 
 _SHAREABLE = (np.float32, np.float64, np.float16, np.int8)  # DLPack has no bfloat16 for numpy
-_MAX_LISTED = 20  # keys of one kind that an error shows
+_MAX_LISTED = 5  # keys of one kind that an error shows
+_BLOCK = re.compile(r"transformer\.h\.(\d+)\.")
+# Parts that other tools save beside a GPT-2 model, by the first part of their keys.
+_TOOLS = {"v_head": "trl's value head"}
 
 
 class WeightLoader:
@@ -27,6 +32,7 @@ class WeightLoader:
     Attributes:
         fresh: Keys of the weights that the checkpoint lacks and that are newly initialised.
         mismatched: Weights of another shape that are newly initialised, with both shapes.
+        unused: Keys of parts that no GPT-2 model has, which are not read.
 
     Example:
         >>> from tfgpt2.checkpoints.readers.safetensors import SafetensorsReader
@@ -58,6 +64,34 @@ class WeightLoader:
         self._misfits: list[str] = []
         self.fresh: list[str] = []
         self.mismatched: list[str] = []
+        self.unused = [k for k in self._stored if part(k) not in ("transformer", *HEADS)]
+
+    def check_sizes(self, config: GPT2Config, name: str) -> None:
+        """Raises when a configuration asks for larger sizes than are stored, before it is built.
+
+        Args:
+            config: The configuration.
+            name: The checkpoint's name, for the error.
+
+        Raises:
+            ValueError: Lists the sizes that are larger than those of the stored tensors.
+        """
+        blocks = {match[1] for match in map(_BLOCK.match, self._stored) if match}
+        sizes = [("n_layer", config.n_layer, len(blocks))]
+        tables = {"wte": ("vocab_size", "n_embd"), "wpe": ("n_positions", "n_embd")}
+        for table, fields in tables.items():
+            for key in (f"transformer.{table}.weight", f"transformer.{table}.weight_int8"):
+                if (stored := self._stored.get(key)) is None:
+                    continue
+                shape = self._reader.shape(stored)
+                sizes += [(f, getattr(config, f), n) for f, n in zip(fields, shape, strict=False)]
+        larger = [
+            f"`{field}` is {asked} in the configuration and {found} in the weights"
+            for field, asked, found in dict.fromkeys(sizes)
+            if asked > found
+        ]
+        if larger:
+            raise _misfit("; ".join(larger), name)
 
     def read(self, path: str, shape: tuple[int, ...], dtype: str) -> tf.Tensor | None:
         """Returns the value of one weight; see `tfgpt2.nn.layers.initial_weights`.
@@ -80,13 +114,15 @@ class WeightLoader:
             self.mismatched.append(f"{key} {list(found)} -> {list(shape)}")
             return None
         if found != tuple(shape):
-            self._misfits.append(f"{key} is {list(found)} in the file, {list(shape)} in the model")
+            self._misfits.append(
+                f"{stored} is {list(found)} in the file, {list(shape)} in the model"
+            )
             return empty
         if dtype == "int8" and kind != np.int8:
-            self._misfits.append(f"{key} holds {kind} in the file, not int8")
+            self._misfits.append(f"{stored} holds {kind} in the file, not int8")
             return empty
         if dtype != "int8" and not tf.as_dtype(kind).is_floating:
-            self._misfits.append(f"{key} holds {kind} in the file, not floating-point numbers")
+            self._misfits.append(f"{stored} holds {kind} in the file, not floating-point numbers")
             return empty
         return _as_tensor(self._reader.read(stored), dtype)
 
@@ -102,26 +138,54 @@ class WeightLoader:
         Raises:
             ValueError: Lists missing, unexpected and mis-shaped keys together.
         """
-        unused = sorted(self._stored.keys() - self._used)
+        unread = sorted(self._stored.keys() - self._used - set(self.unused))
         kinds = {
             "missing": self._missing,
-            "unexpected": [key for key in unused if part(key) not in HEADS],
+            "unexpected": [self._stored[key] for key in unread if part(key) not in HEADS],
             "of another shape or type": self._misfits,
             "stored twice": self._twice,
         }
         problems = [
-            f"{kind} ({len(keys)}): {', '.join(keys[:_MAX_LISTED])}"
-            + (", ..." if len(keys) > _MAX_LISTED else "")
-            for kind, keys in kinds.items()
-            if keys
+            f"{kind} ({len(keys)}): {_listed(keys)}" for kind, keys in kinds.items() if keys
         ]
         if problems:
-            raise value_error(
-                "The checkpoint's tensors do not fit the model that its configuration"
-                f" describes. {'; '.join(problems)}.",
-                fix="Check that config.json belongs to the weights and that the class fits.",
-                checkpoint=name,
-            )
+            raise _misfit("; ".join(problems), name)
+
+
+def unused_message(name: str, model: str, keys: Collection[str]) -> str:
+    """Returns a warning that lists the stored tensors that a model does not have.
+
+    Args:
+        name: The checkpoint's name.
+        model: Name of the model's class.
+        keys: The keys.
+
+    Example:
+        >>> unused_message("my-model", "TFGPT2LMHeadModel", ["v_head.summary.weight"])
+        "'my-model' has weights that TFGPT2LMHeadModel does not have and does not use: \
+v_head.summary.weight (trl's value head)."
+    """
+    tools = dict.fromkeys(_TOOLS[part(key)] for key in keys if part(key) in _TOOLS)
+    known = f" ({', '.join(tools)})" if tools else ""
+    return (
+        f"{name!r} has weights that {model} does not have and does not use:"
+        f" {_listed(sorted(keys))}{known}."
+    )
+
+
+def _listed(keys: Collection[str]) -> str:
+    """Joins the first of some keys, each of which may be as long as a file's author likes."""
+    shown = ", ".join(key[:120] for key in list(keys)[:_MAX_LISTED])
+    return shown + (", ..." if len(keys) > _MAX_LISTED else "")
+
+
+def _misfit(problems: str, name: str) -> ValueError:
+    return value_error(
+        "The checkpoint's tensors do not fit the model that its configuration describes."
+        f" {problems}.",
+        fix="Check that config.json belongs to the weights and that the class fits.",
+        checkpoint=name,
+    )
 
 
 def _as_tensor(array: np.ndarray, dtype: str) -> tf.Tensor:

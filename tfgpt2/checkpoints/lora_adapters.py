@@ -46,6 +46,26 @@ _IGNORED_KEYS = {"auto_mapping", "base_model_name_or_path", "revision", "task_ty
                  "inference_mode", "fan_in_fan_out", "peft_version", "megatron_core",
                  "qalora_group_size", "runtime_config", "ensure_weight_tying"}  # fmt: skip
 _OFF_VALUES = (None, False, "none", {}, [])
+# Keys that are known by another name.
+_METHODS = {"use_dora": "DoRA", "use_qalora": "QA-LoRA", "use_bdlora": "BD-LoRA",
+            "trainable_token_indices": "trained rows of the token table"}  # fmt: skip
+# PEFT's methods without weights that could be merged.
+_PROMPT_METHODS = ("PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING",
+                   "ADAPTION_PROMPT", "CPT", "CARTRIDGE")  # fmt: skip
+# Tensors beside plain factors: a part of their key, and what they are.
+_OTHER_TENSORS = {
+    "lora_embedding_": "factors of an embedding (wte or wpe in `target_modules`)",
+    "lora_magnitude_vector": "magnitudes of DoRA (`use_dora`)",
+    "trainable_tokens_": "trained rows of the token table (`trainable_token_indices`)",
+    "lora_": "a part of LoRA other than its factors",
+    "transformer.": "a whole layer of the transformer (`modules_to_save`, or an embedding that"
+    " PEFT saved because `save_embedding_layers` was on)",
+}
+_MERGE = "Merge the adapter into its base model with PEFT (`merge_and_unload()`), and load that."
+# A name in `rank_pattern` is a regular expression. Python's may take for ever, so these have no
+# repeated groups and few repetitions.
+_PATTERN = re.compile(r"[^*+?{]{0,500}(?:(?<![)*+?])[*+?][^*+?{]{0,500}){0,3}", re.DOTALL)
+_MAX_PATTERNS = 10_000
 # Initialisations that do not change the base model.
 _SUPPORTED_INITS = (True, False, None, "gaussian", "orthogonal", "eva")
 
@@ -146,52 +166,109 @@ def _check_config(config: Mapping[str, Any], path: Path) -> None:
     if config.get("init_lora_weights", True) not in _SUPPORTED_INITS:
         wrong.append("init_lora_weights")  # PiSSA and similar ones change the base model
     if wrong:
+        shown = ", ".join(f"{key} ({_METHODS[key]})" if key in _METHODS else key for key in wrong)
+        fix = _MERGE
+        if config.get("peft_type") in _PROMPT_METHODS:
+            fix = "It cannot be merged into the weights: run it with PEFT."
         raise value_error(
-            f"The adapter asks for something that is not supported: {', '.join(wrong)}. Plain"
-            " LoRA on the projections of GPT-2 is expected.",
-            fix="Merge the adapter into its base model with PEFT, and load the result.",
+            f"The adapter asks for something that is not supported: {shown}. Plain LoRA on the"
+            " projections of GPT-2 is expected.",
+            fix=fix,
             path=str(path),
             **{key: config.get(key) for key in wrong},
         )
+    _check_values(config, path)
+
+
+def _check_values(config: Mapping[str, Any], path: Path) -> None:
+    """Raises ValueError for numbers, names and patterns that are no such things."""
+    checks = {
+        "r": lambda x: type(x) is int and x >= 1,
+        "lora_alpha": _is_number,
+        "lora_dropout": lambda x: x is None or _is_number(x) and 0 <= x < 1,
+        "rank_pattern": lambda x: _is_pattern(x, lambda rank: type(rank) is int and rank >= 1),
+        "alpha_pattern": lambda x: _is_pattern(x, _is_number),
+        "target_modules": lambda x: not isinstance(x, list) or all(isinstance(t, str) for t in x),
+    }
+    defaults = {"r": 8, "lora_alpha": 8}  # PEFT's
+    for key, accepts in checks.items():
+        if not accepts(value := config.get(key, defaults.get(key))):
+            raise value_error(
+                f"`{key}` of the adapter's configuration is not a value that PEFT writes, or its"
+                " regular expressions have repeated groups or many repetitions.",
+                fix="Save the adapter again with PEFT, and with simple names in its patterns.",
+                path=str(path),
+                **{key: value},
+            )
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < 1e6
+
+
+def _is_pattern(value: Any, accepts: Callable[[Any], bool]) -> bool:
+    """Whether a value is None or a dict of regular expressions that are quickly matched."""
+    if not value:
+        return value in (None, {})
+    if not isinstance(value, dict) or len(value) > _MAX_PATTERNS:
+        return False
+    if not all(_PATTERN.fullmatch(name) and accepts(x) for name, x in value.items()):
+        return False
+    try:
+        return all(re.compile(name) for name in value)
+    except (re.error, RecursionError, OverflowError):
+        return False
 
 
 def _from_peft(config: Mapping[str, Any], reader: CheckpointReader, path: Path) -> Adapter:
     """Sorts the tensors of a file into projections and heads."""
-    found: dict[str, dict[str, np.ndarray]] = collections.defaultdict(dict)
+    found: dict[str, dict[str, str]] = collections.defaultdict(dict)
     heads = {}
     for stored in reader.keys():
         key = with_prefix(stored.removeprefix(_ROOT).replace(".modules_to_save", ""))
         match = _FACTOR.fullmatch(key)
         if match:
-            found[match[1]][match[2]] = np.asarray(reader.read(stored), np.float32)
+            found[match[1]][match[2]] = stored
         elif part(key) in HEADS and stored.startswith(_ROOT):
             heads[key] = np.asarray(reader.read(stored), np.float32)
         else:
-            raise _unreadable(
-                path, f"{stored!r} is neither a factor of LoRA nor a weight of a head"
-            )
+            raise _unsupported_tensor(path, stored, key)
     adapter = Adapter(
         layers={},
         heads=heads,
         dropout=float(config.get("lora_dropout") or 0.0),
         use_rslora=bool(config.get("use_rslora")),
     )
-    for key, pair in found.items():
-        if pair.keys() != {"A", "B"} or any(array.ndim != 2 for array in pair.values()):
+    for key, names in found.items():
+        if names.keys() != {"A", "B"} or any(len(reader.shape(n)) != 2 for n in names.values()):
             raise _unreadable(path, f"{key!r} lacks one of its two matrices lora_A and lora_B")
-        a, b = pair["A"].T, pair["B"].T  # [in, rank], [rank, out]
-        rank = _pattern(config.get("rank_pattern"), key, config.get("r"))
-        if not a.shape[1] == b.shape[0] == rank:
+        ranks = reader.shape(names["A"])[0], reader.shape(names["B"])[1]
+        rank = _pattern(config.get("rank_pattern"), key, config.get("r", 8))
+        if not ranks[0] == ranks[1] == rank:
             raise _unreadable(
-                path,
-                f"{key!r} has rank {a.shape[1]} and {b.shape[0]}, its configuration {rank}",
+                path, f"{key!r} has rank {ranks[0]} and {ranks[1]}, its configuration {rank}"
             )
-        alpha = _pattern(config.get("alpha_pattern"), key, config.get("lora_alpha"))
-        adapter.layers[key] = Factors(a, b, float(alpha))
+        a, b = (np.asarray(reader.read(names[n]), np.float32).T for n in "AB")
+        alpha = _pattern(config.get("alpha_pattern"), key, config.get("lora_alpha", 8))
+        adapter.layers[key] = Factors(a, b, float(alpha))  # [in, rank], [rank, out]
     if not adapter.layers:
         raise _unreadable(path, "it holds no lora_A and lora_B")
     _check_complete(config, adapter, path)
     return adapter
+
+
+def _unsupported_tensor(path: Path, stored: str, key: str) -> ValueError:
+    """Returns the error for a tensor that is neither a factor nor a weight of a head."""
+    what = next((what for start, what in _OTHER_TENSORS.items() if start in key), None)
+    if what is None:
+        return _unreadable(path, f"{stored!r} is neither a factor of LoRA nor a weight of a head")
+    return value_error(
+        f"The adapter holds {what}. Plain LoRA on the projections of GPT-2, and whole heads, are"
+        " expected.",
+        fix=_MERGE,
+        path=str(path),
+        key=stored,
+    )
 
 
 def _check_complete(config: Mapping[str, Any], adapter: Adapter, path: Path) -> None:

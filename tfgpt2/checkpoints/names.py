@@ -9,6 +9,7 @@ from tfgpt2.errors import value_error
 # The parts of a model: the transformer, and the heads that a class may add to it.
 HEADS = ("lm_head", "multiple_choice_head", "score", "classifier", "qa_outputs")
 _PARTS = ("transformer", *HEADS)
+_BODY = ("wte", "wpe", "h", "ln_f")  # the transformer's layers, which the bare model's keys name
 # Everything before the last part in a weight's path is the name of the model and of the layers
 # that contain it; they may have the name of a part.
 _PATH = re.compile(rf"^(?:.*/)?((?:{'|'.join(_PARTS)})/.+)$")
@@ -47,12 +48,13 @@ def with_prefix(key: str) -> str:
     """Returns the key that a weight has in a model with a head.
 
     Checkpoints of the bare `GPT2Model` (the original `gpt2` is one) leave out `transformer.`.
+    Keys of parts that no GPT-2 model has stay as they are.
 
     Example:
-        >>> with_prefix("h.0.ln_1.bias"), with_prefix("lm_head.weight")
-        ('transformer.h.0.ln_1.bias', 'lm_head.weight')
+        >>> with_prefix("h.0.ln_1.bias"), with_prefix("lm_head.weight"), with_prefix("v_head.bias")
+        ('transformer.h.0.ln_1.bias', 'lm_head.weight', 'v_head.bias')
     """
-    return key if part(key) in _PARTS else f"transformer.{key}"
+    return f"transformer.{key}" if part(key) in _BODY else key
 
 
 def part(key: str) -> str:

@@ -59,7 +59,7 @@ def main() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # no start-up notes of TensorFlow
     try:
         app()
-    except (TypeError, ValueError, OSError, RuntimeError) as error:
+    except (TypeError, ValueError, OSError, RuntimeError, FloatingPointError) as error:
         if os.environ.get("TFGPT2_TRACEBACK"):
             raise
         notes.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False)

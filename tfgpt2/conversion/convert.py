@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from tfgpt2.checkpoints import tokenizer_files
 from tfgpt2.checkpoints.detection import load_config, open_checkpoint
-from tfgpt2.checkpoints.loader import WeightLoader
+from tfgpt2.checkpoints.loader import WeightLoader, unused_message
 from tfgpt2.checkpoints.names import HEADS, is_buffer, part, with_prefix
 from tfgpt2.checkpoints.readers.base import CheckpointReader
 from tfgpt2.checkpoints.readers.keras_hub_backbone import read_backbone
@@ -124,6 +124,8 @@ def convert(
         quantization.require_float(model, "A conversion")
         before = probe_outputs(model)
         notes = _write(model, files, temporary, writer, dtype, add_stage("Writing"))
+        if unused := WeightLoader(reader).unused:
+            notes = [*notes, unused_message(str(src), kind.__name__, unused)]
         new_files = Repository(temporary)
         written = open_checkpoint(new_files.find, str(dst))
         num_tensors = check_weights(model, written, dtype, add_stage("Checking"))
@@ -229,6 +231,7 @@ def _load(
     step: Step = lambda total: None,
 ) -> TFGPT2PreTrainedModel:
     loader = WeightLoader(reader)
+    loader.check_sizes(config, name)
 
     def read(path: str, shape: tuple[int, ...], dtype: str) -> tf.Tensor | None:
         step(len(reader.keys()))

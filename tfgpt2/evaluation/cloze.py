@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +15,7 @@ from rich.console import Console
 from tfgpt2.errors import nearest, value_error
 from tfgpt2.evaluation.perplexity import read_text
 from tfgpt2.evaluation.scoring import Scorer, ScoringRequest, continuation_request
+from tfgpt2.files import bad_line, parse_json_lines
 
 
 @dataclasses.dataclass(frozen=True)
@@ -249,18 +249,7 @@ def read_lines(source: str | os.PathLike[str]) -> list[tuple[int, Mapping[str, A
         FileNotFoundError: There is no such file.
         ValueError: A line is not a JSON object, or the file is not UTF-8.
     """
-    rows = []
-    for number, line in enumerate(read_text(Path(source)).split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise _bad_line(source, number, f"is not valid JSON ({error})", line) from error
-        if not isinstance(row, dict):
-            raise _bad_line(source, number, "is not an object", line)
-        rows.append((number, row))
-    return rows
+    return list(parse_json_lines(read_text(Path(source)), Path(source)))
 
 
 def _field(row: Mapping[str, Any], name: str, kind: type, line: int, source: Any) -> Any:
@@ -269,7 +258,7 @@ def _field(row: Mapping[str, Any], name: str, kind: type, line: int, source: Any
         problem = f"has no {kind.__name__} {name!r}"
         if name not in row and row:
             problem += f". {nearest(name, row)[:-1]}"
-        raise _bad_line(source, line, problem, row)
+        raise bad_line(source, line, problem, row)
     return row[name]
 
 
@@ -305,15 +294,6 @@ def _last_word(text: str, number: int) -> tuple[str, str]:
             text=text,
         )
     return context, space + word
-
-
-def _bad_line(source: Any, number: int, problem: str, line: Any) -> ValueError:
-    return value_error(
-        f"Line {number} of the file {problem}.",
-        fix="Write one JSON object on each line, in UTF-8.",
-        path=str(source),
-        line=line,
-    )
 
 
 def _empty(source: Any) -> ValueError:

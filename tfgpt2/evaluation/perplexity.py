@@ -19,6 +19,7 @@ from rich.console import Console
 
 from tfgpt2.errors import explain, type_error, value_error
 from tfgpt2.evaluation.scoring import Scorer, ScoringRequest, start_token_id
+from tfgpt2.files import read_utf8
 from tfgpt2.validation import check_count
 
 
@@ -215,7 +216,7 @@ def read_text(source: str | os.PathLike[str]) -> str:
     Raises:
         FileNotFoundError: There is no such file.
         TypeError: The source is neither a text nor a path.
-        ValueError: The file is not UTF-8.
+        ValueError: The file cannot be read, or is not UTF-8.
     """
     if isinstance(source, str):
         return source
@@ -230,11 +231,4 @@ def read_text(source: str | os.PathLike[str]) -> str:
         raise FileNotFoundError(
             explain("There is no such file.", fix="Check the path.", path=str(path))
         )
-    try:
-        return path.read_bytes().decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise value_error(
-            f"The file is not UTF-8: {error.reason} at byte {error.start}.",
-            fix="Convert it, with iconv for example.",
-            path=str(path),
-        ) from error
+    return read_utf8(path)

@@ -1,19 +1,20 @@
-"""The base class of the models: files, the call that all heads share, changes to the weights."""
+"""The base class of the models: the call that all heads share, files."""
 
 from __future__ import annotations
 
 import copy
+import functools
 import os
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
+import tensorflow as tf
 
 from tfgpt2.checkpoints.detection import load_config, open_checkpoint
-from tfgpt2.checkpoints.loader import WeightLoader
+from tfgpt2.checkpoints.loader import WeightLoader, unused_message
 from tfgpt2.checkpoints.single_file import open_repository
 from tfgpt2.checkpoints.writers.base import Content, stored_config, stored_tensors
 from tfgpt2.checkpoints.writers.safetensors import SafetensorsWriter
@@ -23,22 +24,24 @@ from tfgpt2.hub import HubOptions, Repository
 from tfgpt2.models.call_arguments import unpack
 from tfgpt2.models.call_inputs import CHECKED, CallInputs, check_inputs
 from tfgpt2.models.call_outputs import optional_outputs
-from tfgpt2.models.trainable import TrainableModel
-from tfgpt2.nn import lora, quantization, resize
+from tfgpt2.models.editable import EditableModel
+from tfgpt2.models.keras_export import ForwardPass, export_signature
+from tfgpt2.models.memory import check_memory
+from tfgpt2.nn import lora, quantization
 from tfgpt2.nn.backbone import ForwardOutputs, GPT2Transformer
-from tfgpt2.nn.layers import Embedding, initial_weights
-from tfgpt2.nn.losses import DEFAULT_LOSS
+from tfgpt2.nn.layers import initial_weights, nan_outside, nan_where
 from tfgpt2.outputs import ModelOutput
 
 _MAX_SHARD_BYTES = 5_000_000_000
 
 
-class TFGPT2PreTrainedModel(TrainableModel):
+class TFGPT2PreTrainedModel(EditableModel):
     """Base class of all GPT-2 models; it has no `call` of its own.
 
     A model's weights exist from the moment it is made: their shapes follow from the
     configuration. A call takes its inputs as keywords, as one dict (what the tokenizer returns),
-    or as a list `[input_ids, attention_mask, token_type_ids]`.
+    or as a list `[input_ids, attention_mask, token_type_ids]`. On Keras' symbolic inputs, for a
+    functional model, there is no cache unless `use_cache=True`.
 
     A subclass creates its layers in `make_head`, spells out the arguments of its `call`, which is
     `return self.run(locals())`, and computes its results in `forward`.
@@ -55,6 +58,8 @@ class TFGPT2PreTrainedModel(TrainableModel):
     head_parts: frozenset[str] = frozenset()  # layers of the head that a checkpoint may lack
     float_labels = False  # whether `labels` may be real numbers, as in a regression
     returns_cache = True  # whether `use_cache=None` means the configuration's, and not False
+    # Inputs of an export without `input_signature`, and their numbers of axes.
+    export_inputs: Mapping[str, int] = {"input_ids": 2, "attention_mask": 2}
 
     def __init__(self, config: GPT2Config, *, dtype: Any = None, **kwargs: Any) -> None:
         if not isinstance(config, GPT2Config):
@@ -65,6 +70,7 @@ class TFGPT2PreTrainedModel(TrainableModel):
             )
         config.validate()
         super().__init__(dtype=dtype, **kwargs)
+        check_memory(config, self.dtype_policy.variable_dtype)
         # Keras wraps `quantize` to choose among its own quantizers, none of which applies here.
         self.__dict__.pop("quantize", None)
         self.config = copy.deepcopy(config)
@@ -92,7 +98,12 @@ class TFGPT2PreTrainedModel(TrainableModel):
 
     def __call__(self, inputs: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Calls the model; see `call` for the arguments."""
-        return super().__call__(**unpack(self, inputs, args, kwargs))
+        arguments = unpack(self, inputs, args, kwargs)
+        symbolic = any(isinstance(value, keras.KerasTensor) for value in arguments.values())
+        if symbolic and self.returns_cache:
+            # Keras' own `export` takes no nested results, and `predict` would join the caches.
+            arguments.setdefault("use_cache", False)
+        return super().__call__(**arguments)
 
     def run(self, arguments: dict[str, Any]) -> ModelOutput | tuple[Any, ...]:
         """Implements every model's `call`: transformer, head, optional outputs.
@@ -103,6 +114,11 @@ class TFGPT2PreTrainedModel(TrainableModel):
         checked = {name: arguments[name] for name in CHECKED if name in arguments}
         inputs, outputs = self.encode(arguments["training"], **checked)
         result = self.forward(inputs, outputs, arguments)
+        if self.is_quantized and not tf.executing_eagerly():
+            # Rounding to int8 loses the NaN of an id that is out of range.
+            wrong = self._wrong_rows(inputs)
+            marked = {n: nan_where(x, wrong) for n, x in result.items() if x is not None}
+            result = type(result)(result | marked)
         use_cache, return_dict = arguments.get("use_cache"), arguments["return_dict"]
         optional = optional_outputs(
             self.config,
@@ -139,6 +155,11 @@ class TFGPT2PreTrainedModel(TrainableModel):
         embeddings = inputs.embeddings
         if embeddings is None:
             embeddings = self.transformer.wte(inputs.ids)  # [B, T, D]
+            embeddings = nan_outside(embeddings, inputs.ids, self.config.vocab_size)
+        # NaN spreads to all results of a row. `generate`, which checks prompts, does without.
+        embeddings = nan_outside(embeddings, inputs.positions, self.config.n_positions)
+        if inputs.token_type_ids is not None:
+            embeddings = nan_outside(embeddings, inputs.token_type_ids, self.config.vocab_size)
         return inputs, self.transformer(
             embeddings,
             positions=inputs.positions,
@@ -150,6 +171,20 @@ class TFGPT2PreTrainedModel(TrainableModel):
             head_mask=inputs.head_mask,
             training=training,
         )
+
+    def _wrong_rows(self, inputs: CallInputs) -> tf.Tensor:
+        """Rows with an id or a position out of range: bool, the leading axes of the text."""
+        ids = [inputs.positions, inputs.ids, inputs.token_type_ids]
+        limits = [self.config.n_positions, self.config.vocab_size, self.config.vocab_size]
+        wrong = [
+            tf.reduce_any((x < 0) | (x >= limit), axis=1)  # [B] or [1]
+            for x, limit in zip(ids, limits, strict=True)
+            if x is not None
+        ]
+        rows = functools.reduce(tf.logical_or, wrong)
+        rows = tf.broadcast_to(rows, [tf.reduce_prod(inputs.shape[:-1])])  # [B]
+        rows = tf.reshape(rows, inputs.shape[:-1])
+        return tf.ensure_shape(rows, inputs.static_shape[:-1])
 
     # Files -------------------------------------------------------------------------------------
 
@@ -229,9 +264,13 @@ class TFGPT2PreTrainedModel(TrainableModel):
             may_lack=cls.head_parts,
             ignore_mismatched_sizes=ignore_mismatched_sizes,
         )
+        if isinstance(config, GPT2Config) and not ignore_mismatched_sizes:
+            loader.check_sizes(config, shown)
         with initial_weights(loader.read):
             model = cls(config, dtype=dtype)
         loader.check(shown)
+        if loader.unused:
+            warnings.warn(unused_message(shown, cls.__name__, loader.unused), stacklevel=2)
         if loader.fresh:
             warnings.warn(
                 f"{shown!r} has no {', '.join(loader.fresh)}: freshly initialised, so train"
@@ -298,6 +337,36 @@ class TFGPT2PreTrainedModel(TrainableModel):
         SafetensorsWriter(max_shard_bytes).write(Content(tensors, config), directory)
         self.save_generation_config(directory)
 
+    def export(
+        self,
+        filepath: str | os.PathLike[str],
+        format: str = "tf_saved_model",
+        verbose: bool | None = None,
+        input_signature: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """Writes the forward pass, ids to scores, in one of the formats of `keras.Model.export`.
+
+        The outputs are the tensors that a call returns, without the cache. For strings to strings
+        use `TextGenerator.export`, and `tfgpt2.export_task` for the other heads.
+
+        Args:
+            filepath: See `keras.Model.export`.
+            format: See `keras.Model.export`.
+            verbose: See `keras.Model.export`.
+            input_signature: A list of the arguments of `serve`: one spec (`keras.InputSpec`,
+                `tf.TensorSpec` or a tensor) of the ids, several in documented order, or one dict
+                of specs by name; None is `input_ids` and `attention_mask`, int32 `[B, T]`, by
+                name.
+            **kwargs: See `keras.Model.export`.
+
+        Raises:
+            TypeError: The signature names an input that the model does not have.
+            ValueError: A spec has no shape.
+        """
+        signature = export_signature(self.export_inputs, input_signature)
+        ForwardPass(self).export(filepath, format, verbose, signature, **kwargs)
+
     def load_generation_config(self, files: Repository) -> None:
         """Reads `generation_config.json`, in models that generate."""
 
@@ -322,124 +391,3 @@ class TFGPT2PreTrainedModel(TrainableModel):
         if adapter is not None:
             lora.from_config(model, adapter)
         return model
-
-    # Changes to the weights --------------------------------------------------------------------
-
-    def get_input_embeddings(self) -> Embedding:
-        """The token table, with `weight` `[V, D]`."""
-        return self.transformer.wte
-
-    def get_output_embeddings(self) -> Embedding | None:
-        """The table that scores tokens, in models with that head."""
-        return None
-
-    def set_input_embeddings(self, value: Any) -> None:
-        """Replaces the token table, and with it a tied output matrix.
-
-        Args:
-            value: Float `[V, D]`, or an `Embedding`. Another `V` resizes the vocabulary.
-
-        Raises:
-            ValueError: The rows do not have the model's width.
-        """
-        quantization.require_float(self, "set_input_embeddings")
-        rows = value.weight.value if isinstance(value, Embedding) else np.asarray(value)
-        resize.check_table(rows.shape, self.config.n_embd)
-        self.resize_token_embeddings(int(rows.shape[0]), mean_resizing=False)
-        self.transformer.wte.weight.assign(rows)
-
-    def resize_token_embeddings(
-        self,
-        new_num_tokens: int | None = None,
-        pad_to_multiple_of: int | None = None,
-        mean_resizing: bool = True,
-    ) -> Embedding:
-        """Adds tokens at the end of the vocabulary, or removes them there.
-
-        A compiled model must be compiled again, and a `TextGenerator` made anew.
-
-        Args:
-            new_num_tokens: The new size; None keeps the current one.
-            pad_to_multiple_of: Rounds the size up to a multiple, which some devices prefer.
-            mean_resizing: Initialise new tokens with the mean of the others; else randomly.
-
-        Returns:
-            The token table.
-
-        Raises:
-            ValueError: A number is not positive.
-
-        Source: transformers 4.57, `modeling_utils.py::resize_token_embeddings`.
-        """
-        quantization.require_float(self, "resize_token_embeddings")
-        size = self.config.vocab_size if new_num_tokens is None else new_num_tokens
-        size = resize.check_vocabulary_size(size, pad_to_multiple_of)
-        for table in (self.transformer.wte, self.get_output_embeddings()):
-            if table is not None and size != table.count:  # a tied table is resized once
-                resize.resize_embedding(table, size, mean_resizing=mean_resizing)
-        self.config.vocab_size = size
-        self._discard_compiled()
-        return self.transformer.wte
-
-    def prune_heads(self, heads_to_prune: Mapping[int, Iterable[int]]) -> None:
-        """Removes attention heads; `config.pruned_heads` records which.
-
-        A compiled model must be compiled again, and a `TextGenerator` made anew.
-
-        Args:
-            heads_to_prune: Block to the numbers of heads, as the unpruned model counts them.
-                Heads that were pruned before stay pruned.
-
-        Raises:
-            ValueError: There is no such block or head, or a block would have none left.
-        """
-        lora.require_no_adapters(self, "prune_heads")
-        quantization.require_float(self, "prune_heads")
-        resize.prune_heads(self.transformer.h, self.config, heads_to_prune)
-        self._discard_compiled()
-
-    def quantize(self, mode: str = "int8") -> None:
-        """Converts the model's matrices to int8, in place: a quarter of the size, faster decoding.
-
-        The matrices of the blocks, the token table and the output matrix become int8 with a
-        float32 scale per output; a call quantises each row of its activations likewise and
-        accumulates in int32. Everything else stays as it is. The model can no longer train. The
-        integer products are fast where XLA compiles them, as `generate` does; without XLA the
-        results are the same and take longer than the float model's.
-
-        A compiled model must be compiled again to `evaluate`, and a `TextGenerator` made anew.
-
-        Args:
-            mode: `"int8"`, the only mode.
-
-        Raises:
-            ValueError: There is no such mode, the model is quantised already or has adapters, or
-                a weight is not finite.
-
-        Example:
-            >>> from tfgpt2 import GPT2Config, TFGPT2LMHeadModel
-            >>> config = GPT2Config(n_layer=1, n_embd=8, n_head=2, vocab_size=10)
-            >>> model = TFGPT2LMHeadModel(config)
-            >>> model.quantize("int8")
-            >>> model.is_quantized, model.transformer.wte.weight_int8.dtype
-            (True, 'int8')
-        """
-        quantization.check_mode(mode)
-        quantization.quantize(self)
-        self.loss_settings = DEFAULT_LOSS
-        self._discard_compiled()
-
-    @property
-    def is_quantized(self) -> bool:
-        """Whether the matrices are int8."""
-        return self.transformer.wte.is_int8
-
-    def _discard_compiled(self) -> None:
-        """Discards functions that were traced with weights of other shapes."""
-        self.__dict__.pop("_decoders", None)
-        self.train_function = self.test_function = self.predict_function = None
-        self.optimizer, self.compiled = None, False
-
-    def num_parameters(self) -> int:
-        """Number of weights."""
-        return sum(int(np.prod(weight.shape)) for weight in self.weights)

@@ -13,7 +13,7 @@ import tensorflow as tf
 from tfgpt2.errors import nearest, type_error, value_error
 
 # The order of a list of inputs, as documented by transformers.
-_LIST_ORDER = ("input_ids", "attention_mask", "token_type_ids")
+LIST_ORDER = ("input_ids", "attention_mask", "token_type_ids")
 # Inputs that add a loss and change no other output.
 LABELS = ("labels", "mc_labels", "start_positions", "end_positions")
 _INTEGERS = ("input_ids", "token_type_ids", "position_ids", "mc_token_ids", *LABELS)
@@ -70,13 +70,13 @@ def _first_argument(inputs: Any) -> dict[str, Any]:
         return dict(inputs)
     # A list of tensors holds one input each; nested lists of numbers are ids.
     if isinstance(inputs, (list, tuple)) and inputs and all(_is_array(part) for part in inputs):
-        if len(inputs) > len(_LIST_ORDER):
+        if len(inputs) > len(LIST_ORDER):
             raise type_error(
-                f"A list of inputs holds {', '.join(_LIST_ORDER)}, in this order.",
+                f"A list of inputs holds {', '.join(LIST_ORDER)}, in this order.",
                 fix="Pass the others by keyword.",
                 length=len(inputs),
             )
-        return dict(zip(_LIST_ORDER, inputs, strict=False))
+        return dict(zip(LIST_ORDER, inputs, strict=False))
     return {"input_ids": inputs}
 
 

@@ -14,7 +14,7 @@ from tfgpt2.models.call_outputs import unflatten
 from tfgpt2.models.causal_lm import TFGPT2LMHeadModel
 from tfgpt2.nn import activations
 from tfgpt2.nn.backbone import ForwardOutputs
-from tfgpt2.nn.layers import GPT2Layer, Linear
+from tfgpt2.nn.layers import GPT2Layer, Linear, nan_outside
 from tfgpt2.nn.losses import classification_loss
 from tfgpt2.outputs import TFGPT2DoubleHeadsModelOutput
 
@@ -81,7 +81,8 @@ class SequenceSummary(GPT2Layer):
         elif self.summary_type == "last" or column is None:
             vector = hidden[:, -1]
         else:
-            vector = tf.gather(hidden, column, batch_dims=1)
+            vector = tf.gather(hidden, column, batch_dims=1)  # [B, D]
+            vector = nan_outside(vector, column, tf.shape(hidden)[1])
         vector = self.dropout(vector, training=training)
         if self.summary is not None:
             vector = self.summary(vector)  # [B, out]
@@ -106,6 +107,7 @@ class TFGPT2DoubleHeadsModel(TFGPT2LMHeadModel):
     """
 
     head_parts = frozenset({"multiple_choice_head"})
+    export_inputs = {"input_ids": 3, "attention_mask": 3, "mc_token_ids": 2}
 
     def make_head(self) -> None:
         """Creates the output matrix, unless it is the token table, and the multiple-choice head."""

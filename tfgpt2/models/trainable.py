@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tfgpt2.errors import value_error
+from tfgpt2.models.batch_checks import check_batches, explain_failure
 from tfgpt2.models.call_arguments import LABELS
 from tfgpt2.nn import quantization
 from tfgpt2.nn.losses import DEFAULT_LOSS, LossSettings
@@ -96,6 +99,61 @@ class TrainableModel(keras.Model):
         self.compile(**keras.saving.deserialize_keras_object(config))
         self.optimizer.build(self.trainable_variables)
 
+    def fit(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Trains as `keras.Model.fit` does; see there for the arguments.
+
+        Ids and labels are checked, in arrays and in `tf.data` pipelines; see
+        `tfgpt2.models.batch_checks`.
+
+        Raises:
+            ValueError: An id or a label is out of range, or there are weights and no targets.
+        """
+        options = inspect.signature(super().fit).bind(x, y, *args, **kwargs).arguments
+        _check_weights(options)
+        validation = options.get("validation_data")
+        if isinstance(validation, tuple) and validation:
+            check_batches(validation[0], self)
+        else:
+            options["validation_data"] = check_batches(validation, self)
+        options["x"] = check_batches(x, self)
+        with self._explained():
+            return super().fit(**options)
+
+    def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Evaluates as `keras.Model.evaluate` does; ids and labels are checked, as in `fit`.
+
+        Raises:
+            ValueError: An id or a label is out of range, or there are weights and no targets.
+        """
+        if kwargs.get("_use_cached_eval_dataset"):  # by `fit`, which has checked it
+            return super().evaluate(x, y, *args, **kwargs)
+        options = inspect.signature(super().evaluate).bind(x, y, *args, **kwargs).arguments
+        _check_weights(options)
+        with self._explained():
+            return super().evaluate(check_batches(x, self), y, *args, **kwargs)
+
+    def train_on_batch(self, x: Any, y: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Trains on one batch as `keras.Model.train_on_batch` does; it is checked as in `fit`.
+
+        Raises:
+            ValueError: An id or a label is out of range, or there are weights and no targets.
+        """
+        _check_weights(
+            inspect.signature(super().train_on_batch).bind(x, y, *args, **kwargs).arguments
+        )
+        return super().train_on_batch(check_batches(x, self), y, *args, **kwargs)
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Context in which the error of a checked dataset becomes one of this package."""
+        try:
+            yield
+        except tf.errors.InvalidArgumentError as error:
+            explained = explain_failure(error, self)
+            if explained is error:
+                raise
+            raise explained from error
+
     def make_train_function(self, force: bool = False) -> Any:
         """Builds the training step of `fit`.
 
@@ -173,6 +231,31 @@ class TrainableModel(keras.Model):
     def is_gradient_checkpointing(self) -> bool:
         """Whether gradient checkpointing is on."""
         return self.transformer.checkpointing
+
+
+def _check_weights(options: Mapping[str, Any]) -> None:
+    """Checks that weights of classes or examples come with targets.
+
+    Args:
+        options: The arguments of `fit`, `evaluate` or `train_on_batch`.
+    """
+    weights = [n for n in ("class_weight", "sample_weight") if options.get(n) is not None]
+    x, targets = options.get("x"), options.get("y") is not None
+    if isinstance(x, tf.data.Dataset):
+        targets = isinstance(x.element_spec, tuple) and len(x.element_spec) > 1
+    elif not isinstance(x, (np.ndarray, tf.Tensor, Mapping, list)):
+        return  # batches of a generator, which `compute_loss` checks
+    if weights and not targets:
+        raise value_error(
+            f"`{weights[0]}` applies to targets and a compiled loss, not to 'labels' among the"
+            " inputs.",
+            fix="Use compile(optimizer, keras.losses.SparseCategoricalCrossentropy("
+            f"from_logits=True)) and fit(inputs, labels, {weights[0]}=...), with the inputs"
+            " without 'labels'; a dataset gives (inputs, labels), or (inputs, labels,"
+            " sample_weight).",
+            inputs=_names(x),
+            targets=None,
+        )
 
 
 def _logits(y_pred: Any) -> Any:

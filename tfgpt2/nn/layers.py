@@ -87,6 +87,41 @@ def dropout_mask(shape: tf.Tensor, rate: float, seed: tf.Tensor) -> tuple[tf.Ten
     return kept, 65_536 / (65_536 - dropped)
 
 
+def nan_outside(x: tf.Tensor, ids: tf.Tensor, limit: int | tf.Tensor) -> tf.Tensor:
+    """Replaces vectors that were looked up by an index that is out of range by NaN.
+
+    XLA reads such an index as the nearest one, and a GPU as a row of zeros, so the result would
+    look right. TensorFlow's own kernels on a CPU raise an error.
+
+    Args:
+        x: Float `[..., W]`.
+        ids: int `[...]`, or broadcastable to it.
+        limit: Number of indices.
+
+    Returns:
+        Float `[..., W]`; unchanged in eager mode, where ids are checked before.
+    """
+    if tf.executing_eagerly():
+        return x
+    known = (ids >= 0) & (ids < tf.cast(limit, ids.dtype))
+    return tf.where(known[..., None], x, tf.constant(float("nan"), x.dtype))
+
+
+def nan_where(x: tf.Tensor, wrong: tf.Tensor) -> tf.Tensor:
+    """Replaces rows by NaN.
+
+    Args:
+        x: Float `[B, ...]`, or a scalar, which is NaN if any row is wrong.
+        wrong: bool `[B]`, with any number of leading axes.
+    """
+    more = x.shape.rank - wrong.shape.rank
+    if more < 0:
+        wrong = tf.reduce_any(wrong)
+    for _ in range(more):
+        wrong = wrong[..., None]
+    return tf.where(wrong, tf.constant(float("nan"), x.dtype), x)
+
+
 class GPT2Layer(keras.layers.Layer):
     """A layer whose weights can be initialised from a checkpoint."""
 

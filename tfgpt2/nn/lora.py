@@ -225,6 +225,9 @@ def to_config(model: Any) -> dict[str, Any] | None:
 def from_config(model: Any, config: dict[str, Any]) -> None:
     """Creates the slots that `to_config` described."""
     layers, heads = projections(model), head_weights(model)
+    for key, (rank, _) in config["layers"].items():
+        check_layer(model, layers, key)
+        check_rank(layers[key], key, rank)
     empty = {
         key: Factors(
             np.zeros((layers[key].inputs, rank), np.float32),
@@ -249,12 +252,8 @@ def check_fit(model: Any, adapter: Adapter) -> None:
     """
     layers, heads = projections(model), head_weights(model)
     for key, factors in adapter.layers.items():
-        if key not in layers:
-            raise value_error(
-                f"The adapter changes {key!r}, which the model does not have.",
-                fix=nearest(key, layers) if len(layers) < 9 else "Load it into its base model.",
-                blocks=model.config.n_layer,
-            )
+        check_layer(model, layers, key)
+        check_rank(layers[key], key, factors.rank)
         shape = (factors.a.shape[0], factors.b.shape[1])
         expected = (layers[key].inputs, layers[key].outputs)
         if shape != expected:
@@ -267,12 +266,58 @@ def check_fit(model: Any, adapter: Adapter) -> None:
     for key, value in adapter.heads.items():
         found = tuple(heads[key].shape) if key in heads else None
         if found != value.shape:
+            tied = key == "lm_head.weight" and found is None
             raise value_error(
                 f"The adapter has a head that the model does not have: {key!r} is"
                 f" {list(found) if found else 'absent'} here.",
-                fix="Use the model class, and the number of labels, it was trained with.",
+                fix="The output matrix of this model is its token table: merge the adapter into"
+                " its base model with PEFT, and load that."
+                if tied
+                else "Use the model class, and the number of labels, it was trained with.",
                 adapter=list(value.shape),
             )
+
+
+def check_layer(model: Any, layers: dict[str, Conv1D], key: str) -> None:
+    """Checks that a model has the projection that an adapter changes.
+
+    Raises:
+        ValueError: It does not.
+    """
+    if key in layers:
+        return
+    if key.startswith("transformer.h."):
+        fix = nearest(key, layers) if len(layers) < 9 else "Load it into its base model."
+    else:
+        fix = "Merge it into its base model with PEFT, and load that: only projections of blocks"
+        fix += " take an adapter."
+    raise value_error(
+        f"The adapter changes {key!r}, which the model does not have.",
+        fix=fix,
+        blocks=model.config.n_layer,
+    )
+
+
+def check_rank(layer: Conv1D, key: str, rank: Any) -> None:
+    """Checks the rank of an adapter of one projection.
+
+    A rank above the smaller side adds nothing, and a file may ask for any.
+
+    Args:
+        layer: The projection.
+        key: Its checkpoint key.
+        rank: Number of columns of the first factor.
+
+    Raises:
+        ValueError: It is not an integer, or is larger than both sides.
+    """
+    limit = max(layer.inputs, layer.outputs)
+    if type(rank) is not int or not 1 <= rank <= limit:
+        raise value_error(
+            f"The rank of an adapter of {key!r} is an integer from 1 to {limit}, its larger side.",
+            fix="Use a smaller rank, such as 8; larger ones add nothing.",
+            rank=rank,
+        )
 
 
 def _fit_slots(model: Any) -> None:

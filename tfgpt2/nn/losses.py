@@ -84,7 +84,8 @@ def regularized_nll(
         settings: Label smoothing and z-loss.
 
     Returns:
-        float32 `[...]` each: nats (arbitrary where not scored), weights (1 where scored, else 0),
+        float32 `[...]` each: nats (arbitrary where not scored, NaN for any other label that is out
+        of range, which TensorFlow's own kernels on a CPU refuse), weights (1 where scored, else 0),
         and the log-sum-exp of the logits.
 
     Source: PyTorch `cross_entropy(label_smoothing=)`: the target is `1 - s` at the label, plus
@@ -95,6 +96,9 @@ def regularized_nll(
     # Only -100 is replaced: any other label outside the vocabulary is still an error.
     indices = tf.where(weights > 0, labels, tf.zeros_like(labels))
     chosen = tf.gather(logits, indices, batch_dims=labels.shape.rank)  # [...]
+    # XLA reads it as the nearest one.
+    known = (indices >= 0) & (indices < tf.cast(tf.shape(logits)[-1], indices.dtype))
+    chosen = tf.where(known, chosen, float("nan"))
     nll = log_sum - (1.0 - settings.label_smoothing) * chosen
     if settings.label_smoothing:
         nll -= settings.label_smoothing * tf.reduce_mean(logits, axis=-1)

@@ -28,8 +28,6 @@ class TFGPT2Tokenizer(Tokenizer):
     (a `str` or a scalar tensor) is a batch of one, `[1, T]`, ready for a model; texts `[B, C]` give
     `[B, C, T]`. `tokenize` and `detokenize` keep the rank of their input.
 
-    Import the class (`from tfgpt2 import TFGPT2Tokenizer`) before loading a `.keras` file with it.
-
     Args:
         vocab: Token to id, in the characters of `vocab.json`.
         merges: Pairs of tokens, as tuples or as `"left right"`, the most urgent first; None for a
@@ -147,12 +145,12 @@ class TFGPT2Tokenizer(Tokenizer):
     def _pad(self, ids: tf.RaggedTensor, max_length: int | None) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns dense ids and mask `[B, T]`."""
         lengths = ids.row_lengths()  # [B]
-        width = max_length
-        if width is None and self.pad_to_multiple_of is not None:
-            step = self.pad_to_multiple_of
-            width = -(-tf.reduce_max(tf.concat([lengths, [0]], axis=0)) // step) * step
         pad = tf.constant(self.pad_token_id, tf.int32)
-        dense = ids.to_tensor(pad, shape=None if width is None else [None, width])  # [B, T]
+        shape = None if max_length is None else [None, max_length]
+        dense = ids.to_tensor(pad, shape=shape)  # [B, T]
+        if max_length is None and self.pad_to_multiple_of is not None:
+            missing = -tf.shape(dense)[1] % self.pad_to_multiple_of
+            dense = tf.pad(dense, [[0, 0], [0, missing]], constant_values=pad)
         mask = tf.sequence_mask(lengths, tf.shape(dense)[1], tf.int32)  # [B, T]
         if self.spec.padding_side == "left":
             # Reversing a row's tokens and then the whole row moves the padding to the left.

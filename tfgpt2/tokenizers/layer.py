@@ -57,7 +57,7 @@ class Tokenizer(keras_nlp.tokenizers.Tokenizer):
         **options: Any,
     ) -> None:
         super().__init__(config_file=config_file, name=name, dtype=dtype, trainable=trainable)
-        check_choice("dtype", self.compute_dtype, ("int32",))
+        check_choice("dtype", self.dtype_policy.compute_dtype, ("int32",))
         check_choice("special_tokens", special_tokens, ("split", "text"))
         family = next(iter(self.families)) if family is None else family
         check_choice("family", family, tuple(self.families))
@@ -68,6 +68,16 @@ class Tokenizer(keras_nlp.tokenizers.Tokenizer):
         split = self.spec.added if special_tokens == "split" else ()
         with tf.init_scope():  # The tables must outlive the graph that may be under construction.
             self._graph = self.spec.build_graph(split)
+
+    @property
+    def compute_dtype(self) -> str:
+        """Type of the inputs, by which Keras' `Sequential` makes its first tensor."""
+        return "string"
+
+    @property
+    def variable_dtype(self) -> str:
+        """The same, so that Keras casts nothing; there are no variables."""
+        return "string"
 
     @classmethod
     def from_pretrained(

@@ -87,9 +87,9 @@ def read_chunks(path: Path, size: int = _CHUNK_SIZE) -> Iterator[str]:
         size: Bytes read at once. Text without white space gives larger chunks.
 
     Yields:
-        Texts; joined, they are the file.
+        Texts; joined, they are the file, without a byte-order mark at its start.
     """
-    decoder, text = codecs.getincrementaldecoder("utf-8")(errors="replace"), ""
+    decoder, text = codecs.getincrementaldecoder("utf-8-sig")(errors="replace"), ""
     with path.open("rb") as file:
         while block := file.read(size):
             text += decoder.decode(block)

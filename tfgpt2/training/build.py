@@ -66,8 +66,7 @@ def make_model(settings: TrainSettings, tokenizer: Any, dtype: str) -> TFGPT2LMH
 def compile_model(model: TFGPT2LMHeadModel, settings: TrainSettings, plan: TrainingPlan) -> None:
     """Compiles a model with the optimizer, learning-rate schedule and loss of the settings."""
     s = settings
-    rate = schedule(s.schedule, s.learning_rate, plan.steps, warmup=plan.warmup, floor=plan.floor,
-                    accumulate=s.accumulate)  # fmt: skip
+    rate = schedule(s.schedule, s.learning_rate, plan.steps, warmup=plan.warmup, floor=plan.floor)
     optimizer = recipes.adamw(
         model, rate, weight_decay=s.weight_decay, beta_1=s.beta_1, beta_2=s.beta_2,
         clip_norm=s.clip_norm, accumulate=s.accumulate, ema=s.ema,

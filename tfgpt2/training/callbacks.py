@@ -19,8 +19,10 @@ import keras
 import tensorflow as tf
 
 from tfgpt2.errors import explain
+from tfgpt2.files import replace_files
 from tfgpt2.training.checkpoint import Checkpoints
-from tfgpt2.training.recipes import averaged, steps_of, value_of
+from tfgpt2.training.output_files import report_write_errors
+from tfgpt2.training.recipes import averaged, base_optimizer, steps_of, value_of
 
 
 class TrainingStopped(Exception):  # noqa: N818 - not an error
@@ -40,8 +42,10 @@ class StepCallback(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Starts counting batches."""
-        self._every = getattr(self.model.optimizer, "gradient_accumulation_steps", None) or 1
-        self._batch = self.step * self._every
+        optimizer = base_optimizer(self.model)
+        self._every = optimizer.gradient_accumulation_steps or 1
+        # Batches of a step that an earlier `fit` left incomplete count, too.
+        self._batch = int(value_of(optimizer._iterations))
         self._seen = self._sum = 0.0
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
@@ -92,12 +96,15 @@ class StopOnNaN(StepCallback):
         if math.isfinite(loss):
             return
         paths = self.checkpoints.paths() if self.checkpoints else []
+        size = getattr(getattr(self.model, "config", None), "vocab_size", "vocab_size")
         raise FloatingPointError(
             explain(
-                f"The loss of step {step} is {loss}.",
+                f"The loss of step {step} is {loss}: the learning rate is too high, or, in a step"
+                f" that XLA compiled, there are ids or labels outside [0, {size}).",
                 fix=f"Resume from {paths[-1]} with a smaller learning rate, in another directory"
                 " (pass the last saved model as `model`)." if paths else "Use a smaller"
-                " learning rate, a longer warm-up, or float32.",
+                " learning rate, a longer warm-up, or float32, and check the data with"
+                " `tfgpt2.training.data.check_batches`.",
                 step=step,
             )
         )  # fmt: skip
@@ -210,9 +217,9 @@ class SaveBest(keras.callbacks.Callback):
         loss = (logs or {}).get("val_loss")
         if loss is None or not math.isfinite(loss) or (self.best is not None and loss >= self.best):
             return
-        self.best = float(loss)
         with averaged(self.model):
             self.write()
+        self.best = float(loss)
 
 
 class JsonLog(StepCallback):
@@ -235,7 +242,11 @@ class JsonLog(StepCallback):
         kept = [line for line in read_log(self.path) if line["step"] <= start] if start else []
         self.path.parent.mkdir(parents=True, exist_ok=True)
         text = "".join(json.dumps(line) + "\n" for line in kept)
-        self.path.write_text(text)
+        with (
+            report_write_errors("The log", self.path),
+            replace_files([self.path]) as (temporary,),
+        ):
+            temporary.write_text(text)
         self._last, self._time = start, time.perf_counter()
 
     def at_step(self, step: int, batches: int, logs: Mapping[str, Any]) -> None:
@@ -259,7 +270,7 @@ class JsonLog(StepCallback):
         self._time, self._last = time.perf_counter(), self.step
 
     def _write(self, line: Mapping[str, Any]) -> None:
-        with self.path.open("a") as file:
+        with report_write_errors("The log", self.path), self.path.open("a") as file:
             file.write(json.dumps(line) + "\n")
 
 

@@ -21,6 +21,7 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from tfgpt2.errors import explain, value_error
+from tfgpt2.training.output_files import report_write_errors
 from tfgpt2.training.recipes import value_of
 from tfgpt2.validation import check_count
 from tfgpt2.version import __version__
@@ -102,27 +103,19 @@ class Checkpoints:
         state = {"step": step, "about": self.identity, "extra": dict(extra or {})}
         state |= {"tfgpt2": __version__, "keras": keras.__version__}
         path = self.directory / f"step-{step:08d}"
+        last = str(self.paths()[-1]) if self.paths() else None
         temporary = None
         try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            for leftover in self.directory.glob(".fresh-*"):  # of a process that was killed
-                shutil.rmtree(leftover, ignore_errors=True)
-            temporary = Path(tempfile.mkdtemp(dir=self.directory, prefix=".fresh-"))
-            _write(temporary, arrays, state)
-            if path.exists():  # the same step, trained again after a checkpoint could not be read
-                shutil.rmtree(path)
-            os.replace(temporary, path)
-            _sync(self.directory)
-        except OSError as error:
-            raise OSError(
-                error.errno,
-                explain(
-                    f"A checkpoint could not be written: {error.strerror or error}.",
-                    fix="Free some space, and resume from the last complete one with --resume.",
-                    path=str(path),
-                    last=str(self.paths()[-1]) if self.paths() else None,
-                ),
-            ) from error
+            with report_write_errors("A checkpoint", path, last=last):
+                self.directory.mkdir(parents=True, exist_ok=True)
+                for leftover in self.directory.glob(".fresh-*"):  # of a process that was killed
+                    shutil.rmtree(leftover, ignore_errors=True)
+                temporary = Path(tempfile.mkdtemp(dir=self.directory, prefix=".fresh-"))
+                _write(temporary, arrays, state)
+                if path.exists():  # the same step, trained again after it could not be read
+                    shutil.rmtree(path)
+                os.replace(temporary, path)
+                _sync(self.directory)
         finally:
             if temporary is not None:
                 shutil.rmtree(temporary, ignore_errors=True)

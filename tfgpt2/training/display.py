@@ -14,7 +14,9 @@ from rich.progress import TimeRemainingColumn as Remaining
 from rich.text import Text
 
 from tfgpt2.errors import explain
+from tfgpt2.files import replace_files
 from tfgpt2.training.callbacks import StepCallback, perplexity, read_log
+from tfgpt2.training.output_files import report_write_errors
 
 
 class ProgressBar(StepCallback):
@@ -146,7 +148,8 @@ def draw_losses(lines: Sequence[Mapping[str, Any]], path: str | os.PathLike[str]
         handles, labels = handles + more[0], labels + more[1]
     if handles:
         axes.legend(handles, labels, loc="upper right", framealpha=0.9)
-    figure.savefig(path, format="png")
+    with report_write_errors("The plot", path), replace_files([Path(path)]) as (temporary,):
+        figure.savefig(temporary, format="png")
 
 
 def _figure() -> Any:

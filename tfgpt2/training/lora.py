@@ -99,6 +99,8 @@ def enable_lora(
     check_range("alpha", alpha, 0, np.inf, include_low=False)
     check_range("dropout", dropout, 0, 1)
     keys = find_targets(targets, list(layers))
+    for key in keys:
+        lora.check_rank(layers[key], key, int(rank))
     shapes = {key: (layers[key].inputs, layers[key].outputs) for key in keys}
     adapter = Adapter(
         layers={

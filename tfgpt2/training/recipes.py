@@ -1,7 +1,8 @@
 """Training recipes: the AdamW optimizer, averaged weights, frozen parts, and precision.
 
-`AdamW` is Keras' with three fixes: clipping with several replicas, averaging with accumulated
-gradients, and weights that are kept at the end of `fit` so that training can be resumed.
+`AdamW` is Keras' with these fixes: clipping with several replicas, schedules and averages that
+count steps with accumulated gradients, and weights that are kept at the end of `fit` so that
+training can be resumed.
 """
 
 from __future__ import annotations
@@ -30,8 +31,10 @@ class AdamW(keras.optimizers.AdamW):
 
     - Gradients of all replicas are summed before clipping, so the norm is that of the whole batch,
       as with one replica. (Keras clips the part of each replica.)
-    - The average of the weights is updated once per step. (Keras updates it with every batch of an
-      accumulated step.)
+    - With `gradient_accumulation_steps`, a schedule of the learning rate counts steps, updates of
+      the weights, and not batches; the average of the weights is updated once per step, and with
+      `ema_overwrite_frequency` the weights are replaced after a step. (Keras counts batches for
+      the schedule, and does the others with every batch.)
     - `keep_weights = True` keeps the weights at the end of `fit`, so that training can be resumed;
       see `averaged`. (Keras replaces them by the averages.)
 
@@ -60,9 +63,18 @@ class AdamW(keras.optimizers.AdamW):
     def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> Any:
         return grads_and_vars  # `apply` has summed them
 
-    def _update_model_variables_moving_average(self, trainable_variables: Any) -> None:
+    def _get_current_learning_rate(self) -> Any:
+        if isinstance(self._learning_rate, keras.optimizers.schedules.LearningRateSchedule):
+            return self._learning_rate(self.iterations)  # not `_iterations`, which counts batches
+        return super()._get_current_learning_rate()
+
+    def _completes_step(self) -> tf.Tensor:
+        """Whether the batch that is being applied is the last one of its step: bool `[]`."""
         every = self.gradient_accumulation_steps or 1
-        due = tf.equal((tf.convert_to_tensor(self._iterations) + 1) % every, 0)
+        return tf.equal((tf.convert_to_tensor(self._iterations) + 1) % every, 0)
+
+    def _update_model_variables_moving_average(self, trainable_variables: Any) -> None:
+        due = self._completes_step()
         first = tf.equal(tf.convert_to_tensor(self.iterations), 0)
         for variable, average in zip(
             trainable_variables, self._model_variables_moving_average, strict=True
@@ -72,6 +84,22 @@ class AdamW(keras.optimizers.AdamW):
             keep = tf.where(first, 0.0, tf.where(due, self.ema_momentum, 1.0))
             keep = tf.cast(keep, average.dtype)
             average.assign(keep * average + (1 - keep) * tf.cast(variable, average.dtype))
+
+    def _backend_apply_gradients(self, grads: Any, trainable_variables: Any) -> None:
+        # Keras would overwrite with each batch of a step whose number is a multiple.
+        frequency, self.ema_overwrite_frequency = self.ema_overwrite_frequency, None
+        try:
+            super()._backend_apply_gradients(grads, trainable_variables)
+        finally:
+            self.ema_overwrite_frequency = frequency
+        if self.use_ema and frequency:
+            tf.cond(
+                self._completes_step() & tf.equal((self.iterations + 1) % frequency, 0),
+                lambda: self._overwrite_model_variables_with_average_value(
+                    self._trainable_variables
+                ),
+                lambda: None,
+            )
 
     def finalize_variable_values(self, var_list: Any) -> None:
         """Replaces the weights by the averages at the end of `fit`, unless `keep_weights`."""
@@ -130,7 +158,10 @@ def adamw(
         beta_2: Decay of the mean of their squares.
         epsilon: Added to the denominator.
         clip_norm: Largest global norm of the gradients; None does not clip.
-        accumulate: Batches whose gradients are accumulated in a step.
+        accumulate: Batches whose gradients are accumulated in a step. Schedules, averages and
+            clipping then count steps. Every batch has the same weight: a step equals one of the
+            large batch if its batches have the same number of scored labels, as blocks of texts do.
+            With fewer labels in some, as in completions, those weigh more each.
         ema: Decay of a moving average of the weights, such as 0.999; None keeps none. At the end
             of `fit` the averages replace the weights.
 
@@ -176,6 +207,11 @@ def value_of(variable: Any) -> np.ndarray:
     return np.asarray(tf.convert_to_tensor(variable))
 
 
+def base_optimizer(model: keras.Model) -> Any:
+    """The optimizer of a compiled model, without the loss scaling that Keras adds in float16."""
+    return getattr(model.optimizer, "inner_optimizer", model.optimizer)
+
+
 def steps_of(model: keras.Model) -> int:
     """Number of training steps of a compiled model: updates of its weights."""
     return int(value_of(model.optimizer.iterations))
@@ -195,7 +231,7 @@ def averaged(model: keras.Model) -> Iterator[None]:
         >>> with averaged(model):
         ...     last = model.get_weights()  # or evaluate, or save_pretrained
     """
-    optimizer = model.optimizer
+    optimizer = base_optimizer(model)
     if not getattr(optimizer, "use_ema", False):
         yield
         return

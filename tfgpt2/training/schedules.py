@@ -1,4 +1,8 @@
-"""Learning-rate schedules: a linear warm-up, followed by one of Keras' schedules."""
+"""Learning-rate schedules: a linear warm-up, followed by one of Keras' schedules.
+
+A schedule counts steps, updates of the weights: `recipes.AdamW` passes their number, also where
+gradients are accumulated.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +24,6 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
         after: The rate after the warm-up: a number, or a Keras schedule, whose step 0 is the end
             of the warm-up.
         steps: Steps of the warm-up; 0 leaves it out.
-        every: Batches per step. With accumulated gradients Keras counts batches, and a step is
-            `gradient_accumulation_steps` of them.
 
     Source: transformers 4.57, `optimization.py::get_linear_schedule_with_warmup`: step 0 has the
         rate 0.
@@ -32,15 +34,14 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
         [0.0, 0.05, 0.1, 0.1]
     """
 
-    def __init__(self, after: Any, steps: int, every: int = 1) -> None:
+    def __init__(self, after: Any, steps: int) -> None:
         super().__init__()
         check_count("steps", steps, least=0)
-        check_count("every", every, least=1)
-        self.after, self.steps, self.every = after, steps, every
+        self.after, self.steps = after, steps
 
     def __call__(self, step: Any) -> tf.Tensor:
         """The rate at a step: int `[]` -> float32 `[]`."""
-        step = tf.cast(tf.cast(step, tf.int64) // self.every, tf.float32)
+        step = tf.cast(step, tf.float32)
         later = tf.maximum(step - self.steps, 0.0)
         rate = self.after(later) if callable(self.after) else self.after
         share = tf.minimum(step / max(self.steps, 1), 1.0) if self.steps else 1.0
@@ -52,7 +53,7 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
         after = self.after
         if callable(after):
             after = keras.saving.serialize_keras_object(after)
-        return {"after": after, "steps": self.steps, "every": self.every}
+        return {"after": after, "steps": self.steps}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> WarmUp:
@@ -63,9 +64,7 @@ class WarmUp(keras.optimizers.schedules.LearningRateSchedule):
         return cls(**config)
 
 
-def schedule(
-    kind: str, peak: float, steps: int, *, warmup: int = 0, floor: float = 0.0, accumulate: int = 1
-) -> WarmUp:
+def schedule(kind: str, peak: float, steps: int, *, warmup: int = 0, floor: float = 0.0) -> WarmUp:
     """The usual learning-rate schedules of GPT-2.
 
     Args:
@@ -74,7 +73,6 @@ def schedule(
         steps: Steps of the whole training, the warm-up included.
         warmup: Steps in which the rate rises from 0.
         floor: The final rate, in `[0, peak]`; unused with `"constant"`.
-        accumulate: Batches per step; see `WarmUp`.
 
     Raises:
         ValueError: There is no such kind, a number is out of range, or the warm-up is not shorter
@@ -110,4 +108,4 @@ def schedule(
         after = schedules.CosineDecay(peak, steps - warmup, alpha=floor / peak)
     elif kind == "linear":
         after = schedules.PolynomialDecay(peak, steps - warmup, end_learning_rate=floor)
-    return WarmUp(after, warmup, accumulate)
+    return WarmUp(after, warmup)

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+import numbers
 import os
+import types
+import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tfgpt2.errors import explain, nearest, type_error, value_error
+from tfgpt2.files import read_utf8, replace_files
 from tfgpt2.validation import check_choice, check_count, check_range
 
 # TensorFlow is not imported here, since the command line reads these names for its help.
@@ -64,7 +69,7 @@ class TrainSettings:
     weight_decay: float = _field(0.1, "Applied to matrices, not to embeddings.")
     beta_1: float = _field(0.9, "Adam's first decay.")
     beta_2: float = _field(0.95, "Adam's second decay.")
-    clip_norm: float = _field(1.0, "Largest norm of the gradient.")
+    clip_norm: float | None = _field(1.0, "Largest norm of the gradient; null: no clipping.")
     ema: float | None = _field(None, "Decay of a moving average of the weights, such as 0.999.")
     dtype: str = _field("float32", "float32, mixed_bfloat16, or auto: the faster one.")
     chunked_loss: bool | None = _field(None, "Less memory for logits; default: if they are large.")
@@ -88,12 +93,8 @@ class TrainSettings:
     seed: int = _field(0, "Seed of initial weights, shuffling and dropout.")
 
     def __post_init__(self) -> None:
-        for name in ("texts", "validation", "freeze", "lora_targets"):
-            value = getattr(self, name)
-            if isinstance(value, (str, os.PathLike)):
-                value = (value,)
-            object.__setattr__(self, name, tuple(str(part) for part in value or ()))
-        object.__setattr__(self, "output", os.fspath(self.output))
+        for name, kind in _kinds().items():
+            object.__setattr__(self, name, _of_kind(name, getattr(self, name), kind))
         for name in ("texts", "output"):
             if not getattr(self, name):
                 raise value_error(
@@ -117,7 +118,8 @@ class TrainSettings:
                 raise type_error(
                     f"There is no setting {name!r}.",
                     fix=nearest(str(name), known),
-                    **{str(name): values[name]},
+                    setting=name,
+                    value=values[name],
                 )
         return cls(**values)
 
@@ -131,29 +133,50 @@ def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
 
     Raises:
         ImportError: PyYAML is not installed.
-        ValueError: The file cannot be read or does not hold names and values.
+        ValueError: The file cannot be read, does not hold names and values, gives a name twice, or
+            has anchors and aliases, which could expand to any size.
     """
-    yaml = _yaml()
+    yaml, text = _yaml(), read_utf8(Path(path))
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        events = yaml.parse(text, Loader=yaml.SafeLoader)
+        aliases = any(isinstance(event, yaml.AliasEvent) for event in events)
+        node = None if aliases else yaml.compose(text, Loader=yaml.SafeLoader)
+        values = None if aliases else yaml.safe_load(text)
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise value_error(
             f"The settings cannot be read: {error}.", fix="Check it.", path=str(path)
         ) from error
+    if aliases:
+        raise value_error(
+            "A settings file must not use YAML's anchors and aliases (&name, *name).",
+            fix="Write the values out.",
+            path=str(path),
+        )
     if not isinstance(values, dict):
         raise value_error(
             "A settings file must hold names and values.",
             fix="Write one setting per line, such as 'texts: poems.txt'.",
             path=str(path),
         )
+    names = [key.value for key, _ in node.value]
+    for name in names:
+        if names.count(name) > 1:
+            raise value_error(
+                "A settings file gives a name twice.",
+                fix="Keep one of the lines.",
+                path=str(path),
+                setting=name,
+            )
     # YAML 1.1 reads 3e-4, without a decimal point, as a string.
-    return {name: _number(value) for name, value in values.items()}
+    floats = {name for name, kind in _kinds().items() if float in _alternatives(kind)}
+    return {name: _number(value) if name in floats else value for name, value in values.items()}
 
 
 def write_yaml(settings: TrainSettings, path: str | os.PathLike[str]) -> None:
     """Writes settings to a YAML file, in the order of the fields."""
     text = _yaml().safe_dump(settings.to_dict(), sort_keys=False, allow_unicode=True)
-    Path(path).write_text(text, encoding="utf-8")
+    with replace_files([Path(path)]) as (temporary,):
+        temporary.write_text(text, encoding="utf-8")
 
 
 def _yaml() -> Any:
@@ -167,12 +190,61 @@ def _yaml() -> Any:
 
 
 def _number(value: Any) -> Any:
-    if isinstance(value, str) and value[:1].isdigit():
+    if isinstance(value, str) and value.lstrip("+-")[:1].isdigit():
         try:
             return float(value)
         except ValueError:
             return value
     return value
+
+
+def _kinds() -> dict[str, Any]:
+    """The type of each setting."""
+    return typing.get_type_hints(TrainSettings)
+
+
+def _alternatives(kind: Any) -> tuple[Any, ...]:
+    """The types of `A | B`, or the only one."""
+    return typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+
+
+_WORDS = {
+    bool: "true or false", str: "a text", int: "an integer", float: "a number",
+    tuple[str, ...]: "a text or a list of texts", types.NoneType: "null",
+}  # fmt: skip
+
+
+def _of_kind(name: str, value: Any, kind: Any) -> Any:
+    """A value as the type of its setting.
+
+    Raises:
+        TypeError: It has another type.
+    """
+    kinds = _alternatives(kind)
+    text = (str, os.PathLike)
+    number = not isinstance(value, bool)
+    if value is None and types.NoneType in kinds:
+        return None
+    if bool in kinds and isinstance(value, bool):
+        return value
+    if str in kinds and isinstance(value, text):
+        return os.fspath(value)
+    if int in kinds and number and isinstance(value, numbers.Integral):
+        return int(value)
+    if float in kinds and number and isinstance(value, numbers.Real):
+        try:
+            return float(value)
+        except OverflowError:  # of an integer
+            return math.inf
+    if tuple[str, ...] in kinds:
+        parts = (value,) if isinstance(value, text) else () if value is None else value
+        if isinstance(parts, (list, tuple)) and all(isinstance(part, text) for part in parts):
+            return tuple(map(os.fspath, parts))
+    raise type_error(
+        f"`{name}` must be {' or '.join(_WORDS[kind] for kind in kinds)}.",
+        fix="In YAML, quote texts that look like numbers, and leave numbers, true and false bare.",
+        **{name: value},
+    )
 
 
 _COUNTS = {
@@ -183,12 +255,24 @@ _COUNTS = {
 _REQUIRED = ("batch_size", "accumulate", "epochs", "keep", "log_every", "sample_tokens", "seed")
 
 
+_SHARES = ("dropout", "validation_share", "label_smoothing", "beta_1", "beta_2", "ema")
+_POSITIVE = ("learning_rate", "clip_norm", "lora_alpha")
+_NOT_NEGATIVE = ("floor", "weight_decay", "z_loss")
+
+
 def _check_numbers(settings: TrainSettings) -> None:
     for name, least in _COUNTS.items():
-        check_count(name, getattr(settings, name), least, optional=name not in _REQUIRED)
-    for name in ("dropout", "validation_share", "label_smoothing"):
+        value = getattr(settings, name)
+        check_count(name, value, least, optional=name not in _REQUIRED)
+        if value is not None and value >= 2**31:
+            raise value_error(
+                f"`{name}` must be less than 2^31.", fix="Pass a smaller number.", **{name: value}
+            )
+    for name in (*_SHARES, *_POSITIVE, *_NOT_NEGATIVE):
         if getattr(settings, name) is not None:
-            check_range(name, getattr(settings, name), 0, 1)
+            high = 1 if name in _SHARES else math.inf
+            low = name not in _POSITIVE
+            check_range(name, getattr(settings, name), 0, high, include_low=low)
     check_choice("schedule", settings.schedule, SCHEDULES)
     check_choice("dtype", settings.dtype, PRECISIONS)
     check_choice("strategy", settings.strategy, STRATEGIES)
@@ -209,6 +293,13 @@ def _check_together(settings: TrainSettings) -> None:
             "Training from scratch needs a vocabulary.",
             fix="Pass `tokenizer`, made by `tfgpt2 train-tokenizer`, or `model`.",
             tokenizer=None,
+        )
+    if settings.floor is not None and settings.floor > settings.learning_rate:
+        raise value_error(
+            "`floor` must be at most `learning_rate`.",
+            fix="Leave it out for a tenth of the highest rate.",
+            floor=settings.floor,
+            learning_rate=settings.learning_rate,
         )
     if settings.lora_rank and not settings.model:
         raise value_error(

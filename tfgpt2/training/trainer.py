@@ -20,6 +20,7 @@ import tensorflow as tf
 from rich.console import Console
 
 from tfgpt2.errors import explain, value_error
+from tfgpt2.files import replace_files
 from tfgpt2.text.generator import TextGenerator
 from tfgpt2.tokenizers.gpt2 import TFGPT2Tokenizer
 from tfgpt2.training import callbacks, data, distribution, lora, recipes
@@ -27,6 +28,7 @@ from tfgpt2.training.build import compile_model, make_model
 from tfgpt2.training.checkpoint import Checkpoints, RestoredCheckpoint
 from tfgpt2.training.data.corpus import Corpus
 from tfgpt2.training.display import LossCurve, ProgressBar
+from tfgpt2.training.output_files import lock_directory, report_write_errors
 from tfgpt2.training.plan import block_size, checksum, even_batch, fit_calls, hold_out, make_plan
 from tfgpt2.training.settings import TrainSettings, write_yaml
 
@@ -97,16 +99,26 @@ class Trainer:
             ValueError: There is too little text, a file is empty or not text, the settings do not
                 match the model, or the checkpoint belongs to another training run.
             FloatingPointError: The loss became NaN or infinite.
-            OSError: A checkpoint could not be written.
-            RuntimeError: Another worker cannot be reached.
+            OSError: A checkpoint or another file could not be written; earlier checkpoints are
+                unchanged.
+            RuntimeError: Another training run writes to the output directory, or another worker
+                cannot be reached.
         """
-        self._prepare_output(resume)
+        with lock_directory(self.output) if self.chief else contextlib.nullcontext():
+            return self._run(resume)
+
+    def _run(self, resume: bool) -> TrainingReport:
+        self._check_output(resume)
         keras.utils.set_random_seed(self.settings.seed)
         self._make(resume)
         start = RestoredCheckpoint(0, {}, self.output)
         if resume:
             start = self.checkpoints.restore(self.model)
             self._note(f"Resuming after step {start.step:,} of {self.plan.steps:,}.")
+        if self.chief:  # not before the settings are known to be those of the checkpoint
+            path = self.output / "train.yaml"
+            with report_write_errors("The settings", path):
+                write_yaml(self.settings, path)
         distribution.check_same_step(self.strategy, start.step)
         try:
             return self._fit(start)
@@ -122,7 +134,7 @@ class Trainer:
 
     # Setup --------------------------------------------------------------------------------------
 
-    def _prepare_output(self, resume: bool) -> None:
+    def _check_output(self, resume: bool) -> None:
         old = Checkpoints(self.output / "checkpoints", {}).paths()
         if old and not resume:
             raise value_error(
@@ -131,9 +143,6 @@ class Trainer:
                 output=str(self.output),
                 newest=old[-1].name,
             )
-        if self.chief:
-            self.output.mkdir(parents=True, exist_ok=True)
-            write_yaml(self.settings, self.output / "train.yaml")
 
     def _make(self, resume: bool) -> None:
         """Reads the texts, and makes model, plan, optimizer and checkpoints."""
@@ -269,7 +278,9 @@ class Trainer:
                 found.append(self._sampler(board))
             if board:
                 found.append(
-                    keras.callbacks.TensorBoard(board, update_freq=s.log_every, write_graph=False)
+                    keras.callbacks.TensorBoard(
+                        board, update_freq=s.log_every * s.accumulate, write_graph=False
+                    )
                 )
         return [*found, *self.callbacks, saver]
 
@@ -285,13 +296,14 @@ class Trainer:
 
     def _save(self, path: Path) -> None:
         model = self.model
-        if lora.adapter_names(model):
-            lora.save_adapter(model, path / "adapter", base=self.settings.model)
-            # Merged into a copy: merging resets the optimizer of the model that is being trained.
-            model = type(model).from_pretrained(self.settings.model)
-            lora.load_adapter(model, path / "adapter")
-            lora.unload_adapters(model, merge=True)
-        TextGenerator(model, self.tokenizer).save_pretrained(path)
+        with report_write_errors("The model", path):
+            if lora.adapter_names(model):
+                lora.save_adapter(model, path / "adapter", base=self.settings.model)
+                # Merged into a copy: merging resets the optimizer of the model in training.
+                model = type(model).from_pretrained(self.settings.model)
+                lora.load_adapter(model, path / "adapter")
+                lora.unload_adapters(model, merge=True)
+            TextGenerator(model, self.tokenizer).save_pretrained(path)
 
     def _finish(self, stopped: bool) -> TrainingReport:
         steps = recipes.steps_of(self.model)
@@ -305,7 +317,9 @@ class Trainer:
         if self.chief and not stopped:
             record = report._asdict() | {"path": str(report.path)}
             text = json.dumps({"report": record, "settings": self.settings.to_dict()}, indent=1)
-            (self.output / "training.json").write_text(text + "\n")
+            path = self.output / "training.json"
+            with report_write_errors("The report", path), replace_files([path]) as (temporary,):
+                temporary.write_text(text + "\n")
             if self.settings.push:
                 callbacks.PushToHub(self.output, self.settings.push).push()
         return report

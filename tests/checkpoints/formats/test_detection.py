@@ -81,9 +81,19 @@ def test_other_architectures(tmp_path, keys, other):
 
 
 def test_keys_with_the_prefix_of_a_wrapper(tmp_path):
-    write(tmp_path, "module.transformer.wte.weight", "module.transformer.h.0.attn.c_attn.weight")
-    with pytest.raises(ValueError, match="Remove 'module.' from the keys"):
+    write(tmp_path, "gpt.transformer.wte.weight", "gpt.transformer.h.0.attn.c_attn.weight")
+    with pytest.raises(ValueError, match="Remove 'gpt.' from the keys"):
         open_checkpoint(find_in(tmp_path))
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.",
+                                    "base_model.model.", "pretrained_model."])  # fmt: skip
+def test_prefixes_of_known_wrappers_are_removed(prefix, tmp_path):
+    keys = ["transformer.h.0.attn.c_attn.weight", "transformer.wte.weight", "v_head.bias"]
+    write(tmp_path, *(prefix + key for key in keys))
+    with pytest.warns(UserWarning, match=f"'my-model' begin with '{prefix}'") as warned:
+        reader = open_checkpoint(find_in(tmp_path), "my-model")
+    assert sorted(reader.keys()) == keys and len(warned) == 1
 
 
 # Configuration ----------------------------------------------------------------------------------

@@ -115,7 +115,10 @@ def test_versions_are_numbered(gen, quick, tmp_path):
         (tmp_path / ".9.x").mkdir(exist_ok=True)  # what a killed export left
         report = gen.export(tmp_path, version=version, jit_compile=False, check=False)
         assert report.path == tmp_path / expected and report.path.is_dir()
-    for wrong in (0, "last", 1.5):
+    (tmp_path / "0011").mkdir()  # as servers read it
+    (tmp_path / "9223372036854775808").mkdir()  # no server reads it
+    assert next_version(tmp_path) == 12
+    for wrong in (0, "last", 1.5, 2**63):
         with pytest.raises(ValueError, match="`version` must be a number of 1 or more"):
             gen.export(tmp_path, version=wrong)
 

@@ -31,7 +31,7 @@ SIGNATURES = {one.name: one for one in (ONE, ECHO, NUMBERS)}
 
 def parse(document, raw=None):
     body = json.dumps(document).encode() if raw is None else raw
-    return parse_predict(body, SIGNATURES)
+    return parse_predict(body, SIGNATURES, 32)
 
 
 def numbers(**changed):

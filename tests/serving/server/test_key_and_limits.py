@@ -7,6 +7,7 @@ import pytest
 from starlette.testclient import TestClient
 from tensorflow_serving.apis import get_model_status_pb2, model_service_pb2_grpc
 
+from tfgpt2.serving.server.api_key import has_key
 from tfgpt2.serving.server.app import make_app
 from tfgpt2.serving.server.grpc_api import make_server
 from tfgpt2.serving.server.run import is_loopback
@@ -32,6 +33,28 @@ def test_all_paths_but_the_page_and_health_need_the_key(make_settings):
     assert client.get("/healthz").status_code == 503  # no model yet
 
 
+@pytest.mark.parametrize(
+    ("header", "accepted"),
+    [
+        (b"Bearer sesame", True), (b"bearer sesame", True), (b"BEARER sesame", True),
+        (b"  bEaReR   sesame  ", True), (b"Bearer Sesame", False), (b"Bearer sesame!", False),
+        (b"Bearersesame", False), (b"Basic sesame", False), (b"sesame", False), (b"", False),
+        (b"Bearer", False), (b"Bearer ", False), (b"Bearer sesame sesame", False),
+        (b"Token Bearer sesame", False), (b"Bearer \xff", False),
+    ],
+)  # fmt: skip
+def test_the_scheme_of_a_key_has_any_case(make_settings, header, accepted):
+    client = TestClient(make_app(ServerCore(make_settings(api_key="sesame"))))
+    answer = client.get("/v1/models", headers={"Authorization": header})
+    assert answer.status_code == (200 if accepted else 401)
+    assert has_key(header, "sesame") == accepted
+
+
+def test_a_key_may_be_any_bytes():
+    assert has_key(b"Bearer \xff\xe9", "\udcff\udce9")  # as `os.environ` has them
+    assert has_key("Bearer sésame ouvre toi".encode(), "sésame ouvre toi")
+
+
 def test_grpc_needs_the_key(make_settings):
     async def main():
         server = make_server(ServerCore(make_settings(api_key="sesame")))
@@ -42,7 +65,7 @@ def test_grpc_needs_the_key(make_settings):
         codes = []
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
             stub = model_service_pb2_grpc.ModelServiceStub(channel)
-            for key in (None, "Bearer no", "Bearer sesame"):
+            for key in (None, "Bearer no", "Bearer sesame", "bearer  sesame "):
                 metadata = [("authorization", key)] if key else None
                 with pytest.raises(grpc.RpcError) as caught:
                     await stub.GetModelStatus(request, metadata=metadata, timeout=30)
@@ -50,7 +73,7 @@ def test_grpc_needs_the_key(make_settings):
         await server.stop(0)
         return codes
 
-    assert asyncio.run(main()) == ["UNAUTHENTICATED", "UNAUTHENTICATED", "NOT_FOUND"]
+    assert asyncio.run(main()) == ["UNAUTHENTICATED"] * 2 + ["NOT_FOUND"] * 2
 
 
 def test_internal_errors_are_not_revealed(make_settings, monkeypatch):

@@ -73,9 +73,9 @@ def test_tensors_of_grpc(dtype, shape, content, numbers, strings):
         proto.tensor_shape.dim.add().size = size
     full = {"text": proto, "stop": proto}
     try:
-        for array in inputs_from_protos(ECHO, full).values():
-            assert isinstance(array, np.ndarray) and array.size <= 2**24
-        ECHO.check(inputs_from_protos(ECHO, full))
+        for array in inputs_from_protos(ECHO, full, 2**20).values():
+            assert isinstance(array, np.ndarray) and array.nbytes <= 2**20
+        ECHO.check(inputs_from_protos(ECHO, full, 2**20))
     except ServingError as error:
         assert error.http == 400
 
@@ -88,6 +88,6 @@ def test_messages_of_grpc(raw):
     except DecodeError:
         return
     try:
-        ECHO.check(inputs_from_protos(ECHO, {"text": proto, "stop": proto}))
+        ECHO.check(inputs_from_protos(ECHO, {"text": proto, "stop": proto}, 2**20))
     except ServingError as error:
         assert error.http == 400

@@ -1,12 +1,16 @@
 """Loading, switching, reporting and unloading versions."""
 
 import asyncio
+import logging
+import os
+from pathlib import Path
 
 import pytest
 
 from tests.support.fake_servable import FakeServable
+from tfgpt2.serving.server.responses import status_response
 from tfgpt2.serving.server.serving_error import ServingError
-from tfgpt2.serving.server.version_manager import VersionManager
+from tfgpt2.serving.server.version_manager import ModelRegistry, VersionManager
 
 
 def add_version(base, version, content="good"):
@@ -156,3 +160,131 @@ def test_several_versions_and_labels(tmp_path):
         await manager.close()
 
     run(main())
+
+
+def test_numbers_are_those_of_tensorflow_serving(tmp_path):
+    # Numbers of 64 bits, in any spelling; the rest are not versions.
+    for name in ("007", "-2", "9223372036854775808", "9" * 40, "1_0", "٣"):
+        add_version(tmp_path, name)
+
+    async def main():
+        manager = make_manager(tmp_path, keep_versions=9)
+        await manager.poll(wait_until_stable=False)
+        assert manager.available() == [7, -2]
+        with manager.lease(version=7) as servable:
+            assert servable.version == 7
+        (tmp_path / "007" / "saved_model.pb").unlink()
+        add_version(tmp_path, "9223372036854775807")
+        for _ in range(2):
+            await manager.poll()
+        assert manager.available() == [2**63 - 1, -2]
+        await manager.close()
+
+    run(main())
+
+
+def test_the_folder_of_a_version_is_the_one_that_was_found(tmp_path):
+    add_version(tmp_path, "0012")
+    paths = []
+
+    def record(name, version, path):
+        paths.append(path)
+        return load(name, version, path)
+
+    async def main():
+        manager = VersionManager("m", tmp_path, {}, load=record)
+        await manager.poll(wait_until_stable=False)
+        assert manager.available() == [12]
+        await manager.close()
+
+    run(main())
+    assert paths == [tmp_path / "0012"]
+
+
+def test_of_two_folders_with_one_number_the_last_is_served_and_the_other_reported(tmp_path, caplog):
+    add_version(tmp_path, "1")
+    add_version(tmp_path, "001", "bad")
+    caplog.set_level(logging.WARNING)
+
+    async def main():
+        manager = make_manager(tmp_path)
+        for _ in range(3):
+            await manager.poll(wait_until_stable=False)
+        assert states(manager) == [(1, "AVAILABLE", "OK")]
+        await manager.close()
+
+    run(main())
+    (line,) = [record.getMessage() for record in caplog.records]  # not at each scan
+    assert line == "m: the directory 001 is ignored: 1 is version 1, too."
+
+
+def test_the_status_never_fails(tmp_path, monkeypatch):
+    """Whatever lies in the folder, and whatever loading says."""
+    for name in ("1", "2", "3", "9" * 19, "9" * 20, "-9223372036854775808"):
+        add_version(tmp_path, name, "bad")
+    (tmp_path / "4").symlink_to("nowhere")
+    (tmp_path / "5").symlink_to("5")
+    (tmp_path / "6").write_text("a file")
+    (tmp_path / "7" / "saved_model.pb").mkdir(parents=True)
+    os.mkdir(os.fsencode(tmp_path) + b"/8\xff")
+    os.mkdir(os.fsencode(tmp_path) + b"/8\n")
+    (tmp_path / "8\n" / "saved_model.pb").write_text("bad")
+    errors = iter(
+        [ValueError("\ud800" * 5000), MemoryError(), UnicodeDecodeError("utf-8", b"", 0, 1, "x")]
+    )
+
+    def fail(name, version, path):
+        raise next(errors, ServingError("DATA_LOSS", "broken \udcff"))
+
+    async def main():
+        manager = VersionManager("m", tmp_path, {}, load=fail)
+        await manager.poll(wait_until_stable=False)
+        return status_response(manager.statuses())
+
+    found = run(main()).model_version_status
+    assert [one.version for one in found] == [8, 3, 2, 1, -(2**63)]
+    assert {one.status.error_code for one in found} == {13, 8, 15}
+    assert "\\udcff" in found[-1].status.error_message
+
+
+def test_a_folder_that_cannot_be_read_does_not_hide_the_others(tmp_path, monkeypatch, caplog):
+    add_version(tmp_path, 1)
+    add_version(tmp_path, 2)
+    is_file = Path.is_file
+
+    def denied(path):
+        if path.parent.name == "2":
+            raise PermissionError(13, "Permission denied")
+        return is_file(path)
+
+    monkeypatch.setattr(Path, "is_file", denied)
+
+    async def main():
+        manager = make_manager(tmp_path)
+        for _ in range(2):
+            await manager.poll(wait_until_stable=False)
+        assert manager.available() == [1]
+        await manager.close()
+
+    run(main())
+    (line,) = [one.getMessage() for one in caplog.records if one.levelno == logging.WARNING]
+    assert "the directory 2 is ignored: it cannot be read" in line
+
+
+def test_a_server_starts_while_a_model_folder_is_missing(tmp_path, caplog):
+    (tmp_path / "there").mkdir()
+    add_version(tmp_path / "there", 1)
+
+    async def main():
+        models = {
+            "there": make_manager(tmp_path / "there"),
+            "gone": make_manager(tmp_path / "gone"),
+        }
+        registry = ModelRegistry(models, poll_seconds=3600)
+        await registry.start()
+        assert models["there"].available() == [1] and not registry.ready()
+        await registry.close()
+        await models["there"].close()
+
+    run(main())
+    assert "Cannot scan the versions of m" in caplog.text

@@ -163,7 +163,7 @@ def _read(path: Path) -> Contents:
 
 
 def _key(name: str) -> str:
-    """Returns PyTorch's key of a tensor; an unknown name stays as it is.
+    """Returns PyTorch's key of a tensor; an unknown one is an unexpected part of the transformer.
 
     Example:
         >>> _key("blk.3.attn_qkv.weight"), _key("output_norm.bias")
@@ -173,7 +173,7 @@ def _key(name: str) -> str:
     if match is not None and match[2] in _BLOCK:
         return f"transformer.h.{match[1]}.{_BLOCK[match[2]]}.{match[3]}"
     table, _, leaf = name.rpartition(".")
-    return f"{_TABLES[table]}.{leaf}" if table in _TABLES else name
+    return f"{_TABLES.get(table, f'transformer.{table}')}.{leaf}"
 
 
 def _is_tied(path: Path, contents: Contents) -> bool:

@@ -8,6 +8,7 @@ import numpy as np
 
 from tfgpt2.checkpoints.readers import base
 from tfgpt2.checkpoints.readers.base import CheckpointReader, Rename
+from tfgpt2.errors import unreadable
 
 
 class _Entry(NamedTuple):
@@ -25,6 +26,9 @@ class RenamedReader(CheckpointReader):
     Args:
         reader: Reader of the file.
         rename: From a name in the file to PyTorch's key and whether the matrix is transposed.
+
+    Raises:
+        ValueError: Two names are those of the same key.
     """
 
     def __init__(self, reader: CheckpointReader, rename: Rename) -> None:
@@ -32,6 +36,8 @@ class RenamedReader(CheckpointReader):
         self._entries: dict[str, _Entry] = {}
         for name in reader.keys():
             key, transposed = rename(name)
+            if key in self._entries:
+                raise unreadable(self.path, "two of its tensors have the same key", key=key)
             shape = reader.shape(name)
             transposed = transposed and len(shape) == 2
             shape = base.pytorch_shape(key, shape, transposed)

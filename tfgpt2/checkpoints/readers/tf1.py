@@ -8,6 +8,7 @@ Source: https://github.com/openai/gpt-2, `src/model.py::model, default_hparams`.
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -65,6 +66,7 @@ class TF1Reader(CheckpointReader):
             dtypes = self._reader.get_variable_to_dtype_map()
         except _READ_ERRORS as error:
             raise unreadable(self.path, f"TensorFlow cannot open it ({error})") from error
+        stored = sum(p.stat().st_size for p in prefix.parent.glob(f"{prefix.name}.data-*"))
         self._entries: dict[str, _Entry] = {}
         weights = {name for name in shapes if _WEIGHT.fullmatch(name)}
         for name in sorted(shapes):
@@ -74,6 +76,13 @@ class TF1Reader(CheckpointReader):
             # OpenAI's conv1d has a window of width one: [1, in, out].
             shape = shape[1:] if name.endswith("/w") and shape[:1] == (1,) else shape
             dtype = np.dtype(dtypes[name].as_numpy_dtype)
+            if math.prod(shape) * dtype.itemsize > stored:
+                raise unreadable(
+                    self.path,
+                    f"a variable of shape {list(shape)} has more numbers than its data files of"
+                    f" {stored} bytes",
+                    key=name,
+                )
             self._entries[key_from_name(name)] = _Entry(name, shape, dtype)
         if not weights:
             first = ", ".join(sorted(shapes)[:5])

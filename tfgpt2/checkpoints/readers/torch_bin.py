@@ -171,9 +171,10 @@ def _state_dict(state: object) -> Mapping[str, Tensor]:
         if type(key) is str and type(value) is Tensor:
             continue
         if type(value) is dict and any(type(inner) is Tensor for inner in value.values()):
+            program = "nanoGPT" if "model_args" in state else "a training program"
             raise RefusedError(
-                f"it is the checkpoint of a training program, with a state dict under {key!r};"
-                " save only that one, with `torch.save(checkpoint[...], path)`"
+                f"it is the checkpoint of {program}, with a state dict under {key!r};"
+                f" save only that one, with `torch.save(checkpoint[{key!r}], path)`"
             )
         raise RefusedError(f"under {key!r} it holds a {type(value).__name__}, not a tensor")
     return state

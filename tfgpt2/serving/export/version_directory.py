@@ -15,6 +15,7 @@ from tfgpt2.errors import explain, value_error
 from tfgpt2.serving.export.allowed_ops import check_operations, read_operations
 from tfgpt2.serving.export.report import ExportReport
 from tfgpt2.serving.export.self_check import ProbeInputs, SelfCheck
+from tfgpt2.serving.version_number import LARGEST_VERSION, parse_version
 
 
 def next_version(base: str | os.PathLike[str]) -> int:
@@ -29,7 +30,7 @@ def next_version(base: str | os.PathLike[str]) -> int:
     """
     base = Path(base)
     names = [entry.name for entry in base.iterdir()] if base.is_dir() else []
-    return 1 + max((int(name) for name in names if name.isdecimal()), default=0)
+    return 1 + max([0, *(parse_version(name) or 0 for name in names)])
 
 
 def new_version(path: str | os.PathLike[str], version: int | str | None) -> Path:
@@ -41,14 +42,14 @@ def new_version(path: str | os.PathLike[str], version: int | str | None) -> Path
 
     Raises:
         FileExistsError: The directory exists.
-        ValueError: The version is neither a number of 1 or more nor `"next"`.
+        ValueError: The version is neither a number that servers read nor `"next"`.
     """
     path = Path(path)
     if version is not None:
         if version == "next":
             version = next_version(path)
-        if type(version) is not int or version < 1:
-            problem = "`version` must be a number of 1 or more, or 'next'."
+        if type(version) is not int or not 1 <= version <= LARGEST_VERSION:
+            problem = "`version` must be a number of 1 or more, below 2**63, or 'next'."
             fix = "Leave it out where the path ends in the version."
             raise value_error(problem, fix=fix, version=version)
         path = path / str(version)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 from importlib import resources
 from typing import Any
 
@@ -14,6 +13,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tfgpt2.serving.server import completions, metrics, rest
+from tfgpt2.serving.server.api_key import has_key
 from tfgpt2.serving.server.server_core import ServerCore
 from tfgpt2.serving.server.serving_error import ServingError
 
@@ -90,8 +90,7 @@ class _AccessMiddleware:
     """
 
     def __init__(self, app: ASGIApp, key: str, max_body_bytes: int):
-        self._app, self._max_body_bytes = app, max_body_bytes
-        self._key = f"Bearer {key}".encode() if key else b""
+        self._app, self._key, self._max_body_bytes = app, key, max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes a request on, or rejects it."""
@@ -100,7 +99,7 @@ class _AccessMiddleware:
             return
         headers = dict(scope["headers"])
         if self._key and scope["path"] not in _PUBLIC_PATHS:
-            if not hmac.compare_digest(headers.get(b"authorization", b""), self._key):
+            if not has_key(headers.get(b"authorization", b""), self._key):
                 error = ServingError("UNAUTHENTICATED", "Send Authorization: Bearer KEY.")
                 await _reject(error, scope, receive, send)
                 return

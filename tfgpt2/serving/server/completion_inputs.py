@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tfgpt2.serving.server.completion_request import CompletionRequest
+from tfgpt2.serving.server.request_size import check_bytes
 from tfgpt2.serving.server.serving_error import ServingError, invalid
 from tfgpt2.serving.server.signature import Arrays, Signature
 from tfgpt2.serving.server.text_model import MAX_NEW_TOKENS, TextModel
@@ -29,15 +30,27 @@ _SETTINGS = {
 _NUM_SEEDS = 2**62
 
 
-async def prompt_bytes(model: TextModel, request: CompletionRequest) -> list[bytes]:
-    """Returns the prompts as bytes; token ids are detokenized."""
-    prompts = []
+async def prompt_bytes(model: TextModel, request: CompletionRequest, max_bytes: int) -> list[bytes]:
+    """Returns the prompts as bytes; token ids are detokenized.
+
+    Args:
+        model: Detokenizes.
+        request: The request.
+        max_bytes: Bytes of all prompts, each counted for every text that it begins.
+
+    Raises:
+        ServingError: INVALID_ARGUMENT: the prompts are too long.
+    """
+    prompts: list[bytes] = []
+    size = 0
     for prompt in request.prompts:
         if isinstance(prompt, str):
             prompts.append(prompt.encode())
         else:
             model.require("detokenize", "prompt")
             prompts.append(await model.detokenize(np.array(prompt, np.int32)))
+        size += len(prompts[-1]) * request.best_of
+        check_bytes(size, max_bytes)
     return prompts
 
 

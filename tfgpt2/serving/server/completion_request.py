@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable
 from typing import Any
 
-from tfgpt2.errors import explain, nearest
-from tfgpt2.serving.server.serving_error import ServingError, invalid
+from tfgpt2.errors import explain, nearest, shorten
+from tfgpt2.serving.server.serving_error import ServingError, cut, invalid
 
 _MAX_CHOICES = 128
 _MAX_STOPS, _MAX_STOP_BYTES = 64, 256  # of the signature `generate`
@@ -29,7 +28,7 @@ def _integer(low: int, high: int) -> Callable[[Any, str], int]:
 def _number(low: float, high: float) -> Callable[[Any, str], float]:
     def parse(value: Any, name: str) -> float:
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not is_number or math.isnan(value) or not low <= value <= high:
+        if not is_number or not low <= value <= high:  # nor is NaN
             raise _wrong_value(value, name, f"a number in [{low:g}, {high:g}]")
         return float(value)
 
@@ -92,9 +91,7 @@ def _stream_options(value: Any, name: str) -> bool | None:
 
 
 def _wrong_value(value: Any, name: str, expected: str) -> ServingError:
-    shown = repr(value)
-    shown = shown if len(shown) < 100 else f"{shown[:100]}..."
-    return invalid(f"`{name}` must be {expected}. Received: {shown}.", param=name)
+    return invalid(f"`{name}` must be {expected}. Received: {shorten(value, 100)}.", param=name)
 
 
 def _field(
@@ -175,7 +172,7 @@ def parse(document: dict[str, Any]) -> CompletionRequest:
         if name not in _FIELDS and name not in _IGNORED and name not in _NOT_SUPPORTED:
             raise invalid(
                 explain(
-                    f"Unrecognized request argument supplied: {name}.",
+                    f"Unrecognized request argument supplied: {cut(name)}.",
                     fix=nearest(name, _FIELDS),
                 ),
                 param=name,

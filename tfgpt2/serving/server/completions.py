@@ -23,7 +23,7 @@ from tfgpt2.serving.server.completion_inputs import generate_inputs, prompt_byte
 from tfgpt2.serving.server.completion_request import CompletionRequest
 from tfgpt2.serving.server.json_request import parse_json
 from tfgpt2.serving.server.server_core import ModelSpec, ServerCore
-from tfgpt2.serving.server.serving_error import ServingError, invalid
+from tfgpt2.serving.server.serving_error import ServingError, cut, invalid
 from tfgpt2.serving.server.streaming import TextChunk, stream_rows
 from tfgpt2.serving.server.text_model import TextModel
 from tfgpt2.serving.server.token_logprobs import completion_logprobs
@@ -72,7 +72,7 @@ class CompletionsApi:
 
     async def _complete(self, request: CompletionRequest) -> dict[str, Any]:
         with self._lease(request) as model:
-            prompts = await prompt_bytes(model, request)
+            prompts = await prompt_bytes(model, request, self._core.settings.max_body_bytes)
             rows = [prompt for prompt in prompts for _ in range(request.best_of)]
             inputs = generate_inputs(model.signatures["generate"], request, rows)
             # One call for each row: there may be more rows than a batch holds.
@@ -125,7 +125,7 @@ class CompletionsApi:
                 signature = model.signatures["generate"]
                 if "score" in signature.outputs:
                     raise invalid("Beam search cannot be streamed.", param="stream")
-                prompts = await prompt_bytes(model, request)
+                prompts = await prompt_bytes(model, request, self._core.settings.max_body_bytes)
                 rows = [prompt for prompt in prompts for _ in range(request.n)]
                 chunks = stream_rows(
                     model,
@@ -161,7 +161,7 @@ class CompletionsApi:
         try:
             self._core.models.get(request.model)
         except ServingError as error:
-            message = f"The model `{request.model}` does not exist."
+            message = f"The model `{cut(request.model)}` does not exist."
             raise ServingError("NOT_FOUND", message, param="model") from error
         with self._core.lease(ModelSpec(request.model)) as servable:
             model = self._core.text_model(servable)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hmac
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -15,10 +14,13 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
+from tfgpt2.serving.server.api_key import has_key
 from tfgpt2.serving.server.responses import NO_VERSIONS, metadata_response, status_response
 from tfgpt2.serving.server.server_core import ModelSpec, ServerCore
-from tfgpt2.serving.server.serving_error import ServingError, from_exception, invalid
+from tfgpt2.serving.server.serving_error import ServingError, cut, from_exception, invalid
 from tfgpt2.serving.server.signature import DEFAULT_SIGNATURE, inputs_from_protos
+
+_MAX_DETAILS = 2000  # bytes
 
 
 def make_server(core: ServerCore) -> grpc.aio.Server:
@@ -54,12 +56,12 @@ class _Servicer:
                 except Exception as error:
                     raise from_exception(error) from error
         except ServingError as error:
-            await context.abort(grpc.StatusCode[error.code], error.message)
+            await context.abort(grpc.StatusCode[error.code], _details(error.message))
 
     def _check_key(self, context: Any) -> None:
         key = self._core.settings.api_key
         given = dict(context.invocation_metadata() or ()).get("authorization", "")
-        if key and not hmac.compare_digest(_bytes(given), f"Bearer {key}".encode()):
+        if key and not has_key(_bytes(given), key):
             raise ServingError("UNAUTHENTICATED", "Send the metadata 'authorization: Bearer KEY'.")
 
 
@@ -84,14 +86,16 @@ class _PredictionService(_Servicer, prediction_service_pb2_grpc.PredictionServic
                 name = request.model_spec.signature_name or DEFAULT_SIGNATURE
                 if name not in servable.signatures:
                     raise ServingError(
-                        "FAILED_PRECONDITION", f'Serving signature key "{name}" not found.'
+                        "FAILED_PRECONDITION", f'Serving signature key "{cut(name)}" not found.'
                     )
                 signature = servable.signatures[name]
                 names = _output_names(request.output_filter, signature.outputs)
                 outputs = await self._core.run(
                     servable,
                     signature,
-                    inputs_from_protos(signature, request.inputs),
+                    inputs_from_protos(
+                        signature, request.inputs, self._core.settings.max_body_bytes
+                    ),
                     context.time_remaining(),
                 )
                 response = predict_pb2.PredictResponse()
@@ -111,7 +115,7 @@ class _PredictionService(_Servicer, prediction_service_pb2_grpc.PredictionServic
                 raise invalid("GetModelMetadataRequest must specify at least one metadata_field")
             for field in request.metadata_field:
                 if field != "signature_def":
-                    raise invalid(f"Metadata field {field} is not supported")
+                    raise invalid(f"Metadata field {cut(field)} is not supported")
             with self._core.lease(_model_spec(request)) as servable:
                 return metadata_response(servable)
 
@@ -152,8 +156,8 @@ def _output_names(output_filter: Any, outputs: Any) -> list[str]:
     for number, name in enumerate(names):
         if name not in outputs:
             raise invalid(
-                f"output tensor alias not found in signature: {name} Outputs expected to be in the"
-                f" set {{{','.join(sorted(outputs))}}}."
+                f"output tensor alias not found in signature: {cut(name)} Outputs expected to be in"
+                f" the set {{{','.join(sorted(outputs))}}}."
             )
         if name in names[:number]:
             raise invalid(f"duplicate output tensor alias: {name}")
@@ -162,6 +166,15 @@ def _output_names(output_filter: Any, outputs: Any) -> list[str]:
 
 def _to_proto(array: Any) -> Any:
     return tf.make_tensor_proto(array, tf.string if array.dtype == object else None, array.shape)
+
+
+def _details(message: str) -> str:
+    """Cuts a message to what a client is sure to receive.
+
+    It is sent as a header in which each byte may take three. Headers over 8 KiB replace the error
+    by one of the connection.
+    """
+    return message.encode()[:_MAX_DETAILS].decode("utf-8", "ignore")
 
 
 def _bytes(text: str | bytes) -> bytes:

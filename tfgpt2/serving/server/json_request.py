@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tfgpt2.serving.server.serving_error import ServingError, invalid
+from tfgpt2.errors import shorten
+from tfgpt2.serving.server.request_size import MAX_AXES, check_rows
+from tfgpt2.serving.server.serving_error import ServingError, cut, invalid
 from tfgpt2.serving.server.signature import Arrays, Signature, TensorInfo, find_signature
 
-_MAX_AXES = 8  # of a tensor; a deep list must not cause deep recursion
 _MAX_FLOAT_INTEGER = {"float32": 2**24 - 1, "float64": 2**53 - 1}
 _INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint32", "uint64")
 _MAX_SHOWN = 100  # characters of a wrong value in a message
@@ -54,12 +55,15 @@ def parse_json(body: bytes) -> dict[str, Any]:
     return document
 
 
-def parse_predict(body: bytes, signatures: Mapping[str, Signature]) -> PredictRequest:
+def parse_predict(
+    body: bytes, signatures: Mapping[str, Signature], max_rows: int
+) -> PredictRequest:
     """Parses a predict request.
 
     Args:
         body: The body.
         signatures: Those of the model, by name.
+        max_rows: Rows of a request.
 
     Returns:
         Its tensors, of the types of the signature; `Signature.check` checks their shapes.
@@ -83,17 +87,22 @@ def parse_predict(body: bytes, signatures: Mapping[str, Signature]) -> PredictRe
             " or 'instances' keys to exist "
         )
     if "instances" in document:
-        return PredictRequest(signature, _parse_rows(document["instances"], signature), True)
+        return PredictRequest(
+            signature, _parse_rows(document["instances"], signature, max_rows), True
+        )
     if "inputs" in document:
-        return PredictRequest(signature, _parse_columns(document["inputs"], signature), False)
+        return PredictRequest(
+            signature, _parse_columns(document["inputs"], signature, max_rows), False
+        )
     raise invalid("Missing 'inputs' or 'instances' key")
 
 
-def _parse_rows(instances: Any, signature: Signature) -> Arrays:
+def _parse_rows(instances: Any, signature: Signature, max_rows: int) -> Arrays:
     if not isinstance(instances, list):
         raise invalid(f"JSON Value: {_show(instances)} Excepting 'instances' to be an list/array")
     if not instances:
         raise invalid("JSON Value: [] No values in 'instances' array")
+    check_rows(len(instances), max_rows)
     if not isinstance(instances[0], dict) and len(signature.inputs) > 1:
         raise invalid(
             "instances is a plain list, but expecting list of objects as multiple input tensors"
@@ -107,7 +116,7 @@ def _parse_rows(instances: Any, signature: Signature) -> Arrays:
             raise invalid(f"Expecting {kinds[0]} but got {kinds[1]} at item {number} of input list")
         values = item if named else {next(iter(signature.inputs)): item}
         for name, value in values.items():
-            where = f"element: {number}" + (f" key: {name}" if named else "")
+            where = f"element: {number}" + (f" key: {cut(name)}" if named else "")
             try:
                 array = _parse_value(name, value, signature, columns.get(name))
             except ServingError as error:
@@ -130,7 +139,7 @@ def _parse_value(
 ) -> np.ndarray:
     """Parses one value of one row; its shape must be that of the previous rows."""
     if name not in signature.inputs:
-        raise invalid(f"JSON object: does not have named input: {name}")
+        raise invalid(f"JSON object: does not have named input: {cut(name)}")
     array = _parse_tensor(value, signature.inputs[name])
     if previous and previous[0].size != array.size:
         raise invalid(f"Expecting tensor size: {previous[0].size} but got: {array.size}")
@@ -139,7 +148,7 @@ def _parse_value(
     return array
 
 
-def _parse_columns(inputs: Any, signature: Signature) -> Arrays:
+def _parse_columns(inputs: Any, signature: Signature, max_rows: int) -> Arrays:
     if not _is_object(inputs):
         if len(signature.inputs) > 1:
             raise invalid(
@@ -147,14 +156,20 @@ def _parse_columns(inputs: Any, signature: Signature) -> Arrays:
                 " required as per tensorinfo_map"
             )
         name = next(iter(signature.inputs))
-        return {name: _parse_tensor(inputs, signature.inputs[name])}
+        return {name: _parse_column(inputs, signature.inputs[name], max_rows)}
     # Other keys are ignored, as by TensorFlow Serving: clients may rely on that.
     arrays = {}
     for name, info in signature.inputs.items():
         if name not in inputs:
             raise invalid(f"Missing named input: {name} in 'inputs' object.", param=name)
-        arrays[name] = _parse_tensor(inputs[name], info)
+        arrays[name] = _parse_column(inputs[name], info, max_rows)
     return arrays
+
+
+def _parse_column(value: Any, info: TensorInfo, max_rows: int) -> np.ndarray:
+    if isinstance(value, list):
+        check_rows(len(value), max_rows)
+    return _parse_tensor(value, info)
 
 
 def _is_object(value: Any) -> bool:
@@ -172,8 +187,8 @@ def _parse_tensor(value: Any, info: TensorInfo) -> np.ndarray:
     inner = value
     while isinstance(inner, list):
         shape.append(len(inner))
-        if len(shape) > _MAX_AXES:
-            raise invalid(f"A list is nested more than {_MAX_AXES} deep.")
+        if len(shape) > MAX_AXES:  # and no function recurses deeper
+            raise invalid(f"A list is nested more than {MAX_AXES} deep.")
         inner = inner[0] if inner else None
     flat: list[Any] = []
     _flatten(value, 0, shape, _value_parser(info), flat)
@@ -254,10 +269,10 @@ def _parse_string(value: Any) -> bytes:
 
 
 def _wrong_type(value: Any, name: str) -> Any:
-    kinds = {type(None): "Null", bool: str(value), dict: "Object", list: "Array", str: "String"}
+    kinds = {type(None): "Null", dict: "Object", list: "Array", str: "String"}
+    kind = str(value) if isinstance(value, bool) else kinds.get(type(value), "Number")
     raise invalid(
-        f"JSON Value: {_show(value)} Type: {kinds.get(type(value), 'Number')}"
-        f" is not of expected type: {_cpp_type(name)}"
+        f"JSON Value: {_show(value)} Type: {kind} is not of expected type: {_cpp_type(name)}"
     )
 
 
@@ -267,5 +282,7 @@ def _cpp_type(name: str) -> str:
 
 
 def _show(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=True)
-    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
+    """Shows a value as JSON if it is short; objects and lists may be deep, and anything long."""
+    if isinstance(value, (dict, list, str)):
+        return shorten(value, _MAX_SHOWN)
+    return cut(json.dumps(value), _MAX_SHOWN)

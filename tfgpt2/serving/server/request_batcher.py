@@ -4,7 +4,8 @@ Requests of the same version and signature share a batch when their inputs agree
 first. Beyond TensorFlow Serving, settings sent as `[1]` are broadcast to the rows of the request,
 and string inputs `[B, Q]` of free width (`stop`) are padded to a common width with empty strings,
 which signatures read as "none". TensorFlow Serving rejects the former and batches the latter only
-when the widths agree.
+when the widths agree. So that one request cannot make others large, only widths up to a limit are
+padded to each other, and padding rows are the smallest row of the batch.
 """
 
 from __future__ import annotations
@@ -13,17 +14,20 @@ import asyncio
 import collections
 import dataclasses
 import logging
+import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 
+from tfgpt2.serving.server.request_size import check_bytes, check_rows, full_bytes
 from tfgpt2.serving.server.saved_model import Servable
 from tfgpt2.serving.server.serving_error import ServingError, from_exception, invalid
 from tfgpt2.serving.server.settings import BatchSettings
 from tfgpt2.serving.server.signature import Arrays, Signature
 
+_FREE_WIDTH = 64  # strings of a row up to which requests of different widths share a batch
 _UNBATCHED_THREADS = 32  # models that batch in their graph need many concurrent calls
 _log = logging.getLogger(__name__)
 
@@ -56,14 +60,16 @@ class RequestBatcher:
     Args:
         settings: Sizes and limits.
         observe: Called after each batch with its servable, signature, rows, padding rows, outputs.
+        max_bytes: Bytes of the inputs of a request, with those of one row repeated for each row.
     """
 
     def __init__(
         self,
         settings: BatchSettings,
         observe: Callable[[Servable, Signature, int, int, Arrays], None] = lambda *_: None,
+        max_bytes: float = math.inf,
     ):
-        self._settings, self._observe = settings, observe
+        self._settings, self._observe, self._max_bytes = settings, observe, max_bytes
         self._batched = _WorkerPool(settings.num_batch_threads, "batch")
         self._unbatched = _WorkerPool(_UNBATCHED_THREADS, "call")
         self._running: set[asyncio.Task[None]] = set()
@@ -88,19 +94,18 @@ class RequestBatcher:
             inputs: All inputs; `[1]` settings hold for all rows.
 
         Returns:
-            All outputs, for the rows of the request.
+            All outputs, for the rows of the request; without rows the model does not run.
 
         Raises:
-            ServingError: INVALID_ARGUMENT for inputs whose rows disagree or are too many,
-                RESOURCE_EXHAUSTED when the queue is full, or the error of the model.
+            ServingError: INVALID_ARGUMENT for inputs whose rows disagree, or that are too large;
+                RESOURCE_EXHAUSTED when the queue is full; or the error of the model.
         """
         signature.check(inputs)
         rows = count_rows(inputs)
-        if rows > self._settings.max_batch_size:
-            raise invalid(
-                f"Task size {rows} is larger than maximum input batch size"
-                f" {self._settings.max_batch_size}. Send the rows in several requests."
-            )
+        check_rows(rows, self._settings.max_batch_size)
+        check_bytes(full_bytes(inputs, rows), self._max_bytes)
+        if not rows:
+            return signature.empty_outputs()
         if self.num_queued >= self._settings.max_queue:
             raise ServingError(
                 "RESOURCE_EXHAUSTED",
@@ -130,11 +135,10 @@ class RequestBatcher:
 
     def _queue_key(self, task: _Task) -> Any:
         """Returns a tuple that is equal for tasks that may share a batch, or a unique object."""
-        if not self._settings.enabled or task.servable.batches_in_graph or not task.rows:
+        if not self._settings.enabled or task.servable.batches_in_graph:
             return object()
         shapes = tuple(
-            None if _has_free_width(task.signature, name) else task.inputs[name].shape[1:]
-            for name in task.signature.inputs
+            _shared_shape(task.signature, name, task.inputs[name]) for name in task.signature.inputs
         )
         return id(task.servable), task.signature.name, shapes
 
@@ -190,7 +194,7 @@ class RequestBatcher:
         first = tasks[0]
         rows = sum(task.rows for task in tasks)
         padded = rows
-        if self._settings.enabled and rows and not first.servable.batches_in_graph:
+        if self._settings.enabled and not first.servable.batches_in_graph:
             padded = self._settings.padded_size(rows)
         inputs = merge_requests(first.signature, [task.inputs for task in tasks], padded)
         loop = asyncio.get_running_loop()
@@ -246,8 +250,9 @@ def merge_requests(signature: Signature, requests: Sequence[Arrays], padded: int
     Args:
         signature: The requested signature.
         requests: Inputs of each; they agree in all axes but the first, free widths aside.
-        padded: Rows of the result. Padding repeats the first row of the last request, as in
-            TensorFlow Serving: a real row has a known shape and is valid.
+        padded: Rows of the result. Padding repeats the row with the shortest texts: a real row has
+            a known shape and is valid. TensorFlow Serving repeats the first row of the last
+            request, however long it is.
 
     Returns:
         Each input with `padded` rows.
@@ -258,11 +263,15 @@ def merge_requests(signature: Signature, requests: Sequence[Arrays], padded: int
         if _has_free_width(signature, name):
             width = max(part.shape[1] for part in parts)
             parts = [_pad_width(part, width) for part in parts]
-        missing = padded - sum(part.shape[0] for part in parts)
-        if missing:
-            parts.append(np.repeat(parts[-1][:1], missing, axis=0))
         merged[name] = parts[0] if len(parts) == 1 else np.concatenate(parts)
-    return merged
+    missing = padded - len(next(iter(merged.values())))
+    if not missing:
+        return merged
+    row = _smallest_row(merged)
+    return {
+        name: np.concatenate([array, np.repeat(array[row : row + 1], missing, axis=0)])
+        for name, array in merged.items()
+    }
 
 
 def split_rows(outputs: Arrays, rows: Sequence[int], padded: int) -> list[Arrays]:
@@ -296,6 +305,22 @@ def _has_free_width(signature: Signature, name: str) -> bool:
     """Whether an input is of strings `[B, Q]` with any `Q`."""
     info = signature.inputs[name]
     return info.is_string and info.shape is not None and len(info.shape) == 2 and info.shape[1] < 0
+
+
+def _shared_shape(signature: Signature, name: str, array: np.ndarray) -> tuple[int, ...] | None:
+    """Returns the axes in which the requests of a batch agree; None if these can be padded."""
+    free = _has_free_width(signature, name) and array.shape[1] <= _FREE_WIDTH
+    return None if free else array.shape[1:]
+
+
+def _smallest_row(inputs: Arrays) -> int:
+    """Returns the row with the fewest bytes of strings; the first one if there are no strings."""
+    sizes: Any = np.zeros(1, np.int64)
+    for array in inputs.values():
+        if array.dtype == object:
+            lengths = np.fromiter(map(len, array.flat), np.int64, array.size).reshape(array.shape)
+            sizes = sizes + lengths.sum(axis=tuple(range(1, array.ndim)))  # [B]
+    return int(np.argmin(sizes))
 
 
 def _pad_width(strings: np.ndarray, width: int) -> np.ndarray:

@@ -20,7 +20,8 @@ from tfgpt2.serving.server.json_request import parse_predict
 from tfgpt2.serving.server.json_response import encode_response
 from tfgpt2.serving.server.responses import NO_VERSIONS, metadata_response, status_response
 from tfgpt2.serving.server.server_core import ModelSpec, ServerCore
-from tfgpt2.serving.server.serving_error import ServingError, invalid
+from tfgpt2.serving.server.serving_error import ServingError, cut, invalid
+from tfgpt2.serving.version_number import parse_version
 
 _MODEL = r"(?i)/v1/models/([^/:]+)(?:(?:/versions/(\d+))|(?:/labels/([^/:]+)))?"
 _PREDICT = re.compile(_MODEL + r":(classify|regress|predict)")
@@ -56,7 +57,7 @@ class RestApi:
         if request.method in ("GET", "HEAD") and (match := _STATUS.fullmatch(path)):
             spec = _model_spec(*match.groups()[:3])
             return self._metadata(spec) if match[4] else self._status(spec)
-        raise invalid(f"Malformed request: {request.method} {path}")
+        raise invalid(f"Malformed request: {cut(request.method)} {cut(path)}")
 
     async def _predict(self, request: Request, spec: ModelSpec, method: str) -> Response:
         body = await request.body()
@@ -65,7 +66,8 @@ class RestApi:
                 "UNIMPLEMENTED", f"{method} is for models of tf.Example. Use :predict instead."
             )
         with self._core.lease(spec) as servable:
-            predict = await http.parse_body(body, parse_predict, servable.signatures)
+            max_rows = self._core.settings.batching.max_batch_size
+            predict = await http.parse_body(body, parse_predict, servable.signatures, max_rows)
             outputs = await http.run_until_disconnect(
                 request, self._core.run(servable, predict.signature, predict.inputs)
             )
@@ -94,9 +96,9 @@ def error_response(error: ServingError) -> Response:
 
 
 def _model_spec(name: str, version: str | None, label: str | None) -> ModelSpec:
-    number = int(version) if version else None
-    if number is not None and number >= 2**63:
-        raise invalid(f"Failed to convert version: {version} to numeric.")
+    number = parse_version(version) if version else None
+    if version and number is None:
+        raise invalid(f"Failed to convert version: {cut(version)} to numeric.")
     return ModelSpec(unquote(name), number, unquote(label) if label else None)
 
 

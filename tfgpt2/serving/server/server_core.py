@@ -44,7 +44,9 @@ class ServerCore:
 
     def __init__(self, settings: ServerSettings):
         self.settings = settings
-        self.batcher = RequestBatcher(settings.batching, self._observe_batch)
+        self.batcher = RequestBatcher(
+            settings.batching, self._observe_batch, settings.max_body_bytes
+        )
         self.metrics = Metrics(lambda: self.batcher.num_queued, lambda: self.batcher.num_running)
         self.models = ModelRegistry(
             {
@@ -122,10 +124,12 @@ class ServerCore:
 
     def _check_limits(self, inputs: Arrays) -> None:
         given, limit = inputs.get(MAX_NEW_TOKENS), self.settings.max_new_tokens
-        if given is not None and given.size and given.dtype != object and np.max(given) > limit:
+        if given is None or given.dtype.kind not in "iuf":  # the signature's check rejects it
+            return
+        if not np.all(given <= limit):  # nor is NaN
             raise invalid(
                 f"`{MAX_NEW_TOKENS}` must be at most {limit} on this server."
-                f" Received: {int(np.max(given))}.",
+                f" Received: {np.max(given)}.",
                 param=MAX_NEW_TOKENS,
             )
 

@@ -24,6 +24,7 @@ HTTP_STATUS = {
 }
 _CODES = ("OK", *HTTP_STATUS)  # by number
 _MAX_MESSAGE = 2000  # characters: a message of TensorFlow may contain a whole graph
+_MAX_NAME = 200  # characters of a received name that are shown
 
 
 class ServingError(Exception):
@@ -31,23 +32,34 @@ class ServingError(Exception):
 
     Args:
         code: A key of `HTTP_STATUS`.
-        message: The message for the client; long messages are cut.
+        message: The message for the client; long messages are cut, and lone surrogates, which no
+            response can contain, are escaped.
         param: The field of the request that is wrong, for OpenAI's format; None if there is none.
         http: The HTTP status; 0 is that of the code.
 
     Attributes:
         code: As given.
-        message: As given, cut.
-        param: As given.
+        message: As given, cut and escaped.
+        param: As given, cut and escaped.
         http: The HTTP status.
     """
 
     def __init__(self, code: str, message: str, *, param: str | None = None, http: int = 0):
-        super().__init__(message)
         self.code = code
-        self.message = message if len(message) <= _MAX_MESSAGE else f"{message[:_MAX_MESSAGE]}..."
-        self.param = param
+        self.message = _escape_surrogates(cut(message, _MAX_MESSAGE))
+        self.param = None if param is None else _escape_surrogates(cut(param))
+        super().__init__(self.message)
         self.http = http or HTTP_STATUS[code]
+
+
+def cut(text: str, limit: int = _MAX_NAME) -> str:
+    """Cuts a text that may be as long as a message, such as the name of a model or an input.
+
+    Example:
+        >>> cut("serving_default"), cut("a" * 10**6, limit=3)
+        ('serving_default', 'aaa...')
+    """
+    return text if len(text) <= limit else f"{text[:limit]}..."
 
 
 def invalid(message: str, *, param: str | None = None) -> ServingError:
@@ -75,3 +87,7 @@ def from_exception(error: BaseException) -> ServingError:
     if isinstance(error, MemoryError):
         return ServingError("RESOURCE_EXHAUSTED", "Out of memory while running this request.")
     return ServingError("INTERNAL", f"{type(error).__name__}: {error}")
+
+
+def _escape_surrogates(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()

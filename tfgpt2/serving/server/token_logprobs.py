@@ -7,6 +7,7 @@ other tokens than the generated ones, there are no alternatives (null).
 
 from __future__ import annotations
 
+import codecs
 from typing import Any
 
 import numpy as np
@@ -123,10 +124,11 @@ def _finite_log(probability: np.float32) -> float:
 
 def _text_offsets(tokens: list[bytes]) -> list[int]:
     """Returns where each token starts in the text, in characters."""
-    text, position, offsets = b"".join(tokens), 0, []
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="ignore")
+    position, offsets = 0, []
     for token in tokens:
-        offsets.append(len(text[:position].decode("utf-8", "ignore")))
-        position += len(token)
+        offsets.append(position)
+        position += len(decoder.decode(token))
     return offsets
 
 

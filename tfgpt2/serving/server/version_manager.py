@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -18,11 +19,24 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tfgpt2.serving.server.saved_model import Servable
-from tfgpt2.serving.server.serving_error import ServingError, from_exception, invalid
+from tfgpt2.serving.server.serving_error import ServingError, cut, from_exception, invalid
+from tfgpt2.serving.version_number import parse_version
 
 LOADING, AVAILABLE, UNLOADING, END = "LOADING", "AVAILABLE", "UNLOADING", "END"
 Fingerprint = tuple[tuple[str, int, int], ...]  # path, size and time of each file
 _log = logging.getLogger(__name__)
+
+
+class VersionFiles(NamedTuple):
+    """What a scan found of a version.
+
+    Attributes:
+        folder: Its directory, which need not be called like the number: 1 may be `001`.
+        fingerprint: Changes when its files do.
+    """
+
+    folder: Path
+    fingerprint: Fingerprint
 
 
 class VersionStatus(NamedTuple):
@@ -76,7 +90,8 @@ class VersionManager:
         self._labels, self._keep_versions, self._load = labels, keep_versions, load
         self._versions: dict[int, _Version] = {}
         self._polled = False
-        self._last_scan: dict[int, Fingerprint] = {}  # to see whether files still change
+        self._last_scan: dict[int, VersionFiles] = {}  # to see whether files still change
+        self._ignored: dict[str, str] = {}  # reason by name of a directory
         self._loader = ThreadPoolExecutor(1, thread_name_prefix=f"load-{name}")
         self._unloading: set[asyncio.Task[None]] = set()
 
@@ -118,7 +133,7 @@ class VersionManager:
         """
         if label is not None:
             if label not in self._labels:
-                raise invalid(f"Unrecognized servable version label: {label}")
+                raise invalid(f"Unrecognized servable version label: {cut(label)}")
             version = self._labels[label]
         available = self.available()
         matching = [number for number in available if version in (None, number)]
@@ -145,11 +160,15 @@ class VersionManager:
         Args:
             wait_until_stable: Do not load a new version before two scans found the same files.
         """
-        found = await self._in_thread(_scan, self.path)
+        found, ignored = await self._in_thread(_scan, self.path)
+        for name, reason in ignored.items():
+            if self._ignored.get(name) != reason:
+                _log.warning("%s: the directory %s is ignored: %s", self.name, name, reason)
+        self._ignored = ignored
         loadable = {
-            number: fingerprint
-            for number, fingerprint in found.items()
-            if not wait_until_stable or self._last_scan.get(number) == fingerprint
+            number: files
+            for number, files in found.items()
+            if not wait_until_stable or self._last_scan.get(number) == files
         }
         self._last_scan = found
         serving: list[int] = []
@@ -178,17 +197,17 @@ class VersionManager:
         loading = any(one.status.state == LOADING for one in self._versions.values())
         return loading or not self._polled
 
-    async def _try_load(self, number: int, fingerprint: Fingerprint) -> bool:
+    async def _try_load(self, number: int, files: VersionFiles) -> bool:
         """Loads a version unless the same files failed before; returns whether it serves now."""
         known = self._versions.get(number)
         if known is not None:
             if known.status.state == UNLOADING:
                 return False  # it is still leased; the next poll tries again
-            if known.status.code != "OK" and known.fingerprint == fingerprint:
+            if known.status.code != "OK" and known.fingerprint == files.fingerprint:
                 return False
-        version = self._versions[number] = _Version(number, fingerprint)
+        version = self._versions[number] = _Version(number, files.fingerprint)
         try:
-            version.servable = await self._in_thread(self._load_and_warm_up, number)
+            version.servable = await self._in_thread(self._load_and_warm_up, number, files.folder)
         except Exception as error:  # a broken version must not stop the server
             failure = from_exception(error)
             version.status = VersionStatus(number, END, failure.code, failure.message)
@@ -198,8 +217,8 @@ class VersionManager:
         _log.info("%s version %d is available", self.name, number)
         return True
 
-    def _load_and_warm_up(self, number: int) -> Servable:
-        servable = self._load(self.name, number, self.path / str(number))
+    def _load_and_warm_up(self, number: int, folder: Path) -> Servable:
+        servable = self._load(self.name, number, folder)
         servable.warm_up()
         return servable
 
@@ -250,7 +269,7 @@ class ModelRegistry:
             ServingError: NOT_FOUND.
         """
         if name not in self._models:
-            raise ServingError("NOT_FOUND", missing.format(name=name))
+            raise ServingError("NOT_FOUND", missing.format(name=cut(name)))
         return self._models[name]
 
     def ready(self) -> bool:
@@ -259,7 +278,7 @@ class ModelRegistry:
 
     async def start(self) -> None:
         """Loads the versions that exist and starts watching."""
-        await asyncio.gather(*(model.poll(wait_until_stable=False) for model in self))
+        await asyncio.gather(*(_poll(model, wait_until_stable=False) for model in self))
         self._watchers = [asyncio.create_task(self._watch(model)) for model in self]
 
     async def close(self) -> None:
@@ -271,19 +290,46 @@ class ModelRegistry:
     async def _watch(self, model: VersionManager) -> None:
         while True:
             await asyncio.sleep(self._poll_seconds)
-            try:
-                await model.poll()
-            except OSError as error:  # the folder may be unreachable for a while
-                _log.warning("Cannot scan the versions of %s: %s", model.name, error)
+            await _poll(model, wait_until_stable=True)
 
 
-def _scan(path: Path) -> dict[int, Fingerprint]:
-    """Returns the fingerprint of each version directory that contains a SavedModel."""
-    found = {}
-    for folder in path.iterdir():
-        if folder.name.isascii() and folder.name.isdigit() and folder.is_dir():
-            files = [file for file in folder.rglob("*") if file.is_file()]
-            if folder / "saved_model.pb" in files:
-                stats = ((str(file), file.stat()) for file in sorted(files))
-                found[int(folder.name)] = tuple((n, s.st_size, s.st_mtime_ns) for n, s in stats)
-    return found
+async def _poll(model: VersionManager, *, wait_until_stable: bool) -> None:
+    try:
+        await model.poll(wait_until_stable=wait_until_stable)
+    except OSError as error:  # the folder may be unreachable for a while
+        _log.warning("Cannot scan the versions of %s: %s", model.name, error)
+
+
+def _scan(path: Path) -> tuple[dict[int, VersionFiles], dict[str, str]]:
+    """Finds the version directories that contain a SavedModel.
+
+    Returns:
+        The versions by number, and why other directories are ignored, by name.
+    """
+    found: dict[int, VersionFiles] = {}
+    ignored: dict[str, str] = {}
+    # Of two directories with the same number TensorFlow Serving takes the last by name, too.
+    # Source: tensorflow/serving file_system_storage_path_source.cc::IndexChildrenByVersion.
+    for folder in sorted(path.iterdir(), key=lambda child: os.fsencode(child.name)):
+        number = parse_version(folder.name)
+        if number is None:
+            continue
+        try:
+            fingerprint = _fingerprint(folder)
+        except OSError as error:  # must not hide the other versions
+            ignored[folder.name] = f"it cannot be read: {error}"
+            continue
+        if not fingerprint:
+            continue
+        if number in found:
+            ignored[found[number].folder.name] = f"{folder.name} is version {number}, too."
+        found[number] = VersionFiles(folder, fingerprint)
+    return found, ignored
+
+
+def _fingerprint(folder: Path) -> Fingerprint:
+    """Returns path, size and time of each file of a SavedModel; nothing if it is none."""
+    if not (folder / "saved_model.pb").is_file():
+        return ()
+    stats = ((str(file), file.stat()) for file in sorted(folder.rglob("*")) if file.is_file())
+    return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)

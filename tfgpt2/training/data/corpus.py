@@ -19,6 +19,7 @@ from tfgpt2.errors import value_error
 from tfgpt2.training.data import sources
 from tfgpt2.training.data.padding import LABEL_IGNORED, end_token
 from tfgpt2.training.data.schedule import Fetch
+from tfgpt2.training.output_files import report_write_errors
 
 _PIECE = 2**18  # bytes of a piece of a long text
 _BATCH = 2**20  # bytes of texts that are tokenized at once
@@ -235,20 +236,26 @@ def _write(
     folder: Path, arrays: Iterator[tuple[np.ndarray, np.ndarray]], dtype: type, identity: Any
 ) -> None:
     """Writes a cache atomically: to a temporary folder, which is then renamed."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+    temporary = None
     try:
-        lengths = []
-        with (temporary / "tokens.bin").open("wb") as file:
-            for ids, some in arrays:
-                ids.tofile(file)
-                lengths.append(some)
-        np.save(temporary / "lengths.npy", np.concatenate([*lengths, np.zeros(0, np.int64)]))
-        about = {"dtype": np.dtype(dtype).name, "identity": identity}
-        (temporary / "corpus.json").write_text(json.dumps(about, indent=1) + "\n")
-        os.replace(temporary, folder)
+        with report_write_errors("The token cache", folder):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+            lengths = []
+            with (temporary / "tokens.bin").open("wb") as file:
+                for ids, some in arrays:
+                    file.write(ids.tobytes())  # `tofile` does not say that the disk is full
+                    lengths.append(some)
+            np.save(temporary / "lengths.npy", np.concatenate([*lengths, np.zeros(0, np.int64)]))
+            about = {"dtype": np.dtype(dtype).name, "identity": identity}
+            (temporary / "corpus.json").write_text(json.dumps(about, indent=1) + "\n")
+            os.replace(temporary, folder)
+    except OSError:
+        if not (folder / "corpus.json").exists():  # else another process was faster
+            raise
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _read(folder: Path, identity: Any) -> Corpus:

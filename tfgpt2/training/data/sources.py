@@ -6,7 +6,6 @@ A *row* is a dict of columns. A text file gives rows with the single column `tex
 from __future__ import annotations
 
 import glob
-import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfgpt2.errors import explain, nearest, type_error, value_error
+from tfgpt2.files import parse_json_lines, read_utf8
 
 TEXT = "text"
 _RECORDS = (".tfrecord", ".tfrecords")
@@ -30,7 +30,7 @@ def rows(source: Any, *, separator: str | None = None) -> Iterator[Mapping[str, 
         source: One of
             - a path or a pattern (`"corpus/*.txt"`, `**` for subfolders) or a list of `Path`s:
               `.jsonl` and `.ndjson` hold one object per line, `.tfrecord` holds
-              `tf.train.Example`s, anything else is UTF-8 text;
+              `tf.train.Example`s, anything else is UTF-8 text, without its byte-order mark;
             - a list of strings, each one a text;
             - rows: a Hugging Face dataset, a `tf.data.Dataset`, a list of dicts, or any object
               that is iterable or has `__len__` and `__getitem__`;
@@ -142,44 +142,15 @@ def _file_rows(path: Path, separator: str | None) -> Iterator[Mapping[str, Any]]
     if path.suffix in _RECORDS:
         yield from _record_rows(path)
         return
-    try:
-        content = path.read_bytes().decode("utf-8")
-    except OSError as error:
-        raise value_error(
-            "A file cannot be read.", fix=f"Check the file: {error}.", file=str(path)
-        ) from error
-    except UnicodeDecodeError as error:
-        raise value_error(
-            f"A text file is not UTF-8: its byte {error.start} is invalid.",
-            fix="Convert it first, for example with iconv -f latin1 -t utf-8.",
-            file=str(path),
-        ) from error
+    content = read_utf8(path)
     if not content.strip():
         raise _empty_file(path)
     if path.suffix in _JSON_LINES:
-        yield from _json_rows(content, path)
+        yield from (row for _, row in parse_json_lines(content, path))
     elif separator is None:
         yield {TEXT: content}
     else:
         yield from ({TEXT: part} for part in content.split(separator) if part)
-
-
-def _json_rows(content: str, path: Path) -> Iterator[Mapping[str, Any]]:
-    for number, line in enumerate(content.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            row = error
-        if not isinstance(row, Mapping):
-            raise value_error(
-                f"Line {number} of a JSON file is not an object.",
-                fix='Write one object per line: {"text": "..."}.',
-                file=str(path),
-                line=line,
-            )
-        yield row
 
 
 def _record_rows(path: Path) -> Iterator[Mapping[str, Any]]:
