@@ -97,7 +97,7 @@ def test_tokenizer(files):
     tokenizer = TFGPT2Tokenizer.from_pretrained(files / "F32.gguf")
     assert tokenizer("the the<|endoftext|>ab")["input_ids"].numpy().tolist() == [[27, 28, 29, 0, 1]]
     assert tokenizer("a<user>b")["input_ids"].numpy().tolist() == [[0, 30, 1]]
-    assert (tokenizer.eos_token, tokenizer.bos_token_id) == ("<|endoftext|>", 29)
+    assert (tokenizer.spec.roles["eos_token"], tokenizer.bos_token_id) == ("<|endoftext|>", 29)
     assert "[PAD33]" not in tokenizer.spec.vocab
 
 
