@@ -173,6 +173,20 @@ v_head.summary.weight (trl's value head)."
     )
 
 
+def mismatched_message(name: str, model: str, shapes: Collection[str]) -> str:
+    """Returns a warning that lists the weights of another shape that are newly initialised.
+
+    Args:
+        name: The checkpoint's name.
+        model: Name of the model's class.
+        shapes: `WeightLoader.mismatched`.
+    """
+    return (
+        f"Weights of {name!r} have another shape in {model}: {_listed(shapes)}. They are freshly"
+        f" initialised, so train {model} before using its results."
+    )
+
+
 def _listed(keys: Collection[str]) -> str:
     """Joins the first of some keys, each of which may be as long as a file's author likes."""
     shown = ", ".join(key[:120] for key in list(keys)[:_MAX_LISTED])

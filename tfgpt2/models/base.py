@@ -14,7 +14,7 @@ import keras
 import tensorflow as tf
 
 from tfgpt2.checkpoints.detection import load_config, open_checkpoint
-from tfgpt2.checkpoints.loader import WeightLoader, unused_message
+from tfgpt2.checkpoints.loader import WeightLoader, mismatched_message, unused_message
 from tfgpt2.checkpoints.single_file import open_repository
 from tfgpt2.checkpoints.writers.base import Content, stored_config, stored_tensors
 from tfgpt2.checkpoints.writers.safetensors import SafetensorsWriter
@@ -278,12 +278,8 @@ class TFGPT2PreTrainedModel(EditableModel):
                 stacklevel=2,
             )
         if loader.mismatched:
-            warnings.warn(
-                f"Weights of {shown!r} have another shape in {cls.__name__}:"
-                f" {', '.join(loader.mismatched)}. They are freshly initialised, so train it before"
-                " using its results.",
-                stacklevel=2,
-            )
+            message = mismatched_message(shown, cls.__name__, loader.mismatched)
+            warnings.warn(message, stacklevel=2)
         model.load_generation_config(files)
         if quantize is not None and not model.is_quantized:
             model.quantize(quantize)

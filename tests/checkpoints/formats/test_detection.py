@@ -93,7 +93,8 @@ def test_prefixes_of_known_wrappers_are_removed(prefix, tmp_path):
     write(tmp_path, *(prefix + key for key in keys))
     with pytest.warns(UserWarning, match=f"'my-model' begin with '{prefix}'") as warned:
         reader = open_checkpoint(find_in(tmp_path), "my-model")
-    assert sorted(reader.keys()) == keys and len(warned) == 1
+    zeros = "transformer.h.0.attn.c_attn.bias"  # none of the projections has a bias
+    assert sorted(reader.keys()) == sorted([*keys, zeros]) and len(warned) == 1
 
 
 # Configuration ----------------------------------------------------------------------------------
