@@ -17,11 +17,12 @@ config_fields config outputs
 checkpoints: __init__ names
 checkpoints/readers: __init__ base hdf5
 checkpoints/readers: safetensors torch_pickle torch_bin h5 flax_msgpack tf1 keras_hub
-checkpoints/readers: renamed keras_hub_backbone
+checkpoints/readers: renamed linear_layout keras_hub_backbone
+checkpoints/readers: byte_level_json nanogpt mingpt llm_c gguf_blocks gguf_metadata gguf
 checkpoints/writers: __init__ base
 checkpoints/writers: safetensors h5 keras_hub
 checkpoints: registry
-checkpoints: tokenizer_files
+checkpoints: tokenizer_files single_file
 checkpoints: detection loader lora_adapters
 nn: __init__ shapes activations attention blockwise kv_cache int8 layers blocks backbone
 nn: losses chunked_loss lora quantization resize

@@ -56,14 +56,13 @@ def _optional(kind: type | tuple[type, ...], name: str, default: Any = None) -> 
 
 
 def _token(default: int | None = None) -> Field:
-    return Field(
-        default, lambda v: v is None or (is_int(v) and v >= 0), "a token id (0 or more) or None"
-    )
+    # As in transformers, -1 and ids above the vocabulary are tokens that never occur.
+    return Field(default, lambda v: v is None or is_int(v), "a token id or None")
 
 
 def _is_eos(value: Any) -> bool:
     ids = value if isinstance(value, (list, tuple)) else [value]
-    return value is None or (len(ids) > 0 and all(is_int(i) and i >= 0 for i in ids))
+    return value is None or (len(ids) > 0 and all(map(is_int, ids)))
 
 
 def _is_pruning(value: Any) -> bool:

@@ -20,7 +20,8 @@ Find = Callable[[str], Path | None]
 class HubOptions:
     """Options that say which version of a model's files is used, and how it is downloaded.
 
-    Every `from_pretrained` takes them by keyword. All but `subfolder` act on hub names only.
+    Every `from_pretrained` takes them by keyword. All but `subfolder` and `gguf_file` act on hub
+    names only.
 
     Args:
         revision: Branch, tag or commit on the hub; None is the default branch.
@@ -29,6 +30,7 @@ class HubOptions:
         subfolder: Folder inside the repository or directory.
         local_files_only: Use the cache only, without network access.
         force_download: Download files again that are in the cache.
+        gguf_file: Name of the GGUF file to read, in a directory or repository, as in transformers.
     """
 
     revision: str | None = None
@@ -37,6 +39,7 @@ class HubOptions:
     subfolder: str = ""
     local_files_only: bool = False
     force_download: bool = False
+    gguf_file: str = ""
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
@@ -72,7 +75,8 @@ class Repository:
     After the first download, all files come from the same commit.
 
     Args:
-        name: Directory, bundled name (`"shakespeare-tiny"`) or hub name (`"owner/name"`).
+        name: Directory, bundled name (`"shakespeare-tiny"`), hub name (`"owner/name"`), or a single
+            file of weights, beside which the others are.
         options: Version and download options.
 
     Raises:
@@ -98,18 +102,24 @@ class Repository:
         """The directory that holds the files, or None when they are on the hub."""
         directory = Path(self.name).expanduser()
         if directory.is_file():
-            raise NotADirectoryError(
-                explain(
-                    "A model is a directory of files; this is a single file.",
-                    fix="Pass the directory that holds it.",
-                    name=self.name,
-                )
-            )
+            return directory.parent
         if not directory.is_dir():
             if self.name not in bundled_names():
                 return None
             directory = ASSETS / self.name
         return directory / self.options.subfolder
+
+    @property
+    def file(self) -> Path | None:
+        """The single file of weights that is named, by `name` or `gguf_file`, or None.
+
+        Raises:
+            FileNotFoundError: There is no file `gguf_file`.
+        """
+        path = Path(self.name).expanduser()
+        if path.is_file():
+            return path
+        return self.require(self.options.gguf_file) if self.options.gguf_file else None
 
     @property
     def _revision(self) -> str | None:
@@ -126,7 +136,6 @@ class Repository:
 
         Raises:
             FileNotFoundError: There is no such directory, bundled model or repository.
-            NotADirectoryError: The name is that of a file.
             ConnectionError: The hub cannot be reached and the cache does not hold the file.
             PermissionError: The repository is gated and the token does not grant access.
         """
@@ -158,12 +167,10 @@ class Repository:
             if found is not None and self._commit is not None:
                 return found or None
         try:
-            path = hf_hub_download(
-                self.name,
-                filename,
-                **vars(self.options)
-                | {"subfolder": self.options.subfolder or None, "revision": self._revision},
-            )
+            options = vars(self.options) | {"revision": self._revision}
+            options["subfolder"] = self.options.subfolder or None
+            del options["gguf_file"]
+            path = hf_hub_download(self.name, filename, **options)
         except errors.LocalEntryNotFoundError as error:
             if self._known_to_lack(filename):
                 return None

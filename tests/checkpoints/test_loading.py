@@ -189,32 +189,14 @@ def test_a_value_head_is_named_in_one_warning(checkpoint, expected):
 def linear_layout(weights):
     """The matrices `[out, in]`, as nanoGPT and minGPT save them."""
     return {
-        key: value.T if ".c_" in key and key.endswith(".weight") else value
+        key: np.ascontiguousarray(value.T) if ".c_" in key and key.endswith(".weight") else value
         for key, value in weights.items()
     }
 
 
-def without_biases(weights):
-    return {key: value for key, value in weights.items() if not key.endswith(".bias")}
-
-
-@pytest.mark.parametrize(
-    "change, message",
-    [
-        (linear_layout, r"c_attn.weight is \[48, 16\] in the file.*nanoGPT and minGPT.*transpose"),
-        (without_biases, r"missing \(\d+\): .*trained without these biases, as nanoGPT.*add zeros"),
-        (lambda w: without_biases(linear_layout(w)), "nanoGPT and minGPT.*add zeros for biases"),
-    ],
-)
-def test_the_layout_of_nanogpt_is_refused_by_name(change, message, checkpoint):
-    with pytest.raises(ValueError, match=message):
-        load_language_model(checkpoint(change))
-
-
-def test_a_checkpoint_of_nanogpt_is_refused_by_name(tmp_path):
-    (tmp_path / "ckpt.pt").write_bytes(b"PK")
-    with pytest.raises(FileNotFoundError, match="ckpt.pt is nanoGPT's.*'model_args' as"):
-        load_language_model(tmp_path)
+def test_the_layout_of_nanogpt(checkpoint, expected):
+    found = logits_of(load_language_model(checkpoint(linear_layout)))
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_a_key_with_and_without_prefix(checkpoint):
@@ -269,6 +251,15 @@ def test_a_tensor_that_its_shard_lacks(checkpoint, tmp_path):
         load_language_model(tmp_path / "s")
 
 
+def test_a_single_file(checkpoint):
+    folder = checkpoint()
+    wanted = logits_of(load_language_model(folder))
+    (folder / "model.safetensors").rename(folder / "mine.safetensors")
+    (folder / "model.safetensors").write_bytes(b"another model's")
+    found = logits_of(load_language_model(folder / "mine.safetensors"))
+    np.testing.assert_array_equal(found, wanted)
+
+
 def test_no_files(tmp_path, checkpoint):
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="has no file 'config.json'.*Point to a directory"):
@@ -277,9 +268,9 @@ def test_no_files(tmp_path, checkpoint):
     with pytest.raises(FileNotFoundError, match="has no weights in a known.*name='.*Name a dir"):
         load_language_model(tmp_path / "no weights")
     with pytest.raises(
-        NotADirectoryError, match="A model is a directory of files; this is a single"
+        ValueError, match="no weights in a known format.*config.json'.*Name the dir"
     ):
-        load_language_model(checkpoint() / "model.safetensors")
+        load_language_model(checkpoint() / "config.json")
     with pytest.raises(FileNotFoundError, match="No local directory, bundled model or hub reposit"):
         load_language_model(tmp_path / "absent")
     with pytest.raises(FileNotFoundError, match="has no file 'config.json'.*name='.*/inner'"):
@@ -290,3 +281,51 @@ def test_no_files(tmp_path, checkpoint):
 def test_invalid_names(name):
     with pytest.raises(ValueError, match="named by a local directory, a bundled name or a hub nam"):
         load_language_model(name)
+
+
+# Keywords of transformers ------------------------------------------------------------------------
+
+
+def test_mismatched_sizes_are_ignored_on_request(checkpoint):
+    from tfgpt2 import TFGPT2ForSequenceClassification
+
+    def head(rows):
+        return lambda weights: weights | {"score.weight": np.ones((rows, 16), "f4")}
+
+    folder = checkpoint(head(3))
+    with pytest.raises(ValueError, match="score.weight is .3, 16. in the file, .5, 16. in the mo"):
+        TFGPT2ForSequenceClassification.from_pretrained(folder, num_labels=5)
+    with pytest.warns(
+        UserWarning,
+        match=r"score.weight \[3, 16\] -> \[5, 16\].*train TFGPT2ForSequenceClassification bef",
+    ):
+        model = TFGPT2ForSequenceClassification.from_pretrained(
+            folder, num_labels=5, ignore_mismatched_sizes=True
+        )
+    assert np.ptp(model.score.weight.numpy()) > 0
+    body = load_language_model(folder).transformer.wte.weight.numpy()
+    np.testing.assert_array_equal(model.transformer.wte.weight.numpy(), body)
+
+
+def test_keywords_that_change_nothing(checkpoint, expected):
+    model = load_language_model(checkpoint(), from_pt=True, low_cpu_mem_usage=True)
+    np.testing.assert_array_equal(logits_of(model), expected)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_special_tokens_that_do_not_exist(checkpoint, jit_compile):
+    """Ids of -1 and above the vocabulary, as files of converted models have them."""
+    ids = [[1, 2, 3]]
+    tokens = load_language_model(checkpoint()).generate(
+        ids, max_new_tokens=4, eos_token_id=None, jit_compile=jit_compile
+    )
+    folder = checkpoint(name="odd", bos_token_id=-1, eos_token_id=[-1, 50256], pad_token_id=-1)
+    model = load_language_model(folder)
+    assert (model.config.eos_token_id, model.config.pad_token_id) == ([-1, 50256], -1)
+    assert model.generation_config.eos_ids == [50256]
+    for options in ({}, {"min_new_tokens": 2}, {"num_beams": 2}):
+        found = model.generate(ids, max_new_tokens=4, jit_compile=jit_compile, **options)
+        if "num_beams" not in options:
+            np.testing.assert_array_equal(found, tokens)
+    (folder / "generation_config.json").write_text('{"eos_token_id": -1, "pad_token_id": -1}')
+    assert load_language_model(folder).generation_config.eos_ids == [50256]

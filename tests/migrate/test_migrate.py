@@ -137,7 +137,7 @@ def test_names_are_followed():
 import transformers
 from transformers import TFGPT2LMHeadModel as Model
 def load() -> None:
-    global_name = transformers.TFGPT2Model.from_pretrained(NAME, from_pt=True)
+    global_name = transformers.TFGPT2Model.from_pretrained(NAME, use_safetensors=True)
 def use(model: Model, other, **more):
     model.generate(x, top_kk=1)
     other.generate(x, top_kk=1)

@@ -9,11 +9,21 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from tests.support import mutated_files
+from tests.support import model_cases, mutated_files, other_checkpoints
 from tests.support.paths import GOLDEN
 
 FORMATS = GOLDEN / "formats"
-CASES = ("safetensors", "torch_zip", "torch_legacy", "tf_lm", "flax", "tf1", "keras_hub")
+CASES = (
+    "safetensors",
+    "torch_zip",
+    "torch_legacy",
+    "tf_lm",
+    "flax",
+    "tf1",
+    "keras_hub",
+    "gguf",
+    "llm_c",
+)
 
 
 @pytest.fixture(scope="session")
@@ -33,6 +43,13 @@ def whole(tmp_path_factory):
     sizes |= {f"h.0.ln_{i}.{part}": (8,) for i in (1, 2) for part in ("weight", "bias")}
     save_file({k: draw.standard_normal(s).astype("f4") for k, s in sizes.items()},
               folder / "safetensors" / "model.safetensors")  # fmt: skip
+    (folder / "gguf").mkdir()
+    with tarfile.open(GOLDEN / "gguf" / "gguf.tar.xz") as archive:
+        (folder / "gguf" / "model.gguf").write_bytes(archive.extractfile("Q4_0.gguf").read())
+    (folder / "llm_c").mkdir()
+    config = model_cases.config_of(model_cases.Case())
+    weights = model_cases.weights(config)
+    other_checkpoints.write_llm_c(folder / "llm_c" / "model.bin", weights, config)
     return folder
 
 

@@ -108,7 +108,7 @@ ids = tf.constant([[1, 2, 3]])
 
 # Lines to run after `START`, each of which fails.
 FAIL = {
-    "from_pt": 'TFGPT2LMHeadModel.from_pretrained("MODEL", from_pt=True)  # change',
+    "use_safetensors": 'TFGPT2LMHeadModel.from_pretrained("MODEL", use_safetensors=True)  # change',
     "attention": 'TFGPT2LMHeadModel.from_pretrained("MODEL", attn_implementation="sdpa")  # change',
     "use_fast": 'AutoTokenizer.from_pretrained("MODEL", use_fast=True)  # change',
     "torch tensors": 'tokenizer("a", return_tensors="pt")  # change',

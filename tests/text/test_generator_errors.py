@@ -41,8 +41,7 @@ def test_models_that_are_not_compatible(gen):
     config = GPT2Config(
         n_layer=1, n_embd=8, n_head=2, vocab_size=9, bos_token_id=1, eos_token_id=1
     )  # fmt: skip
-    message = "(?s)does not fit the model.*tokenizer_vocab_size=267.*=9"
-    with pytest.raises(ValueError, match=message):
+    with pytest.warns(UserWarning, match="tokenizer has 267 ids and the model 9: texts"):
         TextGenerator(TFGPT2LMHeadModel(config), gen.tokenizer)
     with pytest.raises(ValueError, match="`assistant` must be a TFGPT2LMHeadModel with the"):
         TextGenerator(gen.model, gen.tokenizer, assistant=gen.tokenizer)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 
+from tfgpt2.checkpoints.readers import linear_layout
 from tfgpt2.checkpoints.readers.base import CheckpointReader
 from tfgpt2.checkpoints.readers.renamed import RenamedReader
 from tfgpt2.checkpoints.registry import READERS
@@ -33,7 +34,6 @@ _OTHERS = {
     r"(transformer\.)?h\.\d+\.self_attention\.": "BLOOM or Falcon",
     r"(encoder|decoder)\.block\.": "T5",
 }
-_NANOGPT_NAME = "ckpt.pt"
 _MAX_LISTED = 5  # keys that an error shows
 
 
@@ -61,12 +61,13 @@ def open_checkpoint(find: Find, name: str = "") -> CheckpointReader:
         if reader is not None:
             reader = _without_wrapper(_in_pytorch_names(reader), name)
             _check_architecture(reader, name)
-            return reader
+            return linear_layout.in_gpt2_layout(reader)
     files = ", ".join(file for kind in READERS for file in kind.file_names)
     raise FileNotFoundError(
         explain(
             f"The model has no weights in a known format: none of {files}.",
-            fix="Name a directory or repository that holds one of these files.",
+            fix="Name a directory or repository that holds one of these files, or a file of weights"
+            " itself, such as model.gguf.",
             name=name,
         )
     )
@@ -98,17 +99,11 @@ def load_config(find: Find, name: str = "", **overrides: object) -> GPT2Config:
             if fields is not None:
                 return GPT2Config.from_dict(fields | _end_of_text(find), **overrides)
         return GPT2Config.from_json_file(path, **overrides)
-    fix = "Point to a directory or repository that holds one, or pass `config=`."
-    if find(_NANOGPT_NAME) is not None:
-        fix = (
-            f"The {_NANOGPT_NAME} is nanoGPT's: with torch, write its 'model_args' as config.json"
-            " (its block_size is n_positions) and its 'model' as pytorch_model.bin, with the"
-            " weights of c_attn, c_proj and c_fc transposed."
-        )
     raise FileNotFoundError(
         explain(
             f"The model has no file {' or '.join(map(repr, config_names))}.",
-            fix=fix,
+            fix="Point to a directory or repository that holds one, or to a file of weights that"
+            " describes its model, such as a GGUF file; or pass `config=`.",
             name=name,
         )
     )

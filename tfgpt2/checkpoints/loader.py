@@ -17,7 +17,6 @@ from tfgpt2.errors import value_error
 _SHAREABLE = (np.float32, np.float64, np.float16, np.int8)  # DLPack has no bfloat16 for numpy
 _MAX_LISTED = 5  # keys of one kind that an error shows
 _BLOCK = re.compile(r"transformer\.h\.(\d+)\.")
-_FUSED = re.compile(r"transformer\.h\.\d+\.attn\.c_attn\.weight")
 # Parts that other tools save beside a GPT-2 model, by the first part of their keys.
 _TOOLS = {"v_head": "trl's value head"}
 
@@ -28,9 +27,11 @@ class WeightLoader:
     Args:
         reader: The checkpoint.
         may_lack: Parts of the model that may be missing; they are newly initialised.
+        ignore_mismatched_sizes: Whether weights of another shape are newly initialised, too.
 
     Attributes:
         fresh: Keys of the weights that the checkpoint lacks and that are newly initialised.
+        mismatched: Weights of another shape that are newly initialised, with both shapes.
         unused: Keys of parts that no GPT-2 model has, which are not read.
 
     Example:
@@ -41,8 +42,15 @@ class WeightLoader:
         'float32'
     """
 
-    def __init__(self, reader: CheckpointReader, *, may_lack: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        reader: CheckpointReader,
+        *,
+        may_lack: Collection[str] = (),
+        ignore_mismatched_sizes: bool = False,
+    ) -> None:
         self._reader, self._may_lack = reader, may_lack
+        self._ignore_mismatched_sizes = ignore_mismatched_sizes
         self._stored: dict[str, str] = {}
         self._twice: list[str] = []
         for key in reader.keys():
@@ -55,6 +63,7 @@ class WeightLoader:
         self._missing: list[str] = []
         self._misfits: list[str] = []
         self.fresh: list[str] = []
+        self.mismatched: list[str] = []
         self.unused = [k for k in self._stored if part(k) not in ("transformer", *HEADS)]
 
     def check_sizes(self, config: GPT2Config, name: str) -> None:
@@ -82,7 +91,7 @@ class WeightLoader:
             if asked > found
         ]
         if larger:
-            raise _misfit("; ".join(larger), name, self._fix())
+            raise _misfit("; ".join(larger), name)
 
     def read(self, path: str, shape: tuple[int, ...], dtype: str) -> tf.Tensor | None:
         """Returns the value of one weight; see `tfgpt2.nn.layers.initial_weights`.
@@ -101,6 +110,9 @@ class WeightLoader:
         self._used.add(key)
         stored = self._stored[key]
         found, kind = self._reader.shape(stored), self._reader.dtype(stored)
+        if found != tuple(shape) and self._ignore_mismatched_sizes:
+            self.mismatched.append(f"{key} {list(found)} -> {list(shape)}")
+            return None
         if found != tuple(shape):
             self._misfits.append(
                 f"{stored} is {list(found)} in the file, {list(shape)} in the model"
@@ -137,24 +149,7 @@ class WeightLoader:
             f"{kind} ({len(keys)}): {_listed(keys)}" for kind, keys in kinds.items() if keys
         ]
         if problems:
-            raise _misfit("; ".join(problems), name, self._fix())
-
-    def _fix(self) -> str:
-        """Says how to make files of known tools fit."""
-        fused = [self._reader.shape(self._stored[k]) for k in self._stored if _FUSED.fullmatch(k)]
-        if any(len(shape) == 2 and shape[0] == 3 * shape[1] for shape in fused):  # [3D, D]
-            return (
-                "These are matrices [out, in] of torch.nn.Linear, as nanoGPT and minGPT save"
-                " them: transpose the weights of c_attn, c_proj and c_fc"
-                " (`state[key].t().contiguous()`), add zeros for biases that are missing, and"
-                " save again."
-            )
-        if self._missing and all(key.endswith(".bias") for key in self._missing):
-            return (
-                "The model was trained without these biases, as nanoGPT does with bias=False:"
-                " add zeros and save again."
-            )
-        return "Check that config.json belongs to the weights and that the class fits."
+            raise _misfit("; ".join(problems), name)
 
 
 def unused_message(name: str, model: str, keys: Collection[str]) -> str:
@@ -178,17 +173,31 @@ v_head.summary.weight (trl's value head)."
     )
 
 
+def mismatched_message(name: str, model: str, shapes: Collection[str]) -> str:
+    """Returns a warning that lists the weights of another shape that are newly initialised.
+
+    Args:
+        name: The checkpoint's name.
+        model: Name of the model's class.
+        shapes: `WeightLoader.mismatched`.
+    """
+    return (
+        f"Weights of {name!r} have another shape in {model}: {_listed(shapes)}. They are freshly"
+        f" initialised, so train {model} before using its results."
+    )
+
+
 def _listed(keys: Collection[str]) -> str:
     """Joins the first of some keys, each of which may be as long as a file's author likes."""
     shown = ", ".join(key[:120] for key in list(keys)[:_MAX_LISTED])
     return shown + (", ..." if len(keys) > _MAX_LISTED else "")
 
 
-def _misfit(problems: str, name: str, fix: str) -> ValueError:
+def _misfit(problems: str, name: str) -> ValueError:
     return value_error(
         "The checkpoint's tensors do not fit the model that its configuration describes."
         f" {problems}.",
-        fix=fix,
+        fix="Check that config.json belongs to the weights and that the class fits.",
         checkpoint=name,
     )
 

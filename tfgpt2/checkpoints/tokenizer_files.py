@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from tfgpt2.checkpoints.registry import READERS
 from tfgpt2.checkpoints.writers.base import Vocabulary
@@ -44,6 +45,23 @@ def find_tokenizer_file(find: Find, name: str) -> Path | None:
     return path
 
 
+def read_embedded(find: Find) -> dict[str, dict[str, Any]]:
+    """Reads the tokenizer inside a file of weights, where no files of its own stand beside it.
+
+    Args:
+        find: From a file's name to its local path, or None when there is no such file.
+
+    Returns:
+        Contents of transformers' JSON files by their names; empty when there is no such tokenizer.
+
+    Raises:
+        ValueError: The file is damaged, or its tokenizer is of an unsupported kind.
+    """
+    if any(find_tokenizer_file(find, name) for name in ("tokenizer.json", "vocab.json")):
+        return {}
+    return next(filter(None, (kind.read_tokenizer(find) for kind in READERS)), {})
+
+
 def read_vocabulary(find: Find, size: int) -> Vocabulary | None:
     """Reads a tokenizer's vocabulary.
 
@@ -63,9 +81,11 @@ def read_vocabulary(find: Find, size: int) -> Vocabulary | None:
     path = ids_path
     if ids_path is None or merges_path is None:
         path = find_tokenizer_file(find, "tokenizer.json")
-    if path is None:
+    embedded = read_embedded(find).get("tokenizer.json") if path is None else None
+    if path is None and embedded is None:
         return None
-    values, added = read_json_object(path), {}
+    values, added = read_json_object(path) if embedded is None else embedded, {}
+    path = Path("tokenizer.json") if path is None else path  # in errors
     try:
         if path is ids_path:
             lines = merges_path.read_text(encoding="utf-8").split("\n")

@@ -12,7 +12,7 @@ from tfgpt2.cli.console import notes, progress
 
 
 def convert(
-    source: Annotated[str, typer.Argument(help="Directory, bundled name or hub name.")],
+    source: Annotated[str, typer.Argument(help="Directory, bundled name, hub name or file.")],
     destination: Annotated[Path, typer.Argument(help="Directory to make.")],
     to: Annotated[str, typer.Option(help="safetensors, h5 or keras_hub.")] = "safetensors",
     dtype: Annotated[str | None, typer.Option(help="Such as float16; the source's own.")] = None,

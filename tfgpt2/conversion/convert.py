@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from tfgpt2.checkpoints.names import HEADS, is_buffer, part, with_prefix
 from tfgpt2.checkpoints.readers.base import CheckpointReader
 from tfgpt2.checkpoints.readers.keras_hub_backbone import read_backbone
 from tfgpt2.checkpoints.registry import WRITERS
+from tfgpt2.checkpoints.single_file import open_repository
 from tfgpt2.checkpoints.writers import base
 from tfgpt2.checkpoints.writers.base import CheckpointWriter, Content, StoredTensor
 from tfgpt2.config import GPT2Config
@@ -85,7 +87,7 @@ def convert(
     compared weight by weight and by the logits, and renamed at the end.
 
     Args:
-        src: Directory, bundled name or hub name, in any format that can be read.
+        src: Directory, bundled name, hub name or file, in any format that can be read.
         dst: Directory to create; it must not exist, or be empty.
         to: `"safetensors"` (PyTorch and Flax transformers load it), `"h5"` (TensorFlow
             transformers 4) or `"keras_hub"` (a preset); the keys of
@@ -111,7 +113,7 @@ def convert(
     writer = _make_writer(to, dtype)
     dst = Path(dst).expanduser()
     _check_destination(dst)
-    files = Repository(src, HubOptions(**hub_options))
+    files = open_repository(src, HubOptions(**hub_options))
     config = load_config(files.find, str(src))
     reader = open_checkpoint(files.find, str(src))
     dtype = dtype or _source_dtype(reader, writer)
@@ -266,6 +268,9 @@ def _write(
     model.save_generation_config(directory)
     if not writer.keeps_tokenizer_files:
         return notes
+    for name, content in tokenizer_files.read_embedded(files.find).items():
+        text = json.dumps(content, ensure_ascii=False, indent=2) + "\n"
+        (directory / name).write_text(text, encoding="utf-8")
     for name in tokenizer_files.NAMES:
         path = tokenizer_files.find_tokenizer_file(files.find, name)
         if path is not None and not (directory / name).exists():

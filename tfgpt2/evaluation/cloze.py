@@ -184,7 +184,9 @@ def choices(
         for question in questions
         for choice in question.choices
     ]
-    requests = encode_pairs(tokenizer, pairs, scorer.context, start_id=model.config.bos_token_id)
+    start = model.config.bos_token_id
+    start = start if start in range(model.config.vocab_size) else None
+    requests = encode_pairs(tokenizer, pairs, scorer.context, start_id=start)
     scores = iter(scorer.score(requests, progress=progress))
     counts = iter(len(request.targets) for request in requests)
     correct = []

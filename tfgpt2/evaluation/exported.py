@@ -145,7 +145,7 @@ class ExportedModel:
             tf.constant(prompts), **settings, stop=tf.constant([stop or [""]])
         )
         for row, reason in enumerate(out["finish_reason"].numpy().tolist()):
-            if reason in (b"prompt_too_long", b"empty_prompt"):
+            if reason in (b"prompt_too_long", b"empty_prompt", b"unknown_token"):
                 raise value_error(
                     "The export refused a prompt.",
                     fix="Export with on_long_prompt='truncate_left', and pass no empty prompt.",

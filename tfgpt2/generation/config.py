@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from tfgpt2.config import GPT2Config
 from tfgpt2.errors import explain, nearest, type_error, value_error
 from tfgpt2.generation.option_table import DEFAULTS, OPTIONS, ROW_OPTIONS, SAMPLING_OPTIONS
 from tfgpt2.generation.option_values import check_option, is_one_of
@@ -30,6 +31,7 @@ from tfgpt2.generation.validation import check_asked, check_together
 from tfgpt2.hub import HubOptions, Repository
 
 CONFIG_NAME = "generation_config.json"
+TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
 class GenerationConfig:
@@ -192,13 +194,29 @@ class GenerationConfig:
             ValueError: The file is not a JSON object.
         """
         try:
-            return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+            values = json.loads(Path(path).read_text(encoding="utf-8"))
+            return cls.from_dict(_without_negative_ids(values))
         except (UnicodeDecodeError, json.JSONDecodeError, TypeError, ValueError) as error:
             raise value_error(
                 f"The file is not a readable generation configuration ({error}).",
                 fix="Save it again, or delete it to use the defaults.",
                 path=str(path),
             ) from error
+
+    @classmethod
+    def from_model_config(cls, config: GPT2Config) -> GenerationConfig:
+        """Makes the configuration of a model without a `generation_config.json`.
+
+        Args:
+            config: The model's configuration, whose `bos_token_id`, `eos_token_id` and
+                `pad_token_id` are taken; a negative id is no token.
+
+        Example:
+            >>> from tfgpt2 import GPT2Config
+            >>> GenerationConfig.from_model_config(GPT2Config(eos_token_id=-1)).eos_ids
+            []
+        """
+        return cls(**_without_negative_ids({name: getattr(config, name) for name in TOKEN_IDS}))
 
     def save_pretrained(self, directory: str | os.PathLike[str]) -> None:
         """Writes `generation_config.json`, without options that have their default."""
@@ -293,3 +311,21 @@ def _check_count(name: str, value: Any, option: Option = OPTIONS["bos_token_id"]
             fix="Leave it out, or pass None, for the default.",
             **{name: value},
         )
+
+
+def _without_negative_ids(values: Any) -> Any:
+    """Leaves out special tokens whose id is negative: files say so that there is none."""
+    if not isinstance(values, Mapping):
+        return values  # reported by `from_dict`
+    values = dict(values)
+    for name in TOKEN_IDS:
+        ids = values.get(name)
+        if isinstance(ids, (list, tuple)):
+            values[name] = [one for one in ids if not _is_negative(one)] or None
+        elif _is_negative(ids):
+            values[name] = None
+    return values
+
+
+def _is_negative(value: Any) -> bool:
+    return isinstance(value, int) and value < 0

@@ -87,12 +87,10 @@ MEMBERS = {
 
 # Keyword arguments, by method ("()" is a call of the object itself).
 KEYWORDS = {
-    ("from_pretrained", "from_pt"): "leave it out: every format is detected",
     ("from_pretrained", "from_flax"): "leave it out: every format is detected",
     ("from_pretrained", "use_auth_token"): "token=...",
     ("from_pretrained", "use_fast"): "leave it out: there is one implementation",
     ("from_pretrained", "output_loading_info"): "leave it out: a mismatch raises an error",
-    ("from_pretrained", "ignore_mismatched_sizes"): "resize_token_embeddings after loading",
     ("from_pretrained", "trust_remote_code"): "leave it out: no code is loaded from the hub",
     ("from_pretrained", "resume_download"): "leave it out: downloads resume",
     ("from_pretrained", "proxies"): "the environment's HTTPS_PROXY",

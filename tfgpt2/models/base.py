@@ -14,7 +14,8 @@ import keras
 import tensorflow as tf
 
 from tfgpt2.checkpoints.detection import load_config, open_checkpoint
-from tfgpt2.checkpoints.loader import WeightLoader, unused_message
+from tfgpt2.checkpoints.loader import WeightLoader, mismatched_message, unused_message
+from tfgpt2.checkpoints.single_file import open_repository
 from tfgpt2.checkpoints.writers.base import Content, stored_config, stored_tensors
 from tfgpt2.checkpoints.writers.safetensors import SafetensorsWriter
 from tfgpt2.config import GPT2Config
@@ -201,16 +202,21 @@ class TFGPT2PreTrainedModel(EditableModel):
         subfolder: str = "",
         local_files_only: bool = False,
         force_download: bool = False,
+        gguf_file: str = "",
+        ignore_mismatched_sizes: bool = False,
+        from_pt: bool = False,
+        low_cpu_mem_usage: bool | None = None,
         **overrides: Any,
     ) -> Any:
-        """Loads a model by directory, bundled name or hub name, in any format.
+        """Loads a model by directory, bundled name, hub name or file, in any format.
 
         The formats are those of `tfgpt2.checkpoints.registry`: safetensors, PyTorch's `.bin`,
-        TensorFlow's `.h5`, Flax's msgpack, OpenAI's own, KerasHub presets. None needs its library.
+        TensorFlow's `.h5`, Flax's msgpack, OpenAI's own, KerasHub presets, nanoGPT's `ckpt.pt`,
+        minGPT's `model.pt`, llm.c's `.bin`, GGUF. None needs its library.
 
         Args:
-            name: `"shakespeare-tiny"` (bundled), a directory, or a hub name such as
-                `"openai-community/gpt2"`.
+            name: `"shakespeare-tiny"` (bundled), a directory, a file of weights, or a hub name
+                such as `"openai-community/gpt2"`.
             config: The configuration to use instead of the checkpoint's own.
             dtype: Keras dtype policy; None is Keras' global one (float32 unless changed),
                 whatever type the file stores.
@@ -222,6 +228,13 @@ class TFGPT2PreTrainedModel(EditableModel):
             subfolder: Folder inside the repository.
             local_files_only: Never access the network.
             force_download: Download again.
+            gguf_file: Name of the GGUF file to read, in a directory or repository.
+            ignore_mismatched_sizes: Newly initialise weights that have another shape in the file,
+                such as a head with other labels, with a warning, instead of raising.
+            from_pt: As in transformers 4, where it was needed for PyTorch's files. Changes nothing:
+                they come first of all formats, and every format is recognised.
+            low_cpu_mem_usage: As in transformers. Changes nothing: weights are always read one by
+                one into their final memory.
             **overrides: Fields of the configuration to change, such as `attn_pdrop=0.0`.
 
         Raises:
@@ -238,16 +251,20 @@ class TFGPT2PreTrainedModel(EditableModel):
         if quantize is not None:
             quantization.check_mode(quantize)
         options = HubOptions(
-            revision, token, cache_dir, subfolder, local_files_only, force_download
+            revision, token, cache_dir, subfolder, local_files_only, force_download, gguf_file
         )
-        files = Repository(name, options)
+        files = open_repository(name, options)
         shown = f"{name}/{subfolder}" if subfolder else str(name)  # in messages
         if config is None:
             config = load_config(files.find, shown, **overrides)
         elif overrides and isinstance(config, GPT2Config):
             config = GPT2Config.from_dict(config.to_dict(), **overrides)
-        loader = WeightLoader(open_checkpoint(files.find, shown), may_lack=cls.head_parts)
-        if isinstance(config, GPT2Config):  # else the class refuses it
+        loader = WeightLoader(
+            open_checkpoint(files.find, shown),
+            may_lack=cls.head_parts,
+            ignore_mismatched_sizes=ignore_mismatched_sizes,
+        )
+        if isinstance(config, GPT2Config) and not ignore_mismatched_sizes:
             loader.check_sizes(config, shown)
         with initial_weights(loader.read):
             model = cls(config, dtype=dtype)
@@ -260,6 +277,9 @@ class TFGPT2PreTrainedModel(EditableModel):
                 f" {cls.__name__} before using its results.",
                 stacklevel=2,
             )
+        if loader.mismatched:
+            message = mismatched_message(shown, cls.__name__, loader.mismatched)
+            warnings.warn(message, stacklevel=2)
         model.load_generation_config(files)
         if quantize is not None and not model.is_quantized:
             model.quantize(quantize)

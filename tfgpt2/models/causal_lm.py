@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfgpt2.generation.config import GenerationConfig
+from tfgpt2.generation.config import TOKEN_IDS, GenerationConfig
 from tfgpt2.generation.generate import generate
 from tfgpt2.generation.inputs import read_prefix
 from tfgpt2.models.base import TFGPT2PreTrainedModel
@@ -21,8 +21,6 @@ from tfgpt2.nn.kv_cache import KVCache, Prefix, compact, rollback
 from tfgpt2.nn.layers import Embedding
 from tfgpt2.nn.losses import causal_lm_loss
 from tfgpt2.outputs import TFCausalLMOutputWithCrossAttentions
-
-_TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
 @keras.saving.register_keras_serializable("tfgpt2")
@@ -47,9 +45,7 @@ class TFGPT2LMHeadModel(TFGPT2PreTrainedModel):
 
     def make_head(self) -> None:
         """Creates the output matrix, unless it is the token table."""
-        self.generation_config = GenerationConfig(
-            **{i: getattr(self.config, i) for i in _TOKEN_IDS}
-        )
+        self.generation_config = GenerationConfig.from_model_config(self.config)
         self.lm_head = None
         if not self.config.tie_word_embeddings:
             self.lm_head = Embedding(
@@ -155,7 +151,7 @@ class TFGPT2LMHeadModel(TFGPT2PreTrainedModel):
         if path is not None:
             defaults = self.generation_config
             self.generation_config = GenerationConfig.from_json_file(path)
-            for name in _TOKEN_IDS:
+            for name in TOKEN_IDS:
                 if getattr(self.generation_config, name) is None:
                     setattr(self.generation_config, name, getattr(defaults, name))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,10 @@ def check_parts(model: Any, tokenizer: Any, on_long_prompt: str, assistant: Any 
 
     Raises:
         TypeError: One of them is something else.
-        ValueError: The vocabulary is larger than the model's, or the policy is unknown.
+        ValueError: The policy is unknown, or the assistant has another vocabulary.
+
+    Warns:
+        UserWarning: The tokenizer has ids that the model does not have.
     """
     for name, value, kind in (
         ("model", model, TFGPT2LMHeadModel),
@@ -53,12 +57,11 @@ def check_parts(model: Any, tokenizer: Any, on_long_prompt: str, assistant: Any 
             model_vocab_size=model.config.vocab_size,
         )
     if tokenizer.vocab_size > model.config.vocab_size:
-        raise value_error(
-            "The vocabulary does not fit the model: it has ids that the model has no"
-            " embedding for.",
-            fix="Load tokenizer and model from the same checkpoint.",
-            tokenizer_vocab_size=tokenizer.vocab_size,
-            model_vocab_size=model.config.vocab_size,
+        warnings.warn(
+            f"The tokenizer has {tokenizer.vocab_size} ids and the model {model.config.vocab_size}:"
+            " texts with the tokens above are refused, and none of them is generated. If they do"
+            " not come from the same checkpoint, results are meaningless.",
+            stacklevel=3,
         )
     if on_long_prompt not in LONG_PROMPT_POLICIES:
         raise value_error(

@@ -24,12 +24,16 @@ from tfgpt2.hub import HubOptions
 from tfgpt2.models.causal_lm import TFGPT2LMHeadModel
 from tfgpt2.text.checks import TEXT_OPTIONS, check_defaults, check_parts
 from tfgpt2.text.pipeline import EncodedTexts, TextPipeline, TextRequest
-from tfgpt2.text.prompts import EMPTY
+from tfgpt2.text.prompts import EMPTY, UNKNOWN
 from tfgpt2.text.records import Generation, generations, prompts_as_bytes
 from tfgpt2.text.streaming import stream_text
 from tfgpt2.tokenizers.gpt2 import TFGPT2Tokenizer
 
 __all__ = ["Generation", "TextGenerator"]
+
+
+# Keywords of `from_pretrained` that are the model's.
+_MODEL_OPTIONS = ("dtype", "quantize", "ignore_mismatched_sizes", "from_pt", "low_cpu_mem_usage")
 
 
 @keras.saving.register_keras_serializable("tfgpt2")
@@ -111,10 +115,11 @@ class TextGenerator(keras.Model):
         """Loads model, tokenizer and generation settings by directory, bundled or hub name.
 
         Args:
-            name: `"shakespeare-tiny"` (bundled), a directory, or a hub name.
+            name: `"shakespeare-tiny"` (bundled), a directory, a file of weights, or a hub name.
             **options: Where to look (`revision`, `token`, `cache_dir`, `subfolder`,
-                `local_files_only`, `force_download`), `dtype` and `quantize` of the model, and the
-                arguments of the class.
+                `local_files_only`, `force_download`, `gguf_file`), the model's `dtype`, `quantize`,
+                `ignore_mismatched_sizes`, `from_pt` and `low_cpu_mem_usage`, and the arguments of
+                the class.
 
         Raises:
             FileNotFoundError: There is no such model.
@@ -123,7 +128,7 @@ class TextGenerator(keras.Model):
         """
         hub_options, options = HubOptions.split(options)
         own = inspect.signature(cls).parameters.keys() - {"model", "tokenizer", "kwargs"}
-        known = {*own, "name", "dtype", "quantize", *HubOptions.names()}
+        known = {*own, "name", *_MODEL_OPTIONS, *HubOptions.names()}
         for option in options:
             if option not in known:
                 raise type_error(
@@ -132,7 +137,7 @@ class TextGenerator(keras.Model):
                     **{option: options[option]},
                 )
         files = vars(hub_options)
-        loading = {n: options.pop(n) for n in ("dtype", "quantize") if n in options}
+        loading = {n: options.pop(n) for n in _MODEL_OPTIONS if n in options}
         model = TFGPT2LMHeadModel.from_pretrained(name, **loading, **files)
         return cls(model, TFGPT2Tokenizer.from_pretrained(name, **files), **options)
 
@@ -322,6 +327,14 @@ class TextGenerator(keras.Model):
 
     def _refusal(self, code: int, row: int) -> str:
         """The error message of a prompt that cannot run."""
+        if code == UNKNOWN:
+            return explain(
+                "The prompt has a token that the model has no embedding for.",
+                fix="Leave it out, or call resize_token_embeddings and train the model.",
+                prompt_number=row,
+                tokenizer_vocab_size=self.tokenizer.vocab_size,
+                model_vocab_size=self.model.config.vocab_size,
+            )
         if code == EMPTY:
             return explain(
                 "The prompt is empty and the model has no start token to begin from.",

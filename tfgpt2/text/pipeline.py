@@ -15,6 +15,7 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from tfgpt2.errors import value_error
@@ -114,7 +115,10 @@ class TextPipeline(tf.Module):
         self.model, self.tokenizer, self.config = model, tokenizer, config
         self.truncate, self.assistant = truncate, assistant
         self.prompt_buckets, self.output_buckets = tuple(prompt_buckets), tuple(output_buckets)
-        self.token_texts = read_token_texts(tokenizer, model.config.vocab_size)
+        # Texts with tokens that the model does not have are refused.
+        size = model.config.vocab_size
+        self._known_ids = size if tokenizer.vocab_size > size else None
+        self.token_texts = read_token_texts(tokenizer, size)
         self.decoder = CompiledDecoder(
             model,
             jit_compile=jit_compile,
@@ -151,7 +155,7 @@ class TextPipeline(tf.Module):
         """The token that stands for an empty prompt: the start token, else an end token."""
         ids = (self.config.bos_token_id, self.model.config.bos_token_id, *self.config.eos_ids)
         size = self.model.config.vocab_size
-        return next((one for one in ids if one is not None and one < size), None)
+        return next((one for one in ids if one is not None and 0 <= one < size), None)
 
     def compile_config(
         self, config: GenerationConfig, rows: int, **functions: Any
@@ -316,12 +320,13 @@ class TextPipeline(tf.Module):
             start_id=self.start_id,
             truncate=True,
             buckets=self.prompt_buckets,
+            vocab_size=self._known_ids,
         )
         return prompt, status, tf.where(tokens.row_lengths() > 0, status.length, 0)
 
     def prompt_only(self, texts: str | Sequence[str]) -> Prompt:
         """Tokenizes negative prompts: `[1 or B, P]`, padded to a bucket."""
-        tokens = self.tokenizer.tokenize(tf.constant(prompts_as_bytes(texts), tf.string))
+        tokens = self._tokenize_known("negative_prompt", texts)
         context = self.model.config.n_positions
         prompt, _ = make_prompt(
             tokens,
@@ -346,6 +351,7 @@ class TextPipeline(tf.Module):
             start_id=None if self._prefix else self.start_id,
             truncate=self.truncate,
             buckets=self.prompt_buckets,
+            vocab_size=self._known_ids,
         )
         if not self._prefix:
             return prompt, status, context
@@ -358,9 +364,22 @@ class TextPipeline(tf.Module):
         )  # [B, S + P]
         return Prompt(ids, mask, PromptContext(*prompt[:2], prefix=prefix)), status, context
 
+    def _tokenize_known(self, name: str, texts: str | Sequence[str]) -> tf.RaggedTensor:
+        """Tokenizes an option's texts, `[B, (P)]`, and checks that the model has their tokens."""
+        tokens = self.tokenizer.tokenize(tf.constant(prompts_as_bytes(texts), tf.string))
+        size = self.model.config.vocab_size
+        if self._known_ids is not None and np.any(tokens.flat_values.numpy() >= size):
+            raise value_error(
+                f"`{name}` has a token that the model has no embedding for.",
+                fix="Leave it out, or call resize_token_embeddings and train the model.",
+                model_vocab_size=size,
+                **{name: texts},
+            )
+        return tokens
+
     def _read_prefix(self, text: str) -> tuple[Prefix, int]:
         """Reads a prefix but for its last token, which the model reads with each prompt."""
-        ids = self.tokenizer.tokenize(tf.constant(prompts_as_bytes(text), tf.string))[0]  # [P]
+        ids = self._tokenize_known("prefix", text)[0]  # [P]
         if not 2 <= ids.shape[0] < self.model.config.n_positions - 1:
             raise value_error(
                 "`prefix` must have two tokens or more, and leave room in the model's context"

@@ -12,8 +12,9 @@ from tfgpt2.generation.buckets import round_up
 from tfgpt2.generation.params import Prompt
 
 # Codes that follow those of decoding: the row was refused and nothing was generated.
-TOO_LONG, EMPTY = len(stopping.FINISH_REASONS), len(stopping.FINISH_REASONS) + 1
-FINISH_REASONS = (*stopping.FINISH_REASONS, "prompt_too_long", "empty_prompt")
+_REFUSALS = ("prompt_too_long", "empty_prompt", "unknown_token")
+TOO_LONG, EMPTY, UNKNOWN = (len(stopping.FINISH_REASONS) + i for i in range(len(_REFUSALS)))
+FINISH_REASONS = (*stopping.FINISH_REASONS, *_REFUSALS)
 
 
 class PromptStatus(NamedTuple):
@@ -38,6 +39,7 @@ def make_prompt(
     start_id: int | None,
     truncate: bool,
     buckets: Sequence[int],
+    vocab_size: int | None = None,
 ) -> tuple[Prompt, PromptStatus]:
     """Pushes tokenized prompts against the right edge of a bucket.
 
@@ -49,6 +51,7 @@ def make_prompt(
         truncate: Whether a prompt that leaves no room loses its beginning; otherwise one that
             fills the context, or is larger than every bucket, is refused.
         buckets: Sizes of `P`.
+        vocab_size: Prompts with an id of this or more are refused; None where there are none.
 
     Example:
         >>> tokens = tf.ragged.constant([[5, 6], [7]], dtype=tf.int32)
@@ -65,6 +68,9 @@ def make_prompt(
         most = tf.maximum(context - tf.maximum(max_new_tokens, 1), (context + 1) // 2)
         keep = tf.minimum(length, tf.minimum(most, buckets[-1]))
     refusal = tf.where((keep >= context) | (keep > buckets[-1]), TOO_LONG, 0)
+    if vocab_size is not None:
+        unknown = tf.reduce_any(tokens >= vocab_size, axis=1)  # [B]
+        refusal = tf.where(unknown, UNKNOWN, refusal)
     keep = tf.where(refusal > 0, 0, keep)
     columns = round_up(tf.maximum(tf.reduce_max(tf.pad(keep, [[0, 1]])), 1), buckets)
     back = columns - tf.range(columns)  # [P], 1 in the last column

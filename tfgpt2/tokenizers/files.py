@@ -11,7 +11,8 @@ from typing import Any
 
 import tokenizers
 
-from tfgpt2.checkpoints.tokenizer_files import find_tokenizer_file
+from tfgpt2.checkpoints.single_file import open_repository
+from tfgpt2.checkpoints.tokenizer_files import find_tokenizer_file, read_embedded
 from tfgpt2.errors import type_error, value_error
 from tfgpt2.hub import HubOptions, Repository
 from tfgpt2.tokenizers import vocabulary_folder
@@ -49,13 +50,17 @@ def read(name: str | os.PathLike[str], families: Families, **options: Any) -> To
         ValueError: A file is damaged, or asks for something that its family does not do.
     """
     hub_options, options = HubOptions.split(options)
-    repository = Repository(name, hub_options)
-    config = _read_optional(repository, "tokenizer_config.json")
+    repository = open_repository(name, hub_options)
+    embedded = read_embedded(repository.find)
+    config = embedded.get("tokenizer_config.json") or _read_optional(
+        repository, "tokenizer_config.json"
+    )
     names = _read_optional(repository, "special_tokens_map.json") | config
     # Under transformers' names, or as OpenAI and KerasHub call them.
     whole = find_tokenizer_file(repository.find, "tokenizer.json")
-    if whole is not None:
-        family, fields = _parse(read_json(whole), families)
+    if embedded or whole is not None:
+        data = embedded.get("tokenizer.json") or read_json(whole)
+        family, fields = _parse(data, families)
     else:
         family, fields = vocabulary_folder.read(repository, config, families)
     described = [

@@ -22,9 +22,11 @@ class CheckpointReader:
     """Base class of the readers, one class for each checkpoint format.
 
     A reader gives the tensors of a checkpoint under PyTorch's keys and in PyTorch's layout, one at
-    a time. It owns all that its format knows: file names, tensor names, configuration and
-    tokenizer files. Files are untrusted data: nothing in them is executed, and a size is checked
-    before memory is allocated for it. What is wrong raises `tfgpt2.errors.unreadable`.
+    a time; the matrices of the blocks may also be those of `torch.nn.Linear`, transposed, as
+    `linear_layout` recognises them. It owns all that its format knows: file names, tensor names,
+    configuration and tokenizer files. Files are untrusted data: nothing in them is executed, and a
+    size is checked before memory is allocated for it. What is wrong raises
+    `tfgpt2.errors.unreadable`.
 
     To add a format, write `checkpoints/readers/x.py` and add the class to
     `tfgpt2.checkpoints.registry.READERS`:
@@ -50,16 +52,20 @@ class CheckpointReader:
 
     Attributes:
         format: Name of the format.
-        file_names: Names of the files by which the format is recognised.
+        file_names: Names of the files by which the format is recognised in a directory.
+        suffixes: Endings of the format's file, by which a file of another name is recognised.
         config_name: Name of the configuration file.
         tokenizer_files: Names of the tokenizer's files, by the names that transformers gives them.
+        has_tokenizer: Whether the file of weights holds the tokenizer, too.
         path: The file that errors about the whole checkpoint name; None for a model in memory.
     """
 
     format: ClassVar[str]
     file_names: ClassVar[tuple[str, ...]]
+    suffixes: ClassVar[tuple[str, ...]] = ()
     config_name: ClassVar[str] = "config.json"
     tokenizer_files: ClassVar[Mapping[str, str]] = {}
+    has_tokenizer: ClassVar[bool] = False
 
     path: Path | None
     _entries: dict[str, Any]
@@ -81,6 +87,11 @@ class CheckpointReader:
         raise NotImplementedError
 
     @classmethod
+    def recognises(cls, path: Path) -> bool:
+        """Whether a single file of any name is of this format."""
+        return path.name.endswith(cls.suffixes)
+
+    @classmethod
     def read_config(cls, path: Path) -> dict[str, Any] | None:
         """Reads a configuration file of this format.
 
@@ -94,6 +105,21 @@ class CheckpointReader:
             ValueError: The file is damaged, or describes another architecture.
         """
         return None
+
+    @classmethod
+    def read_tokenizer(cls, find: Find) -> dict[str, dict[str, Any]]:
+        """Reads the tokenizer inside the weights' file.
+
+        Args:
+            find: From a file's name to its local path, or None when there is no such file.
+
+        Returns:
+            Contents of transformers' files by their names; empty when there is no tokenizer.
+
+        Raises:
+            ValueError: The file is damaged, or its tokenizer is of an unsupported kind.
+        """
+        return {}
 
     @classmethod
     def owns_json(cls, values: Mapping[str, Any]) -> bool:

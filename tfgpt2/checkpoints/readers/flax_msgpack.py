@@ -62,6 +62,7 @@ class FlaxReader(ShardedReader):
 
     format = "flax"
     file_names = ("flax_model.msgpack", "flax_model.msgpack.index.json")
+    suffixes = (".msgpack",)
 
     def _read_entries(self, path: Path) -> Iterable[tuple[str, _Entry]]:
         for name, (shape, pieces) in _Parser(path).tensors().items():

@@ -54,6 +54,7 @@ class H5Reader(CheckpointReader):
 
     format = "h5"
     file_names = (WEIGHTS_NAME, INDEX_NAME)
+    suffixes = (".h5",)
 
     def __init__(self, datasets: Mapping[str, tuple[Path, str]]) -> None:
         self._entries: dict[str, _Entry] = {}

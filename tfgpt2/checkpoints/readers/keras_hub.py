@@ -77,6 +77,7 @@ class KerasHubReader(CheckpointReader):
 
     format = "keras_hub"
     file_names = ("model.weights.h5",)
+    suffixes = (".weights.h5",)
     tokenizer_files = {
         "vocab.json": "assets/tokenizer/vocabulary.json",
         "merges.txt": "assets/tokenizer/merges.txt",

@@ -66,6 +66,7 @@ class SafetensorsReader(ShardedReader):
 
     format = "safetensors"
     file_names = (WEIGHTS_NAME, INDEX_NAME)
+    suffixes = (".safetensors",)
 
     def _read_entries(self, path: Path) -> Iterable[tuple[str, _Entry]]:
         return _read_header(path).items()

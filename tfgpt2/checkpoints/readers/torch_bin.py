@@ -24,6 +24,7 @@ from tfgpt2.checkpoints.readers.base import ShardedReader, read_into
 from tfgpt2.checkpoints.readers.torch_pickle import RefusedError, Storage, Tensor
 from tfgpt2.errors import unreadable
 
+_ZIP, _PICKLE = b"PK\x03\x04", b"\x80"
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
 _MAX_PICKLE = 100_000_000  # bytes
@@ -60,8 +61,38 @@ class TorchBinReader(ShardedReader):
     format = "torch"
     file_names = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 
+    @classmethod
+    def recognises(cls, path: Path) -> bool:
+        """Whether a file is one of `torch.save`."""
+        with path.open("rb") as file:
+            return file.read(4).startswith((_ZIP, _PICKLE))
+
+    @staticmethod
+    def select(value: object) -> Mapping[str, Tensor]:
+        """Returns the state dict that a file holds.
+
+        Args:
+            value: What `torch.save` was given, as `torch_pickle` reads it.
+
+        Raises:
+            RefusedError: It is something else.
+        """
+        return _state_dict(value)
+
     def _read_entries(self, path: Path) -> Iterable[tuple[str, _Entry]]:
-        return _read_table(path).items()
+        value, places = read_value(path)
+        try:
+            tensors = self.select(value)
+        except RefusedError as error:
+            raise unreadable(path, str(error)) from error
+        for key, tensor in tensors.items():
+            _check_reach(path, key, tensor)
+            place = places[tensor.storage.key]
+            yield key, _Entry(path, tensor.shape, tensor.dtype, place, tensor)
+
+    def stored(self, key: str) -> Tensor:
+        """Returns the description of one tensor: tied weights have the same."""
+        return self._entries[key].tensor
 
     def read(self, key: str) -> np.ndarray:
         """Reads one tensor, in its stored type.
@@ -98,25 +129,25 @@ def _span(tensor: Tensor) -> int:
     return 1 + sum((size - 1) * stride for size, stride in steps)
 
 
-def _read_table(path: Path) -> dict[str, _Entry]:
-    """Reads the description of a file's tensors and checks it against the file; by key."""
+def read_value(path: Path) -> tuple[object, dict[str, _Place]]:
+    """Reads what a file of `torch.save` describes, and checks its storages against the file.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The value, as `torch_pickle.load` returns it, and the places of its storages.
+
+    Raises:
+        ValueError: The file is damaged, or asks for something that a checkpoint does not need.
+    """
     with path.open("rb") as file:
         start = file.read(4)
         file.seek(0)
         try:
-            if start == b"PK\x03\x04":
-                state, places = _read_zip(file)
-            else:
-                state, places = _read_legacy(file)
-            tensors = _state_dict(state)
+            return _read_zip(file) if start == _ZIP else _read_legacy(file)
         except RefusedError as error:
             raise unreadable(path, str(error)) from error
-    table = {}
-    for key, tensor in tensors.items():
-        _check_reach(path, key, tensor)
-        place = places[tensor.storage.key]
-        table[key] = _Entry(path, tensor.shape, tensor.dtype, place, tensor)
-    return table
 
 
 def _check_reach(path: Path, key: str, tensor: Tensor) -> None:
@@ -236,10 +267,18 @@ def _member_start(file: BinaryIO, info: zipfile.ZipInfo) -> int:
     return start
 
 
-def _storages(state: object) -> list[Storage]:
-    """Lists the storages of the tensors in a state dict."""
-    values = state.values() if type(state) is dict else ()
-    return list({value.storage: None for value in values if type(value) is Tensor})
+def _storages(value: object) -> list[Storage]:
+    """Lists the storages of the tensors anywhere in a value."""
+    found: dict[Storage, None] = {}
+    values, seen = [value], set()  # a container may hold itself
+    while values:
+        value = values.pop()
+        if type(value) is Tensor:
+            found[value.storage] = None
+        elif type(value) in (dict, list, tuple) and id(value) not in seen:
+            seen.add(id(value))
+            values += value.values() if type(value) is dict else value
+    return list(found)
 
 
 # The format before PyTorch 1.6 ------------------------------------------------------------------

@@ -59,12 +59,15 @@ def check_finish_reason(reason: str | None) -> None:
     """Checks that the model could continue the prompt.
 
     Raises:
-        ServingError: INVALID_ARGUMENT: the prompt is too long or empty.
+        ServingError: INVALID_ARGUMENT: the prompt is too long, empty, or has a token that the
+            model lacks.
     """
     if reason == "prompt_too_long":
         raise invalid("The prompt leaves no room in the model's context.", param="prompt")
     if reason == "empty_prompt":
         raise invalid("The prompt has no token, and the model no start token.", param="prompt")
+    if reason == "unknown_token":
+        raise invalid("The prompt has a token that the model does not have.", param="prompt")
 
 
 def best_choices(choices: list[Choice], n: int) -> list[Choice]:
