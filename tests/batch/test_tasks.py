@@ -102,6 +102,7 @@ def test_lines_give_the_perplexity_of_the_evaluation(tiny, generator, tmp_path, 
     assert math.exp(nats / tokens) == pytest.approx(together, rel=1e-4)
 
 
+@pytest.mark.long
 def test_rows_have_their_own_settings(tiny, generator, tmp_path):
     rows = [
         {"text": "To be", "t": 0.0, "max_new_tokens": 5, "stop": None, "seed": None},

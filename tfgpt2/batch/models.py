@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -20,7 +21,8 @@ from tfgpt2.serving.export.signatures.base import SignatureFn
 Arrays = dict[str, np.ndarray]  # strings are object arrays of bytes
 
 
-class BatchModel(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class BatchModel:
     """One signature.
 
     Attributes:

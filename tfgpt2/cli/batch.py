@@ -29,6 +29,13 @@ Details = Annotated[bool, typer.Option(help="Add ids and log-probabilities of th
 
 
 @dataclasses.dataclass
+class SettingsOfAllRows(GenerateOptions):
+    """Options of `generate`; None is the default of the model or export."""
+
+    max_new_tokens: int | None = flag(None, "Default: the model's, else 64.", short="-n")
+
+
+@dataclasses.dataclass
 class RunnerOptions:
     """Where a job runs."""
 
@@ -39,7 +46,7 @@ class RunnerOptions:
 
 
 @app.command("generate")
-@add_flags(GenerateOptions, defaults=True)
+@add_flags(SettingsOfAllRows, defaults=True)
 @add_flags(RunnerOptions, defaults=True)
 @add_flags(JobSettings, defaults=True)
 def batch_generate(
@@ -58,7 +65,7 @@ def batch_generate(
     **flags: Any,
 ) -> None:
     """Continue the text of each row."""
-    names = [field.name for field in dataclasses.fields(GenerateOptions)]
+    names = [field.name for field in dataclasses.fields(SettingsOfAllRows)]
     given = {name: flags.pop(name) for name in names}
     stop = given.pop("stop") or ()
     options = {name: value for name, value in given.items() if value is not None}
