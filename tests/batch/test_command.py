@@ -70,58 +70,62 @@ def test_a_wrong_flag_is_one_clear_error(received):
     assert received == []
 
 
-def start(*arguments):
-    return subprocess.Popen(
-        [sys.executable, "-m", "tfgpt2.cli", "batch", *map(str, arguments)],
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+# TensorFlow is imported once, and each life of the job is a fork from before its first operation.
+LIVES = """
+import os, sys
+from tfgpt2.batch.job import run_job
+from tfgpt2.batch.settings import JobSettings
+from tfgpt2.batch.tasks.text_scoring import Score
+
+source, model = sys.argv[1:]
+settings = JobSettings(batch_size=8, rows_per_file=8, jit_compile=False)
+for output in sys.stdin:
+    life = os.fork()
+    if not life:
+        run_job(Score(token_details=True), [source], output.strip(), model=model, settings=settings)
+        os._exit(0)
+    print(life, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(life, 0)[1]), flush=True)
+"""
 
 
 @pytest.mark.long
 def test_a_job_that_is_killed_20_times_ends_with_the_same_bytes(tiny, tmp_path, figure):
-    """SIGKILL after a random time, from the start of the process to the end of the job."""
-    chance = random.Random(5)
+    """SIGKILL while the model is loaded, or a random time after one to three more files."""
+    chance, output = random.Random(5), tmp_path / "out"
     rows = [
         {"id": i, "text": " ".join(chance.choices(WORDS, k=chance.randrange(1, 20)))}
         for i in range(800)
     ]
     source = write_lines(tmp_path / "in.jsonl", rows)
-    # Scoring is traced fastest, and a process of each life must do it again.
-    arguments = ["score", source, "-m", tiny, "--token-details", "--no-jit-compile"]
-    arguments += ["--rows-per-file", 8, "-b", 8]
-    whole = start(*arguments, "-o", tmp_path / "whole")
-    _, note = whole.communicate(timeout=600)
-    assert whole.returncode == 0 and "800 rows, 0 with an error" in note
-    killed, left, steps, output = 0, 0, set(), tmp_path / "out"
-    while True:
-        process = start(*arguments, "-o", output)
-        before = len(list(output.glob("part-*")))
-        if killed < 20 and killed % 4:  # after a few files, a quarter of the kills before them
-            last = before + chance.randrange(1, 4)
-            while process.poll() is None and len(list(output.glob("part-*"))) < last:
-                time.sleep(0.005)
-        if killed < 20:
-            try:
-                process.wait(chance.uniform(0, 0.05 if killed % 4 else 3))
-            except subprocess.TimeoutExpired:
-                os.kill(process.pid, signal.SIGKILL)
-        _, note = process.communicate(timeout=600)
-        if process.returncode == 0:
-            break
-        assert process.returncode == -signal.SIGKILL, note
-        killed += 1
-        steps.add(len(list(output.glob("part-*"))))
-        left += any(path.name.startswith(".part") for path in output.glob(".*"))
-    assert killed == 20 and len(steps) > 5
-    assert contents(output) == contents(tmp_path / "whole")
-    figure("kills that a batch job survived", killed)
-    figure("kills that left a temporary file", left)
-    # Again it computes nothing, and it refuses other settings.
-    again = start(*arguments, "-o", output)
-    assert "0 rows" in again.communicate(timeout=600)[1] and again.returncode == 0
-    other = start(*arguments, "-o", output, "--batch-size", 4)
-    assert "is of a job with other" in other.communicate(timeout=600)[1] and other.returncode == 1
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    killed, left, steps = 0, 0, set()
+    with subprocess.Popen([sys.executable, "-c", LIVES, source, tiny], **pipes) as lives:
+
+        def begin(folder):
+            lives.stdin.write(f"{folder}\n")
+            lives.stdin.flush()
+            return int(lives.stdout.readline())
+
+        begin(tmp_path / "whole")
+        assert lives.stdout.readline() == "0\n"
+        while killed < 20:
+            until = len(list(output.glob("part-*"))) + chance.randrange(1, 4)
+            process = begin(output)
+            while killed % 4 and len(list(output.glob("part-*"))) < until:
+                time.sleep(0.001)
+            time.sleep(chance.uniform(0, 0.03 if killed % 4 else 1))
+            os.kill(process, signal.SIGKILL)
+            assert lives.stdout.readline() == f"{-signal.SIGKILL}\n"
+            killed += 1
+            steps.add(len(list(output.glob("part-*"))))
+            left += any(path.name.startswith(".part") for path in output.glob(".*"))
+        begin(output)
+        assert lives.stdout.readline() == "0\n"
+        lives.stdin.close()
+    assert len(steps) > 10
     assert contents(output) == contents(tmp_path / "whole")
     assert [row["id"] for row in read_lines(output)] == list(range(800))
     assert json.loads((output / "_SUCCESS").read_text()) == {"files": 100, "rows": 800}
+    figure("kills that a batch job survived", killed)
+    figure("kills that left a temporary file", left)

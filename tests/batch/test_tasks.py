@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -57,6 +58,15 @@ def test_scores_are_those_of_the_signature(tiny, generator, tmp_path):
         count = row["num_tokens"] + 1
         assert np.allclose(row["token_logprobs"], logprobs[:count], atol=1e-5)
         assert len(row["token_logprobs"]) == count
+
+
+def test_a_model_has_the_same_digest_again_and_elsewhere_and_others_have_others(tiny, tmp_path):
+    shutil.copytree(tiny, tmp_path / "copy")
+    config = json.loads((tiny / "config.json").read_text())
+    first, again = (Embed().load(str(path)).digest for path in (tiny, tmp_path / "copy"))
+    assert first == again
+    (tmp_path / "copy" / "config.json").write_text(json.dumps(config | {"layer_norm_epsilon": 0.1}))
+    assert Embed().load(str(tmp_path / "copy")).digest != first
 
 
 @pytest.mark.long

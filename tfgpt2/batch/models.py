@@ -57,6 +57,11 @@ def from_signature(
         **identity: Further values that decide the results, as JSON.
     """
     parts = {"model": model.config.to_dict(), "tokenizer": tokenizer.get_config(), **identity}
+    # Keras counts the names of layers in a process, and a configuration may hold its place.
+    parts = {
+        part: {key: value for key, value in values.items() if key not in ("name", "_name_or_path")}
+        for part, values in parts.items()
+    }
     text = json.dumps(parts, sort_keys=True, default=str)
     weights = (weight.numpy().tobytes() for weight in model.weights)
     return BatchModel(
