@@ -7,7 +7,7 @@ MODEL := saved_models/shakespeare-tiny/1
 export KERAS_BACKEND = tensorflow
 
 .PHONY: docs docs-test demo test test-long test-cpp-old lint load bench bench-tokenizer bench-training bench-int8 bench-filters \
-  bench-speculative bench-recompile bench-first-call clean help
+  bench-speculative bench-recompile bench-first-call bench-batch clean help
 
 help:
 	@echo "make demo             export the bundled model and continue a prompt with it"
@@ -26,6 +26,7 @@ help:
 	@echo "make bench-training   measure training against others (ARGS=--short for minutes)"
 	@echo "make bench-speculative measure speculative decoding with prompt lookup"
 	@echo "make bench-recompile  count XLA recompilations when settings change"
+	@echo "make bench-batch      measure tfgpt2 batch against the bare decode loop and a loop over generate"
 	@echo "make bench-first-call measure imports and the first call, with and without a compilation cache"
 
 demo: $(MODEL)
@@ -39,7 +40,7 @@ test: $(VENV)/installed-test
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not long"
 	@echo "The examples of the docstrings:"
 	@# The harness' adapter needs lm_eval, which is an extra of its own.
-	$(BIN)/python -m pytest -q --doctest-modules tfgpt2 --ignore=tfgpt2/evaluation/harness.py
+	$(BIN)/python -m pytest -q --doctest-modules tfgpt2 --ignore=tfgpt2/evaluation/harness.py --ignore=tfgpt2/beam
 
 test-long: $(VENV)/installed-test
 	$(BIN)/python -m pytest -n 2 --dist loadfile
@@ -82,6 +83,10 @@ bench-speculative: $(VENV)/installed-test
 
 bench-recompile: $(VENV)/installed-test
 	$(BIN)/python benchmarks/recompile.py $(ARGS)
+
+bench-batch: $(VENV)/installed-test
+	$(BIN)/python benchmarks/batch.py
+	$(BIN)/python benchmarks/batch.py --memory 1000000
 
 bench-first-call: $(VENV)/installed-test
 	$(BIN)/python benchmarks/first_call.py $(ARGS)

@@ -75,6 +75,13 @@ MODULES = {
         "tfgpt2.evaluation.cloze",
         "tfgpt2.evaluation.scoring",
     ),
+    "Large jobs": (
+        "tfgpt2.batch.job",
+        "tfgpt2.batch.settings",
+        "tfgpt2.batch.tasks.generate",
+        "tfgpt2.batch.tasks.text_scoring",
+        "tfgpt2.batch.tasks.classify",
+    ),
     "Looking inside": (
         "tfgpt2.inspect.attention",
         "tfgpt2.inspect.surprise",

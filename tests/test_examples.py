@@ -70,3 +70,16 @@ def test_an_adapter_is_trained_switched_and_merged(tmp_path):
     assert (tmp_path / "style" / "adapter_model.safetensors").stat().st_size < 250_000
     merged = tfgpt2.TextGenerator.from_pretrained(tmp_path / "style" / "merged")
     assert merged.generate("ROMEO:\n", temperature=0, max_new_tokens=40) in style
+
+
+@pytest.mark.long
+def test_a_corpus_is_scored_and_filtered(tmp_path):
+    good = ["What say you of the king?", "I pray you, speak to me.", "My lord, he is not here."]
+    bad = ["zx qq vv kk jj xx ww qq zz", "8f3a 99x1 0x7f zz81 qq0 1k9", "}{ ;; ## %% $$ @@ ~~"]
+    lines = [line for pair in zip(good, bad, strict=True) for line in pair]
+    (tmp_path / "corpus.txt").write_text("\n".join([*lines, "Ay."]))
+    arguments = ("13_score_and_filter.py", tmp_path / "corpus.txt", "--output", tmp_path / "out")
+    assert "7 rows scored now, 6 usable, 3 kept" in run(*arguments).replace("\n", " ")
+    kept = (tmp_path / "out" / "kept.jsonl").read_text().splitlines()
+    assert [json.loads(line)["text"] for line in kept] == good
+    assert "0 rows scored now" in run(*arguments)

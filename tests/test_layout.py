@@ -75,9 +75,18 @@ serving/server: text_model saved_model version_manager browser_checks connection
 serving/server: metrics request_batcher server_core streaming json_request json_response http
 serving/server: responses rest grpc_api completion_request completion_inputs completion_choice
 serving/server: token_logprobs completions access app run
+batch: __init__ settings models
+batch/tasks: __init__ base
+batch/tasks: generate text_scoring classify registry
+batch: engine
+batch/formats: __init__ base
+batch/formats: json_lines text_lines delimited tfrecord parquet registry
+batch: inputs output progress job
+beam: __init__ sdk handler
+beam: transforms pipeline
 cli: __init__ console options
 cli: generate tokenize export convert evaluate train_tokenizer info serve train migrate
-cli: inspect version
+cli: inspect version batch
 cli: main __main__
 """
 # The one late import that points down: `TextGenerator.export`.

@@ -12,6 +12,7 @@ import sys
 import typer
 from rich.markup import escape
 
+from tfgpt2.cli.batch import app as batch
 from tfgpt2.cli.console import notes
 from tfgpt2.cli.convert import convert
 from tfgpt2.cli.evaluate import app as evaluate
@@ -39,6 +40,7 @@ COMMANDS = {
     "inspect": inspect,
     "version": version,
     "eval": evaluate,
+    "batch": batch,
 }
 
 app = typer.Typer(
@@ -59,7 +61,7 @@ def main() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # no start-up notes of TensorFlow
     try:
         app()
-    except (TypeError, ValueError, OSError, RuntimeError, FloatingPointError) as error:
+    except (TypeError, ValueError, OSError, RuntimeError, FloatingPointError, ImportError) as error:
         if os.environ.get("TFGPT2_TRACEBACK"):
             raise
         notes.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False)

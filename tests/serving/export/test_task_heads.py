@@ -48,6 +48,8 @@ def test_classify(tokenizer):
     assert answer["labels"].numpy().tolist() == [names.tolist()] * 4
     cut = model(tokenizer(["x" * 24])).logits  # longer texts are cut to the context
     np.testing.assert_allclose(answer["scores"][3], tf.nn.softmax(cut)[0], atol=1e-5)
+    empty = build_signature(model, tokenizer)(tf.constant([""]))  # whatever its neighbours are
+    np.testing.assert_allclose(answer["scores"][1], empty["scores"][0], atol=1e-5)
 
 
 @pytest.mark.parametrize(

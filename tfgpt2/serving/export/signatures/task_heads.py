@@ -50,6 +50,8 @@ class Classify(TaskSignatureFn):
         names, config = _label_names(self.model), self.model.config
         rows = tf.shape(inputs["text"])[0]
         ids, mask = self.tokenize(inputs["text"])
+        # An empty text is one padding, however long its neighbours are.
+        mask = tf.maximum(mask, tf.one_hot(0, tf.shape(mask)[1], dtype=tf.int32))  # [B, T]
         logits = self.model(input_ids=ids, attention_mask=mask, use_cache=False).logits  # [B, C]
         if config.problem_type == "multi_label_classification":
             scores = tf.sigmoid(logits)

@@ -1,0 +1,1 @@
+"""What a job does with each row, one file a task."""
