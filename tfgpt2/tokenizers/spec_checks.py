@@ -12,7 +12,7 @@ DEFAULT_ROLES = ("bos_token", "eos_token", "unk_token")  # `<|endoftext|>`'s, if
 # In the order in which transformers lists them.
 ROLES = (*DEFAULT_ROLES, "sep_token", "pad_token", "cls_token", "mask_token")
 SIDES = ("left", "right")
-MAX_HOLES = 1 << 20  # ids without a token; tables have a row for each id
+MAX_HOLES = 1 << 18  # ids without a token; tables have a row for each id
 
 
 def check_vocab(vocab: Mapping[str, int]) -> dict[str, int]:
