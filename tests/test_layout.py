@@ -26,11 +26,13 @@ checkpoints: tokenizer_files single_file
 checkpoints: detection loader lora_adapters
 nn: __init__ shapes activations attention blockwise kv_cache int8 layers blocks backbone
 nn: losses chunked_loss lora quantization resize
-tokenizers: __init__ unicode_classes added_tokens segments pretokenize bpe sentencepiece arguments
-tokenizers: graph base files batch_encoding layer byte_level_bpe registry special_tokens
-tokenizers: gpt2 host training
-generation: __init__ buckets options option_values stopping
-generation/constraints: __init__ expressions byte_nfa byte_dfa regex json_types json_grammar
+tokenizers: __init__ unicode_classes json_values added_tokens segments added_token_split
+tokenizers: pretokenize bpe sentencepiece arguments spec_checks
+tokenizers: graph base vocabulary_folder files batch_encoding layer byte_level_bpe registry
+tokenizers: special_tokens gpt2 host training
+generation: __init__ buckets options option_values token_texts stopping
+generation/constraints: __init__ work special_tokens expressions byte_nfa byte_dfa regex json_types
+generation/constraints: schema_input json_grammar
 generation/constraints: json_schema token_dfa masking compile
 generation: params results
 generation/logits: __init__ vocab_ops random threshold id_lists history base

@@ -91,7 +91,7 @@ def test_ctrl_c_saves_a_checkpoint_and_prints_how_to_resume(tmp_path):
     assert read_yaml(tmp_path / "out/train.yaml")["steps"] == 3000
     more = ["--resume", "--steps", "3000"]
     code, _, err = small_trainings.run_command(settings, *more, stop_at=20, number=signal.SIGINT)
-    assert code == 130 and "Going on after step" in err
+    assert code == 130 and "Resuming after step" in err
 
 
 @pytest.mark.long
@@ -103,5 +103,5 @@ def test_a_real_text_from_the_command_line(tmp_path, shared_data):
     code, out, err = small_trainings.run_command(settings)
     assert code == 0, err
     assert "120 steps" in out and "validation" in out and "step 120/120" in err
-    losses = [line["loss"] for line in small_trainings.log_of(tmp_path / "out") if "loss" in line]
+    losses = [line["loss"] for line in small_trainings.read_log(tmp_path / "out") if "loss" in line]
     assert losses[-1] < 6 < losses[0]

@@ -16,11 +16,12 @@ PAIRS = [
 ]  # fmt: skip
 
 
-def tokenizer():
+def tokenizer(**options):
     spell = lambda text: "".join(BYTE_TO_CHARACTER[byte] for byte in text)  # noqa: E731
     tokens = [bytes([byte]) for byte in range(256)] + [left + right for left, right in PAIRS]
     vocab = {spell(token): i for i, token in enumerate(tokens)} | {"<|endoftext|>": len(tokens)}
-    return TFGPT2Tokenizer(vocab, [(spell(left), spell(right)) for left, right in PAIRS])
+    merges = [(spell(left), spell(right)) for left, right in PAIRS]
+    return TFGPT2Tokenizer(vocab, merges, **options)
 
 
 def model(tokens, **fields):

@@ -37,6 +37,36 @@ def test_dataset_map(keras_gen):
     assert texts_out == [text.encode() for text in keras_gen.generate(texts)]
 
 
+@pytest.mark.parametrize("wrap", [lambda one: one, lambda one: [one], lambda one: one[0]])
+def test_generate_in_a_graph_says_what_to_call(keras_gen, wrap):
+    message = r"(?s)cannot be part of a graph.*Received: prompts=.*generator\(strings\)"
+    data = tf.data.Dataset.from_tensor_slices(["abc", "the"]).batch(2)
+    with pytest.raises(TypeError, match=message):
+        data.map(lambda texts: keras_gen.generate(wrap(texts)))
+    with pytest.raises(TypeError, match=message):
+        tf.function(lambda texts: keras_gen.stream(wrap(texts)))(tf.constant(["abc"]))
+    with pytest.raises(TypeError, match=message):
+        keras_gen.generate(wrap(keras.Input((), dtype="string")))
+
+
+def test_a_compiled_generator_in_a_dataset(compiled):
+    data = tf.data.Dataset.from_tensor_slices(["abc"])
+    config = GenerationConfig(max_new_tokens=4)
+    own = TextGenerator(compiled.model, compiled.tokenizer, config)
+    texts = [text.numpy() for text in data.map(own)]  # one at a time
+    assert texts == [own.generate("abc").encode()]
+
+
+def test_no_texts(keras_gen):
+    for options in ({}, {"num_beams": 2, "num_return_sequences": 2}, {"max_time": 1.0},
+                    {"penalty_alpha": 0.5, "top_k": 4}, {"regex": "a+"}, {"max_new_tokens": []},
+                    {"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 0.5},
+                    {"prompt_lookup_num_tokens": 2}, {"guidance_scale": 1.5}):  # fmt: skip
+        assert keras_gen.generate([], details=True, **options) == []
+    assert keras_gen.generate(tf.constant([], tf.string), guidance_scale=1.5,
+                              negative_prompt=[]) == []  # fmt: skip
+
+
 def test_save_and_load_a_keras_file(keras_gen, config, tmp_path):
     keras_gen.save(tmp_path / "generator.keras")
     loaded = keras.models.load_model(tmp_path / "generator.keras")

@@ -154,17 +154,3 @@ def test_new_roles_get_the_next_free_id(toy_backend):
     assert tokenizer.vocab_size == size + 3
     assert tokenizer.tokenize("<b>[PAD]<a>").numpy().tolist() == [size + 2, size, size + 1]
     assert tokenizer.spec.backend().encode("<b>[PAD]<a>").ids == [size + 2, size, size + 1]
-
-
-def test_whole_word_tokens_are_refused(toy_backend):
-    backend = tokenizers.Tokenizer.from_str(toy_backend.to_str())
-    backend.add_tokens([added("cat", single_word=True)])
-    with pytest.raises(ValueError, match="whole words only.*Received: token='cat'.*`single_word`"):
-        TFGPT2Tokenizer.from_tokenizer(backend)
-
-
-def test_tokens_that_overlap_but_strip_differently_are_refused(toy_backend):
-    backend = tokenizers.Tokenizer.from_str(toy_backend.to_str())
-    backend.add_tokens([added("<ab>"), added("b><", lstrip=True)])
-    with pytest.raises(ValueError, match="overlap.*Received: tokens=.*'b><'.*same `lstrip`"):
-        TFGPT2Tokenizer.from_tokenizer(backend)

@@ -95,14 +95,18 @@ def read_vocabulary(find: Find, size: int) -> Vocabulary | None:
             pairs = values["model"]["merges"]
             merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in pairs]
             values = values["model"]["vocab"]
-        token, last = max(values.items(), key=lambda item: item[1])
-        too_large = last >= size
+        tokens = values | added
+        wrong = [token for token, i in tokens.items() if type(i) is not int or i < 0]
+        token, last = ("", 0) if wrong else max(values.items(), key=lambda item: item[1])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise unreadable(path, f"it is not a vocabulary ({error!r})") from error
-    if too_large:
+    if wrong:
+        reason = "a token's id is not an integer of at least 0"
+        raise unreadable(path, reason, key=wrong[0], id=tokens[wrong[0]])
+    if last >= size:
         raise unreadable(
             path,
             f"it has ids up to {last}, but the model has {size}: they do not belong together",
             key=token,
         )
-    return Vocabulary(values | added, merges)
+    return Vocabulary(tokens, merges)

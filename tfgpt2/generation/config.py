@@ -19,8 +19,10 @@ from tfgpt2.generation.options import (
     CONSTRAINTS,
     COUNTS,
     FLAGS,
+    MOST_SECONDS,
     REQUEST_OPTIONS,
     UNSUPPORTED,
+    Option,
 )
 from tfgpt2.generation.strategies.base import Strategy
 from tfgpt2.generation.strategies.beam_search import early_stopping_codes
@@ -111,7 +113,7 @@ class GenerationConfig:
             if name != "early_stopping" and getattr(self, name) is not None:
                 check_option(option, getattr(self, name))
         for option in COUNTS:
-            _check_count(option.name, getattr(self, option.name), least=option.low)
+            _check_count(option.name, getattr(self, option.name), option)
         for name in ("eos_token_id", "forced_bos_token_id", "forced_eos_token_id"):
             ids = getattr(self, name)
             for one in ids if isinstance(ids, (list, tuple)) else [ids]:
@@ -126,11 +128,13 @@ class GenerationConfig:
                 )
         seconds = self.max_time
         if seconds is not None and not (
-            isinstance(seconds, (int, float)) and not isinstance(seconds, bool) and seconds > 0
+            isinstance(seconds, (int, float))
+            and not isinstance(seconds, bool)
+            and 0 < seconds <= MOST_SECONDS
         ):
             raise value_error(
-                "`max_time` must be seconds above 0.",
-                fix="For example max_time=2.5.",
+                f"`max_time` must be seconds above 0, at most {MOST_SECONDS}.",
+                fix="For example max_time=2.5; None is no limit.",
                 max_time=seconds,
             )
 
@@ -298,12 +302,12 @@ def _unknown(name: str, value: Any) -> str:
     return explain(f"There is no generation option {name!r}.", fix=fix, **{name: value})
 
 
-def _check_count(name: str, value: Any, *, least: int = 0) -> None:
-    """Checks an option that is one integer of `least` or more, or None."""
+def _check_count(name: str, value: Any, option: Option = OPTIONS["bos_token_id"]) -> None:
+    """Checks a value that is one integer in an option's range, by default an id, or None."""
     is_integer = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-    if value is not None and not (is_integer and value >= least):
+    if value is not None and not (is_integer and option.low <= value <= option.high):
         raise value_error(
-            f"`{name}` must be an integer of {least} or more.",
+            f"`{name}` must be {option.expected}.",
             fix="Leave it out, or pass None, for the default.",
             **{name: value},
         )

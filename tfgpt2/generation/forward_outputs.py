@@ -36,6 +36,11 @@ def forward_outputs(
     wanted = {n: True for n in ("output_attentions", "output_hidden_states") if getattr(config, n)}
     if not wanted:
         return {}
+    if not new.shape[1]:
+        names = {"output_attentions": ["attentions"], "output_hidden_states": ["hidden_states"]}
+        if inputs.encoder is not None:
+            names["output_attentions"].append("cross_attentions")
+        return {name: () for option in wanted for name in names[option]}
     if inputs.prefix is not None and not inputs.covered:
         raise value_error(
             "Attention and hidden states are not given for sequences that continue a prefix.",

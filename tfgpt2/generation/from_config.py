@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from tfgpt2.generation.params import (
 )
 from tfgpt2.generation.stopping import StopStrings
 from tfgpt2.generation.strategies.diverse_beam_search import DiverseBeamSearch
+from tfgpt2.generation.token_texts import TokenTexts
 
 
 def decode_spec(
@@ -47,7 +48,14 @@ def decode_spec(
 
     Raises:
         TypeError: `logits_processor` or `stopping_criteria` are not functions.
+        ValueError: `top_logprobs` is larger than the vocabulary.
     """
+    if (config.top_logprobs or 0) > vocab_size:
+        raise value_error(
+            f"`top_logprobs` must be at most {vocab_size}, the size of the model's vocabulary.",
+            fix="Ask for fewer.",
+            top_logprobs=config.top_logprobs,
+        )
     drafts = config.num_assistant_tokens if assisted else config.prompt_lookup_num_tokens
     return DecodeSpec(
         strategy=config.strategy.from_config(config, vocab_size),
@@ -65,7 +73,7 @@ def decode_spec(
 
 
 def extra_params(
-    config: GenerationConfig, rows: int, vocab_size: int, tokens: Sequence[bytes] | None
+    config: GenerationConfig, rows: int, vocab_size: int, tokens: TokenTexts | None
 ) -> SamplingParams:
     """The optional parameters that a configuration asks for.
 
@@ -73,7 +81,7 @@ def extra_params(
         config: The configuration.
         rows: `B`, for options that are lists with one value per prompt; 1 for defaults.
         vocab_size: `V`.
-        tokens: The bytes of every token, for constraints; None where they are unknown.
+        tokens: The text of every token, for constraints; None where it is unknown.
 
     Returns:
         Parameters whose `options` and `constraint` have 1 or `B` rows; the fields that every
@@ -157,7 +165,7 @@ def _functions(name: str, value: Any) -> tuple[Any, ...]:
 
 
 def _constraint(
-    config: GenerationConfig, rows: int, vocab_size: int, tokens: Sequence[bytes] | None
+    config: GenerationConfig, rows: int, vocab_size: int, tokens: TokenTexts | None
 ) -> masking.Constraint | tuple[()]:
     """Compiles what the texts must match, for all rows or for each."""
     name = config.constraint
@@ -171,13 +179,14 @@ def _constraint(
         )
     values = per_row(name, getattr(config, name), rows, int(name == "choices"))
     dfas = [
-        None if value is None else compile_constraint(tokens, **{name: value},
-                                                      end_ids=config.eos_ids)
+        None if value is None else compile_constraint(
+            tokens.written, **{name: value}, end_ids=config.eos_ids, special_ids=tokens.special
+        )
         for value in values
     ]  # fmt: skip
     least = max((fewest_tokens(one) for one in dfas if one is not None), default=0)
     most = config.max_new_tokens
-    if most is not None and np.min(np.asarray(most)) < least:
+    if most is not None and np.min(np.asarray(most), initial=least) < least:
         raise value_error(
             f"The shortest text that fits `{name}` takes {least} tokens of this vocabulary.",
             fix=f"Pass max_new_tokens={least} or more.",

@@ -24,8 +24,9 @@ from tfgpt2.generation.inputs import (
 )
 from tfgpt2.generation.options import REQUEST_OPTIONS
 from tfgpt2.generation.params import DecodeSpec, SamplingParams, option_rows
-from tfgpt2.generation.results import Result, check_finite
-from tfgpt2.generation.stopping import StopStrings, token_texts
+from tfgpt2.generation.results import Result, check_finite, no_rows
+from tfgpt2.generation.stopping import StopStrings
+from tfgpt2.generation.token_texts import read_token_texts
 from tfgpt2.outputs import ModelOutput
 
 _DEFAULT_NEW_TOKENS = 20  # as in transformers
@@ -44,7 +45,8 @@ class TFGenerateOutput(ModelOutput):
         token_logprobs: float32 `[R, T]`, nats of each new token under the model's own
             distribution; 0 after a row's end.
         num_tokens: int32 `[R]`, new tokens of each row, an end token included.
-        finish_reason: `R` strings: `"length"`, `"eos"`, `"stop"` or `"time"`.
+        finish_reason: `R` strings: `"length"`, `"eos"`, `"stop"`, `"time"`, or `"no_token"` where
+            every token was ruled out.
         sequences_scores: float32 `[R]` of beam search, the sum of the (processed)
             log-probabilities divided by the number of new tokens to the power `length_penalty`.
         beam_indices: int32 `[R, T]` of beam search, the running text each token was added to; -1
@@ -118,10 +120,8 @@ def generate(
             result = decode_with_deadline(
                 decoder, *request, seconds=config.max_time, streamer=streamer
             )
-    else:  # XLA compiles no program for zero rows
-        none = tf.zeros([0], tf.int32)
-        result = Result(tf.zeros([0, 0], tf.int32), tf.zeros([0, 0]), none, none, none)
-        result = result._replace(score=tf.zeros([0]) if config.beams > 1 else ())
+    else:
+        result = no_rows(spec, model.config.vocab_size, beams=config.beams > 1)
     return _output(model, config, checked, result)
 
 
@@ -202,7 +202,7 @@ def _params(
         name: option_rows(option, settings[name], rows) for name, option in REQUEST_OPTIONS.items()
     }
     limit = tf.minimum(values["max_new_tokens"], context - tf.constant(inputs.lengths, tf.int32))
-    tokens = None if tokenizer is None else token_texts(tokenizer, size)
+    tokens = read_token_texts(tokenizer, size) if config.constraint and tokenizer else None
     extra = extra_params(config, rows, size, tokens)
     stops = _stop_strings(config, tokenizer, rows)
     params = build_params(config, spec, values, extra, limit=limit, rows=rows, stop_strings=stops)
@@ -241,7 +241,8 @@ def _decoder(model: Any, tokenizer: Any, jit_compile: bool, assistant: Any) -> C
     if way not in programs:
         token_bytes = None
         if tokenizer is not None:
-            token_bytes = stopping.token_bytes(token_texts(tokenizer, model.config.vocab_size))
+            texts = read_token_texts(tokenizer, model.config.vocab_size)
+            token_bytes = stopping.token_bytes(texts.written)
         programs[way] = CompiledDecoder(
             model, jit_compile=jit_compile, token_bytes=token_bytes, assistant=assistant
         )
@@ -292,7 +293,7 @@ def _output(
         top_logprobs=result.top.logprobs[:, :width] if result.top else None,
         **{n: _or_none(x, lambda x: tuple(tf.unstack(x[:, :width], axis=1)) if width else ())
            for n, x in every.items()},
-        **(forward_outputs(model, config, inputs, new, ended) if width else {}),
+        **forward_outputs(model, config, inputs, new, ended),
     )  # fmt: skip
 
 

@@ -31,7 +31,7 @@ def check_option(option: Option, value: Any) -> np.ndarray:
     """
     try:
         array = np.asarray(value)
-    except ValueError:  # lists of different lengths
+    except (ValueError, NotImplementedError):  # lists of different lengths; tensors of a graph
         array = np.asarray(None)
     if array.size == 0:  # an empty list has no type of its own
         array = array.astype(option.dtype)

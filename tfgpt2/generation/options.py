@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-MAX_TOKENS = 2**30
+MAX_TOKENS, MAX_ID, MOST_SECONDS = 2**30, 2**31 - 1, 10**9
+# A program is compiled for each of these numbers.
+_MOST_SEQUENCES, _MOST_DRAFT_TOKENS, _LONGEST_MATCH = 4096, 1024, 64
 MOST_STOPS, LONGEST_STOP = 64, 256  # stop strings of a row, bytes of a stop string
 
 
@@ -40,13 +42,14 @@ REQUEST_OPTIONS: dict[str, Option] = {
     option.name: option
     for option in (
         Option("max_new_tokens", None, "yes, per row",
-               "int32", 64, 0, MAX_TOKENS, "an integer of 0 or more"),
+               "int32", 64, 0, MAX_TOKENS, f"an integer of 0 or more, at most {MAX_TOKENS}"),
         Option("min_new_tokens", None, "yes, per row",
-               "int32", 0, 0, MAX_TOKENS, "an integer of 0 or more"),
+               "int32", 0, 0, MAX_TOKENS, f"an integer of 0 or more, at most {MAX_TOKENS}"),
         Option("temperature", 1.0, "yes, per row; 0 is greedy",
-               "float32", 0.0, 0, 1e6, "a number of 0 (greedy) or more"),
+               "float32", 0.0, 0, 1e6, "a number of 0 (greedy) or more, at most 1000000"),
         Option("top_k", 50, "yes, per row; 0 is off",
-               "int32", 0, 0, MAX_TOKENS, "an integer of 0 (off) or more"),
+               "int32", 0, 0, MAX_TOKENS,
+               f"an integer of 0 (off) or more, at most {MAX_TOKENS}"),
         Option("top_p", 1.0, "yes, per row",
                "float32", 1.0, 0, 1, "a number in [0, 1]; 1 is off"),
         Option("min_p", None, "yes, per row",
@@ -55,7 +58,7 @@ REQUEST_OPTIONS: dict[str, Option] = {
                "float32", 1.0, 1e-3, 1e3, "a number in [0.001, 1000]"),
         Option("seed", None, "own: row `i` uses `seed + i`; None or -1 draws a new seed",
                "int64", -1, -1, 2**63 - 1,
-               "an integer of 0 or more; -1 is a fresh one each time"),
+               f"an integer of 0 or more; -1 is a fresh one each time; at most {2**63 - 1}"),
     )
 }  # fmt: skip
 
@@ -77,26 +80,27 @@ FLAGS = tuple(
     )
 )  # fmt: skip
 COUNTS = tuple(
-    Option(name, default, text, low=low)
-    for name, default, low, text in (
-        ("max_length", None, 0, "yes; with neither this nor `max_new_tokens`, 20 new tokens"
-         " (`TextGenerator`: 64, and `max_length` is not read)"),
-        ("min_length", 0, 0, "yes"),
-        ("num_beams", 1, 1, "yes"),
-        ("num_beam_groups", 1, 1, "yes"),
-        ("num_return_sequences", 1, 1,
+    Option(name, default, text, low=low, high=high,
+           expected=f"an integer of {low} or more, at most {high}")
+    for name, default, low, high, text in (
+        ("max_length", None, 0, MAX_TOKENS, "yes; with neither this nor `max_new_tokens`, 20 new"
+         " tokens (`TextGenerator`: 64, and `max_length` is not read)"),
+        ("min_length", 0, 0, MAX_TOKENS, "yes"),
+        ("num_beams", 1, 1, _MOST_SEQUENCES, "yes"),
+        ("num_beam_groups", 1, 1, _MOST_SEQUENCES, "yes"),
+        ("num_return_sequences", 1, 1, _MOST_SEQUENCES,
          "yes; with greedy decoding it raises, as in transformers"),
-        ("best_of", None, 1, "own"),
-        ("prompt_lookup_num_tokens", None, 1, "yes; exact, see above"),
-        ("max_matching_ngram_size", 3, 1,
+        ("best_of", None, 1, _MOST_SEQUENCES, "own"),
+        ("prompt_lookup_num_tokens", None, 1, _MOST_DRAFT_TOKENS, "yes; exact, see above"),
+        ("max_matching_ngram_size", 3, 1, _LONGEST_MATCH,
          "longest n-gram matched by prompt lookup (2 in transformers)"),
-        ("num_assistant_tokens", 5, 1,
+        ("num_assistant_tokens", 5, 1, _MOST_DRAFT_TOKENS,
          "draft tokens per round of the draft model (20 in transformers)"),
-        ("top_logprobs", 0, 0,
+        ("top_logprobs", 0, 0, MAX_TOKENS,
          "own: this many most likely tokens per position; raises with beam and contrastive"
          " search"),
-        ("bos_token_id", None, 0, "yes"),
-        ("pad_token_id", None, 0, "yes"),
+        ("bos_token_id", None, 0, MAX_ID, "yes"),
+        ("pad_token_id", None, 0, MAX_ID, "yes"),
     )
 )  # fmt: skip
 OTHERS = tuple(

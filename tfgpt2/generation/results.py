@@ -55,6 +55,28 @@ class Result(NamedTuple):
     steps: tf.Tensor | Nothing = ()
 
 
+def no_rows(spec: DecodeSpec, vocab_size: int, *, beams: bool) -> Result:
+    """The result for no prompts, since XLA compiles no program for zero rows.
+
+    Args:
+        spec: What would have run.
+        vocab_size: `V`.
+        beams: Whether it is beam search.
+    """
+    ids, numbers, none = tf.zeros([0, 0], tf.int32), tf.zeros([0, 0]), tf.zeros([0], tf.int32)
+    result = Result(ids, numbers, none, none, none)
+    if spec.top_logprobs:
+        top = [0, 0, spec.top_logprobs]
+        result = result._replace(top=TopLogprobs(tf.zeros(top, tf.int32), tf.zeros(top)))
+    scores = tf.zeros([0, 0, vocab_size])
+    return result._replace(
+        score=tf.zeros([0]) if beams else (),
+        beam_indices=ids if beams else (),
+        scores=scores if spec.output_scores else (),
+        logits=scores if spec.output_logits else (),
+    )
+
+
 def select_best(result: Result, spec: DecodeSpec) -> Result:
     """Keeps the likeliest sequences of each prompt, by mean log-probability of a token.
 

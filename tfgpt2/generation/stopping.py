@@ -1,4 +1,7 @@
-"""When a row ends: an end token, its length limit, a stop string, or a user's criterion."""
+"""When a row ends: an end token, its length limit, a stop string, or a user's criterion.
+
+Stop strings are matched against the text in which special tokens are written out as their content.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,8 @@ from tfgpt2.generation.buckets import round_up
 from tfgpt2.generation.options import LONGEST_STOP, MOST_STOPS
 
 # Codes of `finish_reason`, and their names at the border.
-RUNNING, LENGTH, EOS, STOP, TIME = range(5)
-FINISH_REASONS = ("running", "length", "eos", "stop", "time")
+RUNNING, LENGTH, EOS, STOP, TIME, NO_TOKEN = range(6)
+FINISH_REASONS = ("running", "length", "eos", "stop", "time", "no_token")
 
 # Sizes to which they are padded: a program is compiled for each that occurs.
 _WIDTHS = (16, 64, LONGEST_STOP)
@@ -75,7 +78,7 @@ def token_bytes(tokens: Sequence[bytes], size: int | None = None) -> TokenBytes:
     """Lays out a vocabulary's bytes.
 
     Args:
-        tokens: The bytes of each id; empty for ids without text, such as the end token.
+        tokens: The bytes of each id, see `TokenTexts.written`.
         size: `V` where the model has more ids than there are tokens; the rest have none.
 
     Example:
@@ -159,17 +162,6 @@ def check_stop_strings(name: str, stop: Any, rows: int) -> tf.Tensor:
 def to_bytes(text: str | bytes) -> bytes:
     """Text as bytes; half a surrogate pair becomes bytes that are not valid UTF-8."""
     return text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
-
-
-def token_texts(tokenizer: Any, size: int) -> list[bytes]:
-    """The text of each id of a model; empty for special tokens and ids beyond the vocabulary.
-
-    Args:
-        tokenizer: Anything with `detokenize_bytes`, such as a `TFGPT2Tokenizer`.
-        size: `V` of the model.
-    """
-    ids = tf.range(size)[:, None]  # [V, 1]
-    return list(tokenizer.detokenize_bytes(ids, skip_special_tokens=True).numpy())
 
 
 def stopping_criteria_met(

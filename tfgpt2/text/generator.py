@@ -237,6 +237,7 @@ class TextGenerator(keras.Model):
             TypeError: `prompt` is not a string, or an option is unknown.
             ValueError: A value is out of range, or the prompt cannot run.
         """
+        texts = prompts_as_bytes(prompt)
         if not isinstance(prompt, (str, bytes)):
             raise type_error(
                 "stream() continues one text.",
@@ -244,7 +245,7 @@ class TextGenerator(keras.Model):
                 prompt=prompt,
             )
         config = self._config(options)
-        _, spec, request = self._request(prompts_as_bytes(prompt), config, stop)
+        _, spec, request = self._request(texts, config, stop)
         if not config.strategy.streams or spec.rows_per_prompt > 1 or config.max_time:
             raise value_error(
                 "stream() gives one text, as it grows: searches, several texts and max_time"

@@ -38,6 +38,7 @@ from tfgpt2.generation.params import (
 from tfgpt2.generation.results import Result
 from tfgpt2.generation.scoring import summarize, token_logprobs
 from tfgpt2.generation.stopping import StopStrings
+from tfgpt2.generation.token_texts import read_token_texts
 from tfgpt2.models.causal_lm import TFGPT2LMHeadModel
 from tfgpt2.nn.kv_cache import Prefix, align_right
 from tfgpt2.text.prompts import PromptStatus, make_prompt, prepend_token
@@ -117,12 +118,11 @@ class TextPipeline(tf.Module):
         # Texts with tokens that the model does not have are refused.
         size = model.config.vocab_size
         self._known_ids = size if tokenizer.vocab_size > size else None
-        # The text of each token; special tokens and ids beyond the vocabulary have none.
-        self.token_texts = stopping.token_texts(tokenizer, model.config.vocab_size)
+        self.token_texts = read_token_texts(tokenizer, size)
         self.decoder = CompiledDecoder(
             model,
             jit_compile=jit_compile,
-            token_bytes=stopping.token_bytes(self.token_texts),
+            token_bytes=stopping.token_bytes(self.token_texts.written),
             assistant=assistant,
         )
         self.spec, self._extra = self.compile_config(config, rows=1)

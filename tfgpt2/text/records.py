@@ -6,12 +6,14 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 from tfgpt2.errors import type_error
 from tfgpt2.generation.results import Result, check_finite
 from tfgpt2.generation.stopping import to_bytes
+from tfgpt2.generation.token_texts import shown_length
 from tfgpt2.text.prompts import FINISH_REASONS, PromptStatus
 from tfgpt2.tokenizers.segments import valid_utf8
 
@@ -28,7 +30,8 @@ class Generation:
         truncated: Tokens of the prompt that were dropped on the left.
         logprob: Log-probability of the continuation in nats, under the model's own distribution.
         token_logprobs: The same per token.
-        finish_reason: `"length"`, `"eos"`, `"stop"` or `"time"`.
+        finish_reason: `"length"`, `"eos"`, `"stop"`, `"time"`, or `"no_token"` where every token
+            was ruled out.
         score: Of beam search: the sum of processed log-probabilities after length penalty.
         top_logprobs: With `top_logprobs`: for each token, the likeliest ids and their nats.
     """
@@ -65,8 +68,7 @@ def result_to_text(tokenizer: Any, result: Result, status: PromptStatus) -> dict
     written = tf.range(width)[None] < result.count[:, None]  # [R, T]
     # -1 is not a token; special tokens, the end token among them, are not text.
     raw = tokenizer.detokenize_bytes(tf.where(written, tokens, -1), skip_special_tokens=True)
-    size = tf.strings.length(raw)
-    raw = tf.strings.substr(raw, tf.zeros_like(size), tf.where(result.cut >= 0, result.cut, size))
+    raw = _cut(tokenizer, raw, tf.where(written, tokens, -1), result.cut)
     copies = tf.size(result.count) // tf.maximum(tf.size(status.length), 1)
     length, truncated, refusal = (tf.repeat(x, copies) for x in status)  # [R]
     outputs = {
@@ -90,6 +92,16 @@ def result_to_text(tokenizer: Any, result: Result, status: PromptStatus) -> dict
     return outputs
 
 
+def _cut(tokenizer: Any, raw: tf.Tensor, tokens: tf.Tensor, cut: tf.Tensor) -> tf.Tensor:
+    """Cuts texts `[R]` where a stop string begins, which may be a special token that is no text."""
+
+    def shorten() -> tf.Tensor:
+        size = tf.where(cut >= 0, shown_length(tokenizer, tokens, cut), tf.strings.length(raw))
+        return tf.strings.substr(raw, tf.zeros_like(size), size)
+
+    return tf.cond(tf.reduce_any(cut >= 0), shorten, lambda: raw)
+
+
 def prompts_as_bytes(prompts: Any) -> list[bytes]:
     """Returns one prompt or several as bytes.
 
@@ -98,6 +110,13 @@ def prompts_as_bytes(prompts: Any) -> list[bytes]:
     """
     if isinstance(prompts, (str, bytes)):
         prompts = [prompts]
+    parts = prompts if isinstance(prompts, (list, tuple)) else [prompts]
+    if any(keras.backend.is_keras_tensor(one) or tf.is_symbolic_tensor(one) for one in parts):
+        raise type_error(
+            "generate() runs eagerly and cannot be part of a graph.",
+            fix="Call the generator: generator(strings) is a Keras model from text to text.",
+            prompts=prompts,
+        )
     if isinstance(prompts, (tf.Tensor, np.ndarray)) and len(prompts.shape) == 1:
         prompts = np.asarray(prompts).tolist()
     if not isinstance(prompts, (list, tuple)) or not all(

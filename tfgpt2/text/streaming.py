@@ -29,18 +29,19 @@ def stream_text(pipeline: TextPipeline, spec: DecodeSpec, request: TextRequest) 
     # The end of the text might be the beginning of a stop string.
     held_back = max(0, int(tf.reduce_max(request.params.stop_strings.lengths)) - 1)
     utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    texts = pipeline.token_texts
     state, done = pipeline.decoder.start(spec, *request), 0
     while True:
         running = int(state.reason[0]) == stopping.RUNNING
         check_finite(state.logprobs.numpy())
-        tokens = state.tokens[0, : int(state.count[0])].numpy()
-        text = b"".join(pipeline.token_texts[token] for token in tokens)
-        end, cut = len(text) - (held_back if running else 0), int(state.stop.cut[0])
-        end = max(done, end if cut < 0 else cut)
-        piece = utf8.decode(text[done:end], final=not running)
+        tokens = state.tokens[0, : int(state.count[0])].numpy().tolist()
+        written, cut = sum(len(texts.written[token]) for token in tokens), int(state.stop.cut[0])
+        end = cut if cut >= 0 else written - (held_back if running else 0)
+        text = texts.shown_before(tokens, end)
+        piece = utf8.decode(text[done:], final=not running)
         if piece:
             yield piece
         if not running:
             return
-        done = end
+        done = max(done, len(text))
         state = pipeline.decoder.advance(spec, *request, state, state.count[0] + _STEP)

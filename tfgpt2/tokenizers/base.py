@@ -1,4 +1,4 @@
-"""What a tokenizer family owes: a tokenizer as data.
+"""Base class of the tokenizer families: a tokenizer as data.
 
 `layer.Tokenizer` in the graph and `host.GPT2Tokenizer` on the host are made from a `TokenizerSpec`,
 whatever its family.
@@ -15,16 +15,31 @@ from typing import Any, ClassVar
 
 import tokenizers
 
-from tfgpt2.errors import type_error, value_error
-from tfgpt2.tokenizers.added_tokens import FLAGS, AddedToken, add_token, token_text
+from tfgpt2.errors import value_error
+from tfgpt2.tokenizers.added_tokens import (
+    FLAGS,
+    AddedToken,
+    add_token,
+    by_text,
+    to_added_token,
+    token_text,
+)
 from tfgpt2.tokenizers.graph import TokenizerGraph
+from tfgpt2.tokenizers.spec_checks import (
+    DEFAULT_ROLES,
+    ROLES,
+    check_ids,
+    check_named,
+    check_setting,
+    check_tokens,
+    check_vocab,
+    split_extra,
+)
 from tfgpt2.validation import check_names
 
 END_OF_TEXT = "<|endoftext|>"
-DEFAULT_ROLES = ("bos_token", "eos_token", "unk_token")  # `END_OF_TEXT`'s, where they are not given
-ROLES = (*DEFAULT_ROLES, "pad_token", "sep_token", "cls_token", "mask_token")
+_SPECIAL_TOKENS = ("additional_special_tokens", "extra_special_tokens")  # names of 4 and of 5
 SETTINGS = ("add_bos_token", "padding_side", "truncation_side", "model_max_length")
-SIDES = ("left", "right")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,6 +50,7 @@ class TokenizerSpec(abc.ABC):
     (merges, scores, ...), and one line in `registry.FAMILIES`. It defines:
 
     * `tokenizer_class`: transformers' name of the family, written to `tokenizer_config.json`;
+    * `same_classes`: other names of it in `tokenizer_config.json`, if any;
     * `settings`: the fields that users may change and `tokenizer_config.json` holds;
     * `matches`: whether a `tokenizer.json` is of this family;
     * `fields_from_json`, `fields_from_files`, `fields_from_python`: its fields from the contents of
@@ -52,6 +68,7 @@ class TokenizerSpec(abc.ABC):
         added: Added tokens; some may be in `vocab` too.
         roles: Role (`"eos_token"`, ...) to token.
         additional: Special tokens without a role.
+        named: Name of one's own (`"image_token"`, ...) to special token.
         add_bos_token: Whether each text starts with `bos_token`.
         padding_side: Side on which a shorter row is padded.
         truncation_side: Side on which a longer row is cut.
@@ -59,12 +76,14 @@ class TokenizerSpec(abc.ABC):
     """
 
     tokenizer_class: ClassVar[str]
+    same_classes: ClassVar[tuple[str, ...]] = ()
     settings: ClassVar[tuple[str, ...]] = SETTINGS
 
     vocab: dict[str, int]
     added: tuple[AddedToken, ...] = ()
     roles: dict[str, str] = dataclasses.field(default_factory=dict)
     additional: tuple[str, ...] = ()
+    named: dict[str, str] = dataclasses.field(default_factory=dict)
     add_bos_token: bool = False
     padding_side: str = "right"
     truncation_side: str = "right"
@@ -127,6 +146,7 @@ class TokenizerSpec(abc.ABC):
         added: Iterable[AddedToken] = (),
         roles: Mapping[str, Any] | None = None,
         additional: Iterable[Any] = (),
+        named: Mapping[str, Any] | None = None,
         **fields: Any,
     ) -> TokenizerSpec:
         """Returns a checked specification, with an id for every special token.
@@ -139,22 +159,20 @@ class TokenizerSpec(abc.ABC):
                 `eos_token` or `unk_token` is not given, `<|endoftext|>` takes the role if it has an
                 id.
             additional: Special tokens without a role, like the values of `roles`.
+            named: Special tokens by a name of one's own, like `roles`.
             **fields: The other fields.
 
         Raises:
-            TypeError: The vocabulary has another type.
-            ValueError: An id is used twice or is negative, or a field's value is not allowed.
+            TypeError: The vocabulary or a list of tokens has another type.
+            ValueError: An id is used twice, negative or far too large, or a field's value is not
+                allowed.
         """
-        vocab = _check_vocab(vocab)
-        if isinstance(additional, str):
-            raise type_error(
-                "`additional_special_tokens` must be a list of tokens.",
-                fix="Put brackets around a single token.",
-                additional_special_tokens=additional,
-            )
-        tokens = {token.content: token for token in added}
+        vocab = check_vocab(vocab)
+        additional = check_tokens("additional_special_tokens", additional)
+        tokens = by_text(added)
         texts = {role: token_text(token) for role, token in (roles or {}).items()}
-        for token in [*(roles or {}).values(), *additional]:
+        names = check_named(named or {})
+        for token in [*(roles or {}).values(), *additional, *(named or {}).values()]:
             add_token(token, tokens, vocab)
         for role in DEFAULT_ROLES:
             if role not in texts and (END_OF_TEXT in vocab or END_OF_TEXT in tokens):
@@ -163,8 +181,9 @@ class TokenizerSpec(abc.ABC):
         result = cls(
             vocab=vocab,
             added=_by_id(tokens),
-            roles={role: token for role, token in texts.items() if token is not None},
-            additional=tuple(token_text(token) for token in additional),
+            roles={role: texts[role] for role in ROLES if texts.get(role) is not None},
+            additional=tuple(dict.fromkeys(token_text(token) for token in additional)),
+            named=names,
             **fields,
         )
         result.check()
@@ -173,14 +192,14 @@ class TokenizerSpec(abc.ABC):
     @classmethod
     def options(cls) -> tuple[str, ...]:
         """Returns the names of the arguments of `from_options`."""
-        fields = {field.name for field in dataclasses.fields(cls)} - {"added", "roles"}
-        renamed = ("added_tokens", "additional_special_tokens")
-        return (*ROLES, *sorted(fields - {"additional"}), *renamed)
+        own = {field.name for field in dataclasses.fields(cls)}
+        own -= {"added", "roles", "additional", "named"}
+        return (*ROLES, *sorted(own), "added_tokens", *_SPECIAL_TOKENS)
 
     @classmethod
     def changeable_options(cls) -> tuple[str, ...]:
         """Returns the names of the arguments of `replace`."""
-        return (*ROLES, *cls.settings, "additional_special_tokens")
+        return (*ROLES, *cls.settings, *_SPECIAL_TOKENS)
 
     @classmethod
     def from_options(cls, *vocabulary: Any, **options: Any) -> TokenizerSpec:
@@ -188,26 +207,31 @@ class TokenizerSpec(abc.ABC):
 
         Args:
             *vocabulary: The positional arguments of `create`.
-            **options: Roles, fields, `added_tokens` (as `AddedToken` or mappings of its fields) and
-                `additional_special_tokens`.
+            **options: Roles, fields, `added_tokens` (as `AddedToken` or mappings of its fields),
+                `additional_special_tokens` (a list) and `extra_special_tokens` (a list, or names to
+                tokens).
         """
-        added = options.pop("added_tokens", ())
+        added = check_tokens("added_tokens", options.pop("added_tokens", None))
+        extra, named = split_extra(options.pop("extra_special_tokens", None))
+        additional = options.pop("additional_special_tokens", None)
         return cls.create(
             *vocabulary,
-            added=[t if isinstance(t, AddedToken) else AddedToken(**t) for t in added],
+            added=[to_added_token(token) for token in added],
             roles={role: options.pop(role) for role in ROLES if role in options},
-            additional=options.pop("additional_special_tokens", None) or (),
+            additional=check_tokens("additional_special_tokens", additional) + extra,
+            named=named,
             **options,
         )
 
     def to_options(self) -> dict[str, Any]:
         """Returns the arguments of `from_options` that make an equal specification, for JSON."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        added, roles = values.pop("added"), values.pop("roles")
+        added, roles, named = (values.pop(name) for name in ("added", "roles", "named"))
         return {
             **dict.fromkeys(DEFAULT_ROLES),
             **roles,
             "additional_special_tokens": list(values.pop("additional")),
+            **({"extra_special_tokens": dict(named)} if named else {}),
             "added_tokens": [dataclasses.asdict(token) for token in added],
             **values,
         }
@@ -216,19 +240,25 @@ class TokenizerSpec(abc.ABC):
         """Returns a specification with roles or settings replaced, checked again.
 
         Args:
-            **options: Roles (`eos_token="</s>"`), settings (`padding_side="left"`) or
-                `additional_special_tokens`.
+            **options: Roles (`eos_token="</s>"`), settings (`padding_side="left"`),
+                `additional_special_tokens`, or `extra_special_tokens` (a list replaces the
+                additional ones; names to tokens are added to the named ones).
 
         Raises:
             TypeError: There is no such option.
             ValueError: An option's value is not allowed.
         """
-        check_names(options, self.changeable_options())
+        check_names(options, (*self.changeable_options(), *self.named))
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         fields |= {name: options[name] for name in self.settings if name in options}
         fields["roles"] = dict.fromkeys(DEFAULT_ROLES) | self.roles
         fields["roles"] |= {role: options[role] for role in ROLES if role in options}
-        fields["additional"] = options.get("additional_special_tokens", self.additional) or ()
+        extra, named = split_extra(options.get("extra_special_tokens"))
+        if "additional_special_tokens" in options or extra:
+            given = options.get("additional_special_tokens")
+            fields["additional"] = check_tokens("additional_special_tokens", given) + extra
+        named |= {name: options[name] for name in self.named if name in options}
+        fields["named"] = self.named | named
         return self.create(**fields)
 
     def add(self, tokens: Iterable[Any], special: bool) -> TokenizerSpec:
@@ -292,9 +322,16 @@ class TokenizerSpec(abc.ABC):
             ValueError: An added token has an id that `tokenizers` would not give it.
         """
         result = self.pipeline()
+        flags = ("special", *FLAGS)
+        result.add_tokens(
+            [
+                tokenizers.AddedToken(
+                    token.content, **{flag: getattr(token, flag) for flag in flags}
+                )
+                for token in self.added
+            ]
+        )
         for token in self.added:
-            flags = {flag: getattr(token, flag) for flag in ("special", *FLAGS)}
-            result.add_tokens([tokenizers.AddedToken(token.content, **flags)])
             given = result.token_to_id(token.content)
             if given != token.id:
                 raise value_error(
@@ -305,11 +342,13 @@ class TokenizerSpec(abc.ABC):
                 )
         if self.add_bos_token:
             bos = self.roles["bos_token"]
-            result.post_processor = tokenizers.processors.TemplateProcessing(
+            template = tokenizers.processors.TemplateProcessing(
                 single=[bos, "$A"],
                 pair=[bos, "$A", f"{bos}:1", "$B:1"],
                 special_tokens=[(bos, self.id_of(bos))],
             )
+            steps = [step for step in (result.post_processor, template) if step is not None]
+            result.post_processor = tokenizers.processors.Sequence(steps)
         return result
 
     def check(self) -> None:
@@ -318,16 +357,9 @@ class TokenizerSpec(abc.ABC):
         Raises:
             ValueError: They do not.
         """
-        owners: dict[int, str] = {}
-        for token, token_id in [*self.vocab.items(), *((t.content, t.id) for t in self.added)]:
-            if owners.setdefault(token_id, token) != token:
-                raise value_error(
-                    f"Two tokens have the id {token_id}.",
-                    fix="Check the vocabulary and the added tokens.",
-                    tokens=[owners[token_id], token],
-                )
+        check_ids(self.vocab, self.added)
         for name in self.settings:
-            _check_setting(name, getattr(self, name))
+            check_setting(name, getattr(self, name))
         if self.add_bos_token:
             self.check_role("bos_token", "add_bos_token")
 
@@ -343,38 +375,3 @@ class TokenizerSpec(abc.ABC):
 
 def _by_id(tokens: Mapping[str, AddedToken]) -> tuple[AddedToken, ...]:
     return tuple(sorted(tokens.values(), key=lambda token: token.id))
-
-
-def _check_vocab(vocab: Mapping[str, int]) -> dict[str, int]:
-    if not isinstance(vocab, Mapping):
-        raise type_error(
-            "The vocabulary maps each token to its id.",
-            fix="Pass the contents of `vocab.json`, or use `from_pretrained(directory)`.",
-            vocab=vocab,
-        )
-    for token, token_id in vocab.items():
-        if not isinstance(token, str) or type(token_id) is not int or token_id < 0:
-            raise value_error(
-                "The vocabulary maps text to ids, integers of at least 0.",
-                fix="Check `vocab.json`.",
-                token=token,
-                id=token_id,
-            )
-    return dict(vocab)
-
-
-def _check_setting(name: str, value: Any) -> None:
-    if name in ("padding_side", "truncation_side"):
-        allowed, expected = value in SIDES, "'left' or 'right'"
-    elif name == "model_max_length":
-        integer = isinstance(value, int) and not isinstance(value, bool)
-        allowed, expected = value is None or (integer and value >= 1), "an integer of at least 1"
-        expected += " or None"
-    else:
-        allowed, expected = isinstance(value, bool), "True or False"
-    if not allowed:
-        raise value_error(
-            f"`{name}` must be {expected}.",
-            fix="Pass one of these, or change `tokenizer_config.json`.",
-            **{name: value},
-        )

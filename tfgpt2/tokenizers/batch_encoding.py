@@ -10,7 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfgpt2.errors import type_error, value_error
-from tfgpt2.tokenizers.base import SIDES, TokenizerSpec
+from tfgpt2.tokenizers.base import TokenizerSpec
+from tfgpt2.tokenizers.spec_checks import SIDES
 from tfgpt2.validation import check_choice, check_count
 
 _PADDING_VALUES = {"attention_mask": 0, "token_type_ids": 0, "special_tokens_mask": 1}
@@ -117,7 +118,7 @@ def _check_strings(name: str, values: Any) -> None:
 
 def join_pair(
     first: tuple[list[int], list[Any]],
-    second: tuple[list[int], list[Any]],
+    second: tuple[list[int], list[Any]] | None,
     bos_token_id: int | None,
     truncation: Truncation,
 ) -> dict[str, Any]:
@@ -125,14 +126,15 @@ def join_pair(
 
     Args:
         first: Ids and offsets of the first text.
-        second: Ids and offsets of the second text; empty for none.
+        second: Ids and offsets of the second text, or None.
         bos_token_id: Id to put before each text, or None.
         truncation: How to truncate the row.
 
     Returns:
         Every column the row can have.
     """
-    has_pair = bool(second[0])
+    has_pair = second is not None
+    second = second or ([], [])
     head = [] if bos_token_id is None else [bos_token_id]
     num_special = len(head) * (1 + has_pair)
     kept = _kept_lengths(len(first[0]), len(second[0]), num_special, truncation)

@@ -19,9 +19,11 @@ from tfgpt2.tokenizers.added_tokens import AddedToken
 from tfgpt2.tokenizers.base import SETTINGS, TokenizerSpec
 from tfgpt2.tokenizers.files import read_json, read_text
 from tfgpt2.tokenizers.graph import TokenizerGraph
+from tfgpt2.tokenizers.json_values import get_value, list_stages
 from tfgpt2.tokenizers.layer import Tokenizer
 from tfgpt2.tokenizers.segments import SPECIAL, Rows
 from tfgpt2.tokenizers.sentencepiece import SentencepieceModel
+from tfgpt2.tokenizers.spec_checks import check_pairs
 
 # Options of the `BPE` model of `tokenizers` that GPT-2's tokenizer does not use.
 _UNSUPPORTED = (
@@ -38,6 +40,9 @@ class ByteLevelBPESpec(TokenizerSpec):
         add_prefix_space: Whether text is encoded as if a space stood before it.
         unk_in_model: Whether bytes without a token become `unk_token` instead of being dropped.
         fuse_unk: Whether neighbouring bytes without a token become one `unk_token`.
+        trim_offsets: Whether the offsets of a token, on the host, leave out the white space at its
+            ends.
+        trim_first_space: Whether that goes for the first space of a text too.
 
     Example:
         >>> spec = ByteLevelBPESpec.create({"a": 0, "b": 1, "ab": 2}, ["a b"],
@@ -53,12 +58,20 @@ class ByteLevelBPESpec(TokenizerSpec):
     """
 
     tokenizer_class = "GPT2Tokenizer"
+    # The same tokenizer under another name, and the names of any tokenizer.
+    same_classes = (
+        "CodeGenTokenizer",
+        "PreTrainedTokenizer",
+        "TokenizersBackend",
+    )
     settings = ("add_prefix_space", *SETTINGS)
 
     merges: tuple[tuple[str, str], ...]
     add_prefix_space: bool = False
     unk_in_model: bool = False
     fuse_unk: bool = False
+    trim_offsets: bool = False
+    trim_first_space: bool = False
 
     @classmethod
     def create(
@@ -75,14 +88,21 @@ class ByteLevelBPESpec(TokenizerSpec):
             TypeError: The vocabulary or the merges have another type.
             ValueError: A merge is not a pair of tokens, or another value is not allowed.
         """
-        return super().create(vocab, merges=tuple(_pair(merge) for merge in merges), **fields)
+        return super().create(vocab, merges=check_pairs(merges), **fields)
 
     def check(self) -> None:
         """Checks that the fields have allowed values and fit together."""
         bpe.check_merges(self.vocab, self.merges)
         super().check()
+        _check_space(self.vocab)
         if self.unk_in_model:
             self.check_role("unk_token", "unk_in_model")
+            if self.roles["unk_token"] not in self.vocab:
+                raise value_error(
+                    "`unk_token` of the model must be a token of its vocabulary.",
+                    fix="Check `model.unk_token` in `tokenizer.json`.",
+                    unk_token=self.roles["unk_token"],
+                )
 
     def to_options(self) -> dict[str, Any]:
         """Returns the arguments of `from_options` that make an equal specification."""
@@ -96,32 +116,36 @@ class ByteLevelBPESpec(TokenizerSpec):
     @classmethod
     def fields_from_json(cls, data: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the family's fields from the contents of `tokenizer.json`."""
-        model = data.get("model") or {}
-        pre, decoder = data.get("pre_tokenizer") or {}, data.get("decoder") or {}
+        model = get_value(data, "model", dict)
+        pre = list_stages(data, "pre_tokenizer", "pretokenizers")
+        decoder = list_stages(data, "decoder", "decoders")
         unsupported = {f"model.{key}": model[key] for key in _UNSUPPORTED if model.get(key)}
-        if data.get("normalizer") is not None:
+        if list_stages(data, "normalizer", "normalizers"):
             unsupported["normalizer"] = data["normalizer"]
-        if pre.get("type") != "ByteLevel" or not pre.get("use_regex", True):
+        if [step["type"] for step in pre] != ["ByteLevel"] or not get_value(
+            pre[0], "pre_tokenizer.use_regex", bool, True
+        ):
             unsupported["pre_tokenizer"] = data.get("pre_tokenizer")
-        if decoder.get("type", "ByteLevel") != "ByteLevel":
-            unsupported["decoder"] = decoder
+        if [step["type"] for step in decoder] not in ([], ["ByteLevel"]):
+            unsupported["decoder"] = data["decoder"]
         for part, value in unsupported.items():
             raise value_error(
                 f"`{part}` asks for something that GPT-2's byte-level BPE does not do.",
-                fix="Load this tokenizer with the `tokenizers` library instead.",
+                fix="Load this tokenizer with the `tokenizers` library instead, and pass its ids to"
+                " the model.",
                 **{part: value},
             )
-        roles = _roles_of_template(data.get("post_processor"))
-        if model.get("unk_token") is not None:
-            roles["unk_token"] = model["unk_token"]
+        unk_token = get_value(model, "model.unk_token", str, "")
+        vocab = get_value(model, "model.vocab", dict)
+        post = _read_post_processor(data, vocab)
         return {
-            "vocab": model.get("vocab"),
-            "merges": model.get("merges") or [],
-            "add_prefix_space": bool(pre.get("add_prefix_space")),
-            "add_bos_token": "bos_token" in roles,
-            "unk_in_model": model.get("unk_token") is not None,
-            "fuse_unk": bool(model.get("fuse_unk")),
-            "roles": roles,
+            "vocab": vocab,
+            "merges": get_value(model, "model.merges", list, []),
+            "add_prefix_space": get_value(pre[0], "pre_tokenizer.add_prefix_space", bool, False),
+            "unk_in_model": bool(unk_token),
+            "fuse_unk": get_value(model, "model.fuse_unk", bool, False),
+            **post,
+            "roles": post["roles"] | ({"unk_token": unk_token} if unk_token else {}),
         }
 
     @classmethod
@@ -167,7 +191,9 @@ class ByteLevelBPESpec(TokenizerSpec):
             add_prefix_space=self.add_prefix_space
         )
         result.decoder = tokenizers.decoders.ByteLevel()
-        result.post_processor = tokenizers.processors.ByteLevel(trim_offsets=False)
+        result.post_processor = tokenizers.processors.ByteLevel(
+            trim_offsets=self.trim_offsets, add_prefix_space=not self.trim_first_space
+        )
         return result
 
 
@@ -198,7 +224,7 @@ class ByteLevelBPEGraph(TokenizerGraph):
         if self._add_prefix_space:
             text = text._replace(values=pretokenize.prefix_space(text.values))
         return bpe.encode(
-            pretokenize.split_words(text, has_special=bool(self.patterns)),
+            pretokenize.split_words(text, has_special=bool(self.passes)),
             self._words.lookup,
             self._sentencepiece.tokenize,
             self._piece_ids,
@@ -243,31 +269,65 @@ class ByteLevelBPETokenizer(Tokenizer):
         super().__init__(vocab, merges, **options)
 
 
-def _pair(merge: str | tuple[str, str]) -> tuple[str, str]:
-    parts = tuple(merge.split(" ")) if isinstance(merge, str) else tuple(merge)
-    if len(parts) != 2 or not all(isinstance(part, str) and part for part in parts):
+def _check_space(vocab: Mapping[str, int]) -> None:
+    """Raises `ValueError` when a vocabulary marks spaces, but not as byte-level BPE does."""
+    space = bpe.BYTE_TO_CHARACTER[ord(" ")]
+    marked = next((t for t in vocab if t.startswith("▁") or t.endswith("</w>")), None)
+    if marked is not None and not any(space in token for token in vocab):
         raise value_error(
-            "A merge is two tokens with one space between them.",
-            fix="Check `merges.txt`; it may be cut off or belong to another kind of tokenizer.",
-            merge=merge,
+            f"The vocabulary marks spaces otherwise than byte-level BPE, which writes {space!r}:"
+            " it belongs to another kind of tokenizer.",
+            fix="Tokenize with the library that it was made for (`tokenizers`, `sentencepiece`),"
+            " and pass its ids to the model.",
+            token=marked,
         )
-    return parts
 
 
-def _roles_of_template(processor: Mapping[str, Any] | None) -> dict[str, str]:
-    """Returns `{"bos_token": ...}` when a post-processor puts one token before the text."""
-    processor = processor or {}
-    kind = processor.get("type", "ByteLevel")
-    if kind == "Sequence":
-        parts = [_roles_of_template(part) for part in processor["processors"]]
-        return {role: token for part in parts for role, token in part.items()}
-    if kind == "ByteLevel":
-        return {}
-    template = processor.get("single") if kind == "TemplateProcessing" else None
-    if template and [*template[-1]] == ["Sequence"] and len(template) <= 2:
-        specials = [part["SpecialToken"]["id"] for part in template[:-1] if "SpecialToken" in part]
-        return {"bos_token": specials[0]} if specials else {}
-    raise value_error(
+def _read_post_processor(data: Mapping[str, Any], vocab: Mapping[str, int]) -> dict[str, Any]:
+    """Returns the fields that the post-processor of `tokenizer.json` decides.
+
+    It may put one token before the text, and trim offsets.
+    """
+    steps = list_stages(data, "post_processor", "processors")
+    ids = {token["content"]: token["id"] for token in data.get("added_tokens") or []} | vocab
+    trims = [
+        step
+        for step in steps
+        if step["type"] == "ByteLevel"
+        and get_value(step, "post_processor.trim_offsets", bool, True)
+    ]
+    firsts = [_first_token(step, ids) for step in steps if step["type"] != "ByteLevel"]
+    firsts = [token for token in firsts if token is not None]
+    if len(trims) > 1 or len(firsts) > 1:
+        raise _unsupported_post_processor(data["post_processor"])
+    return {
+        "add_bos_token": bool(firsts),
+        "roles": {"bos_token": firsts[0]} if firsts else {},
+        "trim_offsets": bool(trims),
+        "trim_first_space": any(
+            not get_value(step, "post_processor.add_prefix_space", bool, True) for step in trims
+        ),
+    }
+
+
+def _first_token(step: Mapping[str, Any], ids: Mapping[str, int]) -> str | None:
+    """Returns the token that a template of `tokenizer.json` puts before the text, or None."""
+    match step:
+        case {"type": "TemplateProcessing", "single": [{"Sequence": {"id": "A"}}]}:
+            return None
+        case {
+            "type": "TemplateProcessing",
+            "single": [{"SpecialToken": {"id": str(token)}}, {"Sequence": {"id": "A"}}],
+            "special_tokens": {**tokens},
+        }:
+            match tokens.get(token):
+                case {"ids": [int(token_id)]} if ids.get(token) == token_id:
+                    return token
+    raise _unsupported_post_processor(step)
+
+
+def _unsupported_post_processor(processor: Any) -> ValueError:
+    return value_error(
         "`post_processor` may put `bos_token` before the text and do nothing else.",
         fix="Remove it from `tokenizer.json`, or load it with the `tokenizers` library.",
         post_processor=processor,

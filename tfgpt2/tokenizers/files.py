@@ -15,12 +15,15 @@ from tfgpt2.checkpoints.single_file import open_repository
 from tfgpt2.checkpoints.tokenizer_files import find_tokenizer_file, read_embedded
 from tfgpt2.errors import type_error, value_error
 from tfgpt2.hub import HubOptions, Repository
-from tfgpt2.tokenizers.added_tokens import parse_added_token
-from tfgpt2.tokenizers.base import DEFAULT_ROLES, ROLES, TokenizerSpec
+from tfgpt2.tokenizers import vocabulary_folder
+from tfgpt2.tokenizers.added_tokens import by_text, parse_added_token, to_added_token, token_text
+from tfgpt2.tokenizers.base import TokenizerSpec
+from tfgpt2.tokenizers.json_values import check_value, get_value
+from tfgpt2.tokenizers.spec_checks import DEFAULT_ROLES, ROLES, check_tokens, split_extra
 
-WHERE = set(HubOptions.names())
-_NO_LIMIT = int(1e30)  # What transformers writes for "no model_max_length" ...
-_UNLIMITED = int(1e20)  # ... and from where on it reads it so.
+HUB_OPTIONS = set(HubOptions.names())
+_NO_LIMIT = int(1e30)  # What transformers writes for "no model_max_length".
+_UNLIMITED = 1 << 31  # No row is so long; files say "no limit" with several larger numbers.
 
 Families = Mapping[str, type[TokenizerSpec]]
 
@@ -29,7 +32,7 @@ def read(name: str | os.PathLike[str], families: Families, **options: Any) -> To
     """Reads a tokenizer from a directory, a bundled model or the hub.
 
     `tokenizer.json` decides the family and the ids when there is one, else `tokenizer_class` the
-    family (the first one, if it names none) and its vocabulary files the ids.
+    family (the first one, if no file names a class) and its vocabulary files the ids.
     `tokenizer_config.json`, `special_tokens_map.json` and `added_tokens.json` add to either.
 
     Args:
@@ -59,26 +62,16 @@ def read(name: str | os.PathLike[str], families: Families, **options: Any) -> To
         data = embedded.get("tokenizer.json") or read_json(whole)
         family, fields = _parse(data, families)
     else:
-        kind = str(config.get("tokenizer_class")).removesuffix("Fast")
-        first, *_ = families.values()
-        family = next((f for f in families.values() if f.tokenizer_class == kind), first)
-        fields = family.fields_from_files(
-            lambda file: find_tokenizer_file(repository.find, file) or repository.require(file)
-        )
-    added = fields.setdefault("added", [])
-    known = {token.content for token in added}
+        family, fields = vocabulary_folder.read(repository, config, families)
     described = [
-        parse_added_token(token, token_id)
-        for token_id, token in (config.get("added_tokens_decoder") or {}).items()
+        parse_added_token(token, int(key) if key.isdecimal() and len(key) < 20 else key)
+        for key, token in get_value(config, "added_tokens_decoder", dict, {}).items()
     ] + [
         parse_added_token(token, token_id, special=False)
         for token, token_id in _read_optional(repository, "added_tokens.json").items()
     ]
-    for token in described:
-        if token.content not in known:
-            known.add(token.content)
-            added.append(token)
-    return _combine(family, fields, names, options)
+    added = by_text([*fields.get("added", ()), *described]).values()
+    return _combine(family, fields | {"added": added}, names, options)
 
 
 def read_paths(
@@ -134,7 +127,11 @@ def from_tokenizer(tokenizer: Any, families: Families, **options: Any) -> Tokeni
         family, fields = _parse_python(tokenizer, families)
     names = {role: getattr(tokenizer, role, None) for role in ROLES}
     names |= {key: getattr(tokenizer, key) for key in family.settings if hasattr(tokenizer, key)}
-    names["additional_special_tokens"] = getattr(tokenizer, "additional_special_tokens", ())
+    # transformers 4 lists all special tokens in the map; 5 lists only those with a name.
+    special = dict(getattr(tokenizer, "special_tokens_map", {}))
+    names |= {name: token for name, token in special.items() if isinstance(token, str)}
+    for key in ("additional_special_tokens", "extra_special_tokens"):
+        names[key] = getattr(tokenizer, key, None)
     return _combine(family, fields, names, options)
 
 
@@ -149,9 +146,7 @@ def write(spec: TokenizerSpec, directory: str | os.PathLike[str]) -> list[Path]:
         The files written.
     """
     folder = Path(directory)
-    added = {
-        str(token.id): dataclasses.asdict(token) | {"single_word": False} for token in spec.added
-    }
+    added = {str(token.id): dataclasses.asdict(token) for token in spec.added}
     for token in added.values():
         del token["id"]
     config = dict.fromkeys(DEFAULT_ROLES) | spec.roles
@@ -160,6 +155,7 @@ def write(spec: TokenizerSpec, directory: str | os.PathLike[str]) -> list[Path]:
         "tokenizer_class": spec.tokenizer_class,
         "added_tokens_decoder": added,
         "additional_special_tokens": list(spec.additional),
+        **({"extra_special_tokens": spec.named} if spec.named else {}),
         "model_max_length": spec.model_max_length or _NO_LIMIT,
         "clean_up_tokenization_spaces": False,
         "errors": "replace",
@@ -184,9 +180,10 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: It does not.
     """
+    text = read_text(path)
     try:
-        data = json.loads(read_text(path))
-    except json.JSONDecodeError as error:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:  # a number may have too many digits
         raise _damaged(path, str(error)) from error
     if not isinstance(data, dict):
         raise _damaged(path, f"expected an object, found {type(data).__name__}")
@@ -209,14 +206,19 @@ def _parse(
     data: Mapping[str, Any], families: Families
 ) -> tuple[type[TokenizerSpec], dict[str, Any]]:
     """Returns the family and the fields of the contents of `tokenizer.json`."""
+    model = get_value(data, "model", dict)
+    added = [
+        to_added_token(check_value(token, "added_tokens", dict))
+        for token in get_value(data, "added_tokens", list, [])
+    ]
     for family in families.values():
         if family.matches(data):
-            added = [parse_added_token(t, t["id"]) for t in data.get("added_tokens") or []]
             return family, {"added": added, **family.fields_from_json(data)}
     raise value_error(
         f"`model.type` is of no supported family; the families are {', '.join(families)}.",
-        fix="Load this tokenizer with the `tokenizers` library instead.",
-        **{"model.type": (data.get("model") or {}).get("type")},
+        fix="Load this tokenizer with the `tokenizers` library instead, and pass its ids to the"
+        " model.",
+        **{"model.type": model.get("type")},
     )
 
 
@@ -241,15 +243,52 @@ def _combine(
     names: Mapping[str, Any],
     options: dict[str, Any],
 ) -> TokenizerSpec:
-    """Joins a family's fields with roles and settings; options win over names."""
+    """Joins a family's fields with roles and settings; options win over names.
+
+    Args:
+        family: The family.
+        fields: Its fields; `roles` are those that its model and its post-processor use.
+        names: Roles and settings by their names in `tokenizer_config.json`.
+        options: See `TokenizerSpec.replace`.
+
+    Raises:
+        ValueError: Names and fields contradict each other.
+    """
     settings = {key: names[key] for key in family.settings if names.get(key) is not None}
     limit = settings.get("model_max_length")
     if isinstance(limit, (int, float)) and limit >= _UNLIMITED:
         settings["model_max_length"] = None
-    roles = fields.pop("roles", {}) | {role: names[role] for role in ROLES if role in names}
-    additional = names.get("additional_special_tokens") or ()
-    spec = family.create(**fields | settings, roles=roles, additional=additional)
+    if fields.get("add_bos_token"):  # The template of `tokenizer.json` wins, as in transformers.
+        settings.pop("add_bos_token", None)
+    additional, named = _special_tokens(names)
+    roles = {role: named.pop(role) for role in ROLES if role in named}
+    roles |= {role: names[role] for role in ROLES if role in names}
+    for role, token in fields.pop("roles", {}).items():
+        if roles.get(role) is not None and token_text(roles[role]) != token:
+            raise value_error(
+                f"`tokenizer.json` uses another `{role}` than `tokenizer_config.json` names.",
+                fix="Change the one or the other.",
+                **{"tokenizer.json": token, "tokenizer_config.json": roles[role]},
+            )
+        roles[role] = roles.get(role) or token
+    spec = family.create(**fields | settings, roles=roles, additional=additional, named=named)
     return spec.replace(**options) if options else spec
+
+
+def _special_tokens(names: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+    """Returns the special tokens without a role: those without a name, and those with one.
+
+    transformers 4 calls the former `additional_special_tokens` and the latter, by name,
+    `extra_special_tokens`; 5 calls the former `extra_special_tokens` and writes the latter twice,
+    as keys that end in `_token` and in `model_specific_special_tokens`.
+    """
+    extra, named = split_extra(names.get("extra_special_tokens"))
+    additional = check_tokens("additional_special_tokens", names.get("additional_special_tokens"))
+    named |= get_value(names, "model_specific_special_tokens", dict, {})
+    for key, token in names.items():
+        if key.endswith("_token") and key not in ROLES and isinstance(token, (str, Mapping)):
+            named.setdefault(key, token)
+    return additional + extra, named
 
 
 def _read_optional(repository: Repository, filename: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from tfgpt2.tokenizers import segments
+from tfgpt2.tokenizers.added_token_split import make_passes, split_off
 from tfgpt2.tokenizers.added_tokens import AddedToken
 
 
@@ -30,7 +31,7 @@ class TokenizerGraph(tf.Module, abc.ABC):
         self, token_bytes: Sequence[bytes], special_ids: set[int], split: Sequence[AddedToken]
     ) -> None:
         super().__init__()
-        self.patterns = segments.patterns_of(split)
+        self.passes = make_passes(split)
         self._size = len(token_bytes)
         self._token_bytes = tf.constant([*token_bytes, b""], tf.string)  # [V + 1]
         self._is_special = tf.constant([i in special_ids for i in range(self._size + 1)])  # [V + 1]
@@ -52,8 +53,8 @@ class TokenizerGraph(tf.Module, abc.ABC):
         with tf.device("CPU:0"):  # Strings live there; the ids should not travel back and forth.
             text = segments.valid_utf8(text)
             rows = segments.Rows(text, tf.range(tf.size(text, tf.int64) + 1))
-            for pattern in self.patterns:
-                rows = segments.split_off(rows, pattern)
+            for tokens in self.passes:
+                rows = split_off(rows, tokens)
             return self.encode_segments(rows)
 
     def decode(self, ids: tf.RaggedTensor | tf.Tensor) -> tf.Tensor:

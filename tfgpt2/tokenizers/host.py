@@ -194,7 +194,7 @@ class GPT2Tokenizer(SpecialTokensMixin):
     def tokenize(self, text: str) -> list[str]:
         """Returns the tokens of a text, as in the vocabulary."""
         _, texts, _ = batch_encoding.check_texts(text, None)
-        return self.backend_tokenizer.encode(texts[0], add_special_tokens=False).tokens
+        return self._run_backend(texts)[0].tokens
 
     def pad(
         self,
@@ -274,12 +274,31 @@ class GPT2Tokenizer(SpecialTokensMixin):
         pieces = (t.encode() if t in added else self.spec.token_to_bytes(t) for t in tokens)
         return self.spec.join(pieces).decode("utf-8", errors="replace")
 
-    def _encode_batch(self, texts: list[str | None]) -> list[tuple[list[int], list[Any]]]:
-        """Returns ids and offsets of each text; none for None."""
-        encoded = self.backend_tokenizer.encode_batch(
-            [text or "" for text in texts], add_special_tokens=False
-        )
-        return [(item.ids, item.offsets) for item in encoded]
+    def _encode_batch(self, texts: list[str | None]) -> list[tuple[list[int], list[Any]] | None]:
+        """Returns ids and offsets of each text; None for None."""
+        encoded = self._run_backend([text or "" for text in texts])
+        return [
+            None if text is None else (item.ids, item.offsets)
+            for text, item in zip(texts, encoded, strict=True)
+        ]
+
+    def _run_backend(self, texts: list[str]) -> list[tokenizers.Encoding]:
+        """Returns what `tokenizers` makes of texts, without special tokens.
+
+        Raises:
+            ValueError: It cannot tokenize them.
+        """
+        try:
+            return self.backend_tokenizer.encode_batch(texts, add_special_tokens=False)
+        except BaseException as error:  # its `PanicException` is no `Exception`
+            if type(error).__name__ != "PanicException":
+                raise
+            raise value_error(
+                "`tokenizers` fails on a text, where white space that is an added token with"
+                " `lstrip` follows an added token with `rstrip`.",
+                fix="Give the white space token `rstrip` too, or use `TFGPT2Tokenizer`.",
+                texts=texts,
+            ) from error
 
     def _pad(
         self,

@@ -99,7 +99,7 @@ class Tokenizer(keras_nlp.tokenizers.Tokenizer):
             TypeError: There is no such option.
             ValueError: A file is damaged, or asks for something that no family does.
         """
-        own, others = cls._separate(options, files.WHERE)
+        own, others = cls._separate(options, files.HUB_OPTIONS)
         spec = files.read(pretrained_model_name_or_path, cls.families, **others)
         return cls._from_spec(spec, own)
 

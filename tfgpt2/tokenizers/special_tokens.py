@@ -52,21 +52,37 @@ class SpecialTokensMixin:
         """Returns token to id of the added tokens."""
         return {token.content: token.id for token in self.spec.added}
 
+    def __getattr__(self, name: str) -> Any:
+        """Returns a special token with a name of its own, such as `image_token`, or its id."""
+        named = self.__dict__["spec"].named if "spec" in self.__dict__ else {}
+        if name in named:
+            return named[name]
+        if name.endswith("_id") and name.removesuffix("_id") in named:
+            return self.spec.id_of(named[name.removesuffix("_id")])
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
     @property
     def special_tokens_map(self) -> dict[str, Any]:
-        """Role to token, and `additional_special_tokens` if there are any."""
+        """Role or name to token, and `additional_special_tokens` if there are any."""
         extra = list(self.spec.additional)
-        return self.spec.roles | ({"additional_special_tokens": extra} if extra else {})
+        named = self.spec.roles | self.spec.named
+        return named | ({"additional_special_tokens": extra} if extra else {})
 
     @property
     def additional_special_tokens(self) -> list[str]:
-        """The special tokens without a role."""
+        """The special tokens without a role or a name."""
+        return list(self.spec.additional)
+
+    @property
+    def extra_special_tokens(self) -> list[str]:
+        """The name of `additional_special_tokens` in transformers 5."""
         return list(self.spec.additional)
 
     @property
     def all_special_tokens(self) -> list[str]:
-        """Every special token once, those with a role first."""
-        return list(dict.fromkeys([*self.spec.roles.values(), *self.spec.additional]))
+        """Every special token once, those with a role first, then those with a name."""
+        spec = self.spec
+        return list(dict.fromkeys([*spec.roles.values(), *spec.named.values(), *spec.additional]))
 
     @property
     def all_special_ids(self) -> list[int]:
@@ -78,7 +94,9 @@ class SpecialTokensMixin:
 
         Args:
             special_tokens_dict: Role to token, such as `{"cls_token": "[CLS]"}`; the tokens of
-                `"additional_special_tokens"` replace the current ones.
+                `"additional_special_tokens"` replace the current ones, and so does a list of
+                `"extra_special_tokens"`; names to tokens, such as `{"image_token": "<image>"}`,
+                are added.
 
         Returns:
             Number of new tokens. The model's embeddings must grow by as many rows.
@@ -86,7 +104,8 @@ class SpecialTokensMixin:
         Raises:
             TypeError: There is no such role.
         """
-        check_names(special_tokens_dict, (*ROLES, "additional_special_tokens"))
+        lists = ("additional_special_tokens", "extra_special_tokens")
+        check_names(special_tokens_dict, (*ROLES, *lists, *self.spec.named))
         before = len(self)
         self._set_spec(self.spec.replace(**special_tokens_dict))
         return len(self) - before

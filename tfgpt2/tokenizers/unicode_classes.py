@@ -1,4 +1,4 @@
-r"""Tables of the code points that are letters, numbers and white space.
+r"""Tables of the code points that are letters, numbers, white space and parts of words.
 
 RE2 has `\p{L}` and `\p{N}` of its own, but their Unicode version is that of the TensorFlow build:
 TF 2.21 disagrees with `tokenizers` 0.23 and `tiktoken` 0.14 on 5,004 code points (added by Unicode
@@ -11,12 +11,32 @@ range before, then how many code points follow the first one.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+
+def ranges(table: str) -> Iterator[tuple[int, int]]:
+    """Yields the first and the last code point of each range of one of the tables below.
+
+    Args:
+        table: Ranges as `gap+length`, hexadecimal, separated by white space.
+
+    Example:
+        >>> list(ranges("41+19 7"))
+        [(65, 90), (97, 97)]
+    """
+    last = 0
+    for item in table.split():
+        gap, _, length = item.partition("+")
+        first = last + int(gap, 16)
+        last = first + int(length or "0", 16)
+        yield first, last
+
 
 def character_class(table: str) -> str:
     r"""Returns the inside of an RE2 character class that matches one of the tables below.
 
     Args:
-        table: Ranges as `gap+length`, hexadecimal, separated by white space.
+        table: See `ranges`.
 
     Returns:
         Ranges such as `\x{41}-\x{5a}`, to be put between brackets.
@@ -25,14 +45,20 @@ def character_class(table: str) -> str:
         >>> print(character_class("41+19 7+19"))
         \x{41}-\x{5a}\x{61}-\x{7a}
     """
-    pieces, last = [], 0
-    for item in table.split():
-        gap, _, length = item.partition("+")
-        first = last + int(gap, 16)
-        last = first + int(length or "0", 16)
-        start, stop = rf"\x{{{first:x}}}", rf"\x{{{last:x}}}"
-        pieces.append(f"{start}-{stop}" if length else start)
-    return "".join(pieces)
+    return "".join(
+        rf"\x{{{first:x}}}" + (rf"-\x{{{last:x}}}" if last > first else "")
+        for first, last in ranges(table)
+    )
+
+
+def is_white_space(text: str) -> bool:
+    r"""Returns whether all characters of a text have the Unicode property White_Space.
+
+    Example:
+        >>> is_white_space("\n "), is_white_space("\x1c")
+        (True, False)
+    """
+    return all(any(a <= ord(char) <= b for a, b in ranges(WHITE_SPACE)) for char in text)
 
 
 # The Unicode property White_Space; RE2's `\s` is ASCII only.
@@ -83,4 +109,27 @@ cb+9 3af+7 1a+6 28+8 4c+4 17+5 a1+1 3+f 3+2d 41+8 35+1 1f+2 4c+4 69+7 19+7 2a+6 
 117+1e 9f+9 2b+3 71+6 87+1d 81+9 3d+9 91+9 8+13 fc+9 157+9 77+9 177+9 67+9 7+13 4d+b 1a5+12 5e+9
 297+9 57+1c e4+9 47+9 1a7+9 67+14 42c+6e 3cc2+9 927+9 57+9 87+9 2+6 20f+9 107+16 5e5a+9 5c7+13
 d+13 6d+18 456+31 941+9 1a7+9 1f7+9 f8+9 2cd+8 81+9 318+3a 2+2 2+3 4d+2c 2+e 3c3+c ae4+9
+"""
+
+# What `\w` of `tokenizers` (the regex crate of Rust) matches beside letters: marks, decimal digits
+# and other alphabetic characters, connectors such as `_`, and the two joiners.
+WORD_PARTS = """
+30+9 26 2a1+6f 114+6 108+2c 2 2+1 2+1 2 49+a 31+1e 7 66+6 3+5 3+1 2+3 3+9 18 1f+1a 5c+a 10+9 22+8 a
+19+3 2+8 2+2 2+4 2c+2 3c+8 2b+17 2+20 37+2 2+11 2+6 b+1 3+9 12+2 39 2+6 3+1 3+2 a b+1 3+9 f 3+2 39
+2+4 5+1 3+2 4 15+b 4 c+2 39 2+7 2+2 2+2 15+1 3+9 b+5 2+2 39 2+6 3+1 3+2 8+2 b+1 3+9 13 3c+4 4+2 2+3
+a f+9 11+4 38 2+6 2+2 2+3 8+1 c+1 3+9 12+2 39 2+6 2+2 2+3 8+1 c+1 3+9 4 d+3 38+1 2+6 2+2 2+3 a b+1
+3+9 12+2 47 5+5 2 2+7 7+9 3+1 3e 3+6 d+7 2+9 58 3+8 c+6 2+9 3f+1 7+9 c 2 2 5+1 32+13 2+1 6+a 2+23 a
+65+13 2+9 d+3 5+2 2+2 3+6 4+3 e+b 2+e 2c0+2 38f+2 22+3 1d+2 1e+1 1f+1 41+1f a 3+9 22+2 2+a 6c+1 23
+77+b 5+b b+9 81+9 3e+4 3a+9 2+1c 3+a 7+9 17+1e 32+4 30+10 c+9 12+8 d+2 1f+c 3+9 2d+d 31+13 9+9 7+9
+77+2 2+14 5 7 3+2 c7+3f 20d+1 32+1 14 7c+20 70+22 3+3 32e+33 806+2 8e 61+1f 208 1a+e 9+2 5f+1
+7586+9 46+3 2+9 21+1 47+b 111 4 5 18+4 5 54+1 33+11 b+9 7+11 e+a 1d+7 1a+c 2d+3 30+d 10+9 c b+9
+30+d d 9+1 3+9 22+2 33 2+2 3+1 6+1 2 2a+4 6+1 ed+7 2+1 3+9 4f25 2e2+f 11+f 4+1 19+2 c1+9 26 201+34
+89 e3 61 9 2c+4 57+4 cb+9 558+2 2+1 6+3 29+2 5 a6+1 23e+3 9+9 7+9 20+4 13e+1 50+3 47+a 32+3 7b+2
+36+e 20+a 3+1 b+3 2e+a 8 2e+9 7+2 25+d 2+9 6+1 2d d+2 31+d 9+3 2+b 53+b 7 3 9e+b 6+9 7+3 38+1 2+6
+3+1 3+2 a b+1 3+6 4+4 44+8 2 3 2+3 2+4 2 f+1 53+11 a+9 5 52+13 d+9 d6+6 3+8 1c+1 53+10 10+9 52+c
+9+9 7+13 3a+e 5+9 f3+e a6+9 47+5 2+1 3+3 2 2+1 d+9 78+6 3+6 4 1d+9 29+6 2+3 9 a+a 2f+f 157+9 36+7
+2+7 11+9 39+15 2+d 7b+5 4 2+1 2+6 2 9+9 31+4 2+1 2+4 9+9 14a+3 a+1 2 31+6 4+4 e+a 4a6+6e fd2 7+e
+2cc9+1b 927+9 57+9 27+4 3c+6 1a+9 217+9 1d6 2+36 8+3 52 c+1 4cac+1 1052+9 207+2d 3+16 21f+4 4+5 9+7
+3+6 1f+3 95+2 58a+31 201+36 5+31 9 f 17+4 2+e 551+6 2+10 3+6 2+1 2+4 65 a1+6 a+9 165 3e+d 1f3+d
+f5+1 2+9 2d6+6 6e+6 6+9 7d7+19 7+19 7+19 a67+9 c0507+ef
 """

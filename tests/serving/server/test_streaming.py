@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tfgpt2.serving.server.completion_choice import openai_finish_reason
 from tfgpt2.serving.server.streaming import stream
 from tfgpt2.serving.server.text_model import TextModel
 
@@ -132,6 +133,32 @@ def test_a_sampled_stream_repeats_and_without_commits_is_the_text_of_one_request
     _, text, _ = toy.generate(prompt, limit, seed=5, sampled=True)
     found = collect_chunks(toy, inputs, chunk_tokens=size, commit=False)
     assert "".join(chunk.text for chunk in found) == text.decode("utf-8", "replace")
+
+
+def test_a_stop_string_that_only_the_model_sees():
+    """A special token, `<s>`, ends the text and is no part of it."""
+
+    class Special(ToyModel):
+        def generate(self, prompt, limit, stops=(), seed=0, sampled=False):
+            left = 6 - len(prompt)  # so many letters, then the special token, which has no text
+            new = [*[1] * left, END][:limit]
+            stopped = END in new and b"<s>" in stops
+            return new, b"a" * min(left, limit), "stop" if stopped else "length"
+
+        async def __call__(self, signature, inputs):
+            outputs = await super().__call__(signature, inputs)
+            if signature == "generate":
+                letters = int((outputs["token_ids"][0, : outputs["num_tokens"][0]] == 1).sum())
+                outputs["text_bytes"] = np.array([b"a" * letters], object)
+            return outputs
+
+    found = collect_chunks(Special(0), make_inputs(b"b", 50), [b"zz", b"<s>"], chunk_tokens=2)
+    assert "".join(chunk.text for chunk in found) == "aaaaa"
+    assert found[-1].finish_reason == "stop" and found[-1].num_tokens == 6
+
+
+def test_no_token_is_a_stop_for_openai():
+    assert openai_finish_reason("no_token") == "stop" == openai_finish_reason("eos")
 
 
 def test_chunks_are_sent_while_the_text_is_generated():

@@ -9,21 +9,24 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tfgpt2.errors import value_error
+from tfgpt2.generation.constraints.work import MAX_STATES, check_size, spend
 
-MAX_STATES = 10_000
+_PAIR_STEPS = 100  # of work, for a pair of states of a product
 
 
 class ByteDFA(NamedTuple):
     """A deterministic automaton over bytes whose start state is 0.
 
     Attributes:
-        next_state: int32 `[S, 256]`, the state after a byte; -1 is a missing transition.
+        next_state: int32 `[S, 256 + K]`, the state after a byte, or after one of `K` special
+            tokens; -1 is a missing transition.
         accepting: bool `[S]`, True where the bytes so far are in the language.
+        special_ids: The ids of those special tokens.
     """
 
     next_state: np.ndarray
     accepting: np.ndarray
+    special_ids: tuple[int, ...] = ()
 
     def matches(self, text: str | bytes) -> bool:
         """Returns whether the whole text is in the language.
@@ -51,6 +54,7 @@ def intersection(first: ByteDFA, second: ByteDFA) -> ByteDFA:
         row = np.where((target >= 0) & (other >= 0), target * size + other, -1)
         rows.append(_number_targets(row, numbers, pairs))
         check_size(len(pairs), MAX_STATES)
+        spend(_PAIR_STEPS)
     one, two = np.divmod(np.array(pairs), size)
     return minimize(np.stack(rows), first.accepting[one] & second.accepting[two])
 
@@ -58,7 +62,7 @@ def intersection(first: ByteDFA, second: ByteDFA) -> ByteDFA:
 def complement(dfa: ByteDFA) -> ByteDFA:
     """Returns the DFA, not minimal, of the byte sequences that are not in the language."""
     dead = len(dfa.accepting)  # the state after a missing transition
-    next_state = np.vstack([dfa.next_state, np.full((1, 256), dead, np.int32)])
+    next_state = np.vstack([dfa.next_state, np.full_like(dfa.next_state[:1], dead)])
     return ByteDFA(np.where(next_state < 0, dead, next_state), ~np.append(dfa.accepting, False))
 
 
@@ -66,7 +70,7 @@ def minimize(next_state: np.ndarray, accepting: np.ndarray) -> ByteDFA:
     """Merges equivalent states and drops those that cannot reach an accepting state.
 
     Args:
-        next_state: int32 `[S, 256]`, -1 for a missing transition; the start state is 0.
+        next_state: int32 `[S, 256 + K]`, -1 for a missing transition; the start state is 0.
         accepting: bool `[S]`.
 
     Returns:
@@ -77,11 +81,12 @@ def minimize(next_state: np.ndarray, accepting: np.ndarray) -> ByteDFA:
     """
     useful = accept_distances(next_state, accepting) >= 0
     if not useful[0]:
-        return ByteDFA(np.full((1, 256), -1, np.int32), np.zeros(1, bool))
+        return ByteDFA(np.full_like(next_state[:1], -1), np.zeros(1, bool))
     _, byte_of_class = np.unique(next_state[useful], axis=1, return_index=True)
     target = next_state[:, byte_of_class]  # [S, byte classes]
     live = useful[:, None] & (target >= 0) & np.append(useful, False)[target]
     label, source = np.nonzero(live.T)
+    spend(2 * len(label))
     block = _equivalence_classes(source, label, target[source, label], accepting & useful)
     return _renumber(next_state, accepting, useful, np.array(block))
 
@@ -235,18 +240,3 @@ def accept_distances(next_state: np.ndarray, accepting: np.ndarray) -> np.ndarra
             return distance
         step += 1
         distance[new] = step
-
-
-def check_size(size: int, limit: int) -> None:
-    """Checks that a constraint does not take too much memory or time.
-
-    Raises:
-        ValueError: `size` is above `limit`.
-    """
-    if size > limit:
-        raise value_error(
-            f"The constraint's automaton is too large (more than {MAX_STATES} states, or too"
-            " much work to build).",
-            fix="Use smaller repeat counts and lengths, fewer optional parts, or `(?a)` where"
-            " only ASCII letters and digits are meant.",
-        )

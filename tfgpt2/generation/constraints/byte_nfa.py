@@ -8,17 +8,11 @@ from __future__ import annotations
 import functools
 import itertools
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
-from tfgpt2.generation.constraints.byte_dfa import (
-    MAX_STATES,
-    ByteDFA,
-    check_size,
-    intersection,
-    minimize,
-)
+from tfgpt2.generation.constraints.byte_dfa import ByteDFA, intersection, minimize
 from tfgpt2.generation.constraints.expressions import (
     MAX_CODE_POINT,
     Alternation,
@@ -32,15 +26,28 @@ from tfgpt2.generation.constraints.expressions import (
     Ranges,
     Repeat,
 )
+from tfgpt2.generation.constraints.special_tokens import (
+    FIRST_SYMBOL,
+    Transition,
+    spell_special_tokens,
+)
+from tfgpt2.generation.constraints.work import MAX_STATES, bounded, check_size, spend
 
 _MAX_NFA_STATES = 150_000
-_MAX_WORK = 4_000_000  # transitions and states visited: a hostile pattern fails within seconds
+_COMPILE_STEPS = 500  # of work, for the smallest expression
+_MAX_WORK = 4_000_000  # transitions and states visited by the subset construction
 ByteRange = tuple[int, int]
-Transition = tuple[int, int, int]  # (lowest byte, highest byte, target)
 
 
-def compile_expression(expression: Expr) -> ByteDFA:
+@bounded
+def compile_expression(
+    expression: Expr, special_tokens: Mapping[bytes, int] | None = None
+) -> ByteDFA:
     """Builds the minimal DFA of an expression.
+
+    Args:
+        expression: The language.
+        special_tokens: From content to id; see `special_tokens.spell_special_tokens`.
 
     Raises:
         ValueError: It would take too many states, or too long.
@@ -50,32 +57,57 @@ def compile_expression(expression: Expr) -> ByteDFA:
         >>> compile_expression(Alternation((Literal(b"yes"), Literal(b"no")))).next_state.shape
         (5, 256)
     """
-    check_size(_count_states(expression), _MAX_NFA_STATES)
+    spend(_COMPILE_STEPS)
+    check_size(_count_states(expression, {}), _MAX_NFA_STATES)
     nfa = _NFA()
     start, end = nfa.new_state(), nfa.new_state()
     nfa.add(expression, start, end)
-    return minimize(*nfa.determinize(start, end))
+    special_ids: tuple[int, ...] = ()
+    if special_tokens:
+        special_ids = spell_special_tokens(
+            special_tokens,
+            nfa.transitions,
+            nfa.epsilon,
+            nfa.new_state,
+            nfa.reaching(end),
+            end,
+            spend,
+        )
+    dfa = minimize(*nfa.determinize(start, end, FIRST_SYMBOL + len(special_ids)))
+    return dfa._replace(special_ids=special_ids)
 
 
+@bounded
 def compile_all_of(expressions: Iterable[Expr]) -> ByteDFA:
     """Builds the DFA of the texts that are in the language of every expression."""
     return functools.reduce(intersection, map(compile_expression, expressions))
 
 
-def _count_states(expression: Expr) -> int:
-    """Estimates the number of NFA states of an expression."""
+def _count_states(expression: Expr, known: dict[int, int]) -> int:
+    """Estimates the number of NFA states of an expression.
+
+    Args:
+        expression: The expression.
+        known: The numbers of its parts, by `id`: a part that occurs often is counted once.
+    """
+    if id(expression) not in known:
+        known[id(expression)] = _count_own_states(expression, known)
+    return known[id(expression)]
+
+
+def _count_own_states(expression: Expr, known: dict[int, int]) -> int:
     match expression:
         case CharClass():
             return 1 + len(_utf8_rows(expression.ranges))
         case Literal():
             return 1 + len(expression.data)
         case Concat() | Alternation():
-            return 1 + sum(map(_count_states, expression.parts))
+            return 1 + sum(_count_states(part, known) for part in expression.parts)
         case Repeat():
             copies = max(expression.least, 1) if expression.most is None else expression.most
-            return 2 + copies * (1 + _count_states(expression.part))
+            return 2 + copies * (1 + _count_states(expression.part, known))
         case Graph():
-            return 1 + sum(1 + _count_states(part) for _, _, part in expression.edges)
+            return 1 + sum(1 + _count_states(part, known) for _, _, part in expression.edges)
         case Compiled():
             return 1 + len(expression.dfa.accepting)
     return 1
@@ -91,6 +123,7 @@ class _NFA:
         self.at_end: dict[int, list[int]] = defaultdict(list)  # after the last only; to its sources
 
     def new_state(self) -> int:
+        check_size(len(self.transitions), 2 * _MAX_NFA_STATES)
         self.transitions.append([])
         self.epsilon.append([])
         return len(self.transitions) - 1
@@ -165,23 +198,24 @@ class _NFA:
             if accepting:
                 self.epsilon[source].append(end)
 
-    def determinize(self, start: int, end: int) -> tuple[np.ndarray, np.ndarray]:
-        """Runs the subset construction; returns `next_state` and `accepting`."""
-        accepting = self._reaching(end)
+    def determinize(self, start: int, end: int, symbols: int) -> tuple[np.ndarray, np.ndarray]:
+        """Runs the subset construction; returns `next_state [S, symbols]` and `accepting`."""
+        accepting = self.reaching(end)
         keep = [bool(arcs) or state in accepting for state, arcs in enumerate(self.transitions)]
         closures: dict[int, tuple[int, ...]] = {}  # the kept states of each state's closure
         work = 0
 
-        def spend(amount: int) -> None:
+        def visit(amount: int) -> None:
             nonlocal work
             work += amount
             check_size(work, _MAX_WORK)
+            spend(amount)
 
         def closure_of(targets: tuple[int, ...]) -> tuple[int, ...]:
             for target in targets:
                 if target not in closures:
                     closure = _reachable(target, self.epsilon.__getitem__)
-                    spend(3 * len(closure))
+                    visit(3 * len(closure))
                     closures[target] = tuple(sorted(filter(keep.__getitem__, closure)))
             if len(targets) == 1:
                 return closures[targets[0]]
@@ -194,15 +228,15 @@ class _NFA:
         while len(rows) < len(subsets):
             arcs = [arc for state in subsets[len(rows)] for arc in self.transitions[state]]
             cuts = sorted({arc[0] for arc in arcs} | {arc[1] + 1 for arc in arcs})
-            spend((len(arcs) + 1) * (len(cuts) + 1) + len(subsets[len(rows)]))
-            row = np.full(256, -1, np.int32)
+            visit((len(arcs) + 1) * (len(cuts) + 1) + len(subsets[len(rows)]))
+            row = np.full(symbols, -1, np.int32)
             for low, past in itertools.pairwise(cuts):
                 targets = tuple(sorted({arc[2] for arc in arcs if arc[0] <= low <= arc[1]}))
                 if not targets:
                     continue
                 if targets not in number_of_targets:
                     subset = closure_of(targets)
-                    spend(len(subset))
+                    visit(len(subset))
                     if subset not in numbers:
                         numbers[subset] = len(subsets)
                         subsets.append(subset)
@@ -212,7 +246,7 @@ class _NFA:
             rows.append(row)
         return np.stack(rows), np.array([not accepting.isdisjoint(one) for one in subsets])
 
-    def _reaching(self, end: int) -> set[int]:
+    def reaching(self, end: int) -> set[int]:
         """Returns the states from which the end is reached without a byte."""
         sources = {target: list(states) for target, states in self.at_end.items()}
         for state, targets in enumerate(self.epsilon):

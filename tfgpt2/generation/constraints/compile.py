@@ -19,15 +19,19 @@ import numpy as np
 from tfgpt2.errors import type_error, value_error
 from tfgpt2.generation.constraints.byte_nfa import compile_expression
 from tfgpt2.generation.constraints.expressions import Alternation, Literal
-from tfgpt2.generation.constraints.json_schema import compile_json_schema, load_schema
+from tfgpt2.generation.constraints.json_schema import compile_json_schema
 from tfgpt2.generation.constraints.regex import compile_regex
+from tfgpt2.generation.constraints.schema_input import load_schema
+from tfgpt2.generation.constraints.special_tokens import END
 from tfgpt2.generation.constraints.token_dfa import TokenDFA, compile_token_dfa
+from tfgpt2.generation.constraints.work import bounded
 
 CACHE_SIZE = 32
 _cache: OrderedDict[Any, TokenDFA] = OrderedDict()
 _lock = threading.Lock()
 
 
+@bounded
 def compile_constraint(
     token_bytes: Sequence[bytes],
     *,
@@ -35,6 +39,7 @@ def compile_constraint(
     regex: str | None = None,
     json_schema: Any = None,
     end_ids: Collection[int] = (),
+    special_ids: Collection[int] = (),
 ) -> TokenDFA:
     """Compiles a constraint on the whole output to a DFA over a vocabulary's tokens.
 
@@ -42,12 +47,15 @@ def compile_constraint(
     schema. The last `CACHE_SIZE` results are cached.
 
     Args:
-        token_bytes: The bytes of each id; empty for ids without text, which are never allowed.
+        token_bytes: The bytes of each id; empty for ids without text, which are never allowed. A
+            special token's are its content.
         choices: The allowed outputs.
         regex: A pattern; see `regex.compile_regex`.
         json_schema: A dict, JSON text or pydantic model class; see
             `json_schema.compile_json_schema`.
         end_ids: The request's end tokens. Those that have bytes are never used as text.
+        special_ids: The special tokens: each is used where the constraint spells out its content,
+            and nowhere else; see `special_tokens.spell_special_tokens`.
 
     Returns:
         The DFA; its arrays are read-only, since the cache shares them.
@@ -75,17 +83,26 @@ def compile_constraint(
     if json_schema is not None:
         json_schema = load_schema(json_schema)
     forbidden = sorted(one for one in end_ids if 0 <= one < len(token_bytes) and token_bytes[one])
+    special_tokens = {
+        token_bytes[one]: END if one in forbidden else one
+        for one in sorted(special_ids) if token_bytes[one]
+    }  # fmt: skip
     schema_text = json.dumps(json_schema, default=repr)
-    key = (choices, regex, schema_text, tuple(forbidden), _fingerprint(token_bytes))
+    key = (choices, regex, schema_text, *map(tuple, (forbidden, special_tokens.items())),
+           _fingerprint(token_bytes))  # fmt: skip
     with _lock:
         if key in _cache:
             _cache.move_to_end(key)
             return _cache[key]
     if choices is not None:
-        byte_dfa = compile_expression(Alternation(tuple(map(Literal, choices))))
+        literals = Alternation(tuple(map(Literal, choices)))
+        byte_dfa = compile_expression(literals, special_tokens)
+    elif regex is not None:
+        byte_dfa = compile_regex(regex, special_tokens)
     else:
-        byte_dfa = compile_json_schema(json_schema) if regex is None else compile_regex(regex)
-    token_dfa = compile_token_dfa(byte_dfa, token_bytes, forbidden)
+        byte_dfa = compile_json_schema(json_schema, special_tokens)
+    ordinary = [b"" if one in special_ids else data for one, data in enumerate(token_bytes)]
+    token_dfa = compile_token_dfa(byte_dfa, ordinary, forbidden)
     with _lock:
         _cache[key] = token_dfa
         while len(_cache) > CACHE_SIZE:

@@ -31,6 +31,7 @@ from tfgpt2.generation.constraints.expressions import (
     intersect_ranges,
 )
 from tfgpt2.generation.constraints.regex import ANY_CHARACTER, parse_regex
+from tfgpt2.generation.constraints.work import MAX_STATES, check_size
 
 INTEGER_DIGITS = 18  # every such integer fits 64 bits
 NUMBER_DIGITS = 15  # before the point, and after it; a float64 represents 15 digits exactly
@@ -40,6 +41,7 @@ _UNESCAPED = intersect_ranges(((0x20, MAX_CODE_POINT),), complement_ranges(((34,
 
 SPACE = Repeat(Literal(b" "), 0, 1)
 COMMA, COLON = Concat((Literal(b","), SPACE)), Concat((Literal(b":"), SPACE))
+BOOLEAN = Alternation((Literal(b"true"), Literal(b"false")))
 _DIGIT = CharClass(((48, 57),))
 
 # RFC 3339 and RFC 9562; years are 0001 to 9999, as Python's `datetime` has them.
@@ -147,6 +149,7 @@ def array(prefix: Sequence[Expr], items: Expr, least: int, most: int | None) -> 
     State 2 + 2 * i comes before item i, and state 3 + 2 * i after its comma.
     """
     unrolled = max(len(prefix), least, 1) if most is None else most
+    check_size(unrolled, MAX_STATES)  # each item has states of its own
     edges = [(0, 2, Literal(b"[")), (2, 3, EMPTY_TEXT)]
     for item in range(unrolled + 1):
         before, after_comma = 2 + 2 * item, 3 + 2 * item
@@ -185,10 +188,22 @@ def object_of(entries: Sequence[tuple[Expr, bool]], additional: Expr | None) -> 
     return Graph(tuple(edges))
 
 
+@functools.cache
 def number() -> Expr:
     """Builds all numbers: `NUMBER_DIGITS` digits before and after the point, a short exponent."""
     whole, exponent = _naturals(0, 10**NUMBER_DIGITS - 1), "(?:[eE][+-]?[1-9][0-9]?)?"
     return Concat((parse_regex("-?"), whole, _any_fraction(NUMBER_DIGITS), parse_regex(exponent)))
+
+
+@functools.cache
+def anything(depth: int) -> Expr:
+    """Builds the values of any type, with `depth` levels of arrays and objects."""
+    scalars = (Literal(b"null"), BOOLEAN, string(), number())
+    if not depth:
+        return Alternation(scalars)
+    inner = anything(depth - 1)
+    entry = Concat((string(), COLON, inner))
+    return Alternation((*scalars, array([], inner, 0, None), object_of([], entry)))
 
 
 def integer(low: int | None = None, high: int | None = None) -> Expr:

@@ -21,13 +21,12 @@ from __future__ import annotations
 
 import functools
 import itertools
-import json
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 from urllib.parse import unquote
 
-from tfgpt2.errors import nearest, type_error, value_error
+from tfgpt2.errors import nearest, value_error
 from tfgpt2.generation.constraints.byte_dfa import ByteDFA, complement, intersection
 from tfgpt2.generation.constraints.byte_nfa import compile_all_of, compile_expression
 from tfgpt2.generation.constraints.expressions import (
@@ -39,8 +38,10 @@ from tfgpt2.generation.constraints.expressions import (
     Literal,
 )
 from tfgpt2.generation.constraints.json_grammar import (
+    BOOLEAN,
     COLON,
     FORMATS,
+    anything,
     array,
     constant,
     integer,
@@ -49,11 +50,20 @@ from tfgpt2.generation.constraints.json_grammar import (
     object_of,
     string,
 )
-from tfgpt2.generation.constraints.json_types import ANNOTATIONS, are_disjoint, has_type
+from tfgpt2.generation.constraints.json_types import (
+    ANNOTATIONS,
+    are_disjoint,
+    dereference,
+    has_type,
+)
+from tfgpt2.generation.constraints.schema_input import count_values, load_schema
+from tfgpt2.generation.constraints.work import bounded, spend
 
 ANY_DEPTH = 2
 RECURSION = 2
 _MAX_SCHEMAS = 20_000  # schemas visited, with references followed
+_MAX_DEPTH = 64  # of schemas in schemas, with references followed
+_SCHEMA_STEPS = 100  # of work, for a schema visited
 _LOWER, _UPPER = ("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum")
 _KEYWORDS_OF_TYPE = {
     "object": ("properties", "required", "additionalProperties"),
@@ -69,7 +79,11 @@ _COMBINING = ("$ref", "allOf", "anyOf", "oneOf", "enum", "const")
 _KNOWN = frozenset((*_TYPE_KEYWORDS, *_COMBINING, *ANNOTATIONS, "type"))
 
 
-def compile_json_schema(schema: Mapping[str, Any] | bool | str | type) -> ByteDFA:
+@bounded
+def compile_json_schema(
+    schema: Mapping[str, Any] | bool | str | type,
+    special_tokens: Mapping[bytes, int] | None = None,
+) -> ByteDFA:
     """Compiles a schema to a DFA of JSON texts, in UTF-8, that are valid under it.
 
     Supported: `type` (one or a list), `properties`, `required`, `additionalProperties`, `items`,
@@ -81,6 +95,7 @@ def compile_json_schema(schema: Mapping[str, Any] | bool | str | type) -> ByteDF
     Args:
         schema: A schema of draft 2020-12 as a dict, as JSON text, or a class that has
             `model_json_schema()`, such as a pydantic model.
+        special_tokens: See `byte_nfa.compile_expression`.
 
     Raises:
         TypeError: It is none of these.
@@ -94,7 +109,7 @@ def compile_json_schema(schema: Mapping[str, Any] | bool | str | type) -> ByteDF
         (True, True, False)
     """
     root = load_schema(schema)
-    dfa = compile_expression(_Translator(root).expression(root, "#"))
+    dfa = compile_expression(_Translator(root).expression(root, "#"), special_tokens)
     if not dfa.accepting.any():
         raise value_error(
             "No value that can be written is valid under the schema.",
@@ -105,43 +120,27 @@ def compile_json_schema(schema: Mapping[str, Any] | bool | str | type) -> ByteDF
     return dfa
 
 
-def load_schema(schema: Any) -> Any:
-    """Converts a schema in any supported form to a dict or a bool.
-
-    Raises:
-        TypeError: It is not a dict, bool, JSON text, or class with `model_json_schema()`.
-        ValueError: The text is not valid JSON.
-    """
-    if hasattr(schema, "model_json_schema"):
-        schema = schema.model_json_schema()
-    if isinstance(schema, str):
-        try:
-            schema = json.loads(schema)
-        except ValueError as error:
-            raise value_error(
-                f"`json_schema` is a string that is not valid JSON: {error}.",
-                fix="Pass the schema as a dict, or as JSON text.",
-                json_schema=schema,
-            ) from error
-    if not isinstance(schema, (Mapping, bool)):
-        raise type_error(
-            "`json_schema` must be a dict, JSON text of one, or a pydantic model class.",
-            fix="Pass for example {'type': 'object', 'properties': {...}}.",
-            json_schema=schema,
-        )
-    return schema
-
-
 class _Translator:
     """Translates schemas to expressions; `path` is the place of a schema, for errors."""
 
     def __init__(self, root: Any) -> None:
-        self.root, self.count = root, 0
+        self.root, self.count, self.depth = root, 0, 0
         self.references: list[str] = []  # that are being followed
 
     def expression(self, schema: Any, path: str) -> Expr:
         """Translates a schema."""
         self.count += 1
+        spend(_SCHEMA_STEPS)
+        if self.depth >= _MAX_DEPTH:
+            raise _error(path, f"is nested more than {_MAX_DEPTH} levels deep, with the references"
+                         " followed", "Write it flatter.")  # fmt: skip
+        self.depth += 1
+        expression = self.checked(schema, path)
+        self.depth -= 1
+        return expression
+
+    def checked(self, schema: Any, path: str) -> Expr:
+        """Translates a schema whose keywords are then known."""
         if self.count > _MAX_SCHEMAS:
             raise _error(path, "is too large, with the references followed", "Write it flatter.")
         if schema is False:
@@ -162,7 +161,7 @@ class _Translator:
             if parts and not _TYPE_KEYWORDS & schema.keys() and self.implies_type(schema):
                 return parts[0]
             parts.append(self.typed(schema, path))
-        return _all_of(parts) if parts else self.anything(ANY_DEPTH)
+        return _all_of(parts) if parts else anything(ANY_DEPTH)
 
     @staticmethod
     def implies_type(schema: Mapping[str, Any]) -> bool:
@@ -212,7 +211,9 @@ class _Translator:
     def oneof(self, schema: Mapping[str, Any], path: str) -> Expr:
         parts, branches = self.branches(schema, "oneOf", path), schema["oneOf"]
         resolve = functools.partial(self.resolve, path=path)
+        sizes = [count_values(dereference(one, resolve))[0] for one in branches]
         for (first, one), (second, two) in itertools.combinations(enumerate(branches), 2):
+            spend(10 * (1 + sizes[first] + sizes[second]))
             if not are_disjoint(one, two, resolve):
                 raise _error(
                     f"{path}/oneOf", f"has branches, {first} and {second}, that may overlap",
@@ -245,7 +246,7 @@ class _Translator:
         names = schema.get("type", implied)
         names = [names] if isinstance(names, str) else names
         if (not isinstance(names, list) or not names
-                or any(name not in _KEYWORDS_OF_TYPE for name in names)):  # fmt: skip
+                or any(name not in tuple(_KEYWORDS_OF_TYPE) for name in names)):  # fmt: skip
             raise _error(f"{path}/type", f"must be some of {', '.join(_KEYWORDS_OF_TYPE)}",
                          "Give one, or a list.", type=names)  # fmt: skip
         other = sorted(words - {word for name in names for word in _KEYWORDS_OF_TYPE[name]})
@@ -260,11 +261,11 @@ class _Translator:
         return Literal(b"null")
 
     def _boolean(self, schema: Mapping[str, Any], path: str) -> Expr:
-        return Alternation((Literal(b"true"), Literal(b"false")))
+        return BOOLEAN
 
     def _string(self, schema: Mapping[str, Any], path: str) -> Expr:
         pattern, format_name = schema.get("pattern"), schema.get("format")
-        if format_name is not None and format_name not in FORMATS:
+        if format_name is not None and format_name not in tuple(FORMATS):
             raise _error(f"{path}/format", f"has the unsupported format {format_name!r}",
                          nearest(str(format_name), FORMATS), format=format_name)  # fmt: skip
         least, most = self.counts(schema, "minLength", "maxLength", path)
@@ -338,8 +339,9 @@ class _Translator:
 
     def _object(self, schema: Mapping[str, Any], path: str) -> Expr:
         properties, required = schema.get("properties", {}), schema.get("required", [])
-        if not isinstance(properties, Mapping) or not isinstance(required, list):
-            raise _error(path, "must have a dict as `properties` and a list as `required`",
+        if (not isinstance(properties, Mapping) or not isinstance(required, list)
+                or not all(isinstance(name, str) for name in required)):  # fmt: skip
+            raise _error(path, "must have a dict as `properties` and a list of names as `required`",
                          "See JSON Schema.", schema=schema)  # fmt: skip
         closed = "properties" in schema or "required" in schema
         additional = schema.get("additionalProperties", not closed)
@@ -360,15 +362,6 @@ class _Translator:
             other_name = Compiled(intersection(compile_expression(other_name), complement(known)))
         value = self.expression(additional, f"{path}/additionalProperties")
         return object_of(entries, Concat((other_name, COLON, value)))
-
-    def anything(self, depth: int) -> Expr:
-        """Builds the values of any type, with `depth` levels of arrays and objects."""
-        scalars = (Literal(b"null"), self._boolean({}, ""), string(), number())
-        if not depth:
-            return Alternation(scalars)
-        inner = self.anything(depth - 1)
-        entry = Concat((string(), COLON, inner))
-        return Alternation((*scalars, array([], inner, 0, None), object_of([], entry)))
 
 
 def _all_of(parts: list[Expr]) -> Expr:

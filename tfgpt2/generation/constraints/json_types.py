@@ -39,7 +39,7 @@ def are_disjoint(first: Any, second: Any, resolve: Callable[[Any], Any], depth: 
         >>> are_disjoint({"type": "string"}, {"type": ["integer", "null"]}, {}.get)
         True
     """
-    first, second = _dereference(first, resolve), _dereference(second, resolve)
+    first, second = dereference(first, resolve), dereference(second, resolve)
     if first is False or second is False:
         return True
     if not isinstance(first, Mapping) or not isinstance(second, Mapping):
@@ -57,7 +57,7 @@ def are_disjoint(first: Any, second: Any, resolve: Callable[[Any], Any], depth: 
     return any(are_disjoint(one[name], two[name], resolve, depth - 1) for name in shared)
 
 
-def _dereference(schema: Any, resolve: Callable[[Any], Any]) -> Any:
+def dereference(schema: Any, resolve: Callable[[Any], Any]) -> Any:
     """Follows references that stand alone; at most 100, since they may be circular."""
     for _ in range(100):
         if not isinstance(schema, Mapping) or set(schema) - ANNOTATIONS != {"$ref"}:

@@ -19,6 +19,7 @@ from tfgpt2.nn.attention import MASK_VALUE
 
 FREE = 0  # the state of a row without a constraint
 _FAR = 2**30  # above every distance
+_MOST_ENTRIES = 2**27  # of the table of a batch, 512 MiB
 # Sizes to which tables are padded: a program is compiled for each that occurs.
 _TABLE_SIZES = tuple(4**power for power in range(3, 14))
 _DFA_COUNTS = tuple(4**power for power in range(9))
@@ -59,7 +60,8 @@ def batch_dfas(dfas: Sequence[TokenDFA | None], vocab_size: int) -> Constraint:
         vocab_size: `V`, the model's; ids beyond a DFA's vocabulary are forbidden.
 
     Raises:
-        ValueError: There is no row, or a DFA's vocabulary is larger than the model's.
+        ValueError: There is no row, a DFA's vocabulary is larger than the model's, or the table
+            would be too large.
 
     Example:
         >>> batch_dfas([None, None], 5).start.numpy().tolist()
@@ -77,6 +79,13 @@ def batch_dfas(dfas: Sequence[TokenDFA | None], vocab_size: int) -> Constraint:
     offsets = 1 + np.cumsum([0, *(len(dfa.accepting) for dfa in distinct)])
     states = _padded(int(offsets[-1]), _TABLE_SIZES)
     classes = _padded(max([1, *(dfa.next_state.shape[1] for dfa in distinct)]), _TABLE_SIZES)
+    if states * classes > _MOST_ENTRIES:
+        raise value_error(
+            f"These constraints' transition table would have more than {_MOST_ENTRIES} entries.",
+            fix="Use smaller constraints, or run the rows one by one.",
+            states=states,
+            token_classes=classes,
+        )
     next_state = np.full([states, classes], -1, np.int32)
     next_state[FREE] = FREE
     token_class = np.zeros([_padded(max(1, len(distinct)), _DFA_COUNTS), vocab_size], np.int32)

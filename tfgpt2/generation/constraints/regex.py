@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn
 
 import numpy as np
@@ -33,6 +33,7 @@ from tfgpt2.generation.constraints.expressions import (
     intersect_ranges,
     merge_ranges,
 )
+from tfgpt2.generation.constraints.work import bounded, spend
 
 try:  # the parser moved in Python 3.11
     from re import _parser
@@ -40,6 +41,7 @@ except ImportError:
     import sre_parse as _parser
 
 MAX_PATTERN_LENGTH = 20_000  # characters
+_CLASS_STEPS = 50_000  # for the code points of a class
 ANY_CHARACTER: Ranges = ((0, MAX_CODE_POINT),)
 _CATEGORIES = {
     "CATEGORY_DIGIT": r"\d", "CATEGORY_NOT_DIGIT": r"\D",
@@ -59,7 +61,8 @@ _UNSUPPORTED = {
 }
 
 
-def compile_regex(pattern: str) -> ByteDFA:
+@bounded
+def compile_regex(pattern: str, special_tokens: Mapping[bytes, int] | None = None) -> ByteDFA:
     r"""Compiles a pattern to the minimal DFA over UTF-8 bytes.
 
     Supported: literals, classes, `.` (no line break, unless `(?s)`), `\d \w \s` and their
@@ -68,6 +71,7 @@ def compile_regex(pattern: str) -> ByteDFA:
 
     Args:
         pattern: A pattern of Python's `re`, at most `MAX_PATTERN_LENGTH` characters.
+        special_tokens: See `byte_nfa.compile_expression`.
 
     Returns:
         The DFA of all texts with `re.fullmatch(pattern, text)`.
@@ -80,7 +84,7 @@ def compile_regex(pattern: str) -> ByteDFA:
         >>> compile_regex(r"\d{4}-\d{2}").matches("2024-05")
         True
     """
-    return compile_expression(parse_regex(pattern))
+    return compile_expression(parse_regex(pattern), special_tokens)
 
 
 def parse_regex(pattern: str, *, search: bool = False) -> Expr:
@@ -244,6 +248,7 @@ def class_ranges(inside: str, flags: int = 0) -> Ranges:
         >>> class_ranges("a-c", re.IGNORECASE)
         ((65, 67), (97, 99))
     """
+    spend(_CLASS_STEPS)
     found = re.compile(f"[{inside}]+", flags).finditer(_every_character())
     # The 2048 surrogates are missing in that text.
     ranges = [tuple(at + 2048 * (at >= 0xD800) for at in (m.start(), m.end() - 1)) for m in found]

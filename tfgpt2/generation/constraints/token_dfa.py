@@ -13,6 +13,7 @@ import numpy as np
 
 from tfgpt2.errors import value_error
 from tfgpt2.generation.constraints.byte_dfa import ByteDFA, accept_distances
+from tfgpt2.generation.constraints.special_tokens import FIRST_SYMBOL
 
 MAX_ENTRIES = 2**24  # of a transition table, 64 MiB
 _DEAD = 255  # the class of bytes that have no transition in any state
@@ -43,7 +44,8 @@ def compile_token_dfa(
 
     Args:
         dfa: The language.
-        token_bytes: The bytes of each id; ids without bytes are forbidden in every state.
+        token_bytes: The bytes of each id; ids without bytes are forbidden in every state, except
+            for special tokens that are symbols of the DFA.
         forbidden: Other ids that are forbidden in every state, such as end tokens with bytes.
 
     Raises:
@@ -61,9 +63,12 @@ def compile_token_dfa(
     numbers: dict[bytes, int] = {}  # of each distinct text, with bytes replaced by their classes
     text_of = np.full(len(token_bytes), -1)
     for token, data in enumerate(token_bytes):
-        text = bytes(data).translate(byte_class)
+        text = bytes(data).translate(byte_class[:FIRST_SYMBOL])
         if text and _DEAD not in text and token not in forbidden:
             text_of[token] = numbers.setdefault(text, len(numbers))
+    for symbol, token in enumerate(dfa.special_ids, FIRST_SYMBOL):
+        if byte_class[symbol] != _DEAD:
+            text_of[token] = numbers.setdefault(byte_class[symbol : symbol + 1], len(numbers))
     if numbers:
         after, text_class = _follow_texts(next_state, _Trie(list(numbers)))
     else:
@@ -83,7 +88,8 @@ def _merge_bytes(dfa: ByteDFA) -> tuple[bytes, np.ndarray]:
     """Merges the bytes with equal transitions.
 
     Returns:
-        The class of each byte, `_DEAD` without any transition, and `next_state` by class.
+        The class of each byte and symbol, `_DEAD` without any transition, and `next_state` by
+        class.
     """
     columns, index = np.unique(dfa.next_state, axis=1, return_inverse=True)  # [S, classes]
     live = (columns >= 0).any(0)

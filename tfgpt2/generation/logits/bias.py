@@ -12,7 +12,7 @@ from tfgpt2.errors import value_error
 from tfgpt2.generation.buckets import default_buckets
 from tfgpt2.generation.logits.base import LogitsProcessor, ProcessorContext
 from tfgpt2.generation.logits.history import OUTSIDE, history_end
-from tfgpt2.generation.logits.id_lists import check_ids, depth, per_row
+from tfgpt2.generation.logits.id_lists import check_ids, check_list, depth, per_row
 from tfgpt2.generation.logits.vocab_ops import sum_by_id
 from tfgpt2.generation.options import Option
 from tfgpt2.nn.attention import MASK_VALUE
@@ -44,7 +44,7 @@ def lay_out_biases(rows: Sequence[Mapping[tuple[int, ...], float]]) -> SequenceB
 
     Args:
         rows: For each row, from a sequence of one or more ids to its bias; minus infinity becomes
-            `MASK_VALUE`.
+            `MASK_VALUE`, infinity `-MASK_VALUE`.
 
     Raises:
         ValueError: A sequence is empty or too long, or a row has too many.
@@ -77,7 +77,7 @@ def lay_out_biases(rows: Sequence[Mapping[tuple[int, ...], float]]) -> SequenceB
     for row, biases in enumerate(rows):
         for place, (sequence, value) in enumerate(biases.items()):
             ids[row, place, width - len(sequence) :] = sequence
-            bias[row, place] = max(value, MASK_VALUE)
+            bias[row, place] = min(max(value, MASK_VALUE), -MASK_VALUE)
     return SequenceBiases(tf.constant(ids), tf.constant(bias))
 
 
@@ -141,11 +141,14 @@ def read_biases(value: Any, rows: int, vocab_size: int) -> list[dict[tuple[int, 
     """Reads `{(id, ...): bias}` or `[[[id, ...], bias], ...]`, or one such value per row."""
     if isinstance(value, Mapping):
         lists = [value]
-    elif all(isinstance(one, Mapping) or (depth(one) and depth(one[0]) != 1) for one in value):
+    elif all(map(_is_row, check_list("sequence_bias", value, value))):
         lists = per_row("sequence_bias", value, rows, -1)
     else:
         lists = [value]
-    pairs = [list(one.items()) if isinstance(one, Mapping) else list(one) for one in lists]
+    pairs = [
+        list(one.items()) if isinstance(one, Mapping) else check_list("sequence_bias", one, value)
+        for one in lists
+    ]
     made: list[dict[tuple[int, ...], float]] = []
     for row in pairs:
         made.append({})
@@ -153,7 +156,7 @@ def read_biases(value: Any, rows: int, vocab_size: int) -> list[dict[tuple[int, 
             try:
                 sequence, bias = pair
                 bias = float(bias)
-            except (TypeError, ValueError):
+            except (TypeError, ValueError, OverflowError):
                 sequence, bias = (), float("nan")
             if np.isnan(bias):
                 raise value_error(
@@ -163,6 +166,13 @@ def read_biases(value: Any, rows: int, vocab_size: int) -> list[dict[tuple[int, 
                 )
             made[-1][check_ids("sequence_bias", sequence, vocab_size, value)] = bias
     return made
+
+
+def _is_row(one: Any) -> bool:
+    """Whether an entry of a list is a row's biases, and not a pair of a sequence and a bias."""
+    if isinstance(one, Mapping):
+        return True
+    return depth(one) > 0 and len(one) > 0 and depth(one[0]) != 1
 
 
 class SequenceBias(LogitsProcessor):
@@ -194,7 +204,7 @@ class BadWords(SequenceBias):
         """See `LogitsProcessor`."""
         name, value = self.option.name, config.bad_words_ids
         checked = [
-            [check_ids(name, word, vocab_size, value) for word in words]
+            [check_ids(name, word, vocab_size, value) for word in check_list(name, words, value)]
             for words in per_row(name, value, rows, 2)
         ]
         return lay_out_biases([bad_word_biases(words, config.eos_ids) for words in checked])

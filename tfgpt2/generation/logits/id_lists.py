@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfgpt2.errors import value_error
+from tfgpt2.errors import type_error, value_error
 
 
 def is_empty(value: Any) -> bool:
@@ -37,6 +37,17 @@ def per_row(name: str, value: Any, rows: int, levels: int) -> list[Any]:
     return list(value)
 
 
+def check_list(name: str, one: Any, value: Any) -> Any:
+    """Checks that the entries of a row are a list."""
+    if not isinstance(one, (list, tuple)) and not (isinstance(one, np.ndarray) and one.ndim):
+        raise type_error(
+            f"`{name}` must be a list, or one list per row.",
+            fix="Put brackets around it.",
+            **{name: value},
+        )
+    return one
+
+
 def check_ids(name: str, sequence: Any, vocab_size: int, value: Any) -> tuple[int, ...]:
     """A sequence of ids, or one id, as a tuple."""
     ids = sequence if isinstance(sequence, (list, tuple, np.ndarray)) else (sequence,)
@@ -57,6 +68,9 @@ def _check_id(name: str, one: Any, vocab_size: int, value: Any) -> int:
 def id_rows(name: str, value: Any, rows: int, vocab_size: int) -> tf.Tensor:
     """Lists of ids as int32 `[1 or B, U]`, padded with -1."""
     lists = per_row(name, np.asarray(value).tolist() if tf.is_tensor(value) else value, rows, 1)
-    lists = [[_check_id(name, one, vocab_size, value) for one in row] for row in lists]
+    lists = [
+        [_check_id(name, one, vocab_size, value) for one in check_list(name, row, value)]
+        for row in lists
+    ]
     width = max([1, *map(len, lists)])
     return tf.constant([row + [-1] * (width - len(row)) for row in lists], tf.int32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -9,12 +10,11 @@ import tensorflow as tf
 from tfgpt2.errors import value_error
 from tfgpt2.generation.logits.base import LogitsProcessor, ProcessorContext
 from tfgpt2.generation.logits.id_lists import per_row
-from tfgpt2.generation.logits.vocab_ops import mark_ids
-from tfgpt2.generation.options import Option
+from tfgpt2.generation.logits.vocab_ops import RULED_OUT, mark_ids
+from tfgpt2.generation.options import MAX_TOKENS, Option
 from tfgpt2.nn.attention import MASK_VALUE
 
-# A logit below it was ruled out, whatever else was done to it.
-_FORBIDDEN = MASK_VALUE / 1e6
+_LARGEST = 1e6  # factor
 
 
 class Decay(NamedTuple):
@@ -53,7 +53,7 @@ def decay_length(
     growth = tf.minimum(tf.pow(factor, tf.cast(over, tf.float32)), -MASK_VALUE) - 1.0
     penalty = tf.minimum(tf.abs(logits) * growth[:, None], -MASK_VALUE)  # [B, V], finite
     changed = mark_ids(eos, logits.shape[-1]) & ((over > 0) & (factor != 1))[:, None]
-    return tf.where(changed & (logits > _FORBIDDEN), logits + penalty, logits)
+    return tf.where(changed & (logits > RULED_OUT), logits + penalty, logits)
 
 
 class ExponentialDecayLengthPenalty(LogitsProcessor):
@@ -70,13 +70,15 @@ class ExponentialDecayLengthPenalty(LogitsProcessor):
         value = config.exponential_decay_length_penalty
         pairs = per_row(self.option.name, value, rows, 1)
         try:
-            starts, factors = zip(*[(int(start), float(factor)) for start, factor in pairs],
-                                  strict=True)  # fmt: skip
-        except (TypeError, ValueError):
-            starts, factors = (-1,), (0.0,)
-        if min(starts) < 0 or min(factors) <= 0:
+            starts, factors = zip(*pairs, strict=True)
+            fits = all(0 <= operator.index(start) <= MAX_TOKENS for start in starts)
+            fits &= all(0 < float(factor) <= _LARGEST for factor in factors)
+        except (TypeError, ValueError, OverflowError):
+            fits = False
+        if not fits:
             raise value_error(
-                "`exponential_decay_length_penalty` must be (start, factor).",
+                "`exponential_decay_length_penalty` must be (start, factor): an integer from 0 to"
+                f" {MAX_TOKENS} and a number above 0, at most {_LARGEST:g}.",
                 fix="For example (20, 1.05): from the 21st new token on, ends become likelier.",
                 exponential_decay_length_penalty=value,
             )

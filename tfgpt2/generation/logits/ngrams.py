@@ -68,7 +68,7 @@ class NoRepeatNgram(LogitsProcessor):
 
     option = Option(
         "no_repeat_ngram_size", 0, "yes, per row; padding is not part of the history",
-        "int32", 0, 0, MAX_TOKENS, "an integer of 0 (off) or more",
+        "int32", 0, 0, MAX_TOKENS, f"an integer of 0 (off) or more, at most {MAX_TOKENS}",
     )  # fmt: skip
 
     def __call__(self, scores: tf.Tensor, value: tf.Tensor, context: ProcessorContext) -> tf.Tensor:
@@ -80,7 +80,7 @@ class EncoderNoRepeatNgram(LogitsProcessor):
 
     option = Option(
         "encoder_no_repeat_ngram_size", 0, "yes, per row, n-grams of the prompt",
-        "int32", 0, 0, MAX_TOKENS, "an integer of 0 (off) or more",
+        "int32", 0, 0, MAX_TOKENS, f"an integer of 0 (off) or more, at most {MAX_TOKENS}",
     )  # fmt: skip
 
     def __call__(self, scores: tf.Tensor, value: tf.Tensor, context: ProcessorContext) -> tf.Tensor:

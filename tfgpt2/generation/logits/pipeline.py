@@ -32,11 +32,12 @@ from tfgpt2.generation.logits.penalties import (
     PresencePenalty,
     RepetitionPenalty,
 )
-from tfgpt2.generation.logits.temperature import Temperature
+from tfgpt2.generation.logits.temperature import Temperature, divisor
 from tfgpt2.generation.logits.top_k import TopK
 from tfgpt2.generation.logits.top_p import TopP
 from tfgpt2.generation.logits.typical_p import TypicalP
 from tfgpt2.generation.logits.validity import RemoveInvalidValues, RenormalizeLogits
+from tfgpt2.generation.logits.vocab_ops import RULED_OUT
 from tfgpt2.generation.params import DecodeSpec, SamplingParams
 from tfgpt2.nn.attention import MASK_VALUE
 
@@ -106,7 +107,7 @@ def apply_constraint(
     constraint, ends = context.params.constraint, context.params.eos_token_ids
     remaining = context.max_new_tokens - context.num_new_tokens  # [R]
     allowed = masking.mask_logits(scores, constraint, state, ends, remaining)
-    none_left = tf.reduce_max(allowed, axis=-1, keepdims=True) <= MASK_VALUE / 2  # [R, 1]
+    none_left = tf.reduce_max(allowed, axis=-1, keepdims=True) <= RULED_OUT  # [R, 1]
     return tf.cond(
         tf.reduce_any(none_left),
         lambda: tf.where(
@@ -151,6 +152,16 @@ def apply_warpers(
     if renormalize.option.name in options:
         scores = renormalize(scores, options[renormalize.option.name], None)
     return scores
+
+
+def nothing_left(best: tf.Tensor, temperature: tf.Tensor) -> tf.Tensor:
+    """Marks the rows all of whose tokens were ruled out: bool `[R]`.
+
+    Args:
+        best: float32 `[R]`, the largest score of each row after warping, with noise or without.
+        temperature: float32 `[R]`.
+    """
+    return best * divisor(temperature) <= RULED_OUT
 
 
 def _filter(

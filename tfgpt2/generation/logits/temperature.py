@@ -22,5 +22,9 @@ class Temperature(LogitsWarper):
     def __call__(
         self, scores: tf.Tensor, value: tf.Tensor, context: ProcessorContext | None
     ) -> tf.Tensor:
-        divisor = tf.where(value > 0, tf.maximum(value, _LOWEST), 1.0)  # [R]
-        return tf.maximum(scores / divisor[:, None], tf.float32.min)
+        return tf.maximum(scores / divisor(value)[:, None], tf.float32.min)
+
+
+def divisor(temperature: tf.Tensor) -> tf.Tensor:
+    """What scores are divided by: float32 `[R]`, 1 for greedy rows."""
+    return tf.where(temperature > 0, tf.maximum(temperature, _LOWEST), 1.0)

@@ -42,6 +42,13 @@ class TypicalP(LogitsWarper):
     """See `keep_typical`."""
 
     option = Option(
-        "typical_p", 1.0, "yes, per row", "float32", 1.0, 1e-6, 1, "a number in (0, 1]; 1 is off"
+        "typical_p",
+        1.0,
+        "yes, per row",
+        "float32",
+        1.0,
+        1e-6,
+        1,
+        "a number in [0.000001, 1]; 1 is off",
     )
     keep = staticmethod(keep_typical)

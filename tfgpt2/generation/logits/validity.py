@@ -5,6 +5,7 @@ from __future__ import annotations
 import tensorflow as tf
 
 from tfgpt2.generation.logits.base import LogitsProcessor, ProcessorContext
+from tfgpt2.generation.logits.vocab_ops import RULED_OUT
 from tfgpt2.generation.options import Option
 
 
@@ -25,7 +26,7 @@ class RemoveInvalidValues(LogitsProcessor):
 
 
 class RenormalizeLogits(LogitsProcessor):
-    """Makes warped scores log-probabilities again; applied last.
+    """Makes warped scores log-probabilities again; applied last. Ruled-out tokens stay ruled out.
 
     Source: transformers' `LogitNormalization`.
     """
@@ -37,4 +38,5 @@ class RenormalizeLogits(LogitsProcessor):
     def __call__(
         self, scores: tf.Tensor, value: tf.Tensor, context: ProcessorContext | None
     ) -> tf.Tensor:
-        return tf.where(value[:, None], tf.nn.log_softmax(scores), scores)
+        changed = value[:, None] & (scores > RULED_OUT)  # also where no other token is left
+        return tf.where(changed, tf.nn.log_softmax(scores), scores)

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from tfgpt2.nn.attention import MASK_VALUE
+
+# A score below it was ruled out, whatever else was done to it.
+RULED_OUT = MASK_VALUE / 1e9
+
 
 def mark_ids(ids: tf.Tensor, size: int) -> tf.Tensor:
     """Ids int32 `[B, U]` -> bool `[B, size]`, True at each id; others, such as -1, are ignored.
@@ -44,7 +49,12 @@ def sum_by_id(ids: tf.Tensor, values: tf.Tensor, size: int) -> tf.Tensor:
 
 
 def argmax(scores: tf.Tensor) -> tf.Tensor:
-    """Returns the first index of each row's largest score.
+    """Returns the first index of each row's largest score; see `best_token`."""
+    return best_token(scores)[0]
+
+
+def best_token(scores: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the first index of each row's largest score, and that score.
 
     Two plain reductions: XLA vectorises those on a CPU, and its own argmax not.
 
@@ -52,13 +62,15 @@ def argmax(scores: tf.Tensor) -> tf.Tensor:
         scores: Float `[B, V]`.
 
     Returns:
-        int32 `[B]`, in `[0, V)` even where a row holds NaN.
+        int32 `[B]`, in `[0, V)` even where a row holds NaN, and `[B]`.
 
     Example:
-        >>> argmax(tf.constant([[1.0, 3.0, 3.0]])).numpy().tolist()
-        [1]
+        >>> index, score = best_token(tf.constant([[1.0, 3.0, 3.0]]))
+        >>> index.numpy().tolist(), score.numpy().tolist()
+        ([1], [3.0])
     """
     best = tf.reduce_max(scores, axis=-1, keepdims=True)  # [B, 1]
     last = tf.shape(scores)[-1] - 1
     index = tf.range(last + 1)[None]  # [1, V]
-    return tf.reduce_min(tf.where(scores == best, index, last), axis=-1)  # [B]
+    token = tf.reduce_min(tf.where(scores == best, index, last), axis=-1)  # [B]
+    return token, best[:, 0]

@@ -41,6 +41,7 @@ from tfgpt2.generation.strategies.beam_step import (
     advance_beams,
     can_improve,
     keep_finished,
+    keep_stuck,
     score_candidates,
 )
 from tfgpt2.generation.strategies.cache_rows import reorder_cache, repeat_cache
@@ -208,6 +209,7 @@ def _choose(task: DecodeTask, state: BeamState, logits: tf.Tensor) -> BeamState:
     ended = candidates.reason != stopping.RUNNING
     new = ended & first & state.searching[:, None]  # [B, M]
     finished = keep_finished(state.finished, candidates, new, task.params)
+    finished = keep_stuck(finished, state, candidates, task.params)
     state = advance_beams(state, found._replace(beams=candidates))
     state = state._replace(step=step, finished=finished)
     best = state.running.score[:, 0]  # [B]
@@ -220,12 +222,14 @@ def finish_search(state: BeamState) -> Beams:
     finished = state.finished
     empty = finished.reason == stopping.RUNNING  # [B, K]
     # Without a hypothesis, the best beam's score tells whether the model's scores are numbers.
-    score = tf.where((state.limit > 0)[:, None], state.running.score[:, :1], 0.0)
+    score = tf.where((state.limit > 0)[:, None], state.running.score[:, :1], 0.0)  # [B, 1]
+    score = tf.where(score < MASK_VALUE, MASK_VALUE, score)  # finite, or not a number
+    without = tf.where(state.limit > 0, stopping.NO_TOKEN, stopping.LENGTH)[:, None]  # [B, 1]
     return finished._replace(
         score=tf.where(empty, score, finished.score),
         tokens=tf.where(empty[..., None], 0, finished.tokens),
         logprobs=tf.where(empty[..., None], 0.0, finished.logprobs),
-        reason=tf.where(empty, stopping.LENGTH, finished.reason),
+        reason=tf.where(empty, without, finished.reason),
         beam_indices=tf.where(empty[..., None], -1, finished.beam_indices),
         cut=tf.where(empty, -1, finished.cut),
     )

@@ -140,15 +140,34 @@ def keep_finished(
     """Keeps the best finished hypotheses: `[B, K]` of those and of bool `new` `[B, M]`."""
     new &= candidates.score > NO_BEAM / 2
     power = params.options["length_penalty"][:, None]  # [B, 1]
+    length = tf.cast(tf.maximum(candidates.count, 1), tf.float32)  # [B, M]
     candidates = candidates._replace(
-        score=tf.where(
-            new, candidates.score / tf.cast(candidates.count, tf.float32) ** power, MASK_VALUE
-        ),
+        score=tf.where(new, candidates.score / length**power, MASK_VALUE),
         reason=tf.where(new, candidates.reason, stopping.RUNNING),
         count=tf.where(new, candidates.count, 0),
     )
     both = tf.nest.map_structure(lambda *x: tf.concat(x, axis=1), finished, candidates)
     return gather_beams(both, tf.math.top_k(both.score, finished.score.shape[1]).indices)
+
+
+def keep_stuck(
+    finished: Beams, state: BeamState, candidates: Beams, params: SamplingParams
+) -> Beams:
+    """Keeps the hypotheses of rows whose tokens were all ruled out: they end where they are.
+
+    Args:
+        finished: The finished hypotheses, `[B, K]`.
+        state: The search before this step.
+        candidates: `[B, M]`, the best continuations.
+        params: See `keep_finished`.
+    """
+    stuck = state.searching & tf.reduce_all(candidates.score <= NO_BEAM / 2, axis=1)  # [B]
+    ended = state.running._replace(reason=tf.fill(tf.shape(state.token), stopping.NO_TOKEN))
+    return tf.cond(
+        tf.reduce_any(stuck),
+        lambda: keep_finished(finished, ended, stuck[:, None], params),
+        lambda: finished,
+    )
 
 
 def can_improve(

@@ -22,7 +22,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfgpt2.generation import stopping
-from tfgpt2.generation.logits.vocab_ops import argmax
+from tfgpt2.generation.logits.vocab_ops import RULED_OUT, argmax
 from tfgpt2.generation.options import Option
 from tfgpt2.generation.results import Result
 from tfgpt2.generation.stopping import StopState
@@ -57,7 +57,7 @@ class ContrastiveSearch(Strategy):
     @classmethod
     def from_config(cls, config: Any, vocab_size: int) -> ContrastiveSearch:
         """See `Strategy`; the number of candidates is a power of two, so that programs are few."""
-        most = int(np.max(np.asarray(config.top_k)))
+        most = int(np.max(np.asarray(config.top_k), initial=1))
         return cls(min(1 << max(2, (most - 1).bit_length()), vocab_size))
 
     @classmethod
@@ -145,6 +145,10 @@ def _step(task: DecodeTask, state: ContrastiveState, count: int) -> ContrastiveS
     rows = tf.fill([tf.shape(state.tokens)[0]], state.step)  # [B]
     context = task.context(state.tokens, rows, task.params, 1)
     scores = task.process(state.logits, context)
+    best, total = tf.reduce_max(scores, axis=-1), tf.reduce_logsumexp(state.logits, axis=-1)  # [B]
+    # A model whose scores are not numbers goes on, and the result shows it.
+    stuck = (state.reason == stopping.RUNNING) & (best <= RULED_OUT) & tf.math.is_finite(total)
+    state = state._replace(reason=tf.where(stuck, stopping.NO_TOKEN, state.reason))
     chosen, token, logits = _choose(task, state, scores, count)
     new = _append(task, chosen, token)._replace(logits=logits)
     if task.spec.stopping_criteria:
@@ -180,7 +184,7 @@ def _choose(
     score = (1.0 - alpha) * tf.exp(scores) - alpha * tf.reduce_max(similarity, axis=1)  # [B, K]
     # A token that was ruled out is not a candidate, even where fewer than `top_k` are left.
     rank, most = tf.range(count)[None], tf.maximum(options["top_k"], 1)[:, None]
-    is_candidate = (rank < most) & ((scores > MASK_VALUE / 2) | (rank == 0))  # [B, K]
+    is_candidate = (rank < most) & ((scores > RULED_OUT) | (rank == 0))  # [B, K]
     best = argmax(tf.where(is_candidate, score, MASK_VALUE))  # [B]
     source = tf.repeat(tf.range(rows) * count + best, count)  # [B * K]
     chosen = tf.gather(vectors, best, batch_dims=1)[:, None, None]  # [B, 1, 1, D]

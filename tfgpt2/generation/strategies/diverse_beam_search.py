@@ -30,6 +30,7 @@ from tfgpt2.generation.strategies.beam_step import (
     advance_beams,
     can_improve,
     keep_finished,
+    keep_stuck,
     score_candidates,
 )
 
@@ -48,7 +49,7 @@ class DiverseBeamSearch(BeamSearch):
     options = (
         *BeamSearch.options,
         Option("diversity_penalty", 0.0, "yes, per row", "float32", 0.0, 0, 1e6,
-               "a number of 0 or more"),
+               "a number of 0 or more, at most 1000000"),
     )  # fmt: skip
 
     @classmethod
@@ -120,6 +121,7 @@ def _choose_group(
     ended = found.beams.reason != stopping.RUNNING
     new = ended & (rank < beams) & state.searching[:, None]  # [B, M]
     finished = keep_finished(state.finished, found.beams, new, params)
+    finished = keep_stuck(finished, state, found.beams, params)
     state = advance_beams(state, found)
     best = tf.where(found.broken, float("nan"), found.beams.score[:, 0])  # [B]
     improves = state.searching & can_improve(best, finished, state.limit, step, params)

@@ -23,9 +23,14 @@ import tensorflow as tf
 
 from tfgpt2.generation import stopping
 from tfgpt2.generation.constraints import masking
-from tfgpt2.generation.logits.pipeline import apply_constraint, apply_processors, apply_warpers
+from tfgpt2.generation.logits.pipeline import (
+    apply_constraint,
+    apply_processors,
+    apply_warpers,
+    nothing_left,
+)
 from tfgpt2.generation.logits.random import add_gumbel_noise
-from tfgpt2.generation.logits.vocab_ops import argmax
+from tfgpt2.generation.logits.vocab_ops import best_token
 from tfgpt2.generation.results import Result, TopLogprobs, select_best
 from tfgpt2.generation.stopping import StopState
 from tfgpt2.generation.strategies.base import DecodeTask, Strategy
@@ -115,12 +120,16 @@ def start(task: DecodeTask) -> State:
     per_token, best = [rows, size, vocab_size], [rows, size, spec.top_logprobs]
     top = TopLogprobs(tf.zeros(best, tf.int32), tf.zeros(best)) if spec.top_logprobs else ()
     stops, constraint = params.stop_strings, params.constraint
+    reason = tf.where(limit > 0, stopping.RUNNING, stopping.LENGTH)
+    if constraint:  # the empty text may be all that matches
+        whole = masking.is_complete(constraint, constraint.start, limit)
+        reason = tf.where((limit > 0) & whole, stopping.STOP, reason)
     state = State(
         token=tf.zeros([rows], tf.int32),
         tokens=tf.zeros([rows, size], tf.int32),
         logprobs=tf.zeros([rows, size], tf.float32),
         count=tf.zeros([rows], tf.int32),
-        reason=tf.where(limit > 0, stopping.RUNNING, stopping.LENGTH),
+        reason=reason,
         steps=tf.constant(1),
         stop=stopping.start_matching(stops) if stops else (),
         constraint=constraint.start if constraint else (),
@@ -233,7 +242,10 @@ def _accept(task: DecodeTask, state: State, logits: tf.Tensor, draft_tokens: tf.
 
 
 def choose(task: DecodeTask, state: State, logits: tf.Tensor, active: tf.Tensor) -> State:
-    """Chooses the next token of the active rows (bool `[R]`) from logits `[R, V]`."""
+    """Chooses the next token of the active rows (bool `[R]`) from logits `[R, V]`.
+
+    A row all of whose tokens were ruled out ends without one.
+    """
     params, spec = task.params, task.spec
     size = tf.shape(state.tokens)[1]
     context = _context(task, state)
@@ -243,8 +255,13 @@ def choose(task: DecodeTask, state: State, logits: tf.Tensor, active: tf.Tensor)
     scores = apply_warpers(scores, params)
     temperature = params.options["temperature"]
     noisy = add_gumbel_noise(scores, temperature, params.seed, state.count)
-    token = tf.where(active, argmax(noisy), 0)  # [R]
-    logprobs = logits - tf.reduce_logsumexp(logits, axis=-1, keepdims=True)  # [R, V]
+    token, best = best_token(noisy)  # [R]
+    total = tf.reduce_logsumexp(logits, axis=-1, keepdims=True)  # [R, 1]
+    # A model whose scores are not numbers goes on, and the result shows it.
+    stuck = active & nothing_left(best, temperature) & tf.math.is_finite(total[:, 0])  # [R]
+    active &= ~stuck
+    token = tf.where(active, token, 0)
+    logprobs = logits - total  # [R, V]
     logprob = tf.gather(logprobs, token, batch_dims=1)
     here = (tf.range(size)[None] == state.count[:, None]) & active[:, None]  # [R, T]
     chosen = state._replace(
@@ -277,6 +294,7 @@ def choose(task: DecodeTask, state: State, logits: tf.Tensor, active: tf.Tensor)
     )
     return kept._replace(
         token=tf.where(active, token, state.token),
+        reason=tf.where(stuck, stopping.NO_TOKEN, kept.reason),
         **{name: getattr(chosen, name) for name in recorded},
     )
 

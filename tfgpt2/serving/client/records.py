@@ -21,7 +21,8 @@ class Generation:
         truncated: Tokens of the prompt that were dropped on the left.
         logprob: Log-probability of the continuation in nats, under the model's own distribution.
         token_logprobs: Log-probability of each token.
-        finish_reason: `"length"`, `"eos"`, `"stop"`, `"prompt_too_long"` or `"empty_prompt"`.
+        finish_reason: `"length"`, `"eos"`, `"stop"`, `"no_token"` (every token was ruled out),
+            `"prompt_too_long"` or `"empty_prompt"`.
         score: Of an export with beam search: the score that ranks beams, see
             `saved_models/README.md`.
         top_logprobs: Of an export with `top_logprobs`: for each token, the most likely ids and

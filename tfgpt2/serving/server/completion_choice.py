@@ -82,7 +82,7 @@ def best_choices(choices: list[Choice], n: int) -> list[Choice]:
 
 
 def openai_finish_reason(reason: str | None) -> str | None:
-    """Converts a finish reason of the signature to OpenAI's."""
+    """Converts a finish reason of the signature to OpenAI's, which has no `"no_token"`."""
     return None if reason is None else "length" if reason == "length" else "stop"
 
 

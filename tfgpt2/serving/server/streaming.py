@@ -136,7 +136,7 @@ async def stream(
 
     Args:
         model: With the signatures `generate`, `detokenize` and `tokenize`.
-        inputs: Inputs of `generate`, one row; `stop` is ignored.
+        inputs: Inputs of `generate`, one row; `stop_strings` replace its `stop`.
         stop_strings: None of them empty.
         chunk_tokens: Tokens of each chunk, 1 or more.
         commit: False continues the prompt itself in each call, for settings that distinguish
@@ -149,8 +149,10 @@ async def stream(
     prompt, max_new_tokens = inputs["text"][0], int(inputs[MAX_NEW_TOKENS][0])
     seed = int(inputs["seed"][0]) if "seed" in inputs else -1
     seed = secrets.randbits(62) if seed < 0 else seed
-    if "stop" in inputs:  # searched for here: one may start in one call and end in the next
-        inputs["stop"] = np.full((1, 1), b"", object)
+    if "stop" in inputs:
+        # Searched for here, too: one may start in one call and end in the next. Only the model sees
+        # special tokens, which are no part of the text.
+        inputs["stop"] = np.array([stop_strings or [b""]], object)
     # An empty prompt hides a start token, so nothing is committed.
     generated = _GeneratedTokens(prompt, await model.tokenize(prompt) if commit else [])
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -168,6 +170,9 @@ async def stream(
         end = _find_stop_string(generated.tokens, known, stop_strings)
         if end is not None:
             reason = "stop"
+        elif reason == "stop" and "text_bytes" in outputs:
+            before = generated.tokens[: generated.num_committed]
+            end = len(b"".join(before)) + len(outputs["text_bytes"][0])
         else:
             end = len(text) - (_partial_stop_string(text, stop_strings) if reason is None else 0)
         chunk = decoder.decode(text[sent : max(sent, end)], final=reason is not None)
