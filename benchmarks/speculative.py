@@ -27,7 +27,7 @@ import tensorflow as tf
 import tfgpt2
 from tfgpt2.generation.compiled import CompiledDecoder
 from tfgpt2.generation.from_config import decode_spec
-from tfgpt2.generation.generate import _config, _params
+from tfgpt2.generation.generate import merge_config, request_params
 from tfgpt2.generation.inputs import check_inputs, right_aligned_prompt
 
 COPIES = [
@@ -60,10 +60,10 @@ class Case:
         self._decoder, self._runs = decoder, {}
         for name, options in METHODS.items():
             asked = {"do_sample": False, "max_new_tokens": new, "eos_token_id": None}
-            config = _config(model, None, asked | options)
+            config = merge_config(model, None, asked | options)
             inputs = check_inputs(model, config, [ids])
             spec = decode_spec(config, model.config.vocab_size)
-            params, buffer = _params(model, config, spec, inputs, None)
+            params, buffer = request_params(model, config, spec, inputs, None)
             prompt = right_aligned_prompt(inputs, model.config.n_positions)
             self._runs[name] = spec, prompt, params, buffer
 

@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.batch_jobs import Reverse, contents, read_lines, run_reverse, write_lines
 from tfgpt2.batch.inputs import open_inputs
+from tfgpt2.batch.models import find_export
 from tfgpt2.batch.settings import JobSettings
 
 TEXTS = ["aa", "b", "ccccc", "dd", "", "eee", "f", "gg", "hhhh", "i"]
@@ -269,3 +270,12 @@ def test_only_one_window_of_rows_is_in_memory(tmp_path, monkeypatch):
 def test_settings_out_of_range_raise(values):
     with pytest.raises(ValueError, match=next(iter(values))):
         JobSettings(**values)
+
+
+def test_the_largest_version_of_an_export_counts(tmp_path):
+    for name in ("9", "0010", "x", "99999999999999999999"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "saved_model.pb").touch()
+    assert find_export(str(tmp_path)) == tmp_path / "0010"
+    assert find_export(str(tmp_path / "9")) == tmp_path / "9"
+    assert find_export(str(tmp_path / "missing")) is None

@@ -17,6 +17,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from tfgpt2.errors import value_error
 from tfgpt2.serving.export.signatures.base import SignatureFn
+from tfgpt2.serving.version_number import parse_version
 
 Arrays = dict[str, np.ndarray]  # strings are object arrays of bytes
 
@@ -80,8 +81,10 @@ def find_export(name: str) -> Path | None:
         name: A version directory, or a model's directory, of which the largest version counts.
     """
     folder = Path(name)
-    versions = [one for one in folder.glob("[0-9]*") if one.name.isdigit()]
-    for path in (folder, *sorted(versions, key=lambda one: -int(one.name))):
+    children = folder.iterdir() if folder.is_dir() else ()
+    numbers = {path: parse_version(path.name) for path in children}
+    versions = sorted((p for p, n in numbers.items() if n is not None), key=numbers.get)
+    for path in (folder, *reversed(versions)):
         if (path / "saved_model.pb").is_file():
             return path
     return None
@@ -108,9 +111,8 @@ def from_export(directory: Path, name: str) -> BatchModel:
     count = _byte_lengths
     if "tokenize" in known:
         count = lambda texts: loaded.tokenize(tf.constant(texts, tf.string))["num_tokens"].numpy()  # noqa: E731
-    fingerprint = (
-        directory / "fingerprint.pb"
-    )  # of graph and weights, written since TensorFlow 2.12
+    # Of graph and weights, written since TensorFlow 2.12.
+    fingerprint = directory / "fingerprint.pb"
     files = [fingerprint if fingerprint.is_file() else directory / "saved_model.pb"]
     return BatchModel(
         getattr(loaded, name),

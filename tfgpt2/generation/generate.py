@@ -93,7 +93,7 @@ def generate(
 ) -> tf.Tensor | TFGenerateOutput:
     """Continues token ids; see `TFGPT2LMHeadModel.generate`."""
     given = {name: options.pop(name) for name in _INPUTS if name in options}
-    config = _config(model, generation_config, options)
+    config = merge_config(model, generation_config, options)
     checked = check_inputs(model, config, inputs, **given)
     spec = decode_spec(
         config,
@@ -103,7 +103,7 @@ def generate(
         stopping_criteria=stopping_criteria,
     )
     _check_call(model, config, checked, assistant_model, streamer, negative_prompt_ids)
-    params, output_buffer = _params(model, config, spec, checked, tokenizer)
+    params, output_buffer = request_params(model, config, spec, checked, tokenizer)
     if len(checked.mask):
         prompt = right_aligned_prompt(checked, model.config.n_positions)
         if config.asks("guidance_scale"):
@@ -125,10 +125,15 @@ def generate(
     return _output(model, config, checked, result)
 
 
-def _config(
+def merge_config(
     model: Any, generation_config: GenerationConfig | None, options: Mapping[str, Any]
 ) -> GenerationConfig:
-    """Joins the configuration and the options of a call."""
+    """Joins the configuration and the options of a call.
+
+    Raises:
+        TypeError: It is not a `GenerationConfig`, or an option is unknown.
+        ValueError: A value is out of range, or contradicts another.
+    """
     config = model.generation_config if generation_config is None else generation_config
     if not isinstance(config, GenerationConfig):
         raise type_error(
@@ -187,14 +192,14 @@ def _check_call(
             raise value_error(what, fix=fix, **received)
 
 
-def _params(
+def request_params(
     model: Any,
     config: GenerationConfig,
     spec: DecodeSpec,
     inputs: GenerateInputs,
     tokenizer: Any,
 ) -> tuple[SamplingParams, tf.Tensor]:
-    """Returns the settings of each row, and the output buffer."""
+    """Returns the settings of each row, and the output buffer, int32 `[R, T]`."""
     rows, columns = len(inputs.mask), inputs.ids.shape[1]
     context, size = model.config.n_positions, model.config.vocab_size
     settings = config.request_values() | _lengths(config, columns)
@@ -202,7 +207,9 @@ def _params(
         name: option_rows(option, settings[name], rows) for name, option in REQUEST_OPTIONS.items()
     }
     limit = tf.minimum(values["max_new_tokens"], context - tf.constant(inputs.lengths, tf.int32))
-    tokens = read_token_texts(tokenizer, size) if config.constraint and tokenizer else None
+    tokens = (
+        read_token_texts(tokenizer, size) if config.constraint and tokenizer is not None else None
+    )
     extra = extra_params(config, rows, size, tokens)
     stops = _stop_strings(config, tokenizer, rows)
     params = build_params(config, spec, values, extra, limit=limit, rows=rows, stop_strings=stops)

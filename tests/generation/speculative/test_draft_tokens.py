@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 import tfgpt2
 from tfgpt2.generation.compiled import CompiledDecoder
 from tfgpt2.generation.from_config import decode_spec
-from tfgpt2.generation.generate import _config, _params
+from tfgpt2.generation.generate import merge_config, request_params
 from tfgpt2.generation.inputs import check_inputs, right_aligned_prompt
 from tfgpt2.generation.logits.base import ProcessorContext
 from tfgpt2.generation.speculative.prompt_lookup import last_match
@@ -35,10 +35,10 @@ def assert_same_generation(found, expected):
 
 def run(model, config, ids, mask, assistant=None):
     """What the loop makes, with how often the model was asked."""
-    config = _config(model, None, config)
+    config = merge_config(model, None, config)
     inputs = check_inputs(model, config, ids, attention_mask=mask)
     spec = decode_spec(config, 23, assisted=assistant is not None)
-    params, buffer = _params(model, config, spec, inputs, None)
+    params, buffer = request_params(model, config, spec, inputs, None)
     decoder = CompiledDecoder(model, jit_compile=False, assistant=assistant)
     return decoder.run(spec, right_aligned_prompt(inputs, 48), params, buffer)
 
