@@ -35,6 +35,7 @@ def optimized(folder, rows):
     return text, {name: (entry, body) for entry, name, body in COMPUTATION.findall(text)}
 
 
+@pytest.mark.long
 def test_one_row_shares_each_product_among_cores(tmp_path):
     """Each kernel in eight parts; a product that forgot that it has one row is a single task."""
     _, computations = optimized(tmp_path, 1)

@@ -109,7 +109,10 @@ def feeds(batch):
     return [batch, dataset, dataset.map(lambda x: (x, None))]
 
 
-@pytest.mark.parametrize("name", ["input_ids", "token_type_ids", "position_ids", "labels"])
+@pytest.mark.parametrize("name", [
+    "input_ids", "labels",
+    *(pytest.param(name, marks=pytest.mark.long) for name in ("token_type_ids", "position_ids")),
+])  # fmt: skip
 def test_fit_refuses_a_batch_before_the_step(name):
     model = make()
     model.compile("sgd", jit_compile=True)

@@ -49,6 +49,7 @@ def test_generate_in_a_graph_says_what_to_call(keras_gen, wrap):
         keras_gen.generate(wrap(keras.Input((), dtype="string")))
 
 
+@pytest.mark.long
 def test_a_compiled_generator_in_a_dataset(compiled):
     data = tf.data.Dataset.from_tensor_slices(["abc"])
     config = GenerationConfig(max_new_tokens=4)

@@ -21,6 +21,7 @@ def larger(gen):
         return TextGenerator(gen.model, tokenizer, jit_compile=False)
 
 
+@pytest.mark.long
 def test_other_texts_are_as_before(gen, larger):
     options = {"max_new_tokens": 8, "temperature": 0.9, "seed": 3}
     assert larger.generate(["a b", "the"], **options) == gen.generate(["a b", "the"], **options)

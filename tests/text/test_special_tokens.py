@@ -69,6 +69,7 @@ def test_stop_strings_of_text_and_special_tokens(gen, third):
     )
 
 
+@pytest.mark.long
 def test_one_stop_per_row_and_beams(gen, end, third):
     options, _ = third
     out = gen.generate(["abc"] * 2, stop=[[CONTENT], []], details=True, **options)

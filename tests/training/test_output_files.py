@@ -110,10 +110,13 @@ def reference(tmp_path_factory):
     return small_trainings.run(small_trainings.settings(folder, **OPTIONS))
 
 
+QUICK = ("step-", "model.safetensors")
 OPTIONS = dict(steps=4, eval_every=4, checkpoint_every=2, log_every=1)
 
 
-@pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.parametrize("name", [
+    pytest.param(name, marks=[] if name in QUICK else pytest.mark.long) for name in WRITERS
+])  # fmt: skip
 def test_a_full_disk_leaves_a_run_that_resumes(tmp_path, monkeypatch, reference, name):
     """The writer of one file fails when the second checkpoint is due."""
     what, last = WRITERS[name]

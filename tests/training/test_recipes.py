@@ -126,7 +126,11 @@ def joined(data, every=EVERY):
     ]
 
 
-@pytest.mark.parametrize("rate, overwrite", [*((rate, None) for rate in RATES), ("Keras'", 2)])
+@pytest.mark.parametrize("rate, overwrite", [
+    ("warm-up and cosine", None),
+    *(pytest.param(*one, marks=pytest.mark.long)
+      for one in [("Keras'", None), ("constant", None), ("Keras'", 2)]),
+])  # fmt: skip
 def test_accumulated_batches_equal_one_large_batch(rate, overwrite):
     small, large = tiny(), tiny()
     data = batches(STEPS * EVERY, 2)
@@ -152,6 +156,7 @@ def test_accumulated_batches_equal_one_large_batch(rate, overwrite):
         np.testing.assert_array_equal(mine, raw)
 
 
+@pytest.mark.long
 def test_a_schedule_resumes_where_it_was(tmp_path):
     data = batches(4 * EVERY, 2)
 

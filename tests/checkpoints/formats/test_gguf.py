@@ -101,6 +101,7 @@ def test_tokenizer(files):
     assert "[PAD33]" not in tokenizer.spec.vocab
 
 
+@pytest.mark.long
 def test_text_from_a_directory_by_the_name_of_the_file(files):
     generator = TextGenerator.from_pretrained(files, gguf_file="Q8_0.gguf", jit_compile=False)
     whole = TextGenerator.from_pretrained(files / "Q8_0.gguf", jit_compile=False)

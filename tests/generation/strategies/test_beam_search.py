@@ -271,7 +271,7 @@ def check(found, expected):
 
 
 @pytest.mark.parametrize("name", [
-    pytest.param(name, marks=[] if i % 6 == 0 else pytest.mark.long)
+    pytest.param(name, marks=[] if i % 12 == 0 else pytest.mark.long)
     for i, name in enumerate(beam_cases.CASES)
 ])  # fmt: skip
 def test_texts_and_scores_equal_the_golden_file(build, name):

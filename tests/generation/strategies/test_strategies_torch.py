@@ -132,7 +132,8 @@ def test_embeddings_in_place_of_ids(build, beams):
     np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.parametrize("width", [pytest.param(1, marks=pytest.mark.long), 3])
+@pytest.mark.parametrize("width", [1, 3])
+@pytest.mark.long
 def test_from_a_past(build, width):
     """PyTorch goes on from a cache of all but the last `width` columns."""
     theirs, ours = torch_strategies.model(3), build(seed=3)

@@ -51,6 +51,7 @@ def decode_without_cache(generator, text, count):
     return ids[0, prompt:].tolist()
 
 
+@pytest.mark.long
 def test_an_export_answers_like_the_live_quantized_model(int8_report):
     assert int8_report.weights == "int8"
     loaded = tf.saved_model.load(int8_report.path)
