@@ -6,7 +6,7 @@ MODEL := saved_models/shakespeare-tiny/1
 
 export KERAS_BACKEND = tensorflow
 
-.PHONY: docs docs-test demo test test-long test-cpp-old lint load bench bench-tokenizer bench-training bench-int8 bench-filters \
+.PHONY: docs docs-test demo test test-long test-clients test-beam test-mlflow test-cpp-old lint load bench bench-tokenizer bench-training bench-int8 bench-filters \
   bench-speculative bench-recompile bench-first-call bench-batch clean help
 
 help:
@@ -14,6 +14,9 @@ help:
 	@echo "make test             run the test suite"
 	@echo "make test-long        run the longer proofs too"
 	@echo "make test-cpp-old     run exports in C++, with TensorFlow 2.18 too (fetches its wheel)"
+	@echo "make test-clients     lm_eval, openai, LangChain and LiteLLM against tfgpt2 serve"
+	@echo "make test-beam        large jobs on Apache Beam"
+	@echo "make test-mlflow      the MLflow recipe"
 	@echo "make robustness       damaged files, random options and texts: more than the tests try"
 	@echo "make lint             check style"
 	@echo "make docs             build the docs site into site/"
@@ -41,6 +44,23 @@ test: $(VENV)/installed-test
 	@echo "The examples of the docstrings:"
 	@# The harness' adapter needs lm_eval, which is an extra of its own.
 	$(BIN)/python -m pytest -q --doctest-modules tfgpt2 --ignore=tfgpt2/evaluation/harness.py --ignore=tfgpt2/beam
+
+# Programs whose packages do not fit beside ours have environments of their own.
+test-clients: $(VENV)/installed-test
+	@test -d .venv-clients || $(PYTHON) -m venv .venv-clients
+	@.venv-clients/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 \
+	  'lm_eval[api]==0.4.13' transformers==5.24.0 accelerate openai==3.57.0 langchain-openai==1.7.4 litellm==1.110.2
+	TFGPT2_CLIENTS_PYTHON=$(CURDIR)/.venv-clients/bin/python $(BIN)/python -m pytest tests/serving/test_real_clients.py
+
+test-beam:
+	@test -d .venv-beam || $(PYTHON) -m venv .venv-beam
+	@.venv-beam/bin/python -m pip install --quiet --disable-pip-version-check -e '.[beam,test]'
+	.venv-beam/bin/python -m pytest tests/batch/test_beam.py
+
+test-mlflow:
+	@test -d .venv-mlflow || $(PYTHON) -m venv .venv-mlflow
+	@.venv-mlflow/bin/python -m pip install --quiet --disable-pip-version-check -e '.[test]' mlflow==3.17.2
+	.venv-mlflow/bin/python -m pytest tests/batch/test_mlflow.py
 
 test-long: $(VENV)/installed-test
 	$(BIN)/python -m pytest -n 2 --dist loadfile

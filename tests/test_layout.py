@@ -68,13 +68,13 @@ serving/export: __init__ allowed_ops batching_options stored_weights
 serving/export/signatures: __init__ base
 serving/export: graph_batching
 serving/export/signatures: text_scoring generate score next_token embed inspect
-serving/export/signatures: tokenize detokenize task_heads registry
+serving/export/signatures: from_ids tokenize detokenize task_heads registry
 serving/export: probe report warmup self_check version_directory export
 serving/server: __init__ api_key cancellation serving_error request_size settings signature
 serving/server: text_model saved_model version_manager browser_checks connection grpc_limits
 serving/server: metrics request_batcher server_core streaming json_request json_response http
-serving/server: responses rest grpc_api completion_request completion_inputs completion_choice
-serving/server: token_logprobs completions access app run
+serving/server: openai_errors responses rest grpc_api completion_request completion_inputs
+serving/server: completion_choice token_logprobs completions tokenizer_api access app run
 batch: __init__ settings models
 batch/tasks: __init__ base
 batch/tasks: generate text_scoring classify registry

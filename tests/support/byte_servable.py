@@ -30,6 +30,7 @@ GENERATE = Signature(
         "stop": np.array([[b""]], object),
     },
 )
+_IDS_INPUTS = {"ids" if name == "text" else name: one for name, one in GENERATE.inputs.items()}
 
 
 class ByteServable:
@@ -44,7 +45,8 @@ class ByteServable:
             "serving_default": Signature("serving_default", {"text": _TEXTS}, {"text": _TEXTS}, {}),
             "tokenize": Signature("tokenize", {"text": _TEXTS}, {"num_tokens": _INTS}, {}),
             "detokenize": Signature("detokenize", {"ids": tensor_info("int32", -1, -1)}, {}, {}),
-            "inspect": Signature("inspect", {"text": _TEXTS}, {"num_tokens": _INTS}, {}),
+            "generate_ids": GENERATE._replace(name="generate_ids", inputs=_IDS_INPUTS),
+            "inspect_ids": Signature("inspect_ids", {"ids": _TEXTS}, {"num_tokens": _INTS}, {}),
         }
         self.signature_defs = {key: meta_graph_pb2.SignatureDef() for key in self.signatures}
 
@@ -68,7 +70,11 @@ class ByteServable:
         rows = [bytes(i for i in row if 0 <= i < 256) for row in ids.tolist()]
         return {"text_bytes": np.array(rows, object)}
 
-    def _inspect(self, text):
+    def _generate_ids(self, ids, **settings):
+        return self._generate(_texts(ids), **settings)
+
+    def _inspect_ids(self, ids):
+        text = _texts(ids)
         ids = self._tokenize(text)["ids"]
         tokens = np.array([[bytes([i]) for i in row] for row in ids], object).reshape(ids.shape)
         return {
@@ -77,7 +83,8 @@ class ByteServable:
             "token_bytes": tokens,
             "token_logprobs": np.full(ids.shape, -1, np.float32),
             "top_bytes": np.repeat(tokens[..., None], 2, axis=2),
-            "top_probabilities": np.full((*ids.shape, 2), 0.25, np.float32),
+            "text_sizes": np.ones(ids.shape, np.int32),
+            "top_logprobs": np.full((*ids.shape, 2), -1.5, np.float32),
         }
 
     def _generate(self, text, max_new_tokens, **settings):
@@ -93,6 +100,10 @@ class ByteServable:
             "truncated": np.zeros(len(text), np.int32),
             "finish_reason": np.full(len(text), b"length", object),
         }
+
+
+def _texts(rows):
+    return np.array([bytes(map(int, row.split())) for row in rows], object)
 
 
 def _lengths(texts):

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -44,6 +44,8 @@ from tfgpt2.nn.kv_cache import Prefix, align_right
 from tfgpt2.text.prompts import PromptStatus, make_prompt, prepend_token
 from tfgpt2.text.records import prompts_as_bytes, result_to_text
 from tfgpt2.tokenizers.gpt2 import TFGPT2Tokenizer
+
+ReadTokens = Callable[[tf.Tensor], tf.RaggedTensor]  # string [B] -> int32 [B, (P)]
 
 
 class EncodedTexts(NamedTuple):
@@ -175,7 +177,11 @@ class TextPipeline(tf.Module):
         return spec, extra_params(config, rows, size, self.token_texts)
 
     def __call__(
-        self, text: tf.Tensor, values: Mapping[str, tf.Tensor], stop: tf.Tensor
+        self,
+        text: tf.Tensor,
+        values: Mapping[str, tf.Tensor],
+        stop: tf.Tensor,
+        read: ReadTokens | None = None,
     ) -> dict[str, tf.Tensor]:
         """Runs the three passes in one graph, for SavedModels and Keras graphs.
 
@@ -186,6 +192,7 @@ class TextPipeline(tf.Module):
             values: One tensor `[B]` for each of `REQUEST_OPTIONS`, and for any of
                 `EXTRA_OPTIONS`.
             stop: string `[B, Q]`; empty strings are not stop strings.
+            read: Makes tokens of the texts; None is the tokenizer.
 
         Returns:
             See `result_to_text`. Where the configuration asks for several sequences per prompt
@@ -206,7 +213,7 @@ class TextPipeline(tf.Module):
             for name, value in values.items()
         }
         stop = _at_least_one_row(stop, "")
-        encoded = self.encode_texts(_at_least_one_row(text, ""), values, stop)
+        encoded = self.encode_texts(_at_least_one_row(text, ""), values, stop, read)
         result = self.run(self.make_request(encoded))
         outputs = self.decode_texts(result, encoded.status)
         returns = self.spec.num_return_sequences
@@ -216,7 +223,11 @@ class TextPipeline(tf.Module):
         return {name: value[:rows] for name, value in outputs.items()}
 
     def encode_texts(
-        self, text: tf.Tensor, values: Mapping[str, tf.Tensor], stop: tf.Tensor
+        self,
+        text: tf.Tensor,
+        values: Mapping[str, tf.Tensor],
+        stop: tf.Tensor,
+        read: ReadTokens | None = None,
     ) -> EncodedTexts:
         """Pass 1: turns texts and settings into numbers.
 
@@ -227,10 +238,11 @@ class TextPipeline(tf.Module):
             text: string `[B]`.
             values: See `__call__`.
             stop: string `[B, Q]`.
+            read: See `__call__`.
         """
         known = REQUEST_OPTIONS | EXTRA_OPTIONS
         values = {name: clamp(known[name], value) for name, value in values.items()}
-        prompt, status, context = self._prompt(text, values["max_new_tokens"])
+        prompt, status, context = self._prompt(text, values["max_new_tokens"], read)
         fits = tf.where(status.refusal > 0, 0, context - status.length)
         limit = tf.minimum(values["max_new_tokens"], tf.minimum(fits, self.output_buckets[-1]))
         values["seed"] = tf.where(values["seed"] < 0, _fresh_seeds(text), values["seed"])
@@ -302,17 +314,20 @@ class TextPipeline(tf.Module):
         outputs |= {"truncated": status.truncated}
         return {name: value[:rows] for name, value in outputs.items()}
 
-    def whole_text_prompt(self, text: tf.Tensor) -> tuple[Prompt, PromptStatus, tf.Tensor]:
+    def whole_text_prompt(
+        self, text: tf.Tensor, read: ReadTokens | None = None
+    ) -> tuple[Prompt, PromptStatus, tf.Tensor]:
         """Tokenizes texts to be read only; they may fill the context.
 
         Args:
             text: string `[B]`. What exceeds the context is dropped on the left.
+            read: See `__call__`.
 
         Returns:
             Prompts, the start token for an empty text; their status; and int32 `[B]`, tokens of
             the text itself, 0 for an empty one.
         """
-        tokens = self.tokenizer.tokenize(text)  # [B, (P)]
+        tokens = self.tokenizer.tokenize(text) if read is None else read(text)  # [B, (P)]
         prompt, status = make_prompt(
             tokens,
             tf.ones_like(tokens.row_lengths(), tf.int32),
@@ -320,7 +335,7 @@ class TextPipeline(tf.Module):
             start_id=self.start_id,
             truncate=True,
             buckets=self.prompt_buckets,
-            vocab_size=self._known_ids,
+            vocab_size=self._known_ids if read is None else self.model.config.vocab_size,
         )
         return prompt, status, tf.where(tokens.row_lengths() > 0, status.length, 0)
 
@@ -339,19 +354,19 @@ class TextPipeline(tf.Module):
         return prompt
 
     def _prompt(
-        self, text: tf.Tensor, max_new_tokens: tf.Tensor
+        self, text: tf.Tensor, max_new_tokens: tf.Tensor, read: ReadTokens | None
     ) -> tuple[Prompt, PromptStatus, int]:
         """Tokenizes prompts, after the prefix where there is one; returns the context, too."""
         context = self.model.config.n_positions
         context -= self._prefix.ids.shape[1] if self._prefix else 0
         prompt, status = make_prompt(
-            self.tokenizer.tokenize(text),
+            self.tokenizer.tokenize(text) if read is None else read(text),
             max_new_tokens,
             context=context - bool(self._prefix),
             start_id=None if self._prefix else self.start_id,
             truncate=self.truncate,
             buckets=self.prompt_buckets,
-            vocab_size=self._known_ids,
+            vocab_size=self._known_ids if read is None else self.model.config.vocab_size,
         )
         if not self._prefix:
             return prompt, status, context

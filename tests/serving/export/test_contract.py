@@ -39,10 +39,16 @@ OUTPUTS = {
         "top_bytes": (tf.string, 3), "top_probabilities": (tf.float32, 3),
         "num_tokens": (tf.int32, 1), "truncated": (tf.int32, 1),
     },
+    "inspect_ids": {
+        "token_bytes": (tf.string, 2), "text_sizes": (tf.int32, 2),
+        "token_logprobs": (tf.float32, 2), "ranks": (tf.int32, 2), "top_ids": (tf.int32, 3),
+        "top_bytes": (tf.string, 3), "top_logprobs": (tf.float32, 3),
+        "num_tokens": (tf.int32, 1), "truncated": (tf.int32, 1),
+    },
     "tokenize": {"ids": (tf.int32, 2), "num_tokens": (tf.int32, 1)},
     "detokenize": {"text": (tf.string, 1), "text_bytes": (tf.string, 1)},
 }  # fmt: skip
-OUTPUTS["serving_default"] = OUTPUTS["generate"]
+OUTPUTS["serving_default"] = OUTPUTS["generate_ids"] = OUTPUTS["generate"]
 
 
 def test_report(report):
@@ -65,7 +71,7 @@ def test_types_and_shapes(report):
         for key, (dtype, rank) in outputs.items():
             assert (found[key][0], len(found[key][1].dim)) == (dtype, rank), key
         for key, info in signature.inputs.items():
-            rank = 2 if key in ("stop", "ids") else 1
+            rank = 2 if key == "stop" or name == "detokenize" else 1
             assert [dim.size for dim in info.tensor_shape.dim] == [-1] * rank
     inputs = {key: tf.dtypes.as_dtype(info.dtype)
               for key, info in meta.signature_def["generate"].inputs.items()}  # fmt: skip

@@ -123,8 +123,12 @@ def settings(**values):
 
 
 def requests_of(names):
-    text = {"text": tf.constant(TEXT)}
-    found = [(name, text) for name in names if name not in ("generate", "detokenize")]
+    text, ids = {"text": tf.constant(TEXT)}, {"ids": tf.constant(["97 98", "", "256 5 99999"])}
+    found = [
+        (name, ids if name.endswith("_ids") else text)
+        for name in names
+        if name not in ("generate", "detokenize")
+    ]
     if "generate" in names:
         found += [
             ("generate", settings(**SETTINGS)),

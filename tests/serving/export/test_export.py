@@ -97,7 +97,9 @@ def test_every_output_has_one_row_per_text(loaded):
         text = tf.fill([count], "abc")
         for name in SIGNATURES:
             inputs = {"ids": ids[:count]} if name == "detokenize" else {"text": text}
-            inputs |= settings() if name == "generate" else {}
+            if name.endswith("_ids"):
+                inputs = {"ids": tf.fill([count], "1 2")}
+            inputs |= settings() if name in ("generate", "generate_ids") else {}
             for value in loaded[name](**inputs).values():
                 assert value.shape.rank >= 1 and value.shape[0] == count, name
 

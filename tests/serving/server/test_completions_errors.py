@@ -34,7 +34,7 @@ def folders(tmp_path_factory):
         ("beams", {"stream": True}, "stream", "Beam search cannot be streamed"),
         ("several", {}, "model", "several texts for each prompt"),
         ("alone", {"stream": True}, "stream", "`stream` needs the signature `tokenize`"),
-        ("alone", {"logprobs": 1}, "logprobs", "`logprobs` needs the signature `detokenize`"),
+        ("alone", {"logprobs": 1}, "logprobs", "`logprobs` needs the signature `inspect_ids`"),
         ("scores", {}, "model", "`model` needs the signature `generate`"),
     ],
 )

@@ -73,28 +73,129 @@ def test_logprobs_belong_to_the_tokens(client, http):
     assert found.logprobs.top_logprobs is None
 
 
-def test_alternatives_and_logprobs_of_the_prompt(client, http):
-    signatures = http.get(f"/v1/models/{MODEL}/metadata").json()["metadata"]["signature_def"]
-    assert "inspect" in signatures["signature_def"]
+def test_alternatives_and_logprobs_of_the_prompt(client):
     found = ask(client, "ROMEO:\nI am", logprobs=3, echo=True).choices[0].logprobs
     assert "".join(found.tokens[:8]).startswith("ROMEO:\nI am")
     assert found.token_logprobs[0] is None and found.top_logprobs[0] is None
     for token, value, top in list(
         zip(found.tokens, found.token_logprobs, found.top_logprobs, strict=True)
     )[-20:]:
-        # Greedy: each token is the most likely one, with the same log-probability.
-        assert len(top) == 3 and max(top, key=top.get) == token
-        assert top[token] == pytest.approx(value, abs=1e-3)
+        # Greedy: each token is the most likely one, with the very same log-probability.
+        assert len(top) == 3 and max(top, key=top.get) == token and top[token] == value
     with pytest.raises(openai.BadRequestError, match="`logprobs` must be at most 5"):
         ask(client, logprobs=6)
     scored = ask(client, "To be, or not", max_tokens=0, logprobs=1, echo=True).choices[0]
     assert scored.text == "To be, or not" and len(scored.logprobs.tokens) == 5
 
 
+def ids_of(http, text):
+    return predict(http, {"signature_name": "tokenize", "inputs": [text]})["ids"][0]
+
+
 def test_token_ids_as_prompt(client, http):
-    ids = predict(http, {"signature_name": "tokenize", "inputs": ["ROMEO:\n"]})["ids"][0]
+    ids = ids_of(http, "ROMEO:\n")
     assert ask(client, ids).choices[0].text == ask(client).choices[0].text
     assert len(ask(client, [ids, ids]).choices) == 2
+
+
+def test_the_ids_of_a_prompt_are_those_that_are_read(client, http):
+    """Another split of the same text; a special token."""
+    text = "JULIET:\nRomeo"
+    letters = [ids_of(http, letter)[0] for letter in text]
+    assert len(letters) > len(ids_of(http, text))
+    end = ids_of(http, "<|endoftext|>")
+    for prompt, tokens in ((letters, list(text)), ([*end, *letters], ["<|endoftext|>", *text])):
+        found = ask(client, prompt, max_tokens=3, logprobs=1, echo=True)
+        logprobs = found.choices[0].logprobs
+        assert logprobs.tokens[: len(prompt)] == tokens
+        assert found.usage.prompt_tokens == len(prompt)
+        assert found.choices[0].text.startswith(text)  # a special token is no text
+        assert len(logprobs.tokens) == len(prompt) + 3
+        starts = [0, *range(len(text))] if prompt[0] == end[0] else list(range(len(text)))
+        assert logprobs.text_offset[: len(prompt)] == starts
+        pieces = ask(client, prompt, max_tokens=30, stream=True)
+        whole = ask(client, prompt, max_tokens=30).choices[0].text
+        assert "".join(piece.choices[0].text for piece in pieces) == whole
+
+
+def test_the_token_itself_is_among_its_alternatives(client):
+    found = ask(client, "zzzz qqqq", max_tokens=0, logprobs=1, echo=True).choices[0].logprobs
+    unlikely = 0
+    for token, value, top in zip(
+        found.tokens[1:], found.token_logprobs[1:], found.top_logprobs[1:], strict=True
+    ):
+        assert top[token] == value <= max(top.values())
+        unlikely += len(top) == 2
+    assert unlikely > 2
+
+
+def test_an_end_token_is_a_token_of_the_completion(client):
+    """A model with this start ends soon; its end token has a place and no text."""
+    end = "<|endoftext|>"
+    found = ask(client, temperature=1.0, max_tokens=200, logprobs=0, n=16, seed=3)
+    ended = [one for one in found.choices if one.finish_reason == "stop"]
+    for one in ended:
+        assert one.logprobs.tokens[-1] == end and end not in one.text
+    assert sum(len(one.logprobs.tokens) for one in found.choices) == found.usage.completion_tokens
+
+
+def test_seeds_of_neighbours_are_other_draws(client):
+    one = [c.text for c in ask(client, temperature=1, n=3, seed=1).choices]
+    two = [c.text for c in ask(client, temperature=1, n=3, seed=2).choices]
+    assert not set(one) & set(two)
+    assert [ask(client, temperature=1, seed=1).choices[0].text] == one[:1]
+
+
+@pytest.mark.parametrize("fields", [
+    {"metadata": {"a": "b"}, "store": False, "stop": "", "logprobs": False, "top_k": -1},
+    {"max_completion_tokens": 20, "max_tokens": None},
+    {"stop_token_ids": [], "skip_special_tokens": True, "add_special_tokens": False},
+    {"length_penalty": 1.0, "use_beam_search": False, "ignore_eos": False, "min_tokens": 0},
+])  # fmt: skip
+def test_fields_that_ask_for_nothing(http, fields):
+    body = {"model": MODEL, "prompt": "ROMEO:\n", "max_tokens": 20, "temperature": 0}
+    expected, found = (http.post("/v1/completions", json=one) for one in (body, body | fields))
+    assert found.status_code == 200, found.text
+    assert found.json()["choices"] == expected.json()["choices"]
+
+
+def test_no_limit_is_that_of_the_server_and_ends_may_be_ignored(client):
+    found = ask(client, max_tokens=-1, stop="\n\n").choices[0]
+    assert found.finish_reason == "stop"
+    ignored = ask(client, temperature=1.0, max_tokens=60, seed=1, extra_body={"ignore_eos": True})
+    assert ignored.usage.completion_tokens == 60
+
+
+def test_usage_in_each_chunk(client):
+    options = {"include_usage": True, "continuous_usage_stats": True, "include_obfuscation": False}
+    events = list(ask(client, max_tokens=30, stream=True, stream_options=options))
+    counts = [event.usage.completion_tokens for event in events]
+    assert counts == sorted(counts) and counts[-1] == 30 and len(counts) > 2
+
+
+def test_tokens_and_texts(http):
+    ids = ids_of(http, "To be, or")
+    answer = http.post("/tokenize", json={"model": MODEL, "prompt": "To be, or"})
+    assert answer.json() == {"tokens": ids, "count": len(ids)}
+    assert http.post("/detokenize", json={"tokens": ids}).json() == {"prompt": "To be, or"}
+    assert http.post("/detokenize", json={"tokens": []}).json() == {"prompt": ""}
+    for path, body, word in (
+        ("/tokenize", {"prompt": 5}, "a string"), ("/tokenize", {}, "provide a prompt"),
+        ("/detokenize", {"tokens": "5"}, "token ids"), ("/detokenize", {"tokens": [-1]}, "ids"),
+        ("/tokenize", {"model": "x", "prompt": ""}, "does not exist"),
+    ):  # fmt: skip
+        answer = http.post(path, json=body)
+        assert answer.status_code in (400, 404) and word in answer.json()["error"]["message"]
+
+
+def test_paths_that_tools_probe(http):
+    assert http.get("/health").status_code == 200
+    for method, path in (("POST", "/v1/embeddings"), ("GET", "/v1/completions"),
+                         ("GET", "/v1/nothing")):  # fmt: skip
+        answer = http.request(method, path)
+        assert answer.status_code == 404
+        assert answer.json()["error"]["type"] == "invalid_request_error"
+    assert isinstance(http.get("/v1/models/none").json()["error"], str)  # TensorFlow Serving's
 
 
 def test_a_stream_is_the_text_in_chunks(client):
@@ -161,7 +262,7 @@ def test_a_disconnect_ends_the_stream(http):
         ({"prompt": ["a"] * 65, "n": 2}, "prompt", "may ask for 128 texts"),
         ({"prompt": [-1]}, "prompt", "must be a string"),
         ({"prompt": "\ud800"}, "prompt", "valid Unicode"),
-        ({"max_tokens": -1}, "max_tokens", "must be an integer in [0"),
+        ({"max_tokens": -2}, "max_tokens", "must be an integer in [0"),
         ({"max_tokens": "5"}, "max_tokens", "must be an integer"),
         ({"max_tokens": 5000}, "max_tokens", "at most 4096 on this server"),
         ({"temperature": -1}, "temperature", "must be a number in [0"),
@@ -169,7 +270,12 @@ def test_a_disconnect_ends_the_stream(http):
         ({"top_p": 1.5}, "top_p", "must be a number in [0, 1]"),
         ({"n": 0}, "n", "must be an integer in [1, 128]"),
         ({"n": 3, "best_of": 2}, "best_of", "at least `n`"),
-        ({"stop": [""]}, "stop", "strings of 1 to 256 bytes"),
+        ({"stop": ["a" * 257]}, "stop", "strings of 256 bytes"),
+        ({"stop_token_ids": [5]}, "stop_token_ids", "not supported"),
+        ({"length_penalty": 2.0}, "length_penalty", "not supported"),
+        ({"prompt": [[1], []]}, "prompt", "must be a string"),
+        ({"prompt": [10**6]}, "prompt", "a token that the model does not have"),
+        ({"stream": True, "logprobs": 0}, "logprobs", "cannot be streamed"),
         ({"stop": 5}, "stop", "a string or a list"),
         ({"logprobs": True}, "logprobs", "must be an integer"),
         ({"stream": 1}, "stream", "true or false"),

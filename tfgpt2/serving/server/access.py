@@ -6,13 +6,13 @@ from collections.abc import Mapping
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tfgpt2.serving.server import completions, rest
+from tfgpt2.serving.server import openai_errors, rest
 from tfgpt2.serving.server.api_key import has_key
 from tfgpt2.serving.server.browser_checks import BrowserChecks
 from tfgpt2.serving.server.serving_error import ServingError
 from tfgpt2.serving.server.settings import ServerSettings
 
-_PUBLIC_PATHS = ("/", "/healthz")  # need no key: the page must load to ask for one
+_PUBLIC_PATHS = ("/", "/healthz", "/health")  # need no key: the page must load to ask for one
 _MAX_DISCARDED = 64 * 2**20  # bytes of a rejected body that are read
 _MAX_DIGITS = 18  # of a length; Python refuses to parse thousands
 
@@ -85,7 +85,7 @@ async def _reject(error: ServingError, scope: Scope, receive: Receive, send: Sen
         left -= len(message.get("body", b""))
         if not message.get("more_body"):
             break
-    api = completions if scope["path"] == "/v1/completions" else rest
+    api = openai_errors if openai_errors.has_openai_errors(scope["path"]) else rest
     response = api.error_response(error)
     response.headers["Connection"] = "close"
     await response(scope, receive, send)

@@ -12,9 +12,10 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from tfgpt2.serving.server import completions, metrics, rest
+from tfgpt2.serving.server import completions, metrics, openai_errors, rest, tokenizer_api
 from tfgpt2.serving.server.access import AccessMiddleware
 from tfgpt2.serving.server.server_core import ServerCore
+from tfgpt2.serving.server.serving_error import ServingError, cut
 
 _PAGE = ("serving", "playground", "index.html")
 _PAGE_HEADERS = {
@@ -35,6 +36,7 @@ def make_app(core: ServerCore) -> ASGIApp:
         core: Runs the requests; started and closed by the caller.
     """
     openai, tensorflow = completions.CompletionsApi(core), rest.RestApi(core)
+    tokenizer = tokenizer_api.TokenizerApi(core)
 
     async def health(request: Request) -> Response:
         ready = core.models.ready()
@@ -43,17 +45,26 @@ def make_app(core: ServerCore) -> ASGIApp:
     async def prometheus(request: Request) -> Response:
         return Response(core.metrics.render(), media_type=metrics.CONTENT_TYPE)
 
+    async def other(request: Request) -> Response:
+        if not openai_errors.has_openai_errors(request.url.path):
+            return await tensorflow.handle(request)
+        message = f"Unknown request URL: {cut(request.method)} {cut(request.url.path)}."
+        return openai_errors.error_response(ServingError("NOT_FOUND", message))
+
     methods = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
     app = Starlette(
         routes=[
             Route("/", _page),
             Route("/healthz", health),
+            Route("/health", health),
             Route("/metrics", prometheus),
             Route("/monitoring/prometheus/metrics", prometheus),
             Route("/v1/models", openai.models),
             Route("/v1/completions", openai.complete, methods=["POST"]),
+            Route("/tokenize", tokenizer.tokenize, methods=["POST"]),
+            Route("/detokenize", tokenizer.detokenize, methods=["POST"]),
             # TensorFlow Serving's rules hold for everything else, wrong methods included.
-            Route("/{rest:path}", tensorflow.handle, methods=methods),
+            Route("/{rest:path}", other, methods=methods),
         ],
         exception_handlers={HTTPException: _http_error, Exception: _internal_error},
     )

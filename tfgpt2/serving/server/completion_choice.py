@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tfgpt2.serving.server.completion_inputs import PromptInput
 from tfgpt2.serving.server.serving_error import invalid
 from tfgpt2.serving.server.signature import Arrays
 
@@ -14,7 +15,7 @@ class Choice(NamedTuple):
     """A finished text.
 
     Attributes:
-        prompt: The prompt's bytes.
+        prompt: The prompt.
         text: The continuation.
         text_bytes: The same as the model generated it.
         token_ids: int32 `[T]`, those of a stop string included.
@@ -24,7 +25,7 @@ class Choice(NamedTuple):
         finish_reason: That of the signature.
     """
 
-    prompt: bytes
+    prompt: PromptInput
     text: str
     text_bytes: bytes
     token_ids: np.ndarray
@@ -34,7 +35,7 @@ class Choice(NamedTuple):
     finish_reason: str
 
 
-def read_choice(outputs: Arrays, prompt: bytes) -> Choice:
+def read_choice(outputs: Arrays, prompt: PromptInput) -> Choice:
     """Reads the outputs of one row.
 
     Raises:

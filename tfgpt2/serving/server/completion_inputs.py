@@ -5,15 +5,16 @@ A setting that the export does not take is an error unless its value has no effe
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from tfgpt2.serving.chunks import chunk_seed
 from tfgpt2.serving.server.completion_request import CompletionRequest
 from tfgpt2.serving.server.request_size import check_bytes
 from tfgpt2.serving.server.serving_error import ServingError, invalid
 from tfgpt2.serving.server.signature import Arrays, Signature
-from tfgpt2.serving.server.text_model import MAX_NEW_TOKENS, TextModel
+from tfgpt2.serving.server.text_model import GENERATE_IDS, MAX_NEW_TOKENS, TextModel, write_ids
 
 # Field of a request -> input of `generate`, and the value without effect.
 _SETTINGS = {
@@ -30,8 +31,22 @@ _SETTINGS = {
 _NUM_SEEDS = 2**62
 
 
-async def prompt_bytes(model: TextModel, request: CompletionRequest, max_bytes: int) -> list[bytes]:
-    """Returns the prompts as bytes; token ids are detokenized.
+class PromptInput(NamedTuple):
+    """A prompt as the model reads it.
+
+    Attributes:
+        text: Its bytes; those of ids without the special ones.
+        ids: The ids; None where the request has a text.
+    """
+
+    text: bytes
+    ids: tuple[int, ...] | None = None
+
+
+async def prompt_inputs(
+    model: TextModel, request: CompletionRequest, max_bytes: int
+) -> list[PromptInput]:
+    """Returns the prompts of a request.
 
     Args:
         model: Detokenizes.
@@ -39,28 +54,32 @@ async def prompt_bytes(model: TextModel, request: CompletionRequest, max_bytes: 
         max_bytes: Bytes of all prompts, each counted for every text that it begins.
 
     Raises:
-        ServingError: INVALID_ARGUMENT: the prompts are too long.
+        ServingError: INVALID_ARGUMENT: the prompts are too long, or are ids and the export does
+            not take them.
     """
-    prompts: list[bytes] = []
+    prompts: list[PromptInput] = []
     size = 0
     for prompt in request.prompts:
         if isinstance(prompt, str):
-            prompts.append(prompt.encode())
+            prompts.append(PromptInput(prompt.encode()))
+            size += len(prompts[-1].text) * request.best_of
         else:
-            model.require("detokenize", "prompt")
-            prompts.append(await model.detokenize(np.array(prompt, np.int32)))
-        size += len(prompts[-1]) * request.best_of
+            for name in (GENERATE_IDS, "detokenize"):
+                model.require(name, "prompt")
+            text = await model.detokenize(np.array(prompt, np.int32))
+            prompts.append(PromptInput(text, prompt))
+            size += len(write_ids(prompt)) * request.best_of
         check_bytes(size, max_bytes)
     return prompts
 
 
 def generate_inputs(
-    signature: Signature, request: CompletionRequest, prompts: list[bytes]
+    signature: Signature, request: CompletionRequest, prompts: list[PromptInput]
 ) -> Arrays:
     """Makes the inputs of `generate`: those of the request, and the export's defaults.
 
     Args:
-        signature: `generate`.
+        signature: `generate`, or `generate_ids` where the prompts are ids.
         request: The request.
         prompts: One prompt for each row.
 
@@ -72,9 +91,14 @@ def generate_inputs(
             it requires an input that completions do not have.
     """
     rows = len(prompts)
-    given: dict[str, Any] = {"text": np.array(prompts, object)}
+    texts = [one.text if one.ids is None else write_ids(one.ids) for one in prompts]
+    given: dict[str, Any] = {
+        "text" if "text" in signature.inputs else "ids": np.array(texts, object)
+    }
     for field, (name, off) in _SETTINGS.items():
         value = getattr(request, field)
+        if field == "min_tokens" and request.ignore_eos:
+            field, value = "ignore_eos", request.max_tokens
         if name in signature.inputs:
             given[name] = np.full(rows, value, signature.inputs[name].dtype.as_numpy_dtype)
         elif value != off:
@@ -85,8 +109,9 @@ def generate_inputs(
     elif request.stop:
         raise _not_an_input("stop")
     if "seed" in signature.inputs:
-        seeds = [-1 if request.seed is None else (request.seed + row) % _NUM_SEEDS
-                 for row in range(rows)]  # fmt: skip
+        # Derived, so that the rows of requests with seeds 1 and 2 are not the same draws.
+        first = -1 if request.seed is None else request.seed % _NUM_SEEDS
+        seeds = [chunk_seed(first, row) for row in range(rows)]
         given["seed"] = np.array(seeds, np.int64)
     elif request.seed is not None:
         raise _not_an_input("seed")

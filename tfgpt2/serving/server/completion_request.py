@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from tfgpt2.errors import explain, nearest, shorten
 from tfgpt2.serving.server.serving_error import ServingError, cut, invalid
@@ -12,8 +12,38 @@ from tfgpt2.serving.server.serving_error import ServingError, cut, invalid
 _MAX_CHOICES = 128
 _MAX_STOPS, _MAX_STOP_BYTES = 64, 256  # of the signature `generate`
 _MAX_ALTERNATIVES = 100
-_IGNORED = ("user",)  # does not change the response, in OpenAI's API either
-_NOT_SUPPORTED = {"suffix": "", "logit_bias": {}}  # with the value without effect
+# These do not change the response, in the APIs that have them either.
+_IGNORED = ("user", "metadata", "store", "service_tier", "request_id", "priority")
+# Fields that this server does not have, with the values that ask for nothing.
+_NOT_SUPPORTED: dict[str, tuple[Any, ...]] = {
+    "suffix": ("",),
+    "logit_bias": ({},),
+    "stop_token_ids": ([],),
+    "skip_special_tokens": (True,),
+    "spaces_between_special_tokens": (True, False),  # no special token is in a text
+    "add_special_tokens": (True, False),  # GPT-2 adds none to a prompt
+    "include_stop_str_in_output": (False,),
+    "length_penalty": (1,),
+    "early_stopping": (False,),
+    "use_beam_search": (False,),
+    "bad_words": ([],),
+    "typical_p": (1,),
+    "return_token_ids": (False,),
+    "return_tokens_as_token_ids": (False,),
+}
+_UNLIMITED = -1  # of `max_tokens` and `top_k`, as other servers have it
+
+
+class StreamOptions(NamedTuple):
+    """What a stream says of the number of tokens.
+
+    Attributes:
+        include_usage: Whether it ends with them.
+        continuous_usage_stats: Whether each chunk has those so far.
+    """
+
+    include_usage: bool = False
+    continuous_usage_stats: bool = False
 
 
 def _integer(low: int, high: int) -> Callable[[Any, str], int]:
@@ -41,7 +71,12 @@ def _boolean(value: Any, name: str) -> bool:
     return value
 
 
-def _text(value: Any, name: str) -> str:
+def parse_text(value: Any, name: str) -> str:
+    """Parses a text.
+
+    Raises:
+        ServingError: INVALID_ARGUMENT: it is none, or not valid Unicode.
+    """
     if not isinstance(value, str):
         raise _wrong_value(value, name, "a string")
     try:
@@ -54,15 +89,26 @@ def _text(value: Any, name: str) -> str:
 def _prompts(value: Any, name: str) -> tuple[str | tuple[int, ...], ...]:
     """Parses a text, a list of texts, a list of ids, or a list of lists of ids."""
     if isinstance(value, str):
-        return (_text(value, name),)
+        return (parse_text(value, name),)
     if isinstance(value, list) and value:
         if all(_is_id(one) for one in value):
             return (tuple(value),)
         if all(isinstance(one, str) for one in value):
-            return tuple(_text(one, name) for one in value)
-        if all(isinstance(one, list) and all(_is_id(i) for i in one) for one in value):
+            return tuple(parse_text(one, name) for one in value)
+        if all(isinstance(one, list) and one and all(map(_is_id, one)) for one in value):
             return tuple(tuple(one) for one in value)
     raise _wrong_value(value, name, "a string, strings, token ids, or lists of token ids")
+
+
+def parse_ids(value: Any, name: str) -> tuple[int, ...]:
+    """Parses a list of token ids.
+
+    Raises:
+        ServingError: INVALID_ARGUMENT: it is none.
+    """
+    if not isinstance(value, list) or not all(map(_is_id, value)):
+        raise _wrong_value(value, name, "a list of token ids")
+    return tuple(value)
 
 
 def _is_id(value: Any) -> bool:
@@ -73,21 +119,35 @@ def _stop_strings(value: Any, name: str) -> tuple[str, ...]:
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list):
         raise _wrong_value(value, name, "a string or a list of strings")
-    stops = tuple(_text(one, name) for one in texts)
-    if len(stops) > _MAX_STOPS or any(
-        not one or len(one.encode()) > _MAX_STOP_BYTES for one in stops
-    ):
-        raise _wrong_value(
-            value, name, f"at most {_MAX_STOPS} strings of 1 to {_MAX_STOP_BYTES} bytes"
-        )
-    return stops
+    stops = tuple(parse_text(one, name) for one in texts)
+    if len(stops) > _MAX_STOPS or any(len(one.encode()) > _MAX_STOP_BYTES for one in stops):
+        raise _wrong_value(value, name, f"at most {_MAX_STOPS} strings of {_MAX_STOP_BYTES} bytes")
+    return tuple(filter(None, stops))
 
 
-def _stream_options(value: Any, name: str) -> bool | None:
-    """Parses an object with `include_usage`; None if it is empty."""
-    if not isinstance(value, dict) or set(value) - {"include_usage"}:
-        raise _wrong_value(value, name, "an object with `include_usage`")
-    return _boolean(value["include_usage"], f"{name}.include_usage") if value else None
+def _stream_options(value: Any, name: str) -> StreamOptions | None:
+    """Parses an object of flags; None if it is empty."""
+    known = (*StreamOptions._fields, "include_obfuscation")  # filling bytes; this server sends none
+    if not isinstance(value, dict) or set(value) - set(known):
+        raise _wrong_value(value, name, f"an object with {', '.join(known)}")
+    flags = {key: _boolean(on, f"{name}.{key}") for key, on in value.items() if on is not None}
+    flags.pop("include_obfuscation", None)
+    return StreamOptions(**flags) if value else None
+
+
+def _logprobs(value: Any, name: str) -> int | None:
+    """Parses a number of alternatives; clients of chats send false for none."""
+    return None if value is False else _integer(0, _MAX_ALTERNATIVES)(value, name)
+
+
+def _limit(value: Any, name: str) -> int:
+    """Parses a limit of tokens; other servers take -1 for none."""
+    return _UNLIMITED if value == _UNLIMITED else _integer(0, 2**31 - 1)(value, name)
+
+
+def _top_k(value: Any, name: str) -> int:
+    """Parses a number of tokens; 0 and -1 are off."""
+    return 0 if value == _UNLIMITED else _integer(0, 2**31 - 1)(value, name)
 
 
 def _wrong_value(value: Any, name: str, expected: str) -> ServingError:
@@ -105,13 +165,13 @@ def _field(
 class CompletionRequest:
     """A checked request; names, defaults and meanings are those of OpenAI's API.
 
-    `top_k`, `min_p`, `repetition_penalty` and `min_tokens` are not part of it; other servers accept
-    them under these names, and clients send them as `extra_body`.
+    `top_k`, `min_p`, `repetition_penalty`, `min_tokens` and `ignore_eos` are not part of it; other
+    servers accept them under these names, and clients send them as `extra_body`.
 
     Attributes:
         model: A model of this server.
         prompts: Each a text or token ids.
-        max_tokens: Limit of new tokens.
+        max_tokens: Limit of new tokens; -1 is that of the server.
         temperature: 0 is greedy.
         top_p: 1 is off.
         n: Texts for each prompt.
@@ -123,32 +183,34 @@ class CompletionRequest:
         presence_penalty: Subtracted from the logits of generated tokens.
         frequency_penalty: The same for each time that a token was generated.
         stream: Whether the text is sent in chunks.
-        include_usage: Whether a stream ends with the token counts.
+        stream_options: What a stream says of the number of tokens.
         top_k: 0 is off.
         min_p: 0 is off.
         repetition_penalty: 1 is off.
         min_tokens: No end token before that many tokens.
+        ignore_eos: No end token before `max_tokens`.
     """
 
-    model: str = _field(_text)
+    model: str = _field(parse_text)
     prompts: tuple[str | tuple[int, ...], ...] = _field(_prompts, name="prompt")
-    max_tokens: int = _field(_integer(0, 2**31 - 1), 16)
+    max_tokens: int = _field(_limit, 16)
     temperature: float = _field(_number(0, 100), 1.0)
     top_p: float = _field(_number(0, 1), 1.0)
     n: int = _field(_integer(1, _MAX_CHOICES), 1)
     best_of: int = _field(_integer(1, _MAX_CHOICES), 1)
     stop: tuple[str, ...] = _field(_stop_strings, ())
     seed: int | None = _field(_integer(-(2**63), 2**63 - 1), None)
-    logprobs: int | None = _field(_integer(0, _MAX_ALTERNATIVES), None)
+    logprobs: int | None = _field(_logprobs, None)
     echo: bool = _field(_boolean, False)
     presence_penalty: float = _field(_number(-2, 2), 0.0)
     frequency_penalty: float = _field(_number(-2, 2), 0.0)
     stream: bool = _field(_boolean, False)
-    include_usage: bool = _field(_stream_options, False, name="stream_options")
-    top_k: int = _field(_integer(0, 2**31 - 1), 0)
+    stream_options: StreamOptions = _field(_stream_options, StreamOptions())
+    top_k: int = _field(_top_k, 0)
     min_p: float = _field(_number(0, 1), 0.0)
     repetition_penalty: float = _field(_number(0.001, 1000), 1.0)
     min_tokens: int = _field(_integer(0, 2**31 - 1), 0)
+    ignore_eos: bool = _field(_boolean, False)
 
 
 _FIELDS = {one.metadata["name"] or one.name: one for one in dataclasses.fields(CompletionRequest)}
@@ -168,6 +230,8 @@ def parse(document: dict[str, Any]) -> CompletionRequest:
         ('To be',)
     """
     given = {name: value for name, value in document.items() if value is not None}
+    if "max_completion_tokens" in given:  # the newer name in chats
+        given.setdefault("max_tokens", given.pop("max_completion_tokens"))
     for name in given:
         if name not in _FIELDS and name not in _IGNORED and name not in _NOT_SUPPORTED:
             raise invalid(
@@ -178,7 +242,7 @@ def parse(document: dict[str, Any]) -> CompletionRequest:
                 param=name,
             )
     for name, allowed in _NOT_SUPPORTED.items():
-        if given.get(name, allowed) != allowed:
+        if name in given and given[name] not in allowed:
             raise invalid(f"`{name}` is not supported by this server. Leave it out.", param=name)
     for name in ("model", "prompt"):
         if name not in given:
@@ -194,8 +258,9 @@ def parse(document: dict[str, Any]) -> CompletionRequest:
 
 def _make_request(values: dict[str, Any]) -> CompletionRequest:
     """Makes a request; raises for values that do not fit together."""
-    include_usage = values.pop("include_usage", None)
-    if include_usage is not None and not values.get("stream"):
+    if values.get("stream_options") is None:
+        values.pop("stream_options", None)
+    elif not values.get("stream"):
         raise invalid("`stream_options` needs `stream`: true.", param="stream_options")
     n = values.get("n", 1)
     best_of = values.get("best_of", n)
@@ -204,8 +269,8 @@ def _make_request(values: dict[str, Any]) -> CompletionRequest:
     if values.get("stream"):
         if best_of > n:
             raise invalid("`best_of` above `n` cannot be streamed.", param="best_of")
-        for name in ("logprobs", "echo"):
-            if values.get(name) not in (None, False):
+        for name, off in (("logprobs", None), ("echo", False)):
+            if values.get(name, off) is not off:
                 raise invalid(f"`{name}` cannot be streamed on this server.", param=name)
     prompts = len(values["prompts"])
     if prompts * best_of > _MAX_CHOICES:  # one request must not fill the queue
@@ -214,4 +279,4 @@ def _make_request(values: dict[str, Any]) -> CompletionRequest:
             f" {best_of} each. Send several requests.",
             param="prompt",
         )
-    return CompletionRequest(**values | {"best_of": best_of, "include_usage": bool(include_usage)})
+    return CompletionRequest(**values | {"best_of": best_of})

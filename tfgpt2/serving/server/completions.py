@@ -7,6 +7,7 @@ batches with those of other requests.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import secrets
 import time
@@ -20,20 +21,21 @@ from starlette.types import Receive, Scope, Send
 from tfgpt2.serving.server import completion_choice, completion_request, http
 from tfgpt2.serving.server.cancellation import gather
 from tfgpt2.serving.server.completion_choice import Choice, openai_finish_reason, usage
-from tfgpt2.serving.server.completion_inputs import generate_inputs, prompt_bytes
+from tfgpt2.serving.server.completion_inputs import (
+    PromptInput,
+    generate_inputs,
+    prompt_inputs,
+)
 from tfgpt2.serving.server.completion_request import CompletionRequest
 from tfgpt2.serving.server.json_request import parse_json
+from tfgpt2.serving.server.openai_errors import error_object, error_response
 from tfgpt2.serving.server.server_core import ModelSpec, ServerCore
 from tfgpt2.serving.server.serving_error import ServingError, cut, invalid
+from tfgpt2.serving.server.signature import Signature
 from tfgpt2.serving.server.streaming import TextChunk, stream_rows
-from tfgpt2.serving.server.text_model import TextModel
+from tfgpt2.serving.server.text_model import GENERATE_IDS, TextModel
 from tfgpt2.serving.server.token_logprobs import completion_logprobs
 
-_ERROR_TYPES = {  # OpenAI's, by HTTP status
-    400: "invalid_request_error", 401: "authentication_error", 404: "invalid_request_error",
-    403: "permission_error", 413: "invalid_request_error", 415: "invalid_request_error",
-    429: "rate_limit_error",
-}  # fmt: skip
 _DONE = b"data: [DONE]\n\n"
 
 
@@ -58,6 +60,8 @@ class CompletionsApi:
             document = await http.parse_body(await http.read_body(request), parse_json)
             completion = completion_request.parse(document)
             limit = self._core.settings.max_new_tokens
+            if completion.max_tokens < 0:
+                completion = dataclasses.replace(completion, max_tokens=limit)
             if completion.max_tokens > limit:
                 raise invalid(
                     f"`max_tokens` must be at most {limit} on this server."
@@ -76,9 +80,9 @@ class CompletionsApi:
 
     async def _complete(self, request: CompletionRequest) -> dict[str, Any]:
         with self._lease(request) as model:
-            prompts = await prompt_bytes(model, request, self._core.settings.max_body_bytes)
+            prompts = await prompt_inputs(model, request, self._core.settings.max_body_bytes)
             rows = [prompt for prompt in prompts for _ in range(request.best_of)]
-            inputs = generate_inputs(model.signatures["generate"], request, rows)
+            inputs = generate_inputs(_signature(model, rows), request, rows)
             # One call for each row: there may be more rows than a batch holds.
             outputs = await gather(
                 model.generate({name: array[row : row + 1] for name, array in inputs.items()})
@@ -125,11 +129,11 @@ class CompletionsApi:
                 signature = model.signatures["generate"]
                 if "score" in signature.outputs:
                     raise invalid("Beam search cannot be streamed.", param="stream")
-                prompts = await prompt_bytes(model, request, self._core.settings.max_body_bytes)
+                prompts = await prompt_inputs(model, request, self._core.settings.max_body_bytes)
                 rows = [prompt for prompt in prompts for _ in range(request.n)]
                 chunks = stream_rows(
                     model,
-                    generate_inputs(signature, request, rows),
+                    generate_inputs(_signature(model, rows), request, rows),
                     stop_strings=[stop.encode() for stop in request.stop],
                     chunk_tokens=self._core.settings.stream_tokens,
                     # The penalties count generated tokens, not those of the prompt.
@@ -142,9 +146,12 @@ class CompletionsApi:
                         reason = openai_finish_reason(chunk.finish_reason)
                         choice = {"index": row, "text": chunk.text, "logprobs": None,
                                   "finish_reason": reason}  # fmt: skip
+                        event = envelope | {"choices": [choice]}
+                        if request.stream_options.continuous_usage_stats:
+                            event["usage"] = usage(chunk.prompt_tokens, chunk.num_tokens)
                         started = True
-                        yield _event(envelope | {"choices": [choice]})
-            if request.include_usage:
+                        yield _event(event)
+            if request.stream_options.include_usage:
                 counts = usage(
                     sum(last[row].prompt_tokens for row in sorted(last)[:: request.n]),
                     sum(chunk.num_tokens for chunk in last.values()),
@@ -154,7 +161,7 @@ class CompletionsApi:
         except ServingError as error:
             if not started:
                 raise
-            yield _event(_error(error))  # the HTTP status is sent already
+            yield _event(error_object(error))  # the HTTP status is sent already
 
     @contextlib.contextmanager
     def _lease(self, request: CompletionRequest) -> Iterator[TextModel]:
@@ -175,23 +182,6 @@ class CompletionsApi:
                     param="model",
                 )
             yield model
-
-
-def error_response(error: ServingError) -> Response:
-    """Returns an error in OpenAI's format."""
-    return JSONResponse(_error(error), error.http, headers=http.error_headers(error))
-
-
-def _error(error: ServingError) -> dict[str, Any]:
-    missing = error.code == "NOT_FOUND"
-    return {
-        "error": {
-            "message": error.message,
-            "type": _ERROR_TYPES.get(error.http, "server_error"),
-            "param": error.param,
-            "code": "model_not_found" if missing else error.code.lower(),
-        }
-    }
 
 
 class _EventStream(StreamingResponse):
@@ -230,7 +220,7 @@ async def _choice_entry(
         logprobs = await completion_logprobs(
             model, choice, alternatives=request.logprobs, echo=request.echo
         )
-    prompt = choice.prompt.decode("utf-8", "replace") if request.echo else ""
+    prompt = choice.prompt.text.decode("utf-8", "replace") if request.echo else ""
     entry = {
         "index": index,
         "text": prompt + choice.text,
@@ -239,6 +229,11 @@ async def _choice_entry(
     }
     # OpenAI's format has no field for a prompt that lost its beginning.
     return entry | ({"truncated": choice.truncated} if choice.truncated else {})
+
+
+def _signature(model: TextModel, rows: list[PromptInput]) -> Signature:
+    """The signature that takes the prompts of a request, which are all texts or all ids."""
+    return model.signatures["generate" if rows[0].ids is None else GENERATE_IDS]
 
 
 def _envelope(request: CompletionRequest) -> dict[str, Any]:

@@ -1,10 +1,10 @@
 """Streaming from a SavedModel that cannot stream: a call of `generate` for every few tokens.
 
-Each call continues the prompt and the *committed* tokens. Tokens are committed when the text so far
-tokenizes to the very ids that the model generated; reading that text is then the same as having
-generated it. Where it does not (the text ends within a character, or the tokenizer would split it
-differently), nothing is committed, and the next call generates the uncommitted tokens again and
-some more. Hence:
+Each call continues the prompt and the *committed* tokens. With `generate_ids` these are all tokens:
+they are read as ids. Exports without it read text, and tokens are committed when the text so far
+tokenizes to the very ids that the model generated; where it does not (the text ends within a
+character, or the tokenizer would split it differently), nothing is committed, and the next call
+generates the uncommitted tokens again and some more. Hence:
 - a greedy stream equals the text of one request, as long as prompt and text fit the model's context
   (beyond it, one request ends, and a stream continues from the end of the text);
 - a sampled stream differs from one request with the same seed once tokens are committed: noise
@@ -26,7 +26,13 @@ from tfgpt2.serving.chunks import chunk_seed, incomplete_suffix
 from tfgpt2.serving.server.cancellation import cancel
 from tfgpt2.serving.server.serving_error import ServingError, from_exception
 from tfgpt2.serving.server.signature import Arrays
-from tfgpt2.serving.server.text_model import MAX_NEW_TOKENS, TextModel
+from tfgpt2.serving.server.text_model import (
+    GENERATE_IDS,
+    MAX_NEW_TOKENS,
+    TextModel,
+    read_ids,
+    write_ids,
+)
 
 _MAX_TOKENS = 256  # of one call
 
@@ -51,12 +57,16 @@ class _GeneratedTokens:
     """The generated tokens of a row, and how many of them are committed.
 
     Args:
-        prompt: Bytes of the prompt.
-        prompt_ids: Its tokens; empty if nothing can be committed.
+        prompt: Input `text` or `ids`, one row.
+        prompt_ids: The prompt's tokens; empty if nothing can be committed.
+
+    Attributes:
+        by_ids: Whether committed tokens are read as ids.
     """
 
-    def __init__(self, prompt: bytes, prompt_ids: list[int]):
-        self.prompt, self._prompt_ids = prompt, prompt_ids
+    def __init__(self, prompt: Arrays, prompt_ids: list[int]):
+        self._prompt, self._prompt_ids = prompt, prompt_ids
+        self.by_ids = "ids" in prompt
         self.tokens: list[bytes] = []
         self._ids: list[int] = []
         self.num_committed = 0
@@ -66,9 +76,15 @@ class _GeneratedTokens:
         """All bytes after the prompt."""
         return b"".join(self.tokens)
 
-    def next_prompt(self) -> bytes:
-        """The prompt of the next call."""
-        return self.prompt + b"".join(self.tokens[: self.num_committed])
+    def next_prompt(self) -> Arrays:
+        """The prompt of the next call, an input of one row."""
+        if not self.num_committed:
+            return self._prompt
+        if self.by_ids:
+            ids = write_ids([*self._prompt_ids, *self._ids[: self.num_committed]])
+            return {"ids": np.array([ids], object)}
+        text = self._prompt["text"][0] + b"".join(self.tokens[: self.num_committed])
+        return {"text": np.array([text], object)}
 
     def update(self, ids: list[int], tokens: list[bytes]) -> None:
         """Replaces the uncommitted tokens by those of a call.
@@ -85,12 +101,21 @@ class _GeneratedTokens:
             self._ids += ids[known:]
 
     async def commit(self, model: TextModel) -> bool:
-        """Commits all tokens if the text tokenizes to them; returns whether all are committed."""
-        if not self._prompt_ids or incomplete_suffix(self.text):
+        """Commits all tokens that can be read again; returns whether all are committed.
+
+        Ids always can; a text where it is tokenized to the very tokens.
+        """
+        if not self._prompt_ids:
             return False
-        if await model.tokenize(self.prompt + self.text) == [*self._prompt_ids, *self._ids]:
+        if self.by_ids or await self._is_own_tokenization(model):
             self.num_committed = len(self.tokens)
         return self.num_committed == len(self.tokens)
+
+    async def _is_own_tokenization(self, model: TextModel) -> bool:
+        if incomplete_suffix(self.text):
+            return False
+        read = await model.tokenize(self._prompt["text"][0] + self.text)
+        return read == [*self._prompt_ids, *self._ids]
 
 
 async def stream_rows(
@@ -104,7 +129,7 @@ async def stream_rows(
     Yields:
         Row and chunk, in order of arrival.
     """
-    unfinished = len(inputs["text"])
+    unfinished = len(inputs[MAX_NEW_TOKENS])
     queue: asyncio.Queue[tuple[int, TextChunk | ServingError]] = asyncio.Queue(unfinished)
 
     async def stream_row(row: int) -> None:
@@ -139,7 +164,7 @@ async def stream(
 
     Args:
         model: With the signatures `generate`, `detokenize` and `tokenize`.
-        inputs: Inputs of `generate`, one row; `stop_strings` replace its `stop`.
+        inputs: Inputs of `generate` or `generate_ids`, one row; `stop_strings` replace its `stop`.
         stop_strings: None of them empty.
         chunk_tokens: Tokens of each chunk, 1 or more.
         commit: False continues the prompt itself in each call, for settings that distinguish
@@ -149,7 +174,8 @@ async def stream(
         Chunks; the last one has a finish reason, and its text may be empty.
     """
     inputs = dict(inputs)
-    prompt, max_new_tokens = inputs["text"][0], int(inputs[MAX_NEW_TOKENS][0])
+    prompt = {name: inputs.pop(name) for name in ("text", "ids") if name in inputs}
+    max_new_tokens = int(inputs[MAX_NEW_TOKENS][0])
     seed = int(inputs["seed"][0]) if "seed" in inputs else -1
     seed = secrets.randbits(62) if seed < 0 else seed
     if "stop" in inputs:
@@ -157,7 +183,13 @@ async def stream(
         # special tokens, which are no part of the text.
         inputs["stop"] = np.array([stop_strings or [b""]], object)
     # An empty prompt hides a start token, so nothing is committed.
-    generated = _GeneratedTokens(prompt, await model.tokenize(prompt) if commit else [])
+    prompt_ids: list[int] = []
+    if commit:
+        if "ids" in prompt:
+            prompt_ids = read_ids(prompt["ids"][0])
+        else:
+            prompt_ids = await model.tokenize(prompt["text"][0])
+    generated = _GeneratedTokens(prompt, prompt_ids)
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     sent, call_tokens, prompt_tokens = 0, chunk_tokens, None
     while True:
@@ -166,6 +198,8 @@ async def stream(
         outputs = await model.generate(_call_inputs(inputs, generated, limit, seed))
         if prompt_tokens is None:
             prompt_tokens = int(outputs["prompt_tokens"][0])
+            if GENERATE_IDS in model.signatures and prompt_tokens == len(prompt_ids):
+                generated.by_ids = True
         ids = outputs["token_ids"][0, : int(outputs["num_tokens"][0])].astype(np.int32)
         generated.update(ids.tolist(), await model.token_bytes(ids))
         text = generated.text
@@ -192,10 +226,7 @@ async def stream(
 def _call_inputs(inputs: Arrays, generated: _GeneratedTokens, limit: int, seed: int) -> Arrays:
     """Returns the inputs of the next call."""
     committed = generated.num_committed
-    changed = {
-        "text": np.array([generated.next_prompt()], object),
-        MAX_NEW_TOKENS: np.array([limit], np.int32),
-    }
+    changed = generated.next_prompt() | {MAX_NEW_TOKENS: np.array([limit], np.int32)}
     if "min_new_tokens" in inputs:
         minimum = max(0, int(inputs["min_new_tokens"][0]) - committed)
         changed["min_new_tokens"] = np.array([minimum], np.int32)

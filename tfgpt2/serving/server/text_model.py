@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 import numpy as np
 
@@ -10,6 +10,22 @@ from tfgpt2.serving.server.serving_error import invalid
 from tfgpt2.serving.server.signature import Arrays, Signature
 
 MAX_NEW_TOKENS = "max_new_tokens"  # an input
+GENERATE_IDS = "generate_ids"
+
+
+def write_ids(ids: Iterable[int]) -> bytes:
+    """Writes ids as `generate_ids` and `inspect_ids` read them.
+
+    Example:
+        >>> write_ids([5, 12])
+        b'5 12'
+    """
+    return " ".join(map(str, ids)).encode()
+
+
+def read_ids(text: bytes) -> list[int]:
+    """Reads what `write_ids` has written."""
+    return list(map(int, text.split()))
 
 
 class TextModel:
@@ -50,7 +66,7 @@ class TextModel:
             )
 
     async def generate(self, inputs: Arrays) -> Arrays:
-        """Runs `generate`.
+        """Runs `generate`, or `generate_ids` where the prompts are ids.
 
         Args:
             inputs: All its inputs.
@@ -58,11 +74,11 @@ class TextModel:
         Returns:
             All its outputs.
         """
-        return await self._run("generate", inputs)
+        return await self._run(GENERATE_IDS if "ids" in inputs else "generate", inputs)
 
-    async def inspect(self, text: bytes) -> Arrays:
-        """Returns the outputs of `inspect` for one text."""
-        return await self._run("inspect", {"text": np.array([text], object)})
+    async def inspect_ids(self, ids: Iterable[int]) -> Arrays:
+        """Returns the outputs of `inspect_ids` for one row of ids."""
+        return await self._run("inspect_ids", {"ids": np.array([write_ids(ids)], object)})
 
     async def tokenize(self, text: bytes) -> list[int]:
         """Returns the token ids of a text."""

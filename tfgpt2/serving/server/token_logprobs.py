@@ -1,13 +1,15 @@
 """Log-probabilities in OpenAI's format: of each token, and of the most likely ones in its place.
 
-The values of generated tokens come from `generate`. Alternatives, and the values of the prompt's
-tokens, come from the signature `inspect`, which reads the text again: where it is tokenized into
-other tokens than the generated ones, there are no alternatives (null).
+A generated token has the value that `generate` computed. Values of the prompt's tokens and
+alternatives come from the signature `inspect_ids`, which reads the ids of prompt and continuation:
+they are never joined as text, nor tokenized again. A token has one number: among the alternatives
+in its place it stands with its own value, and it is always among them.
 """
 
 from __future__ import annotations
 
 import codecs
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -25,91 +27,76 @@ async def completion_logprobs(
 
     Args:
         model: Runs the signatures.
-        choice: The finished text; tokens after a stop string are left out.
+        choice: The finished text. Tokens after a stop string are left out; an end token is not.
         alternatives: How many alternatives to each token.
         echo: Whether the prompt's tokens come first.
 
     Returns:
-        OpenAI's object: `tokens`, `token_logprobs`, `top_logprobs`, `text_offset`.
+        OpenAI's object: `tokens`, `token_logprobs`, `top_logprobs`, `text_offset`. Nothing precedes
+        the first token of a text, so it has no values. Alternatives are null where the prompt is
+        empty: the model's start token is not a token of the text.
 
     Raises:
         ServingError: The export lacks a signature, or returns fewer alternatives.
     """
-    model.require("detokenize", "logprobs")
-    if alternatives or echo:
-        model.require("inspect", "logprobs")
-    tokens = _tokens_before(len(choice.text_bytes), await model.token_bytes(choice.token_ids))
-    logprobs = [_shortest(value) for value in choice.token_logprobs[: len(tokens)]]
-    top_logprobs: list[dict[str, float] | None] = [None] * len(tokens)
-    if alternatives or echo:
-        outputs = await model.inspect(choice.prompt + choice.text_bytes)
-        if echo and outputs["truncated"][0]:
-            raise invalid("The text is longer than the model's context.", param="echo")
-        read = outputs["token_bytes"][0, : int(outputs["num_tokens"][0])].tolist()
-        start = len(read) - len(tokens)
-        if alternatives:
-            top_logprobs = _alternatives(outputs, start, tokens, alternatives)
-        if echo:
-            prompt_tokens = _tokens_before(len(choice.prompt), read)
-            values = outputs["token_logprobs"][0, : len(prompt_tokens)]
-            # The first token has no context and so no value.
-            prompt_logprobs = [None, *map(_shortest, values[1:])][: len(prompt_tokens)]
-            top_logprobs = _alternatives(outputs, 0, prompt_tokens, alternatives) + top_logprobs
-            logprobs = prompt_logprobs + logprobs
-            tokens = prompt_tokens + tokens
+    for name in ("inspect_ids", "tokenize"):
+        model.require(name, "logprobs")
+    ids = choice.prompt.ids
+    prompt_ids = await model.tokenize(choice.prompt.text) if ids is None else list(ids)
+    if echo and choice.truncated:
+        raise invalid("The text is longer than the model's context.", param="echo")
+    prompt_ids = prompt_ids[choice.truncated :]
+    read = await model.inspect_ids([*prompt_ids, *choice.token_ids.tolist()])
+    start = len(prompt_ids)
+    stop = start + _num_shown(choice, read["text_sizes"][0, start:])
+    values = [None, *map(_shortest, read["token_logprobs"][0, 1:start])][:start]
+    values += map(_shortest, choice.token_logprobs[: stop - start])
+    tokens = read["token_bytes"][0, :stop].tolist()
+    top_logprobs = None
+    if alternatives:
+        _check_alternatives(read, alternatives)
+        top_logprobs = [
+            _alternatives(read, place, tokens[place], values[place], alternatives)
+            if prompt_ids and place
+            else None
+            for place in range(stop)
+        ]
+    offsets = _text_offsets(tokens, read["text_sizes"][0])
+    first = 0 if echo else start
     return {
-        "tokens": [_token_text(token) for token in tokens],
-        "token_logprobs": logprobs,
-        "top_logprobs": top_logprobs if alternatives else None,
-        "text_offset": _text_offsets(tokens),
+        "tokens": [_token_text(token) for token in tokens[first:]],
+        "token_logprobs": values[first:],
+        "top_logprobs": top_logprobs and top_logprobs[first:],
+        "text_offset": [place - offsets[first] for place in offsets[first:]],
     }
 
 
-def _tokens_before(size: int, tokens: list[bytes]) -> list[bytes]:
-    """Returns the tokens that start within the first `size` bytes."""
-    kept, position = [], 0
-    for token in tokens:
-        if position >= size:
-            break
-        kept.append(token)
-        position += len(token)
-    return kept
+def _num_shown(choice: Choice, sizes: np.ndarray) -> int:
+    """Counts the tokens that begin within the text of a choice."""
+    count = len(choice.token_ids)
+    if choice.finish_reason != "stop":
+        return count
+    begins = np.cumsum(sizes[:count]) - sizes[:count]
+    return int(np.count_nonzero(begins < len(choice.text_bytes)))
 
 
-def _alternatives(
-    outputs: Arrays, start: int, tokens: list[bytes], count: int
-) -> list[dict[str, float] | None]:
-    """Returns the most likely tokens in the place of each token.
-
-    Args:
-        outputs: Those of `inspect`.
-        start: Position of the first token in `outputs`.
-        tokens: The tokens.
-        count: How many alternatives to each; 0 is none.
-    """
-    if not count:
-        return [None] * len(tokens)
-    available = outputs["top_bytes"].shape[2]
+def _check_alternatives(read: Arrays, count: int) -> None:
+    available = read["top_bytes"].shape[2]
     if count > available:
         raise invalid(
             f"`logprobs` must be at most {available}, as this model was exported."
             f" Received: {count}.",
             param="logprobs",
         )
-    positions = range(start, start + len(tokens))
-    if start < 0 or [outputs["token_bytes"][0, position] for position in positions] != tokens:
-        return [None] * len(tokens)
-    top_logprobs = []
-    for position in positions:
-        probabilities = outputs["top_probabilities"][0, position, :count]
-        names = map(_token_text, outputs["top_bytes"][0, position, :count])
-        # The first token has no context and so no alternatives.
-        top_logprobs.append(
-            dict(zip(names, map(_finite_log, probabilities), strict=True))
-            if probabilities[0] > 0
-            else None
-        )
-    return top_logprobs
+
+
+def _alternatives(
+    read: Arrays, place: int, token: bytes, value: float, count: int
+) -> dict[str, float]:
+    """The most likely tokens in a place, and the token that stands there."""
+    names = map(_token_text, read["top_bytes"][0, place, :count])
+    found = dict(zip(names, map(_shortest, read["top_logprobs"][0, place, :count]), strict=True))
+    return found | {_token_text(token): value}
 
 
 def _shortest(value: np.float32) -> float:
@@ -117,18 +104,13 @@ def _shortest(value: np.float32) -> float:
     return float(str(value))
 
 
-def _finite_log(probability: np.float32) -> float:
-    """Returns nats; finite, because JSON has no infinity."""
-    return float(np.log(max(probability, np.finfo(np.float32).tiny)))
-
-
-def _text_offsets(tokens: list[bytes]) -> list[int]:
-    """Returns where each token starts in the text, in characters."""
+def _text_offsets(tokens: Sequence[bytes], sizes: np.ndarray) -> list[int]:
+    """Returns where each token starts in the text, in characters; special tokens have none."""
     decoder = codecs.getincrementaldecoder("utf-8")(errors="ignore")
     position, offsets = 0, []
-    for token in tokens:
+    for token, size in zip(tokens, sizes, strict=False):
         offsets.append(position)
-        position += len(decoder.decode(token))
+        position += len(decoder.decode(token)) if size else 0
     return offsets
 
 

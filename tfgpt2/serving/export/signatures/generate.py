@@ -28,6 +28,7 @@ from tfgpt2.serving.export.signatures.base import (
     text_column,
 )
 from tfgpt2.text.generator import TextGenerator, default_stops
+from tfgpt2.text.pipeline import ReadTokens
 
 _PROBE_SETTINGS = {
     # Greedy and sampled rows, with the same shapes: one program to compile.
@@ -47,6 +48,7 @@ class Generate(SignatureFn):
     program = "generate"
     compiled = True
     record = Generation
+    read: ReadTokens | None = None  # the tokenizer
 
     def __init__(self, generator: TextGenerator, options: SignatureOptions) -> None:
         super().__init__(generator, options)
@@ -76,7 +78,7 @@ class Generate(SignatureFn):
         columns = tf.range(1, tf.size(used) + 1)
         last = tf.reduce_max(tf.pad(tf.where(used, columns, 1), [[0, 1]], constant_values=1))
         settings = {name: inputs[name] for name in self.settings}
-        return self.generator.pipeline(inputs["text"], settings, stop[:, :last])
+        return self.generator.pipeline(inputs["text"], settings, stop[:, :last], self.read)
 
     @property
     def row_inputs(self) -> tuple[tf.TensorSpec, ...]:

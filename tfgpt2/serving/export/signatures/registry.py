@@ -14,6 +14,7 @@ from tfgpt2.serving.export.graph_batching import batch_rows
 from tfgpt2.serving.export.signatures.base import SignatureFn, SignatureOptions, check_names
 from tfgpt2.serving.export.signatures.detokenize import Detokenize
 from tfgpt2.serving.export.signatures.embed import Embed
+from tfgpt2.serving.export.signatures.from_ids import GenerateIds, InspectIds
 from tfgpt2.serving.export.signatures.generate import Generate, ServingDefault
 from tfgpt2.serving.export.signatures.inspect import Inspect
 from tfgpt2.serving.export.signatures.next_token import NextToken
@@ -34,6 +35,8 @@ SIGNATURES: dict[str, type[SignatureFn]] = {
         NextToken,
         Embed,
         Inspect,
+        GenerateIds,
+        InspectIds,
         Tokenize,
         Detokenize,
     )

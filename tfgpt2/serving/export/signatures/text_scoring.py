@@ -11,6 +11,7 @@ import tensorflow as tf
 from tfgpt2.generation.params import Prompt
 from tfgpt2.serving.export.signatures.base import SignatureFn, SignatureOptions
 from tfgpt2.text.generator import TextGenerator
+from tfgpt2.text.pipeline import ReadTokens
 from tfgpt2.text.prompts import PromptStatus
 
 
@@ -24,6 +25,7 @@ class TextScoringFn(SignatureFn):
 
     compiled = True
     scoring: ClassVar[Callable[..., Any]]
+    read: ReadTokens | None = None  # the tokenizer
     top_option: ClassVar[str | None] = None
 
     def __init__(self, generator: TextGenerator, options: SignatureOptions) -> None:
@@ -41,7 +43,7 @@ class TextScoringFn(SignatureFn):
 
     def score(self, text: tf.Tensor) -> tuple[Any, Prompt, PromptStatus, tf.Tensor]:
         """Reads texts: outputs of `scoring`, and the results of `whole_text_prompt`."""
-        prompt, status, num_tokens = self.generator.pipeline.whole_text_prompt(text)
+        prompt, status, num_tokens = self.generator.pipeline.whole_text_prompt(text, self.read)
         return self._scoring(prompt.ids, prompt.mask), prompt, status, num_tokens
 
     def token_bytes(self, ids: tf.Tensor) -> tf.Tensor:
