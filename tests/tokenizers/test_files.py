@@ -96,6 +96,23 @@ def test_windows_line_ends_in_merges(toy, tmp_path):
     assert files.read(tmp_path, FAMILIES).merges == toy.spec.merges
 
 
+def test_a_merge_that_is_written_twice(toy, tmp_path):
+    """The last one counts, and is the only one that is saved."""
+    TFGPT2Tokenizer.from_tokenizer(toy).save_pretrained(tmp_path)
+    (tmp_path / "tokenizer.json").unlink()
+    path = tmp_path / "merges.txt"
+    head, *lines = path.read_text().splitlines()
+    path.write_text("\n".join([head, lines[5], *lines]) + "\n")
+    found = TFGPT2Tokenizer.from_pretrained(tmp_path)
+    assert found.spec.merges == tuple(tuple(line.split()) for line in lines)
+    twice = tokenizers.models.BPE.from_file(str(tmp_path / "vocab.json"), str(path))
+    backend = tokenizers.Tokenizer(twice)
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    assert found.tokenize(TEXTS[:1]).to_list() == [backend.encode(TEXTS[0]).ids]
+    found.save_pretrained(tmp_path / "again")
+    assert TFGPT2Tokenizer.from_pretrained(tmp_path / "again").spec == found.spec
+
+
 def test_transformers(toy, tmp_path):
     transformers = pytest.importorskip("transformers")
     spec = toy.spec.replace(pad_token="[PAD]", model_max_length=64)

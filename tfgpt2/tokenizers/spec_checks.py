@@ -147,10 +147,11 @@ def check_named(named: Mapping[str, Any]) -> dict[str, str]:
 
 
 def check_pairs(merges: Any) -> tuple[tuple[str, str], ...]:
-    """Returns merges as pairs of tokens.
+    """Returns merges as pairs of tokens, each once.
 
     Args:
-        merges: Pairs, as `"left right"` or as two texts each.
+        merges: Pairs, as `"left right"` or as two texts each. The last of equal ones counts, as in
+            `tokenizers` and in transformers.
 
     Raises:
         TypeError: They are no list.
@@ -162,7 +163,8 @@ def check_pairs(merges: Any) -> tuple[tuple[str, str], ...]:
             fix="Pass the lines of `merges.txt`, or use `from_pretrained(directory)`.",
             merges=merges,
         )
-    return tuple(map(_pair, merges))
+    pairs = tuple(map(_pair, merges))
+    return tuple(dict.fromkeys(reversed(pairs)))[::-1]
 
 
 def _pair(merge: Any) -> tuple[str, str]:
