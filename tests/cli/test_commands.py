@@ -25,6 +25,24 @@ def test_every_server_setting_is_a_flag():
                 assert f"--{flag} " in text and field.metadata["help"] in text
 
 
+@pytest.mark.parametrize(
+    ("label", "expected"),
+    [("m/stable=007", 7), ("m/a=9223372036854775808", None), ("m/a=²", None), ("m=1", None)],
+)
+def test_labels_name_versions_as_folders_do(monkeypatch, tmp_path, label, expected):
+    received = []
+    monkeypatch.setattr(
+        "tfgpt2.serving.server.run.run", lambda settings, _: received.append(settings)
+    )
+    monkeypatch.setattr("os._exit", sys.exit)
+    done = CliRunner().invoke(app, ["serve", "--model", f"m={tmp_path}", "--label", label])
+    if expected is None:
+        assert isinstance(done.exception, ValueError)
+        assert "must be NAME/LABEL=VERSION" in str(done.exception)
+    else:
+        assert received[0].labels == {"m": {"stable": expected}}
+
+
 def test_serve_passes_its_flags_to_the_server(monkeypatch, tmp_path):
     received = []
     monkeypatch.setattr(

@@ -14,6 +14,7 @@ from tfgpt2.cli.console import quiet
 from tfgpt2.cli.options import add_flags, build_settings
 from tfgpt2.errors import explain, value_error
 from tfgpt2.serving.server.settings import ServerSettings
+from tfgpt2.serving.version_number import parse_version
 
 
 @add_flags(ServerSettings, defaults=True)
@@ -71,8 +72,9 @@ def _labels(arguments: list[str]) -> dict[str, dict[str, int]]:
     for argument in arguments:
         key, _, version = argument.rpartition("=")
         name, _, label = key.partition("/")
-        if not (name and label and version.isdecimal()):
+        number = parse_version(version)
+        if not (name and label and number is not None):
             problem = "`--label` must be NAME/LABEL=VERSION."
             raise value_error(problem, fix="For example --label gpt2/stable=3.", label=argument)
-        labels.setdefault(name, {})[label] = int(version)
+        labels.setdefault(name, {})[label] = number
     return labels
