@@ -71,6 +71,7 @@ test-cpp-old: $(VENV)/installed-test
 # Other seeds than the tests', five times as many cases; ROBUSTNESS=50 looks further.
 robustness: $(VENV)/installed-test
 	ROBUSTNESS=$${ROBUSTNESS:-5} $(BIN)/python -m pytest tests/robustness -m "not long"
+	ROBUSTNESS=$${ROBUSTNESS:-5} $(BIN)/python -m pytest tests/training/test_resume.py tests/batch/test_command.py -k kill
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff format --check .

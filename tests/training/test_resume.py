@@ -2,6 +2,8 @@
 
 import errno
 import json
+import os
+import random
 import signal
 
 import keras
@@ -192,18 +194,22 @@ def test_a_changed_setting_or_text_is_named(whole):
 
 
 @pytest.mark.long
-def test_a_killed_process_resumes_exactly(tmp_path):
-    settings = small_trainings.settings(
-        tmp_path, "whole", steps=60, eval_every=20, checkpoint_every=7
-    )
+def test_a_killed_process_resumes_exactly(tmp_path, figure):
+    """SIGKILL at random steps, and before the first one of a resumed run."""
+    kills = int(os.environ.get("ROBUSTNESS", "1"))
+    options = dict(steps=60, eval_every=20, checkpoint_every=7)
+    settings = small_trainings.settings(tmp_path, "whole", **options)
     code, _, err = small_trainings.run_command(settings)
     assert code == 0, err
-    killed = small_trainings.settings(
-        tmp_path, "killed", steps=60, eval_every=20, checkpoint_every=7
-    )
-    code, _, _ = small_trainings.run_command(killed, stop_at=25)
-    assert code == -signal.SIGKILL
+    draw = random.Random(kills)
+    killed = small_trainings.settings(tmp_path, "killed", **options)
+    resume = ()
+    for step in sorted(draw.randrange(9, 58) for _ in range(kills)):
+        code, _, _ = small_trainings.run_command(killed, *resume, stop_at=step)
+        assert code == -signal.SIGKILL
+        resume = ("--resume",)
     code, _, err = small_trainings.run_command(killed, "--resume")
+    figure("kills that a training survived", kills)
     assert code == 0, err
     states = [tmp_path / n / "checkpoints/step-00000060" for n in ("whole", "killed")]
     first, second = (checkpoint.load_file(path / "state.safetensors") for path in states)

@@ -150,3 +150,41 @@ def test_allowed_hosts_are_names(tmp_path, host):
 def test_allowed_hosts_are_compared_in_lower_case(tmp_path):
     settings = ServerSettings(models={"m": tmp_path}, allowed_hosts=["GPT2.example.ORG", "::1"])
     assert settings.allowed_hosts == ("gpt2.example.org", "::1")
+
+
+PAGE = "https://app.example.org"
+
+
+@pytest.mark.parametrize("key", ["", "sesame"])
+def test_a_page_that_is_named_may_use_the_server(make_client, key):
+    client = make_client(api_key=key, allowed_origins=[PAGE.upper()])
+    asks = {"Access-Control-Request-Method": "POST",
+            "Access-Control-Request-Headers": "authorization, content-type"}  # fmt: skip
+    preflight = client.options("/v1/completions", headers={"Origin": PAGE} | asks)
+    assert preflight.status_code == 200
+    assert preflight.headers["access-control-allow-origin"] == PAGE
+    assert "authorization" in preflight.headers["access-control-allow-headers"].lower()
+    sender = {"Origin": PAGE, "Sec-Fetch-Site": "cross-site", "Authorization": "Bearer sesame"}
+    answer = client.get("/v1/models", headers=sender)
+    assert answer.status_code == 200
+    assert answer.headers["access-control-allow-origin"] == PAGE
+    answer = client.post("/v1/completions", content="{}", headers=sender | JSON)
+    assert answer.status_code == 400 and answer.headers["access-control-allow-origin"] == PAGE
+    other = sender | {"Origin": "https://evil.example"}
+    answer = client.post("/v1/completions", content="{}", headers=other | JSON)
+    assert "access-control-allow-origin" not in answer.headers
+    assert answer.status_code == (400 if key else 403)  # a page cannot know the key
+    preflight = client.options("/v1/completions", headers={"Origin": "https://evil.example"} | asks)
+    assert "access-control-allow-origin" not in preflight.headers
+    if not key:
+        assert (
+            client.post("/v1/completions", content="{}", headers=sender | FORM).status_code == 415
+        )
+
+
+@pytest.mark.parametrize(
+    "origin", ["*", "app.example.org", "https://a b", "https://*.example.org", ""]
+)
+def test_allowed_origins_are_origins(tmp_path, origin):
+    with pytest.raises(ValueError, match="`allowed_origins` must be schemes"):
+        ServerSettings(models={"m": tmp_path}, allowed_origins=[origin])

@@ -30,7 +30,9 @@ class AccessMiddleware:
     def __init__(self, app: ASGIApp, settings: ServerSettings):
         self._app, self._max_body_bytes = app, settings.max_body_bytes
         self._key = settings.api_key
-        self._browsers = BrowserChecks(settings.host, settings.allowed_hosts)
+        self._browsers = BrowserChecks(
+            settings.host, settings.allowed_hosts, settings.allowed_origins
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes a request on, or rejects it."""

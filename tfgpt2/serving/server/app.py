@@ -7,6 +7,7 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
@@ -68,7 +69,15 @@ def make_app(core: ServerCore) -> ASGIApp:
         ],
         exception_handlers={HTTPException: _http_error, Exception: _internal_error},
     )
-    return AccessMiddleware(app, core.settings)
+    checked = AccessMiddleware(app, core.settings)
+    origins = core.settings.allowed_origins
+    if not origins:
+        return checked
+    # Answers preflights, which have no key, before anything else is checked.
+    return CORSMiddleware(
+        checked, allow_origins=origins, allow_methods=["GET", "POST"], allow_headers=["*"],
+        expose_headers=["Retry-After"],
+    )  # fmt: skip
 
 
 async def _page(request: Request) -> Response:

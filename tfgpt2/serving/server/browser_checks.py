@@ -48,9 +48,13 @@ class BrowserChecks:
         address: What the server is bound to.
         allowed_hosts: Further names by which browsers may reach it. Where there are some, or the
             address is a loopback address, `Host` is checked.
+        allowed_origins: Pages of other origins that may use the server, in lower case.
     """
 
-    def __init__(self, address: str, allowed_hosts: Collection[str]):
+    def __init__(
+        self, address: str, allowed_hosts: Collection[str], allowed_origins: Collection[str] = ()
+    ):
+        self._allowed_origins = frozenset(allowed_origins)
         self._allowed_hosts = frozenset(allowed_hosts)
         self._check_host = bool(allowed_hosts) or is_loopback(address)
 
@@ -95,6 +99,8 @@ class BrowserChecks:
 
     def _is_same_origin(self, origin: str, host: str) -> bool:
         # The scheme is not compared: a proxy may add TLS.
+        if origin in self._allowed_origins:
+            return True
         authority = origin.partition("://")[2]
         return authority == host or _host_name(authority) in self._allowed_hosts
 

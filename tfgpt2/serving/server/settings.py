@@ -13,6 +13,7 @@ from tfgpt2.errors import explain, value_error
 
 _NAME = re.compile(r"[^/:\s]+")
 _HOST_NAME = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+")  # or an IP address
+_ORIGIN = re.compile(r"(?i)https?://[^\s/?#@*]+")
 
 
 def _field(default: Any, help: str, **metadata: str) -> Any:
@@ -83,6 +84,11 @@ class ServerSettings:
         "A name browsers may use for this server; may be given several times.",
         flag="allow_host",
     )
+    allowed_origins: tuple[str, ...] = _field(
+        (),
+        "A page of another origin that may use this server; may be given several times.",
+        flag="allow_origin",
+    )
     keep_versions: int = _field(1, "How many of the newest are served.")
     poll_seconds: float = _field(1.0, "Between looks for new versions.")
     batching: BatchSettings = dataclasses.field(default_factory=BatchSettings)
@@ -104,6 +110,8 @@ class ServerSettings:
             _check_minimum(name, getattr(self, name), 0.01)
         _check_minimum("drain_seconds", self.drain_seconds, 0)
         _check_hosts(self.allowed_hosts)
+        _check_origins(self.allowed_origins)
+        object.__setattr__(self, "allowed_origins", tuple(map(str.lower, self.allowed_origins)))
         object.__setattr__(self, "allowed_hosts", tuple(map(str.lower, self.allowed_hosts)))
         _check_models(self.models)
         unknown = set(self.labels) - set(self.models)
@@ -122,6 +130,17 @@ def _check_hosts(hosts: Sequence[str]) -> None:
                 "`allowed_hosts` must be names without scheme, port and brackets.",
                 fix="For example --allow-host gpt2.example.org.",
                 allowed_hosts=host,
+            )
+
+
+def _check_origins(origins: Sequence[str]) -> None:
+    for origin in origins:
+        if not _ORIGIN.fullmatch(origin):
+            raise value_error(
+                "`allowed_origins` must be schemes with a host and, where it is not the usual one,"
+                " a port; there is no `*`.",
+                fix="For example --allow-origin https://app.example.org.",
+                allowed_origins=origin,
             )
 
 
