@@ -25,7 +25,7 @@ def new(model, ids=IDS, mask=MASK, **options):
 
 
 @pytest.mark.parametrize("way", [
-    "greedy", *(pytest.param(n, marks=pytest.mark.long) for n in WAYS if n != "greedy")
+    pytest.param(name, marks=pytest.mark.long) for name in WAYS
 ])  # fmt: skip
 def test_without_a_cache(model, way):
     options = {"repetition_penalty": 1.3} | WAYS[way]

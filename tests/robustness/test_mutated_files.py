@@ -55,7 +55,7 @@ def whole(tmp_path_factory):
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(s, marks=pytest.mark.long) for s in (1, 2))])
 def test_damaged_checkpoints(seed, whole, count, amount):
-    number, seed = amount(40 if seed == 0 else 400), 1000 * amount(1) + seed
+    number, seed = amount(20 if seed == 0 else 400), 1000 * amount(1) + seed
     command = [sys.executable, mutated_files.__file__, whole, seed, number, *CASES]
     done = subprocess.run([str(x) for x in command], capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, f"seed {seed}: the process died\n{done.stderr[-2000:]}"
