@@ -12,7 +12,7 @@ from tests.support.paths import PACKAGE
 FLOORS = """
 keras_classes version errors
 __init__ validation files
-hub
+hub chat_template
 config_fields config outputs
 checkpoints: __init__ names
 checkpoints/readers: __init__ base hdf5
@@ -73,7 +73,8 @@ serving/export: probe report warmup self_check version_directory export
 serving/server: __init__ api_key cancellation serving_error request_size settings signature
 serving/server: text_model saved_model version_manager browser_checks connection grpc_limits
 serving/server: metrics request_batcher server_core streaming json_request json_response http
-serving/server: openai_errors responses rest grpc_api completion_request completion_inputs
+serving/server: openai_errors responses rest grpc_api completion_request chat_request
+serving/server: completion_inputs answer_formats
 serving/server: completion_choice token_logprobs completions tokenizer_api access app run
 batch: __init__ settings models
 batch/tasks: __init__ base

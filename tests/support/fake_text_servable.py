@@ -22,6 +22,7 @@ class FakeTextServable:
     """
 
     batches_in_graph = True  # each request runs as it is
+    chat_template = None
 
     def __init__(self, name="m", version=1, path=None):
         self.name, self.version = name, version

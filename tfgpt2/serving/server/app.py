@@ -62,6 +62,7 @@ def make_app(core: ServerCore) -> ASGIApp:
             Route("/monitoring/prometheus/metrics", prometheus),
             Route("/v1/models", openai.models),
             Route("/v1/completions", openai.complete, methods=["POST"]),
+            Route("/v1/chat/completions", openai.chat, methods=["POST"]),
             Route("/tokenize", tokenizer.tokenize, methods=["POST"]),
             Route("/detokenize", tokenizer.detokenize, methods=["POST"]),
             # TensorFlow Serving's rules hold for everything else, wrong methods included.

@@ -1,4 +1,4 @@
-"""`POST /v1/completions` and `GET /v1/models`, in OpenAI's format.
+"""`POST /v1/completions`, `POST /v1/chat/completions` and `GET /v1/models`, in OpenAI's format.
 
 A completion calls the signature `generate` with one row for each requested text; all rows share
 batches with those of other requests.
@@ -9,16 +9,16 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import secrets
-import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from tfgpt2.serving.server import completion_choice, completion_request, http
+from tfgpt2.serving.server import chat_request, completion_choice, completion_request, http
+from tfgpt2.serving.server.answer_formats import ChatFormat, CompletionFormat
 from tfgpt2.serving.server.cancellation import gather
 from tfgpt2.serving.server.completion_choice import Choice, openai_finish_reason, usage
 from tfgpt2.serving.server.completion_inputs import (
@@ -31,11 +31,13 @@ from tfgpt2.serving.server.json_request import parse_json
 from tfgpt2.serving.server.openai_errors import error_object, error_response
 from tfgpt2.serving.server.server_core import ModelSpec, ServerCore
 from tfgpt2.serving.server.serving_error import ServingError, cut, invalid
+from tfgpt2.serving.server.settings import NO_CHAT
 from tfgpt2.serving.server.signature import Signature
 from tfgpt2.serving.server.streaming import TextChunk, stream_rows
 from tfgpt2.serving.server.text_model import GENERATE_IDS, TextModel
 from tfgpt2.serving.server.token_logprobs import completion_logprobs
 
+_Parse = Callable[[dict[str, Any]], CompletionRequest]
 _DONE = b"data: [DONE]\n\n"
 
 
@@ -56,9 +58,26 @@ class CompletionsApi:
 
     async def complete(self, request: Request) -> Response:
         """Completes prompts; errors are `{"error": {...}}`."""
+        return await self._answer(request, completion_request.parse, CompletionFormat())
+
+    async def chat(self, request: Request) -> Response:
+        """Writes the next message of a conversation."""
+        return await self._answer(request, self._parse_chat, ChatFormat())
+
+    def _parse_chat(self, document: dict[str, Any]) -> CompletionRequest:
+        setting, name = self._core.settings.chat_template, document.get("model")
+        if setting == NO_CHAT:
+            raise invalid("This server has no chats. Use /v1/completions.", param="messages")
+        template = Path(setting).read_text(encoding="utf-8") if setting else None
+        if not setting and isinstance(name, str) and name in self._core.settings.models:
+            with self._core.lease(ModelSpec(name)) as servable:
+                template = servable.chat_template
+        return chat_request.parse(document, template)
+
+    async def _answer(self, request: Request, parse: _Parse, form: CompletionFormat) -> Response:
         try:
             document = await http.parse_body(await http.read_body(request), parse_json)
-            completion = completion_request.parse(document)
+            completion = parse(document)
             limit = self._core.settings.max_new_tokens
             if completion.max_tokens < 0:
                 completion = dataclasses.replace(completion, max_tokens=limit)
@@ -69,16 +88,16 @@ class CompletionsApi:
                     param="max_tokens",
                 )
             if completion.stream:
-                return await self._stream(request, completion)
-            with self._core.measure("completions", completion.model):
+                return await self._stream(request, completion, form)
+            with self._core.measure(form.name, completion.model):
                 content = await http.run_until_disconnect(
-                    request, lambda: self._complete(completion)
+                    request, lambda: self._complete(completion, form)
                 )
             return JSONResponse(content)
         except ServingError as error:
             return error_response(error)
 
-    async def _complete(self, request: CompletionRequest) -> dict[str, Any]:
+    async def _complete(self, request: CompletionRequest, form: CompletionFormat) -> dict[str, Any]:
         with self._lease(request) as model:
             prompts = await prompt_inputs(model, request, self._core.settings.max_body_bytes)
             rows = [prompt for prompt in prompts for _ in range(request.best_of)]
@@ -97,18 +116,21 @@ class CompletionsApi:
                 )
             ]
             entries = await gather(
-                _choice_entry(model, request, index, choice) for index, choice in enumerate(best)
+                _choice_entry(model, request, form, index, choice)
+                for index, choice in enumerate(best)
             )
         prompt_tokens = sum(choice.prompt_tokens for choice in choices[:: request.best_of])
         completion_tokens = sum(len(choice.token_ids) for choice in choices)
-        return _envelope(request) | {
+        return form.envelope(request.model) | {
             "choices": entries,
             "usage": usage(prompt_tokens, completion_tokens),
         }
 
-    async def _stream(self, request: Request, completion: CompletionRequest) -> Response:
+    async def _stream(
+        self, request: Request, completion: CompletionRequest, form: CompletionFormat
+    ) -> Response:
         """Starts a stream; errors before the first chunk have an HTTP status of their own."""
-        events = self._events(completion)
+        events = self._events(completion, form)
         try:
             first = await http.run_until_disconnect(request, lambda: anext(events))
         except BaseException:
@@ -116,12 +138,14 @@ class CompletionsApi:
             raise
         return _EventStream(first, events)
 
-    async def _events(self, request: CompletionRequest) -> AsyncGenerator[bytes, None]:
-        envelope, started = _envelope(request), False
+    async def _events(
+        self, request: CompletionRequest, form: CompletionFormat
+    ) -> AsyncGenerator[bytes, None]:
+        envelope, started = form.envelope(request.model, chunk=True), False
         last: dict[int, TextChunk] = {}  # by row
         try:
             with (
-                self._core.measure("completions", request.model),
+                self._core.measure(form.name, request.model),
                 self._lease(request) as model,
             ):
                 for name in ("tokenize", "detokenize"):
@@ -142,10 +166,9 @@ class CompletionsApi:
                 async with contextlib.aclosing(chunks):
                     async for row, chunk in chunks:
                         completion_choice.check_finish_reason(chunk.finish_reason)
-                        last[row] = chunk
                         reason = openai_finish_reason(chunk.finish_reason)
-                        choice = {"index": row, "text": chunk.text, "logprobs": None,
-                                  "finish_reason": reason}  # fmt: skip
+                        choice = form.chunk(row, chunk.text, reason, first=row not in last)
+                        last[row] = chunk
                         event = envelope | {"choices": [choice]}
                         if request.stream_options.continuous_usage_stats:
                             event["usage"] = usage(chunk.prompt_tokens, chunk.num_tokens)
@@ -213,7 +236,11 @@ class _EventStream(StreamingResponse):
 
 
 async def _choice_entry(
-    model: TextModel, request: CompletionRequest, index: int, choice: Choice
+    model: TextModel,
+    request: CompletionRequest,
+    form: CompletionFormat,
+    index: int,
+    choice: Choice,
 ) -> dict[str, Any]:
     logprobs = None
     if request.logprobs is not None:
@@ -221,12 +248,8 @@ async def _choice_entry(
             model, choice, alternatives=request.logprobs, echo=request.echo
         )
     prompt = choice.prompt.text.decode("utf-8", "replace") if request.echo else ""
-    entry = {
-        "index": index,
-        "text": prompt + choice.text,
-        "logprobs": logprobs,
-        "finish_reason": openai_finish_reason(choice.finish_reason),
-    }
+    reason = openai_finish_reason(choice.finish_reason)
+    entry = form.choice(index, prompt + choice.text, logprobs, reason)
     # OpenAI's format has no field for a prompt that lost its beginning.
     return entry | ({"truncated": choice.truncated} if choice.truncated else {})
 
@@ -234,15 +257,6 @@ async def _choice_entry(
 def _signature(model: TextModel, rows: list[PromptInput]) -> Signature:
     """The signature that takes the prompts of a request, which are all texts or all ids."""
     return model.signatures["generate" if rows[0].ids is None else GENERATE_IDS]
-
-
-def _envelope(request: CompletionRequest) -> dict[str, Any]:
-    return {
-        "id": f"cmpl-{secrets.token_hex(12)}",
-        "object": "text_completion",
-        "created": int(time.time()),
-        "model": request.model,
-    }
 
 
 def _event(value: dict[str, Any]) -> bytes:

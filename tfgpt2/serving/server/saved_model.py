@@ -26,6 +26,7 @@ from tfgpt2.serving.server.text_model import MAX_NEW_TOKENS
 _log = logging.getLogger(__name__)
 
 WARMUP_FILE = Path("assets.extra", "tf_serving_warmup_requests")
+CHAT_TEMPLATE_FILE = Path("assets.extra", "chat_template.jinja")
 _MAX_WARMUP_RECORDS = 1000  # as TensorFlow Serving
 
 
@@ -42,12 +43,15 @@ class Servable:
         version: As given.
         signatures: Its signatures, by name.
         signature_defs: The same as TensorFlow's messages, for `/metadata`.
+        chat_template: The chat template of its files, or None.
         batches_in_graph: The graph contains an operation that batches concurrent calls; their rows
             must not be batched twice.
     """
 
     def __init__(self, name: str, version: int, path: Path):
         self.name, self.version, self.path = name, version, path
+        template = path / CHAT_TEMPLATE_FILE
+        self.chat_template = template.read_text("utf-8") if template.is_file() else None
         graph = _read_serving_graph(path)
         self.signature_defs = dict(graph.signature_def)
         self.batches_in_graph = _has_operation(graph.graph_def, "BatchFunction")

@@ -13,6 +13,7 @@ from tfgpt2.errors import explain, value_error
 
 _NAME = re.compile(r"[^/:\s]+")
 _HOST_NAME = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+")  # or an IP address
+NO_CHAT = "none"  # a chat template
 _ORIGIN = re.compile(r"(?i)https?://[^\s/?#@*]+")
 
 
@@ -89,6 +90,9 @@ class ServerSettings:
         "A page of another origin that may use this server; may be given several times.",
         flag="allow_origin",
     )
+    chat_template: str = _field(
+        "", "A file, instead of the export's template or the plain one; `none` is no chats."
+    )
     keep_versions: int = _field(1, "How many of the newest are served.")
     poll_seconds: float = _field(1.0, "Between looks for new versions.")
     batching: BatchSettings = dataclasses.field(default_factory=BatchSettings)
@@ -109,6 +113,14 @@ class ServerSettings:
                      "idle_seconds", "grpc_connection_seconds"):  # fmt: skip
             _check_minimum(name, getattr(self, name), 0.01)
         _check_minimum("drain_seconds", self.drain_seconds, 0)
+        if self.chat_template not in ("", NO_CHAT) and not Path(self.chat_template).is_file():
+            raise FileNotFoundError(
+                explain(
+                    "There is no such chat template.",
+                    fix="Pass a file with a jinja2 template, or none.",
+                    chat_template=self.chat_template,
+                )
+            )
         _check_hosts(self.allowed_hosts)
         _check_origins(self.allowed_origins)
         object.__setattr__(self, "allowed_origins", tuple(map(str.lower, self.allowed_origins)))
