@@ -157,6 +157,33 @@ def test_a_full_queue_rejects_and_recovers():
     assert len(servable.batches) == 4  # the cancelled one was never run
 
 
+def test_waiting_requests_have_a_limit_of_bytes():
+    servable = FakeServable()
+    servable.gate.clear()
+
+    async def main():
+        settings = BatchSettings(enabled=False, max_queue_bytes=200, num_batch_threads=1)
+        batcher = RequestBatcher(settings)
+        ask = lambda text: asyncio.ensure_future(  # noqa: E731
+            batcher.run(servable, ECHO, echo_request(text))
+        )
+        running = ask("0")
+        await asyncio.sleep(0.05)
+        waiting = [ask("x" * 300)]  # alone it may wait
+        await asyncio.sleep(0.05)
+        assert batcher.queued_bytes > 300
+        with pytest.raises(ServingError, match="queue is full: 1 requests wait") as refused:
+            await ask("y")
+        assert refused.value.http == 429
+        servable.gate.set()
+        await asyncio.gather(running, *waiting)
+        assert batcher.queued_bytes == 0
+        assert texts(await ask("y")) == [b"y 1 "]
+        await batcher.close()
+
+    asyncio.run(main())
+
+
 def test_the_event_loop_never_waits_for_the_model():
     servable = FakeServable()
     servable.gate.clear()

@@ -40,6 +40,7 @@ class _Task:
     signature: Signature
     inputs: Arrays
     rows: int
+    size: int  # bytes
     enqueued: float
     outputs: asyncio.Future[Arrays]
 
@@ -81,6 +82,12 @@ class RequestBatcher:
         return sum(len(queue) for pool in pools for queue in pool.queues.values())
 
     @property
+    def queued_bytes(self) -> int:
+        """Bytes that the requests in the queue stand for."""
+        pools = (self._batched, self._unbatched)
+        return sum(task.size for pool in pools for queue in pool.queues.values() for task in queue)
+
+    @property
     def num_running(self) -> int:
         """Batches that are running."""
         return len(self._running)
@@ -103,17 +110,21 @@ class RequestBatcher:
         signature.check(inputs)
         rows = count_rows(inputs)
         check_rows(rows, self._settings.max_batch_size)
-        check_bytes(full_bytes(inputs, rows), self._max_bytes)
+        size = full_bytes(inputs, rows)
+        check_bytes(size, self._max_bytes)
         if not rows:
             return signature.empty_outputs()
-        if self.num_queued >= self._settings.max_queue:
+        waiting = self.num_queued
+        # A request that waits alone is not too large, whatever the limit of the queue.
+        too_large = waiting and self.queued_bytes + size > self._settings.max_queue_bytes
+        if waiting >= self._settings.max_queue or too_large:
             raise ServingError(
                 "RESOURCE_EXHAUSTED",
-                f"The queue is full: {self._settings.max_queue} requests wait. Try again later.",
+                f"The queue is full: {waiting} requests wait. Try again later.",
             )
         loop = asyncio.get_running_loop()
         inputs = broadcast_rows(inputs, rows)
-        task = _Task(servable, signature, inputs, rows, loop.time(), loop.create_future())
+        task = _Task(servable, signature, inputs, rows, size, loop.time(), loop.create_future())
         pool = self._unbatched if servable.batches_in_graph else self._batched
         key = self._queue_key(task)
         pool.queues.setdefault(key, collections.deque()).append(task)

@@ -39,9 +39,10 @@ class BatchSettings:
     batch_timeout_micros: int = _field(2000, "How long a batch waits.")
     num_batch_threads: int = _field(2, "Batches at the same time.", flag="batch_threads")
     max_queue: int = _field(512, "Waiting requests; more get 429.")
+    max_queue_bytes: int = _field(256 * 2**20, "Of all waiting requests; more get 429.")
 
     def __post_init__(self) -> None:
-        for name in ("max_batch_size", "max_queue", "num_batch_threads"):
+        for name in ("max_batch_size", "max_queue", "max_queue_bytes", "num_batch_threads"):
             _check_minimum(name, getattr(self, name), 1)
         _check_minimum("batch_timeout_micros", self.batch_timeout_micros, 0)
         sizes = self.allowed_batch_sizes or _powers(self.max_batch_size)
