@@ -1,6 +1,8 @@
 """The files of serving/ are valid and agree with the export."""
 
 import http.server
+import json
+import os
 import re
 import shutil
 import subprocess
@@ -18,6 +20,7 @@ HERE = Path(__file__).parents[2]
 SERVING = HERE / "serving"
 KUBERNETES = SERVING / "kubernetes"
 MODEL = "shakespeare-tiny"
+PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
 # Flags of main.cc in tensorflow/serving that are used here, all since 2.8 but the last (2.18).
 FLAGS = {
     "model_config_file", "model_config_file_poll_wait_seconds", "file_system_poll_wait_seconds",
@@ -215,6 +218,7 @@ def test_the_health_check_works(compose, monkeypatch, state, healthy):
 # Kubernetes --------------------------------------------------------------------------------------
 
 FOLDERS = ("base", "object-store")
+LOADER = "loader"  # applied once, to the volume of `base`
 
 
 def built(folder):
@@ -250,7 +254,7 @@ def test_manifests_follow_the_schemas(objects):
 
 
 def test_every_file_is_used():
-    for folder in FOLDERS:
+    for folder in (*FOLDERS, LOADER):
         kustomization = read(f"kubernetes/{folder}/kustomization.yaml")[0]
         named = {*kustomization["resources"],
                  *(patch["path"] for patch in kustomization.get("patches", []))}  # fmt: skip
@@ -310,6 +314,93 @@ def test_manifests_agree_with_compose(objects, compose):
     assert config.name == MODEL and config.base_path.endswith(f"/models/{MODEL}")
     if folder == "base":
         assert files["models.config"] == (SERVING / "models.config").read_text()
+
+
+def test_nothing_runs_as_root(objects):
+    _, found = objects
+    pods = [found["Deployment", "tfgpt2-serving"], *built(LOADER).values()]
+    for pod in (one["spec"]["template"]["spec"] for one in pods):
+        assert pod["securityContext"]["runAsNonRoot"] and pod["securityContext"]["runAsUser"] > 0
+        for container in pod["containers"]:
+            assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+            assert container["securityContext"]["readOnlyRootFilesystem"]
+
+
+def test_the_loader_copies_what_is_missing(tmp_path):
+    """Its script, run here on other folders, twice; a part of an interrupted run is replaced."""
+    validator = pytest.importorskip("kubernetes_validate")
+    (job,) = built(LOADER).values()
+    validator.validate(job, "1.31", strict=True)
+    pod = job["spec"]["template"]["spec"]
+    claims = {volume["persistentVolumeClaim"]["claimName"] for volume in pod["volumes"]}
+    assert all(("PersistentVolumeClaim", name) in built("base") for name in claims)
+    (container,) = pod["containers"]
+    (script,) = container["args"]
+    script = script.replace("/export", str(tmp_path / "export"))
+    script = script.replace("/models", str(tmp_path / "models"))
+    for name in ("m/1", "m/2", "n/1"):
+        (tmp_path / "export" / name / "variables").mkdir(parents=True)
+        (tmp_path / "export" / name / "saved_model.pb").write_text(name)
+    (tmp_path / "models" / "m" / ".2.part" / "old").mkdir(parents=True)
+    (tmp_path / "models" / "m" / "1").mkdir()
+    command = [*container["command"], script]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n")[:3] == ["m/1 is there", "m/2 is copied", "n/1 is copied"]
+    assert sorted(p.name for p in (tmp_path / "models" / "m").iterdir()) == ["1", "2"]
+    assert not list((tmp_path / "models" / "m" / "1").iterdir())  # not touched
+    found = tmp_path / "models" / "m" / "2"
+    assert {path.name for path in found.iterdir()} == {"saved_model.pb", "variables"}
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.count("is there") == 3
+
+
+# Docker and Grafana ------------------------------------------------------------------------------
+
+DOCKERFILES = sorted((SERVING / "docker").glob("*.Dockerfile"))
+
+
+@pytest.mark.skipif(not shutil.which("hadolint", path=PATH), reason="hadolint is not installed")
+def test_dockerfiles_pass_the_linter():
+    command = [shutil.which("hadolint", path=PATH), *DOCKERFILES]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    broken = subprocess.run([command[0], "-"], input="FROM a\nRUN cd x\n", capture_output=True,
+                            text=True)  # fmt: skip
+    assert broken.returncode != 0
+
+
+def test_dockerfiles_agree_with_the_rest(compose):
+    assert [path.name for path in DOCKERFILES] == [
+        "tensorflow-serving.Dockerfile", "tfgpt2-serve.Dockerfile"]  # fmt: skip
+    serving, local = (path.read_text() for path in DOCKERFILES)
+    service = compose["services"]["serving-cpu"]
+    assert f"FROM {service['image']}\n" in serving
+    given = flags(re.findall(r'"(--\w+=[^"]+)"', serving))
+    assert given.items() <= flags(service["command"]).items()
+    for source in re.findall(r"^COPY (?!--)(.*) \S+$", serving + local, re.M):
+        assert all((HERE / name).exists() for name in source.split())
+    assert "USER 65532" in serving.split("FROM")[-1] and "USER 65532" in local
+    options = set(re.findall(r'"(--[a-z-]+)"', local))
+    assert options == {"--host"}
+
+
+def test_dashboards_show_metrics_that_exist():
+    from tfgpt2.serving.server.metrics import Metrics
+
+    page = Metrics(lambda: 0, lambda: 0).render().decode()
+    known = set(re.findall(r"^# TYPE (\w+)", page, re.M))
+    # Source: prediction_service_util and servables/tensorflow/util.cc of tensorflow/serving.
+    known |= {f":tensorflow:serving:{name}"
+              for name in ("request_count", "request_latency", "runtime_latency")}  # fmt: skip
+    for path in sorted((SERVING / "grafana").glob("*.json")):
+        board = json.loads(path.read_text())
+        assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"]) >= 4
+        for panel in board["panels"]:
+            for target in panel["targets"]:
+                names = re.findall(r":?\b(?:tensorflow|tfgpt2)[\w:]+", target["expr"])
+                assert names
+                for name in names:
+                    assert name in known or re.sub(r"_(bucket|sum|count)$", "", name) in known, name
 
 
 # README --------------------------------------------------------------------------------------
