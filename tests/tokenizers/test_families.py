@@ -27,6 +27,7 @@ class CharacterSpec(TokenizerSpec):
     """Each character is a token; characters without one are dropped."""
 
     tokenizer_class = "CharacterTokenizer"
+    known_files = (("characters.txt",),)
 
     @classmethod
     def matches(cls, data):
@@ -37,7 +38,7 @@ class CharacterSpec(TokenizerSpec):
         return {"vocab": data["model"]["vocab"]}
 
     @classmethod
-    def fields_from_files(cls, find):
+    def fields_from_files(cls, find, config):
         lines = read_text(find("characters.txt")).split("\n")
         return {"vocab": {token: index for index, token in enumerate(lines)}}
 

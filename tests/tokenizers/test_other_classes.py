@@ -31,8 +31,6 @@ GPT2 = {"vocab.json": VOCAB, "merges.txt": MERGES}
         ({"spiece.model": "\x00"}, "T5Tokenizer", "spiece.model"),
         ({"tokenizer.model": "\x00"}, "LlamaTokenizer", "tokenizer.model"),
         ({"vocab.txt": "x", CONFIG: {"tokenizer_class": "GPT2Tokenizer"}}, "BertTokenizer", "v"),
-        ({"vocab.txt": "x", CONFIG: {"tokenizer_class": "BertJapaneseTokenizer"}},
-         "BertJapaneseTokenizer", "vocab.txt"),
         ({"spiece.model": "x", "config.json": {"tokenizer_class": "AlbertTokenizer"}},
          "AlbertTokenizer", "spiece.model"),
         ({"spiece.model": "x", CONFIG: {"tokenizer_class": "T5TokenizerFast"},
@@ -45,6 +43,18 @@ def test_files_of_other_kinds_are_named(tmp_path, cls, contents, name, file):
     parts = f"`{name}`.*'{file}.*no supported family.*byte_level_bpe.*Received: tokenizer_class="
     with pytest.raises(ValueError, match=f"{parts}'{name}'.*`{name}`, and pass its `input_ids`"):
         cls.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "program"), [("BertJapaneseTokenizer", "MeCab, Juman"), ("CpmTokenizer", "jieba")]
+)
+def test_classes_that_need_another_program(tmp_path, name, program):
+    write(tmp_path, {"vocab.txt": "x", "spiece.model": "x", CONFIG: {"tokenizer_class": name}})
+    match = (
+        f"`{name}` splits.*{program}.*cannot run in a graph.*pass its `input_ids`.*decode the id"
+    )
+    with pytest.raises(ValueError, match=match):
+        files.read(tmp_path, FAMILIES)
 
 
 @pytest.mark.parametrize("name", ["RobertaTokenizer", "CLIPTokenizerFast", "MyTokenizer", "CTRL"])

@@ -118,6 +118,7 @@ class TextPipeline(tf.Module):
         # Texts with tokens that the model does not have are refused.
         size = model.config.vocab_size
         self._known_ids = size if tokenizer.vocab_size > size else None
+        self._num_first = len(tokenizer.spec.prefix_ids)
         self.token_texts = read_token_texts(tokenizer, size)
         self.decoder = CompiledDecoder(
             model,
@@ -312,7 +313,7 @@ class TextPipeline(tf.Module):
             Prompts, the start token for an empty text; their status; and int32 `[B]`, tokens of
             the text itself, 0 for an empty one.
         """
-        tokens = self.tokenizer.tokenize(text)  # [B, (P)]
+        tokens = self.tokenizer.tokenize_prompts(text)  # [B, (P)]
         prompt, status = make_prompt(
             tokens,
             tf.ones_like(tokens.row_lengths(), tf.int32),
@@ -321,6 +322,7 @@ class TextPipeline(tf.Module):
             truncate=True,
             buckets=self.prompt_buckets,
             vocab_size=self._known_ids,
+            num_first=self._num_first,
         )
         return prompt, status, tf.where(tokens.row_lengths() > 0, status.length, 0)
 
@@ -335,6 +337,7 @@ class TextPipeline(tf.Module):
             start_id=self.start_id,
             truncate=True,
             buckets=default_buckets(context),
+            num_first=self._num_first,
         )
         return prompt
 
@@ -344,14 +347,17 @@ class TextPipeline(tf.Module):
         """Tokenizes prompts, after the prefix where there is one; returns the context, too."""
         context = self.model.config.n_positions
         context -= self._prefix.ids.shape[1] if self._prefix else 0
+        # A prefix has what stands before a text, and what follows it goes on.
+        tokenizer = self.tokenizer
         prompt, status = make_prompt(
-            self.tokenizer.tokenize(text),
+            (tokenizer.tokenize if self._prefix else tokenizer.tokenize_prompts)(text),
             max_new_tokens,
             context=context - bool(self._prefix),
             start_id=None if self._prefix else self.start_id,
             truncate=self.truncate,
             buckets=self.prompt_buckets,
             vocab_size=self._known_ids,
+            num_first=0 if self._prefix else self._num_first,
         )
         if not self._prefix:
             return prompt, status, context
@@ -366,7 +372,7 @@ class TextPipeline(tf.Module):
 
     def _tokenize_known(self, name: str, texts: str | Sequence[str]) -> tf.RaggedTensor:
         """Tokenizes an option's texts, `[B, (P)]`, and checks that the model has their tokens."""
-        tokens = self.tokenizer.tokenize(tf.constant(prompts_as_bytes(texts), tf.string))
+        tokens = self.tokenizer.tokenize_prompts(tf.constant(prompts_as_bytes(texts), tf.string))
         size = self.model.config.vocab_size
         if self._known_ids is not None and np.any(tokens.flat_values.numpy() >= size):
             raise value_error(

@@ -62,7 +62,7 @@ def read(name: str | os.PathLike[str], families: Families, **options: Any) -> To
         data = embedded.get("tokenizer.json") or read_json(whole)
         family, fields = _parse(data, families)
     else:
-        family, fields = vocabulary_folder.read(repository, config, families)
+        family, fields = vocabulary_folder.read(repository, names, families)
     described = [
         parse_added_token(token, int(key) if key.isdecimal() and len(key) < 20 else key)
         for key, token in get_value(config, "added_tokens_decoder", dict, {}).items()
@@ -81,7 +81,7 @@ def read_paths(
 
     Args:
         paths: From the name that transformers gives a file to its path: `"tokenizer.json"`, or the
-            vocabulary files of the first family.
+            vocabulary files of a family.
         families: The families to choose from.
         **options: Roles and settings (see `TokenizerSpec.replace`).
 
@@ -96,8 +96,8 @@ def read_paths(
     if "tokenizer.json" in paths:
         family, fields = _parse(read_json(Path(paths["tokenizer.json"])), families)
     else:
-        family, *_ = families.values()
-        fields = family.fields_from_files(lambda file: Path(paths[file]))
+        family = next(f for f in families.values() if tuple(paths) in f.known_files)
+        fields = family.fields_from_files(lambda file: Path(paths[file]), {})
     return _combine(family, fields, {}, options)
 
 
@@ -258,7 +258,9 @@ def _combine(
     limit = settings.get("model_max_length")
     if isinstance(limit, (int, float)) and limit >= _UNLIMITED:
         settings["model_max_length"] = None
-    if fields.get("add_bos_token"):  # The template of `tokenizer.json` wins, as in transformers.
+    if fields.get("add_bos_token") or fields.get(
+        "template"
+    ):  # The template of `tokenizer.json` wins, as in transformers.
         settings.pop("add_bos_token", None)
     additional, named = _special_tokens(names)
     roles = {role: named.pop(role) for role in ROLES if role in named}
@@ -296,10 +298,10 @@ def _read_optional(repository: Repository, filename: str) -> dict[str, Any]:
     return {} if path is None else read_json(path)
 
 
-def _write_texts(folder: Path, texts: Mapping[str, str]) -> list[Path]:
+def _write_texts(folder: Path, texts: Mapping[str, str | bytes]) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     for filename, text in texts.items():
-        (folder / filename).write_bytes(text.encode("utf-8"))
+        (folder / filename).write_bytes(text.encode() if isinstance(text, str) else text)
     return [folder / filename for filename in texts]
 
 
