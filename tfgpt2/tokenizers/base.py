@@ -54,6 +54,8 @@ class TokenizerSpec(abc.ABC):
     * `same_classes`: other names of it in `tokenizer_config.json`, if any;
     * `known_files`: the vocabulary files by which it is known where no file names a class, as
       alternatives: `(("vocab.json", "merges.txt"),)`;
+    * `has_tokenizer_json`: whether the `tokenizers` library is exact for it: else vocabulary files
+      win over a `tokenizer.json` beside them, and none is written;
     * `settings`: the fields that users may change and `tokenizer_config.json` holds;
     * `matches`: whether a `tokenizer.json` is of this family;
     * `fields_from_json`, `fields_from_files`, `fields_from_python`: its fields from the contents of
@@ -63,8 +65,9 @@ class TokenizerSpec(abc.ABC):
     * `token_to_bytes`: the bytes of a token **after other text**: the ids of a text write their
       bytes one after the other, whatever stands around them, so that stop strings, streams and
       constraints know what an id writes. A token that begins a word writes the space before it,
-      and `strips_first_space` says that a whole text does not begin with it. `added_to_bytes` is
-      the same for added tokens;
+      and `strips_first_space` says that a whole text does not begin with it (where that depends on
+      more, `text_of` and `TokenizerGraph.decode_text`). `added_to_bytes` is the same for added
+      tokens;
     * `build_graph`: the operations in the graph;
     * `pipeline`: the same tokenizer of the `tokenizers` library, for the host. Where the library
       is not exact, `backend` and `encode_on_host` may be something else;
@@ -89,6 +92,7 @@ class TokenizerSpec(abc.ABC):
     same_classes: ClassVar[tuple[str, ...]] = ()
     known_files: ClassVar[tuple[tuple[str, ...], ...]] = ()
     settings: ClassVar[tuple[str, ...]] = SETTINGS
+    has_tokenizer_json: ClassVar[bool] = True
 
     vocab: dict[str, int]
     added: tuple[AddedToken, ...] = ()
@@ -336,6 +340,10 @@ class TokenizerSpec(abc.ABC):
         text = b"".join(pieces)
         text = text.removeprefix(b" ") if self.strips_first_space else text
         return text.decode("utf-8", errors="replace")
+
+    def text_of(self, ids: Iterable[int]) -> str:
+        """Returns a whole text from its ids, all of them in the vocabulary."""
+        return self.join(self.token_bytes[i] for i in ids)
 
     def id_of(self, token: str | None) -> int | None:
         """Returns the id of a token, or None when there is no such token."""

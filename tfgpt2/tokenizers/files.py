@@ -31,9 +31,10 @@ Families = Mapping[str, type[TokenizerSpec]]
 def read(name: str | os.PathLike[str], families: Families, **options: Any) -> TokenizerSpec:
     """Reads a tokenizer from a directory, a bundled model or the hub.
 
-    `tokenizer.json` decides the family and the ids when there is one, else `tokenizer_class` the
-    family (the first one, if no file names a class) and its vocabulary files the ids.
-    `tokenizer_config.json`, `special_tokens_map.json` and `added_tokens.json` add to either.
+    `tokenizer.json` decides the family and the ids when there is one (but not beside the model of a
+    SentencePiece class, which is exact), else `tokenizer_class` the family (the first one, if no
+    file names a class) and its vocabulary files the ids. `tokenizer_config.json`,
+    `special_tokens_map.json` and `added_tokens.json` add to either.
 
     Args:
         name: Directory, bundled name or hub name.
@@ -58,6 +59,8 @@ def read(name: str | os.PathLike[str], families: Families, **options: Any) -> To
     names = _read_optional(repository, "special_tokens_map.json") | config
     # Under transformers' names, or as OpenAI and KerasHub call them.
     whole = find_tokenizer_file(repository.find, "tokenizer.json")
+    if vocabulary_folder.wins(repository, names, families):
+        whole = None
     if embedded or whole is not None:
         data = embedded.get("tokenizer.json") or read_json(whole)
         family, fields = _parse(data, families)
@@ -163,8 +166,9 @@ def write(spec: TokenizerSpec, directory: str | os.PathLike[str]) -> list[Path]:
     texts = {
         "tokenizer_config.json": json.dumps(config, ensure_ascii=False, indent=2) + "\n",
         "special_tokens_map.json": json.dumps(spec.roles, ensure_ascii=False, indent=2) + "\n",
-        "tokenizer.json": spec.backend().to_str() + "\n",
     }
+    if spec.has_tokenizer_json:
+        texts["tokenizer.json"] = spec.backend().to_str() + "\n"
     return write_vocabulary(spec, folder) + _write_texts(folder, texts)
 
 

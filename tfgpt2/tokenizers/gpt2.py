@@ -29,7 +29,8 @@ class TFGPT2Tokenizer(Tokenizer):
     `[B, C, T]`. `tokenize` and `detokenize` keep the rank of their input.
 
     Args:
-        vocab: Token to id, in the characters of `vocab.json`.
+        vocab: Token to id, in the characters of `vocab.json`; None for a family whose `model` holds
+            it.
         merges: Pairs of tokens, as tuples or as `"left right"`, the most urgent first; None for a
             family without merges.
         max_length: Truncates or pads all rows to this many tokens; None pads to the longest row of
@@ -58,7 +59,7 @@ class TFGPT2Tokenizer(Tokenizer):
 
     def __init__(
         self,
-        vocab: Mapping[str, int],
+        vocab: Mapping[str, int] | None = None,
         merges: Iterable[str | tuple[str, str]] | None = None,
         max_length: int | None = None,
         pad_token_id: int | None = None,

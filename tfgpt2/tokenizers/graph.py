@@ -79,6 +79,20 @@ class TokenizerGraph(tf.Module, abc.ABC):
         """
         return tf.strings.reduce_join(tf.gather(self._token_bytes, self._places(ids)), axis=-1)
 
+    def decode_text(
+        self, ids: tf.RaggedTensor | tf.Tensor, strips_first_space: bool = False
+    ) -> tf.Tensor:
+        """Like `decode`, for a whole text.
+
+        Args:
+            ids: See `decode`.
+            strips_first_space: Whether the text does not begin with the space of its first token.
+        """
+        text = self.decode(ids)
+        if strips_first_space:
+            text = tf.strings.regex_replace(text, "^ ", "", replace_global=False)
+        return text
+
     def without_special(self, ids: tf.Tensor) -> tf.Tensor:
         """Replaces special ids by an id that is no token."""
         none = tf.ones_like(ids) * tf.constant(self._size, ids.dtype)

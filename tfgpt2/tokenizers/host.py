@@ -248,9 +248,9 @@ class GPT2Tokenizer(SpecialTokensMixin):
             The text; bytes that are not UTF-8 become U+FFFD.
         """
         skip = self.spec.special_ids if skip_special_tokens else ()
-        table = self.spec.token_bytes
-        ids = [i for i in batch_encoding.to_ids(token_ids) if i not in skip and 0 <= i < len(table)]
-        text = self.spec.join(table[i] for i in ids)
+        size = self.spec.size
+        ids = [i for i in batch_encoding.to_ids(token_ids) if i not in skip and 0 <= i < size]
+        text = self.spec.text_of(ids)
         return batch_encoding.clean_up_spaces(text) if clean_up_tokenization_spaces else text
 
     def batch_decode(self, sequences: Any, **options: Any) -> list[str]:

@@ -231,10 +231,8 @@ class Tokenizer(keras_nlp.tokenizers.Tokenizer):
             TypeError: The ids are not integers.
             ValueError: The ids are a scalar.
         """
-        text = self.detokenize_bytes(inputs, skip_special_tokens)
-        if self.spec.strips_first_space:
-            text = tf.strings.regex_replace(text, "^ ", "", replace_global=False)
-        return valid_utf8(text)
+        ids = self._ids_to_decode(inputs, skip_special_tokens)
+        return valid_utf8(self._graph.decode_text(ids, self.spec.strips_first_space))
 
     def detokenize_bytes(self, inputs: Any, skip_special_tokens: bool = False) -> tf.Tensor:
         """Turns token ids into the bytes that they write after other text.
@@ -249,12 +247,14 @@ class Tokenizer(keras_nlp.tokenizers.Tokenizer):
         Returns:
             Bytes, `[]` or `[B]`.
         """
+        return self._graph.decode(self._ids_to_decode(inputs, skip_special_tokens))
+
+    def _ids_to_decode(self, inputs: Any, skip_special_tokens: bool) -> tf.RaggedTensor | tf.Tensor:
+        """Returns ids to decode, special ones replaced where they are skipped."""
         ids = as_ids(inputs)
         if skip_special_tokens and isinstance(ids, tf.RaggedTensor):
-            ids = ids.with_flat_values(self._graph.without_special(ids.flat_values))
-        elif skip_special_tokens:
-            ids = self._graph.without_special(ids)
-        return self._graph.decode(ids)
+            return ids.with_flat_values(self._graph.without_special(ids.flat_values))
+        return self._graph.without_special(ids) if skip_special_tokens else ids
 
     def call(self, inputs: Any, training: bool | None = None) -> tf.RaggedTensor | tf.Tensor:
         """Same as `tokenize`."""

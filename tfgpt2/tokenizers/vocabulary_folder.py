@@ -59,8 +59,7 @@ def read(
     if kind is None or kind in _ANY_CLASS:
         family = _family_of_files(repository, families)
     else:
-        classes = {c: f for f in families.values() for c in (f.tokenizer_class, *f.same_classes)}
-        family = classes.get(kind)
+        family = _classes(families).get(kind)
         if family is None:
             raise _no_family(name, repository, families)
         if not _has_files(repository, family):  # the class is wrong, or the files are missing
@@ -68,7 +67,8 @@ def read(
 
     def find(file: str) -> Path:
         path = find_tokenizer_file(repository.find, file)
-        if path is None and any(repository.find(other) for other in _OTHER_FILES):
+        own = {name for names in family.known_files for name in names}
+        if path is None and any(repository.find(other) for other in {*_OTHER_FILES} - own):
             raise _no_family(None, repository, families)
         return path or repository.require(file)
 
@@ -80,6 +80,18 @@ def read(
             add_eos_token=True,
         )
     return family, fields
+
+
+def wins(repository: Repository, config: Mapping[str, Any], families: Families) -> bool:
+    """Returns whether vocabulary files win over a `tokenizer.json`, see `has_tokenizer_json`."""
+    name = _tokenizer_class(repository, config)
+    family = _classes(families).get(name.removesuffix("Fast")) if name else None
+    return family is not None and not family.has_tokenizer_json and _has_files(repository, family)
+
+
+def _classes(families: Families) -> dict[str, type[TokenizerSpec]]:
+    """Returns the families by their names in transformers."""
+    return {c: f for f in families.values() for c in (f.tokenizer_class, *f.same_classes)}
 
 
 def _family_of_files(repository: Repository, families: Families) -> type[TokenizerSpec]:
