@@ -28,13 +28,14 @@ GPT2 = {"vocab.json": VOCAB, "merges.txt": MERGES}
     ("contents", "name", "file"),
     [
         ({"vocab.txt": "[UNK]\n"}, "BertTokenizer", "vocab.txt"),
-        ({"spiece.model": "\x00"}, "T5Tokenizer", "spiece.model"),
-        ({"tokenizer.model": "\x00"}, "LlamaTokenizer", "tokenizer.model"),
+        ({"sentencepiece.bpe.model": "x"}, "XLMRobertaTokenizer", "sentencepiece.bpe.model"),
+        ({"tokenizer.model": "x", CONFIG: {"tokenizer_class": "LlamaTokenizer"}}, "LlamaTokenizer",
+         "tokenizer.model"),
         ({"vocab.txt": "x", CONFIG: {"tokenizer_class": "GPT2Tokenizer"}}, "BertTokenizer", "v"),
-        ({"spiece.model": "x", "config.json": {"tokenizer_class": "AlbertTokenizer"}},
-         "AlbertTokenizer", "spiece.model"),
-        ({"spiece.model": "x", CONFIG: {"tokenizer_class": "T5TokenizerFast"},
-          "config.json": {"tokenizer_class": "GPT2Tokenizer"}}, "T5TokenizerFast", "spiece.model"),
+        ({"spiece.model": "x", "config.json": {"tokenizer_class": "CamembertTokenizer"}},
+         "CamembertTokenizer", "spiece.model"),
+        ({"spiece.model": "x", CONFIG: {"tokenizer_class": "LlamaTokenizerFast"},
+          "config.json": {"tokenizer_class": "GPT2Tokenizer"}}, "LlamaTokenizerFast", "spiece"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("cls", [TFGPT2Tokenizer, GPT2Tokenizer])

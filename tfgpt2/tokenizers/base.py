@@ -141,6 +141,10 @@ class TokenizerSpec(abc.ABC):
     def vocabulary_files(self) -> dict[str, str | bytes]:
         """Returns the family's vocabulary files: name to contents, text as UTF-8."""
 
+    def class_config(self) -> dict[str, Any]:
+        """Returns what else transformers' class needs in `tokenizer_config.json`."""
+        return {}
+
     @abc.abstractmethod
     def token_to_bytes(self, token: str) -> bytes:
         """Returns the bytes that a token of `vocab` writes after other text."""

@@ -162,6 +162,7 @@ def write(spec: TokenizerSpec, directory: str | os.PathLike[str]) -> list[Path]:
         "model_max_length": spec.model_max_length or _NO_LIMIT,
         "clean_up_tokenization_spaces": False,
         "errors": "replace",
+        **spec.class_config(),
     }
     texts = {
         "tokenizer_config.json": json.dumps(config, ensure_ascii=False, indent=2) + "\n",

@@ -4,9 +4,10 @@ They differ in what happens to a text first, and in the special tokens around it
 after its class of transformers. Added tokens inside a text are cut out first, and each part of the
 text between them is encoded alone, as `sentencepiece` encodes it.
 
-The kernel is that of TF Text, SentencePiece 0.1.96: its ids are those of the `sentencepiece`
-library up to 0.2.1. From 0.2.2 on the library rounds the scores of long texts otherwise, and where
-two choices of pieces are equally likely up to rounding it may make the other one.
+The kernel is that of TF Text: its ids are those of the `sentencepiece` library up to 0.2.1. From
+0.2.2 on the library rounds the sums of scores otherwise, and where two choices of pieces are
+equally likely up to rounding, which happens in long texts, it may make the other one. Encoding each
+word alone, and once, would be faster, but rounds otherwise than either.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class SentencePieceSpec(TokenizerSpec):
         "bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "sep_token": "<::::>",
     }  # fmt: skip
 
-    model: bytes
+    model: bytes = dataclasses.field(repr=False)
     do_lower_case: bool = False
 
     @classmethod
@@ -256,6 +257,11 @@ class T5Spec(SentencePieceSpec):
         """The special tokens around texts."""
         eos = self.roles.get("eos_token")
         return Template(suffix=(eos,)) if eos else self.template
+
+    def class_config(self) -> dict[str, Any]:
+        """Returns what else transformers' class needs: by default it adds 100 tokens."""
+        extra = sum(token.content.startswith("<extra_id_") for token in self.added)
+        return {"extra_ids": extra, "legacy": True}
 
     @classmethod
     def fields_from_files(

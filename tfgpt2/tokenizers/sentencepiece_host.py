@@ -62,9 +62,10 @@ class SentencePieceHost(NamedTuple):
             rows.append([])
             for token_id, (start, end) in zip(found.ids, found.offsets, strict=True):
                 part = Aligned.of(text[start:end], start)
-                is_added = token_id in added
-                part = part if is_added else functools.reduce(Aligned.apply, self.rules, part)
-                rows[-1].append((token_id, start, end) if is_added else part)
+                if token_id in added:
+                    rows[-1].append((token_id, start, end))
+                    continue
+                rows[-1].append(functools.reduce(Aligned.apply, self.rules, part))
         parts = [part for row in rows for part in row if isinstance(part, Aligned)]
         encoded = self._encode_parts(parts)
         result = []

@@ -12,7 +12,7 @@ from typing import Any
 
 from tfgpt2.errors import value_error
 from tfgpt2.tokenizers.json_values import get_value, list_stages
-from tfgpt2.tokenizers.sentencepiece_model import SPACE, model_from_json
+from tfgpt2.tokenizers.sentencepiece_model import SPACE, model_from_json, parse_model
 from tfgpt2.tokenizers.template import read_template
 
 _QUOTES = ("``", "''")
@@ -43,8 +43,10 @@ def read(data: Mapping[str, Any]) -> dict[str, Any]:
     kinds = {step["type"] for step in steps}
     model = model_from_json(data)
     model.normalizer_spec.add_dummy_prefix = _adds_prefix(data)
+    data_of_model = model.SerializeToString(deterministic=True)
+    parse_model(data_of_model, "tokenizer.json")
     return {
-        "model": model.SerializeToString(deterministic=True),
+        "model": data_of_model,
         "do_lower_case": "Lowercase" in kinds,
         "keep_accents": "StripAccents" not in kinds,
         "remove_space": True,

@@ -169,9 +169,9 @@ def _check_charsmap(charsmap: bytes, where: str) -> None:
         return
     size = int.from_bytes(charsmap[:4], "little")
     texts = charsmap[4 + size :]
-    units = np.frombuffer(charsmap[4 : 4 + size], "<u4", count=min(size, len(charsmap) - 4) // 4)
-    sound = len(charsmap) > 4 and size % (4 * _BLOCK) == 0 and size > 0 and texts[-1:] == b"\0"
+    sound = size > 0 and size % (4 * _BLOCK) == 0 and texts[-1:] == b"\0"
     if sound:
+        units = np.frombuffer(charsmap[4 : 4 + size], "<u4")
         # Source: `DoubleArrayUnit` of darts-clone; bit 31 marks the value of a key.
         is_value = units >> 31 == 1
         offsets = (units >> 10) << ((units & (1 << 9)) >> 6)
