@@ -28,7 +28,9 @@ nn: __init__ shapes activations attention blockwise kv_cache int8 layers blocks 
 nn: losses chunked_loss lora quantization resize
 tokenizers: __init__ unicode_classes json_values added_tokens segments added_token_split
 tokenizers: pretokenize bpe sentencepiece arguments spec_checks
-tokenizers: graph base vocabulary_folder files batch_encoding layer byte_level_bpe registry
+tokenizers: template graph base vocabulary_folder files batch_encoding layer byte_level_bpe
+tokenizers: text_rules sentencepiece_model sentencepiece_json sentencepiece_graph
+tokenizers: sentencepiece_host sentencepiece_families registry
 tokenizers: special_tokens gpt2 host training
 generation: __init__ buckets options option_values token_texts stopping
 generation/constraints: __init__ work special_tokens expressions byte_nfa byte_dfa regex json_types

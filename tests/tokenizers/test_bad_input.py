@@ -72,7 +72,7 @@ def test_lengths(tokenizer, name, bad):
 
 
 def test_no_room_for_text_after_the_first_token():
-    with raises(ValueError, "no room", "Received: max_length=1", "add_bos_token=False"):
+    with raises(ValueError, "no room", "max_length=1", "at least 2", "add_bos_token=False"):
         TFGPT2Tokenizer(VOCAB, MERGES, max_length=1, add_bos_token=True)
     with raises(ValueError, "no room", "Received: max_length=1"):
         TFGPT2Tokenizer(VOCAB, MERGES, add_bos_token=True)("a", max_length=1)

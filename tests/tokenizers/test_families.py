@@ -27,6 +27,7 @@ class CharacterSpec(TokenizerSpec):
     """Each character is a token; characters without one are dropped."""
 
     tokenizer_class = "CharacterTokenizer"
+    known_files = (("characters.txt",),)
 
     @classmethod
     def matches(cls, data):
@@ -37,7 +38,7 @@ class CharacterSpec(TokenizerSpec):
         return {"vocab": data["model"]["vocab"]}
 
     @classmethod
-    def fields_from_files(cls, find):
+    def fields_from_files(cls, find, config):
         lines = read_text(find("characters.txt")).split("\n")
         return {"vocab": {token: index for index, token in enumerate(lines)}}
 
@@ -148,9 +149,9 @@ def test_families_that_are_not_known(tokenizer, folder, monkeypatch):
     with pytest.raises(ValueError, match="`family` must be one of.*'byte_level.*'CharacterSpec'"):
         ByteLevelBPETokenizer.from_tokenizer(tokenizer)
     data = json.loads((folder / "tokenizer.json").read_text())
-    data["model"]["type"] = "Unigram"
+    data["model"]["type"] = "Other"
     (folder / "tokenizer.json").write_text(json.dumps(data))
-    with pytest.raises(ValueError, match=f"{names}, characters.*model.type='Unigram'"):
+    with pytest.raises(ValueError, match=f"{names}.*, characters.*model.type='Other'"):
         GPT2Tokenizer.from_pretrained(folder)
     with pytest.raises(ValueError, match="`family` must be one of.*family='words'"):
         TFGPT2Tokenizer(VOCAB, family="words")

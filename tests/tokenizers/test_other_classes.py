@@ -28,15 +28,14 @@ GPT2 = {"vocab.json": VOCAB, "merges.txt": MERGES}
     ("contents", "name", "file"),
     [
         ({"vocab.txt": "[UNK]\n"}, "BertTokenizer", "vocab.txt"),
-        ({"spiece.model": "\x00"}, "T5Tokenizer", "spiece.model"),
-        ({"tokenizer.model": "\x00"}, "LlamaTokenizer", "tokenizer.model"),
+        ({"sentencepiece.bpe.model": "x"}, "XLMRobertaTokenizer", "sentencepiece.bpe.model"),
+        ({"tokenizer.model": "x", CONFIG: {"tokenizer_class": "LlamaTokenizer"}}, "LlamaTokenizer",
+         "tokenizer.model"),
         ({"vocab.txt": "x", CONFIG: {"tokenizer_class": "GPT2Tokenizer"}}, "BertTokenizer", "v"),
-        ({"vocab.txt": "x", CONFIG: {"tokenizer_class": "BertJapaneseTokenizer"}},
-         "BertJapaneseTokenizer", "vocab.txt"),
-        ({"spiece.model": "x", "config.json": {"tokenizer_class": "AlbertTokenizer"}},
-         "AlbertTokenizer", "spiece.model"),
-        ({"spiece.model": "x", CONFIG: {"tokenizer_class": "T5TokenizerFast"},
-          "config.json": {"tokenizer_class": "GPT2Tokenizer"}}, "T5TokenizerFast", "spiece.model"),
+        ({"spiece.model": "x", "config.json": {"tokenizer_class": "CamembertTokenizer"}},
+         "CamembertTokenizer", "spiece.model"),
+        ({"spiece.model": "x", CONFIG: {"tokenizer_class": "LlamaTokenizerFast"},
+          "config.json": {"tokenizer_class": "GPT2Tokenizer"}}, "LlamaTokenizerFast", "spiece"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("cls", [TFGPT2Tokenizer, GPT2Tokenizer])
@@ -45,6 +44,18 @@ def test_files_of_other_kinds_are_named(tmp_path, cls, contents, name, file):
     parts = f"`{name}`.*'{file}.*no supported family.*byte_level_bpe.*Received: tokenizer_class="
     with pytest.raises(ValueError, match=f"{parts}'{name}'.*`{name}`, and pass its `input_ids`"):
         cls.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "program"), [("BertJapaneseTokenizer", "MeCab, Juman"), ("CpmTokenizer", "jieba")]
+)
+def test_classes_that_need_another_program(tmp_path, name, program):
+    write(tmp_path, {"vocab.txt": "x", "spiece.model": "x", CONFIG: {"tokenizer_class": name}})
+    match = (
+        f"`{name}` splits.*{program}.*cannot run in a graph.*pass its `input_ids`.*decode the id"
+    )
+    with pytest.raises(ValueError, match=match):
+        files.read(tmp_path, FAMILIES)
 
 
 @pytest.mark.parametrize("name", ["RobertaTokenizer", "CLIPTokenizerFast", "MyTokenizer", "CTRL"])

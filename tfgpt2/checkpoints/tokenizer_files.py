@@ -15,6 +15,9 @@ NAMES = (
     "tokenizer.json",
     "vocab.json",
     "merges.txt",
+    "vocab.txt",
+    "spiece.model",
+    "tokenizer.model",
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
@@ -63,14 +66,14 @@ def read_embedded(find: Find) -> dict[str, dict[str, Any]]:
 
 
 def read_vocabulary(find: Find, size: int) -> Vocabulary | None:
-    """Reads a tokenizer's vocabulary.
+    """Reads the vocabulary of a BPE tokenizer.
 
     Args:
         find: From a file's name to its local path, or None when there is no such file.
         size: Number of token ids of the model.
 
     Returns:
-        The vocabulary, or None when there is no tokenizer.
+        The vocabulary, or None when there is no tokenizer, or one of another kind.
 
     Raises:
         ValueError: A file is damaged, or has ids that the model does not have.
@@ -86,6 +89,9 @@ def read_vocabulary(find: Find, size: int) -> Vocabulary | None:
         return None
     values, added = read_json_object(path) if embedded is None else embedded, {}
     path = Path("tokenizer.json") if path is None else path  # in errors
+    model = values.get("model")
+    if path is not ids_path and isinstance(model, dict) and model.get("type", "BPE") != "BPE":
+        return None
     try:
         if path is ids_path:
             lines = merges_path.read_text(encoding="utf-8").split("\n")

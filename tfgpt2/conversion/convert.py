@@ -275,7 +275,10 @@ def _write(
         path = tokenizer_files.find_tokenizer_file(files.find, name)
         if path is not None and not (directory / name).exists():
             shutil.copyfile(path, directory / name)
-    return notes if vocabulary is not None else [*notes, "The source has no tokenizer."]
+    names = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "tokenizer.model")
+    if any((directory / name).exists() for name in names):
+        return notes
+    return [*notes, "The source has no tokenizer."]
 
 
 @contextlib.contextmanager

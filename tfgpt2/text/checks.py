@@ -103,3 +103,21 @@ def check_defaults(config: GenerationConfig, prefix: str | None = None) -> None:
                 **{name: value},
             )
     stopping.check_stop_strings("stop_strings", config.stop_strings or [], 1)
+
+
+def with_end_token(
+    config: GenerationConfig, model: TFGPT2LMHeadModel, tokenizer: TFGPT2Tokenizer
+) -> GenerationConfig:
+    """Returns a configuration whose texts end where the tokenizer ends texts.
+
+    Models whose tokenizer puts a token such as `[SEP]` after each text learn to end with it, but
+    their configurations often name GPT-2's end token, which their vocabulary does not have. Only
+    then the tokenizer decides.
+    """
+    size = model.config.vocab_size
+    ends = [one for one in tokenizer.spec.suffix_ids[-1:] if one < size]
+    if not isinstance(config, GenerationConfig) or not ends:
+        return config
+    if any(0 <= one < size for one in config.eos_ids):
+        return config
+    return config.updated(eos_token_id=ends[0])

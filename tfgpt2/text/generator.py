@@ -22,7 +22,7 @@ from tfgpt2.generation.options import REQUEST_OPTIONS
 from tfgpt2.generation.params import DecodeSpec, option_rows
 from tfgpt2.hub import HubOptions
 from tfgpt2.models.causal_lm import TFGPT2LMHeadModel
-from tfgpt2.text.checks import TEXT_OPTIONS, check_defaults, check_parts
+from tfgpt2.text.checks import TEXT_OPTIONS, check_defaults, check_parts, with_end_token
 from tfgpt2.text.pipeline import EncodedTexts, TextPipeline, TextRequest
 from tfgpt2.text.prompts import EMPTY, UNKNOWN
 from tfgpt2.text.records import Generation, generations, prompts_as_bytes
@@ -85,6 +85,7 @@ class TextGenerator(keras.Model):
         check_parts(model, tokenizer, on_long_prompt, assistant)
         if generation_config is None:
             generation_config = model.generation_config
+        generation_config = with_end_token(generation_config, model, tokenizer)
         check_defaults(generation_config, prefix)
         super().__init__(**kwargs)
         self.model, self.tokenizer, self.assistant = model, tokenizer, assistant

@@ -120,6 +120,7 @@ class TextPipeline(tf.Module):
         # Texts with tokens that the model does not have are refused.
         size = model.config.vocab_size
         self._known_ids = size if tokenizer.vocab_size > size else None
+        self._num_first = len(tokenizer.spec.prefix_ids)
         self.token_texts = read_token_texts(tokenizer, size)
         self.decoder = CompiledDecoder(
             model,
@@ -327,7 +328,7 @@ class TextPipeline(tf.Module):
             Prompts, the start token for an empty text; their status; and int32 `[B]`, tokens of
             the text itself, 0 for an empty one.
         """
-        tokens = self.tokenizer.tokenize(text) if read is None else read(text)  # [B, (P)]
+        tokens = (self.tokenizer.tokenize_prompts if read is None else read)(text)  # [B, (P)]
         prompt, status = make_prompt(
             tokens,
             tf.ones_like(tokens.row_lengths(), tf.int32),
@@ -336,6 +337,7 @@ class TextPipeline(tf.Module):
             truncate=True,
             buckets=self.prompt_buckets,
             vocab_size=self._known_ids if read is None else self.model.config.vocab_size,
+            num_first=self._num_first if read is None else 0,
         )
         return prompt, status, tf.where(tokens.row_lengths() > 0, status.length, 0)
 
@@ -350,6 +352,7 @@ class TextPipeline(tf.Module):
             start_id=self.start_id,
             truncate=True,
             buckets=default_buckets(context),
+            num_first=self._num_first,
         )
         return prompt
 
@@ -359,14 +362,19 @@ class TextPipeline(tf.Module):
         """Tokenizes prompts, after the prefix where there is one; returns the context, too."""
         context = self.model.config.n_positions
         context -= self._prefix.ids.shape[1] if self._prefix else 0
+        known_ids = self._known_ids if read is None else self.model.config.vocab_size
+        num_first = self._num_first if read is None and not self._prefix else 0
+        if read is None:  # a prefix has what stands before a text, and what follows it goes on
+            read = self.tokenizer.tokenize if self._prefix else self.tokenizer.tokenize_prompts
         prompt, status = make_prompt(
-            self.tokenizer.tokenize(text) if read is None else read(text),
+            read(text),
             max_new_tokens,
             context=context - bool(self._prefix),
             start_id=None if self._prefix else self.start_id,
             truncate=self.truncate,
             buckets=self.prompt_buckets,
-            vocab_size=self._known_ids if read is None else self.model.config.vocab_size,
+            vocab_size=known_ids,
+            num_first=num_first,
         )
         if not self._prefix:
             return prompt, status, context
@@ -381,7 +389,7 @@ class TextPipeline(tf.Module):
 
     def _tokenize_known(self, name: str, texts: str | Sequence[str]) -> tf.RaggedTensor:
         """Tokenizes an option's texts, `[B, (P)]`, and checks that the model has their tokens."""
-        tokens = self.tokenizer.tokenize(tf.constant(prompts_as_bytes(texts), tf.string))
+        tokens = self.tokenizer.tokenize_prompts(tf.constant(prompts_as_bytes(texts), tf.string))
         size = self.model.config.vocab_size
         if self._known_ids is not None and np.any(tokens.flat_values.numpy() >= size):
             raise value_error(

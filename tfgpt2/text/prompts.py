@@ -40,6 +40,7 @@ def make_prompt(
     truncate: bool,
     buckets: Sequence[int],
     vocab_size: int | None = None,
+    num_first: int = 0,
 ) -> tuple[Prompt, PromptStatus]:
     """Pushes tokenized prompts against the right edge of a bucket.
 
@@ -52,6 +53,7 @@ def make_prompt(
             fills the context, or is larger than every bucket, is refused.
         buckets: Sizes of `P`.
         vocab_size: Prompts with an id of this or more are refused; None where there are none.
+        num_first: Tokens at the beginning of each prompt that a truncated one keeps.
 
     Example:
         >>> tokens = tf.ragged.constant([[5, 6], [7]], dtype=tf.int32)
@@ -77,6 +79,10 @@ def make_prompt(
     mask = back[None, :] <= keep[:, None]  # [B, P]
     ends = tf.cast(tokens.row_splits[1:], tf.int32)  # [B]
     place = tf.where(mask, ends[:, None] - back[None, :], 0)  # [B, P]
+    if num_first and truncate:
+        column = keep[:, None] - back[None, :]  # [B, P], from the first token
+        begins = tf.cast(tokens.row_splits[:-1], tf.int32)  # [B]
+        place = tf.where(mask & (column < num_first), begins[:, None] + column, place)
     flat = tf.pad(tokens.flat_values, [[0, 1]])  # never empty
     ids = tf.where(mask, tf.gather(flat, place), 0)  # [B, P]
     empty = length == 0

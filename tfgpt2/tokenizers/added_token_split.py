@@ -48,6 +48,7 @@ class Pass(NamedTuple):
     """RE2 patterns of the added tokens of one pass; "" stands for none of them.
 
     Attributes:
+        normalized: Whether the pass comes after the normalizer.
         every: All tokens; the first group is the token.
         single_word: Those with `single_word`.
         lstrip: Those with `lstrip`.
@@ -55,6 +56,7 @@ class Pass(NamedTuple):
         white_space: Those with `lstrip` that are white space.
     """
 
+    normalized: bool
     every: str
     single_word: str
     lstrip: str
@@ -65,9 +67,10 @@ class Pass(NamedTuple):
 def make_passes(tokens: Iterable[AddedToken]) -> tuple[Pass, ...]:
     """Returns the passes that split off added tokens, in their order."""
     tokens = list(tokens)
-    groups = ([t for t in tokens if t.normalized == normalized] for normalized in (False, True))
+    groups = {n: [t for t in tokens if t.normalized == n] for n in (False, True)}
     return tuple(
         Pass(
+            normalized=normalized,
             every=literal_pattern([t.content for t in group]),
             single_word=literal_pattern([t.content for t in group if t.single_word]),
             lstrip=literal_pattern([t.content for t in group if t.lstrip]),
@@ -76,7 +79,7 @@ def make_passes(tokens: Iterable[AddedToken]) -> tuple[Pass, ...]:
                 [t.content for t in group if t.lstrip and is_white_space(t.content)]
             ),
         )
-        for group in groups
+        for normalized, group in groups.items()
         if group
     )
 

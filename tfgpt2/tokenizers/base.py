@@ -35,11 +35,12 @@ from tfgpt2.tokenizers.spec_checks import (
     check_vocab,
     split_extra,
 )
+from tfgpt2.tokenizers.template import Template
 from tfgpt2.validation import check_names
 
 END_OF_TEXT = "<|endoftext|>"
 _SPECIAL_TOKENS = ("additional_special_tokens", "extra_special_tokens")  # names of 4 and of 5
-SETTINGS = ("add_bos_token", "padding_side", "truncation_side", "model_max_length")
+SETTINGS = ("padding_side", "truncation_side", "model_max_length")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,17 +52,29 @@ class TokenizerSpec(abc.ABC):
 
     * `tokenizer_class`: transformers' name of the family, written to `tokenizer_config.json`;
     * `same_classes`: other names of it in `tokenizer_config.json`, if any;
+    * `known_files`: the vocabulary files by which it is known where no file names a class, as
+      alternatives: `(("vocab.json", "merges.txt"),)`;
+    * `has_tokenizer_json`: whether the `tokenizers` library is exact for it: else vocabulary files
+      win over a `tokenizer.json` beside them, and none is written;
     * `settings`: the fields that users may change and `tokenizer_config.json` holds;
     * `matches`: whether a `tokenizer.json` is of this family;
     * `fields_from_json`, `fields_from_files`, `fields_from_python`: its fields from the contents of
-      a `tokenizer.json`, from vocabulary files, from a slow tokenizer of transformers;
+      a `tokenizer.json`, from vocabulary files, from a slow tokenizer of transformers; `template`
+      among them, and `roles` that they decide;
     * `vocabulary_files`: the vocabulary files to write;
-    * `token_to_bytes`: the bytes of a token, from which stop strings, streams and constraints know
-      what an id writes. Where a text is not just the bytes of its tokens, one after the other, it
-      defines `join`, too, and `TokenizerGraph.decode`;
+    * `token_to_bytes`: the bytes of a token **after other text**: the ids of a text write their
+      bytes one after the other, whatever stands around them, so that stop strings, streams and
+      constraints know what an id writes. A token that begins a word writes the space before it,
+      and `strips_first_space` says that a whole text does not begin with it (where that depends on
+      more, `text_of` and `TokenizerGraph.decode_text`). `added_to_bytes` is the same for added
+      tokens;
     * `build_graph`: the operations in the graph;
-    * `pipeline`: the same tokenizer of the `tokenizers` library, for the host;
+    * `pipeline`: the same tokenizer of the `tokenizers` library, for the host. Where the library
+      is not exact, `backend` and `encode_on_host` may be something else;
     * `create` and `check`, if its fields need to be converted or checked.
+
+    `text_template` is what stands around texts: rows of a model's input have all of it, prompts
+    what comes before a text. The last token after a text ends texts where `eos_token` is not set.
 
     Attributes:
         vocab: Token to id.
@@ -69,7 +82,7 @@ class TokenizerSpec(abc.ABC):
         roles: Role (`"eos_token"`, ...) to token.
         additional: Special tokens without a role.
         named: Name of one's own (`"image_token"`, ...) to special token.
-        add_bos_token: Whether each text starts with `bos_token`.
+        template: The special tokens around texts.
         padding_side: Side on which a shorter row is padded.
         truncation_side: Side on which a longer row is cut.
         model_max_length: Longest row the model takes, or None.
@@ -77,14 +90,16 @@ class TokenizerSpec(abc.ABC):
 
     tokenizer_class: ClassVar[str]
     same_classes: ClassVar[tuple[str, ...]] = ()
+    known_files: ClassVar[tuple[tuple[str, ...], ...]] = ()
     settings: ClassVar[tuple[str, ...]] = SETTINGS
+    has_tokenizer_json: ClassVar[bool] = True
 
     vocab: dict[str, int]
     added: tuple[AddedToken, ...] = ()
     roles: dict[str, str] = dataclasses.field(default_factory=dict)
     additional: tuple[str, ...] = ()
     named: dict[str, str] = dataclasses.field(default_factory=dict)
-    add_bos_token: bool = False
+    template: Template = Template()
     padding_side: str = "right"
     truncation_side: str = "right"
     model_max_length: int | None = None
@@ -105,12 +120,16 @@ class TokenizerSpec(abc.ABC):
 
     @classmethod
     @abc.abstractmethod
-    def fields_from_files(cls, find: Callable[[str], Path]) -> dict[str, Any]:
+    def fields_from_files(
+        cls, find: Callable[[str], Path], config: Mapping[str, Any]
+    ) -> dict[str, Any]:
         """Returns the family's fields from its vocabulary files.
 
         Args:
             find: From the name that transformers gives a file to its path; raises
                 `FileNotFoundError` where there is none.
+            config: The contents of `tokenizer_config.json` and `special_tokens_map.json`, empty
+                where there are none. Roles and settings are read from it by the caller.
         """
 
     @classmethod
@@ -119,12 +138,30 @@ class TokenizerSpec(abc.ABC):
         return None
 
     @abc.abstractmethod
-    def vocabulary_files(self) -> dict[str, str]:
-        """Returns the family's vocabulary files: name to contents."""
+    def vocabulary_files(self) -> dict[str, str | bytes]:
+        """Returns the family's vocabulary files: name to contents, text as UTF-8."""
+
+    def class_config(self) -> dict[str, Any]:
+        """Returns what else transformers' class needs in `tokenizer_config.json`."""
+        return {}
 
     @abc.abstractmethod
     def token_to_bytes(self, token: str) -> bytes:
-        """Returns the bytes that a token of `vocab` stands for."""
+        """Returns the bytes that a token of `vocab` writes after other text."""
+
+    def added_to_bytes(self, token: AddedToken) -> bytes:
+        """Returns the bytes that an added token writes after other text."""
+        return token.content.encode()
+
+    @property
+    def strips_first_space(self) -> bool:
+        """Whether a whole text does not begin with the space that its first token writes."""
+        return False
+
+    @property
+    def text_template(self) -> Template:
+        """The special tokens around texts."""
+        return self.template
 
     @abc.abstractmethod
     def build_graph(self, split: Sequence[AddedToken]) -> TokenizerGraph:
@@ -184,7 +221,7 @@ class TokenizerSpec(abc.ABC):
             roles={role: texts[role] for role in ROLES if texts.get(role) is not None},
             additional=tuple(dict.fromkeys(token_text(token) for token in additional)),
             named=names,
-            **fields,
+            **fields | {"template": Template.from_options(fields.get("template"))},
         )
         result.check()
         return result
@@ -226,12 +263,14 @@ class TokenizerSpec(abc.ABC):
     def to_options(self) -> dict[str, Any]:
         """Returns the arguments of `from_options` that make an equal specification, for JSON."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        added, roles, named = (values.pop(name) for name in ("added", "roles", "named"))
+        names = ("added", "roles", "named", "template")
+        added, roles, named, template = (values.pop(name) for name in names)
         return {
             **dict.fromkeys(DEFAULT_ROLES),
             **roles,
             "additional_special_tokens": list(values.pop("additional")),
             **({"extra_special_tokens": dict(named)} if named else {}),
+            **({"template": template.to_options()} if template else {}),
             "added_tokens": [dataclasses.asdict(token) for token in added],
             **values,
         }
@@ -297,12 +336,18 @@ class TokenizerSpec(abc.ABC):
         for token, token_id in self.vocab.items():
             table[token_id] = self.token_to_bytes(token)
         for token in self.added:
-            table[token.id] = token.content.encode()
+            table[token.id] = self.added_to_bytes(token)
         return table
 
-    def join(self, pieces: Iterable[bytes]) -> bytes:
-        """Returns the text of the bytes of tokens."""
-        return b"".join(pieces)
+    def join(self, pieces: Iterable[bytes]) -> str:
+        """Returns a whole text from the bytes of its tokens; U+FFFD for invalid UTF-8."""
+        text = b"".join(pieces)
+        text = text.removeprefix(b" ") if self.strips_first_space else text
+        return text.decode("utf-8", errors="replace")
+
+    def text_of(self, ids: Iterable[int]) -> str:
+        """Returns a whole text from its ids, all of them in the vocabulary."""
+        return self.join(self.token_bytes[i] for i in ids)
 
     def id_of(self, token: str | None) -> int | None:
         """Returns the id of a token, or None when there is no such token."""
@@ -314,6 +359,22 @@ class TokenizerSpec(abc.ABC):
     def role_id(self, role: str) -> int | None:
         """Returns the id of the token that has a role, or None."""
         return self.id_of(self.roles.get(role))
+
+    @property
+    def prefix_ids(self) -> list[int]:
+        """The ids before each text, also before a prompt."""
+        return [self.id_of(token) for token in self.text_template.prefix]
+
+    @property
+    def suffix_ids(self) -> list[int]:
+        """The ids after each text; a prompt goes on instead."""
+        return [self.id_of(token) for token in self.text_template.suffix]
+
+    @property
+    def end_id(self) -> int | None:
+        """The id that ends texts: of `eos_token`, else the last one after each text, or None."""
+        found = self.role_id("eos_token")
+        return next(reversed(self.suffix_ids), None) if found is None else found
 
     def backend(self) -> tokenizers.Tokenizer:
         """Returns the tokenizer of the `tokenizers` library that gives the same ids as the graph.
@@ -340,16 +401,22 @@ class TokenizerSpec(abc.ABC):
                     token=token.content,
                     id=token.id,
                 )
-        if self.add_bos_token:
-            bos = self.roles["bos_token"]
-            template = tokenizers.processors.TemplateProcessing(
-                single=[bos, "$A"],
-                pair=[bos, "$A", f"{bos}:1", "$B:1"],
-                special_tokens=[(bos, self.id_of(bos))],
-            )
+        if self.text_template:
+            template = self.text_template.to_processor(self.tokens)
             steps = [step for step in (result.post_processor, template) if step is not None]
             result.post_processor = tokenizers.processors.Sequence(steps)
         return result
+
+    def encode_on_host(
+        self, backend: tokenizers.Tokenizer, texts: list[str]
+    ) -> list[tokenizers.Encoding]:
+        """Returns ids, tokens and offsets of texts without the special tokens around them.
+
+        Args:
+            backend: What `backend` returned.
+            texts: The texts.
+        """
+        return backend.encode_batch(texts, add_special_tokens=False)
 
     def check(self) -> None:
         """Checks that the fields have allowed values and fit together.
@@ -360,8 +427,13 @@ class TokenizerSpec(abc.ABC):
         check_ids(self.vocab, self.added)
         for name in self.settings:
             check_setting(name, getattr(self, name))
-        if self.add_bos_token:
-            self.check_role("bos_token", "add_bos_token")
+        for token in self.template.tokens:
+            if self.id_of(token) is None:
+                raise value_error(
+                    "A token that stands before or after each text is not in the vocabulary.",
+                    fix="Add it to the vocabulary or to the added tokens.",
+                    template=token,
+                )
 
     def check_role(self, role: str, setting: str) -> None:
         """Raises `ValueError` when a setting needs a role that no token has."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import tensorflow as tf
 from tfgpt2.errors import type_error, value_error
 from tfgpt2.tokenizers.base import TokenizerSpec
 from tfgpt2.tokenizers.spec_checks import SIDES
+from tfgpt2.tokenizers.template import Template
 from tfgpt2.validation import check_choice, check_count
 
 _PADDING_VALUES = {"attention_mask": 0, "token_type_ids": 0, "special_tokens_mask": 1}
@@ -119,24 +120,27 @@ def _check_strings(name: str, values: Any) -> None:
 def join_pair(
     first: tuple[list[int], list[Any]],
     second: tuple[list[int], list[Any]] | None,
-    bos_token_id: int | None,
+    template: Template,
     truncation: Truncation,
+    id_of: Callable[[str], int],
 ) -> dict[str, Any]:
     """Returns one row made of two texts.
 
     Args:
         first: Ids and offsets of the first text.
         second: Ids and offsets of the second text, or None.
-        bos_token_id: Id to put before each text, or None.
+        template: The special tokens around the texts.
         truncation: How to truncate the row.
+        id_of: From a special token to its id.
 
     Returns:
         Every column the row can have.
     """
     has_pair = second is not None
     second = second or ([], [])
-    head = [] if bos_token_id is None else [bos_token_id]
-    num_special = len(head) * (1 + has_pair)
+    affixes = template.of_pair() if has_pair else ((template.prefix, template.suffix),)
+    special = [[list(map(id_of, side)) for side in sides] for sides in affixes]
+    num_special = sum(len(side) for sides in special for side in sides)
     kept = _kept_lengths(len(first[0]), len(second[0]), num_special, truncation)
     row: dict[str, Any] = {"input_ids": [], "token_type_ids": [], "special_tokens_mask": []}
     row["offset_mapping"] = []
@@ -144,10 +148,11 @@ def join_pair(
     for index, ((token_ids, offsets), count) in enumerate(texts):
         left = truncation.side == "left"
         part = slice(len(token_ids) - count, None) if left else slice(count)
-        row["input_ids"] += head + token_ids[part]
-        row["special_tokens_mask"] += [1] * len(head) + [0] * count
-        row["offset_mapping"] += [(0, 0)] * len(head) + offsets[part]
-        row["token_type_ids"] += [index] * (len(head) + count)
+        head, tail = special[index]
+        row["input_ids"] += head + token_ids[part] + tail
+        row["special_tokens_mask"] += [1] * len(head) + [0] * count + [1] * len(tail)
+        row["offset_mapping"] += [(0, 0)] * len(head) + offsets[part] + [(0, 0)] * len(tail)
+        row["token_type_ids"] += [index] * (len(head) + count + len(tail))
     row["length"] = len(row["input_ids"])
     row["attention_mask"] = [1] * row["length"]
     return row

@@ -28,7 +28,7 @@ import tensorflow as tf
 import tokenizers
 
 from tfgpt2.errors import value_error
-from tfgpt2.tokenizers.segments import Rows
+from tfgpt2.tokenizers.segments import Rows, scatter_misses
 
 _UNKNOWN_PIECE = "\u0100"  # Never in a text: it is not Latin-1.
 
@@ -164,22 +164,8 @@ def encode(
     if missing:
         latin = tf.strings.regex_replace(latin, missing, "")
     pieces = run_sentencepiece(latin)  # [U, (pieces)]
-    # All ids in one pool: entry w for pre-token w, then the pieces of the misses.
-    pool = tf.concat([ids, tf.gather(piece_ids, pieces.values)], axis=0)
-    pieces_start = tf.size(ids, tf.int64) + pieces.row_splits
-    places = tf.range(tf.size(ids, tf.int64))
-    starts = tf.tensor_scatter_nd_update(
-        places, misses, tf.gather(pieces_start[:-1], text_of_miss)
-    )  # [W]
-    stops = tf.tensor_scatter_nd_update(
-        places + 1, misses, tf.gather(pieces_start[1:], text_of_miss)
-    )  # [W]
-    spans = tf.ragged.range(starts, stops)  # [W, (tokens)]
-    return tf.RaggedTensor.from_row_splits(
-        tf.gather(pool, spans.values),
-        tf.gather(spans.row_splits, words.row_splits),
-        validate=False,
-    )  # [R, (tokens)]
+    ids_of_miss = pieces.with_values(tf.gather(piece_ids, pieces.values))
+    return scatter_misses(words, ids, misses, text_of_miss, ids_of_miss)
 
 
 def check_merges(vocab: Mapping[str, int], merges: Iterable[tuple[str, str]]) -> None:

@@ -24,6 +24,7 @@ from tfgpt2.tokenizers.layer import Tokenizer
 from tfgpt2.tokenizers.segments import SPECIAL, Rows
 from tfgpt2.tokenizers.sentencepiece import SentencepieceModel
 from tfgpt2.tokenizers.spec_checks import check_pairs
+from tfgpt2.tokenizers.template import Affixes, Template, read_template, unsupported
 
 # Options of the `BPE` model of `tokenizers` that GPT-2's tokenizer does not use.
 _UNSUPPORTED = (
@@ -38,6 +39,7 @@ class ByteLevelBPESpec(TokenizerSpec):
     Attributes:
         merges: Pairs of tokens, the most urgent first.
         add_prefix_space: Whether text is encoded as if a space stood before it.
+        add_bos_token: Whether each text starts with `bos_token`, in place of `template`.
         unk_in_model: Whether bytes without a token become `unk_token` instead of being dropped.
         fuse_unk: Whether neighbouring bytes without a token become one `unk_token`.
         trim_offsets: Whether the offsets of a token, on the host, leave out the white space at its
@@ -64,10 +66,12 @@ class ByteLevelBPESpec(TokenizerSpec):
         "PreTrainedTokenizer",
         "TokenizersBackend",
     )
-    settings = ("add_prefix_space", *SETTINGS)
+    known_files = (("vocab.json", "merges.txt"),)
+    settings = ("add_prefix_space", "add_bos_token", *SETTINGS)
 
     merges: tuple[tuple[str, str], ...]
     add_prefix_space: bool = False
+    add_bos_token: bool = False
     unk_in_model: bool = False
     fuse_unk: bool = False
     trim_offsets: bool = False
@@ -95,6 +99,8 @@ class ByteLevelBPESpec(TokenizerSpec):
         bpe.check_merges(self.vocab, self.merges)
         super().check()
         _check_space(self.vocab)
+        if self.add_bos_token:
+            self.check_role("bos_token", "add_bos_token")
         if self.unk_in_model:
             self.check_role("unk_token", "unk_in_model")
             if self.roles["unk_token"] not in self.vocab:
@@ -107,6 +113,14 @@ class ByteLevelBPESpec(TokenizerSpec):
     def to_options(self) -> dict[str, Any]:
         """Returns the arguments of `from_options` that make an equal specification."""
         return super().to_options() | {"merges": [" ".join(pair) for pair in self.merges]}
+
+    @property
+    def text_template(self) -> Template:
+        """The special tokens around texts."""
+        if not self.add_bos_token:
+            return self.template
+        bos = Affixes((self.roles["bos_token"],))
+        return Template(*bos, pair=(bos, bos))
 
     @classmethod
     def matches(cls, data: Mapping[str, Any]) -> bool:
@@ -149,7 +163,9 @@ class ByteLevelBPESpec(TokenizerSpec):
         }
 
     @classmethod
-    def fields_from_files(cls, find: Callable[[str], Path]) -> dict[str, Any]:
+    def fields_from_files(
+        cls, find: Callable[[str], Path], config: Mapping[str, Any]
+    ) -> dict[str, Any]:
         """Returns the vocabulary and the merges of `vocab.json` and `merges.txt`."""
         vocab = read_json(find("vocab.json"))
         lines = read_text(find("merges.txt")).split("\n")
@@ -286,49 +302,26 @@ def _check_space(vocab: Mapping[str, int]) -> None:
 def _read_post_processor(data: Mapping[str, Any], vocab: Mapping[str, int]) -> dict[str, Any]:
     """Returns the fields that the post-processor of `tokenizer.json` decides.
 
-    It may put one token before the text, and trim offsets.
+    It may put tokens around the text, and trim offsets.
     """
     steps = list_stages(data, "post_processor", "processors")
     ids = {token["content"]: token["id"] for token in data.get("added_tokens") or []} | vocab
+    template = read_template(data, ids)
     trims = [
         step
         for step in steps
         if step["type"] == "ByteLevel"
         and get_value(step, "post_processor.trim_offsets", bool, True)
     ]
-    firsts = [_first_token(step, ids) for step in steps if step["type"] != "ByteLevel"]
-    firsts = [token for token in firsts if token is not None]
-    if len(trims) > 1 or len(firsts) > 1:
-        raise _unsupported_post_processor(data["post_processor"])
+    if len(trims) > 1:
+        raise unsupported(data["post_processor"])
+    starts = len(template.prefix) == 1 and not template.suffix
     return {
-        "add_bos_token": bool(firsts),
-        "roles": {"bos_token": firsts[0]} if firsts else {},
+        "add_bos_token": starts,
+        "template": Template() if starts else template,
+        "roles": {"bos_token": template.prefix[0]} if starts else {},
         "trim_offsets": bool(trims),
         "trim_first_space": any(
             not get_value(step, "post_processor.add_prefix_space", bool, True) for step in trims
         ),
     }
-
-
-def _first_token(step: Mapping[str, Any], ids: Mapping[str, int]) -> str | None:
-    """Returns the token that a template of `tokenizer.json` puts before the text, or None."""
-    match step:
-        case {"type": "TemplateProcessing", "single": [{"Sequence": {"id": "A"}}]}:
-            return None
-        case {
-            "type": "TemplateProcessing",
-            "single": [{"SpecialToken": {"id": str(token)}}, {"Sequence": {"id": "A"}}],
-            "special_tokens": {**tokens},
-        }:
-            match tokens.get(token):
-                case {"ids": [int(token_id)]} if ids.get(token) == token_id:
-                    return token
-    raise _unsupported_post_processor(step)
-
-
-def _unsupported_post_processor(processor: Any) -> ValueError:
-    return value_error(
-        "`post_processor` may put `bos_token` before the text and do nothing else.",
-        fix="Remove it from `tokenizer.json`, or load it with the `tokenizers` library.",
-        post_processor=processor,
-    )

@@ -31,9 +31,10 @@ Families = Mapping[str, type[TokenizerSpec]]
 def read(name: str | os.PathLike[str], families: Families, **options: Any) -> TokenizerSpec:
     """Reads a tokenizer from a directory, a bundled model or the hub.
 
-    `tokenizer.json` decides the family and the ids when there is one, else `tokenizer_class` the
-    family (the first one, if no file names a class) and its vocabulary files the ids.
-    `tokenizer_config.json`, `special_tokens_map.json` and `added_tokens.json` add to either.
+    `tokenizer.json` decides the family and the ids when there is one (but not beside the model of a
+    SentencePiece class, which is exact), else `tokenizer_class` the family (the first one, if no
+    file names a class) and its vocabulary files the ids. `tokenizer_config.json`,
+    `special_tokens_map.json` and `added_tokens.json` add to either.
 
     Args:
         name: Directory, bundled name or hub name.
@@ -58,11 +59,13 @@ def read(name: str | os.PathLike[str], families: Families, **options: Any) -> To
     names = _read_optional(repository, "special_tokens_map.json") | config
     # Under transformers' names, or as OpenAI and KerasHub call them.
     whole = find_tokenizer_file(repository.find, "tokenizer.json")
+    if vocabulary_folder.wins(repository, names, families):
+        whole = None
     if embedded or whole is not None:
         data = embedded.get("tokenizer.json") or read_json(whole)
         family, fields = _parse(data, families)
     else:
-        family, fields = vocabulary_folder.read(repository, config, families)
+        family, fields = vocabulary_folder.read(repository, names, families)
     described = [
         parse_added_token(token, int(key) if key.isdecimal() and len(key) < 20 else key)
         for key, token in get_value(config, "added_tokens_decoder", dict, {}).items()
@@ -81,7 +84,7 @@ def read_paths(
 
     Args:
         paths: From the name that transformers gives a file to its path: `"tokenizer.json"`, or the
-            vocabulary files of the first family.
+            vocabulary files of a family.
         families: The families to choose from.
         **options: Roles and settings (see `TokenizerSpec.replace`).
 
@@ -96,8 +99,8 @@ def read_paths(
     if "tokenizer.json" in paths:
         family, fields = _parse(read_json(Path(paths["tokenizer.json"])), families)
     else:
-        family, *_ = families.values()
-        fields = family.fields_from_files(lambda file: Path(paths[file]))
+        family = next(f for f in families.values() if tuple(paths) in f.known_files)
+        fields = family.fields_from_files(lambda file: Path(paths[file]), {})
     return _combine(family, fields, {}, options)
 
 
@@ -159,12 +162,14 @@ def write(spec: TokenizerSpec, directory: str | os.PathLike[str]) -> list[Path]:
         "model_max_length": spec.model_max_length or _NO_LIMIT,
         "clean_up_tokenization_spaces": False,
         "errors": "replace",
+        **spec.class_config(),
     }
     texts = {
         "tokenizer_config.json": json.dumps(config, ensure_ascii=False, indent=2) + "\n",
         "special_tokens_map.json": json.dumps(spec.roles, ensure_ascii=False, indent=2) + "\n",
-        "tokenizer.json": spec.backend().to_str() + "\n",
     }
+    if spec.has_tokenizer_json:
+        texts["tokenizer.json"] = spec.backend().to_str() + "\n"
     return write_vocabulary(spec, folder) + _write_texts(folder, texts)
 
 
@@ -258,7 +263,9 @@ def _combine(
     limit = settings.get("model_max_length")
     if isinstance(limit, (int, float)) and limit >= _UNLIMITED:
         settings["model_max_length"] = None
-    if fields.get("add_bos_token"):  # The template of `tokenizer.json` wins, as in transformers.
+    if fields.get("add_bos_token") or fields.get(
+        "template"
+    ):  # The template of `tokenizer.json` wins, as in transformers.
         settings.pop("add_bos_token", None)
     additional, named = _special_tokens(names)
     roles = {role: named.pop(role) for role in ROLES if role in named}
@@ -296,10 +303,10 @@ def _read_optional(repository: Repository, filename: str) -> dict[str, Any]:
     return {} if path is None else read_json(path)
 
 
-def _write_texts(folder: Path, texts: Mapping[str, str]) -> list[Path]:
+def _write_texts(folder: Path, texts: Mapping[str, str | bytes]) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     for filename, text in texts.items():
-        (folder / filename).write_bytes(text.encode("utf-8"))
+        (folder / filename).write_bytes(text.encode() if isinstance(text, str) else text)
     return [folder / filename for filename in texts]
 
 

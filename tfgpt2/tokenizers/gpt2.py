@@ -29,7 +29,8 @@ class TFGPT2Tokenizer(Tokenizer):
     `[B, C, T]`. `tokenize` and `detokenize` keep the rank of their input.
 
     Args:
-        vocab: Token to id, in the characters of `vocab.json`.
+        vocab: Token to id, in the characters of `vocab.json`; None for a family whose `model` holds
+            it.
         merges: Pairs of tokens, as tuples or as `"left right"`, the most urgent first; None for a
             family without merges.
         max_length: Truncates or pads all rows to this many tokens; None pads to the longest row of
@@ -58,7 +59,7 @@ class TFGPT2Tokenizer(Tokenizer):
 
     def __init__(
         self,
-        vocab: Mapping[str, int],
+        vocab: Mapping[str, int] | None = None,
         merges: Iterable[str | tuple[str, str]] | None = None,
         max_length: int | None = None,
         pad_token_id: int | None = None,
@@ -71,8 +72,8 @@ class TFGPT2Tokenizer(Tokenizer):
         check_count("max_length", max_length, least=1)
         check_count("pad_token_id", pad_token_id, least=0)
         check_count("pad_to_multiple_of", pad_to_multiple_of, least=1)
-        if self.spec.add_bos_token and max_length == 1:
-            raise _too_short(max_length)
+        if max_length is not None:
+            self._check_room(max_length)
         self.max_length = max_length
         self.pad_to_multiple_of = pad_to_multiple_of
         self.ragged = bool(ragged)
@@ -129,18 +130,22 @@ class TFGPT2Tokenizer(Tokenizer):
         return {"input_ids": ids, "attention_mask": mask}
 
     def _rows(self, text: tf.Tensor, max_length: int | None) -> tf.RaggedTensor:
-        """Returns the truncated ids `[B, (T)]` of texts `[B]`, with `bos_token` if it is set."""
-        ids = self._graph.encode(text)
-        first = int(self.spec.add_bos_token)
+        """Returns the truncated ids `[B, (T)]` of texts `[B]`, and special tokens around them."""
         if max_length is not None:
-            limit = max_length - first
-            if limit < 1:
-                raise _too_short(max_length)
-            ids = ids[:, -limit:] if self.spec.truncation_side == "left" else ids[:, :limit]
-        if first:
-            bos = tf.fill([ids.nrows(), 1], tf.constant(self.bos_token_id, tf.int32))
-            ids = tf.concat([bos, ids], axis=1)
-        return ids
+            self._check_room(max_length)
+        return self.tokenize_rows(text, max_length, self.spec.truncation_side)
+
+    def _check_room(self, max_length: int) -> None:
+        """Raises `ValueError` when no token of a text has room in a row."""
+        limit = max_length - len(self.spec.prefix_ids) - len(self.spec.suffix_ids)
+        if limit < 1:
+            raise value_error(
+                "`max_length` leaves no room for a token of the text beside the special tokens"
+                " around it.",
+                fix=f"Pass at least {max_length - limit + 1}, or a tokenizer without them"
+                " (`add_bos_token=False` or `template=None`).",
+                max_length=max_length,
+            )
 
     def _pad(self, ids: tf.RaggedTensor, max_length: int | None) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns dense ids and mask `[B, T]`."""
@@ -163,11 +168,3 @@ class TFGPT2Tokenizer(Tokenizer):
             shape = tf.shape(text, tf.int64)
             ids = tf.RaggedTensor.from_uniform_row_length(ids, shape[1], shape[0])  # [B, C, (T)]
         return {"input_ids": ids, "attention_mask": tf.ones_like(ids)}
-
-
-def _too_short(max_length: int) -> ValueError:
-    return value_error(
-        "`max_length` leaves no room for a token of the text after `bos_token`.",
-        fix="Pass at least 2, or `add_bos_token=False`.",
-        max_length=max_length,
-    )

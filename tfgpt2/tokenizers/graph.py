@@ -18,8 +18,8 @@ from tfgpt2.tokenizers.added_tokens import AddedToken
 class TokenizerGraph(tf.Module, abc.ABC):
     """The operations of a tokenizer in the graph.
 
-    A family's subclass defines `encode_segments`; its tables are attributes, so that they travel
-    with a SavedModel.
+    A family's subclass defines `encode_segments`, and `normalize` if it has a normalizer; its
+    tables are attributes, so that they travel with a SavedModel.
 
     Args:
         token_bytes: The bytes of each id.
@@ -35,6 +35,14 @@ class TokenizerGraph(tf.Module, abc.ABC):
         self._size = len(token_bytes)
         self._token_bytes = tf.constant([*token_bytes, b""], tf.string)  # [V + 1]
         self._is_special = tf.constant([i in special_ids for i in range(self._size + 1)])  # [V + 1]
+
+    def normalize(self, text: segments.Rows) -> segments.Rows:
+        """Returns normalized texts, in which the added tokens that are `normalized` are found.
+
+        Args:
+            text: See `encode_segments`; segments of the other added tokens must stay.
+        """
+        return text
 
     @abc.abstractmethod
     def encode_segments(self, text: segments.Rows) -> tf.RaggedTensor:
@@ -54,11 +62,14 @@ class TokenizerGraph(tf.Module, abc.ABC):
             text = segments.valid_utf8(text)
             rows = segments.Rows(text, tf.range(tf.size(text, tf.int64) + 1))
             for tokens in self.passes:
-                rows = split_off(rows, tokens)
+                rows = rows if tokens.normalized else split_off(rows, tokens)
+            rows = self.normalize(rows)
+            for tokens in self.passes:
+                rows = split_off(rows, tokens) if tokens.normalized else rows
             return self.encode_segments(rows)
 
     def decode(self, ids: tf.RaggedTensor | tf.Tensor) -> tf.Tensor:
-        """Joins the bytes of token ids along the last axis.
+        """Joins the bytes of token ids along the last axis, as they are after other text.
 
         Args:
             ids: Integer ids, rank 1 or more; an id that is no token gives nothing.
@@ -67,6 +78,20 @@ class TokenizerGraph(tf.Module, abc.ABC):
             String tensor without the last axis; not necessarily valid UTF-8.
         """
         return tf.strings.reduce_join(tf.gather(self._token_bytes, self._places(ids)), axis=-1)
+
+    def decode_text(
+        self, ids: tf.RaggedTensor | tf.Tensor, strips_first_space: bool = False
+    ) -> tf.Tensor:
+        """Like `decode`, for a whole text.
+
+        Args:
+            ids: See `decode`.
+            strips_first_space: Whether the text does not begin with the space of its first token.
+        """
+        text = self.decode(ids)
+        if strips_first_space:
+            text = tf.strings.regex_replace(text, "^ ", "", replace_global=False)
+        return text
 
     def without_special(self, ids: tf.Tensor) -> tf.Tensor:
         """Replaces special ids by an id that is no token."""

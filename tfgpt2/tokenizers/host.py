@@ -5,6 +5,7 @@ They give the same ids as the layer in the graph, from Python strings, and do no
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from tfgpt2.tokenizers.base import TokenizerSpec
 from tfgpt2.tokenizers.batch_encoding import BatchEncoding, Truncation
 from tfgpt2.tokenizers.registry import FAMILIES
 from tfgpt2.tokenizers.special_tokens import SpecialTokensMixin
+from tfgpt2.tokenizers.template import Template
 from tfgpt2.validation import check_names
 
 
@@ -145,7 +147,8 @@ class GPT2Tokenizer(SpecialTokensMixin):
         Args:
             text: A text, or a list of texts.
             text_pair: Text to follow each text.
-            add_special_tokens: Whether `add_bos_token` applies.
+            add_special_tokens: Whether to add the special tokens around texts, such as
+                `bos_token` with `add_bos_token`.
             padding: False, True or `"longest"`, or `"max_length"`.
             truncation: True, `"longest_first"`, `"only_first"` or `"only_second"` truncate to
                 `max_length`; False does not; None does if `max_length` is given without padding.
@@ -156,7 +159,7 @@ class GPT2Tokenizer(SpecialTokensMixin):
             return_attention_mask: Whether to return `attention_mask`.
             return_token_type_ids: Whether to return `token_type_ids`: 0, and 1 in `text_pair`.
             return_offsets_mapping: Whether to return each token's start and end in its text.
-            return_special_tokens_mask: Whether to return a mask that is 1 at added `bos_token`s.
+            return_special_tokens_mask: Whether to return a mask that is 1 at those special tokens.
             return_length: Whether to return `length`.
             **unknown: None allowed; named in the error.
 
@@ -170,9 +173,10 @@ class GPT2Tokenizer(SpecialTokensMixin):
         check_names(unknown, self.__call__.__kwdefaults__)
         single, firsts, seconds = batch_encoding.check_texts(text, text_pair)
         limit = Truncation.from_options(self.spec, padding, truncation, max_length)
-        bos = self.bos_token_id if add_special_tokens and self.spec.add_bos_token else None
+        template = self.spec.text_template if add_special_tokens else Template()
         encoded = [self._encode_batch(column) for column in (firsts, seconds)]
-        rows = [batch_encoding.join_pair(a, b, bos, limit) for a, b in zip(*encoded, strict=True)]
+        join = functools.partial(batch_encoding.join_pair, id_of=self.spec.id_of)
+        rows = [join(a, b, template, limit) for a, b in zip(*encoded, strict=True)]
         wanted = {
             "input_ids": True,
             "token_type_ids": return_token_type_ids,
@@ -244,9 +248,9 @@ class GPT2Tokenizer(SpecialTokensMixin):
             The text; bytes that are not UTF-8 become U+FFFD.
         """
         skip = self.spec.special_ids if skip_special_tokens else ()
-        table = self.spec.token_bytes
-        ids = [i for i in batch_encoding.to_ids(token_ids) if i not in skip and 0 <= i < len(table)]
-        text = self.spec.join(table[i] for i in ids).decode("utf-8", errors="replace")
+        size = self.spec.size
+        ids = [i for i in batch_encoding.to_ids(token_ids) if i not in skip and 0 <= i < size]
+        text = self.spec.text_of(ids)
         return batch_encoding.clean_up_spaces(text) if clean_up_tokenization_spaces else text
 
     def batch_decode(self, sequences: Any, **options: Any) -> list[str]:
@@ -270,9 +274,8 @@ class GPT2Tokenizer(SpecialTokensMixin):
 
     def convert_tokens_to_string(self, tokens: Iterable[str]) -> str:
         """Returns the text of tokens, as they are in the vocabulary."""
-        added = {token.content for token in self.spec.added}
-        pieces = (t.encode() if t in added else self.spec.token_to_bytes(t) for t in tokens)
-        return self.spec.join(pieces).decode("utf-8", errors="replace")
+        added = {token.content: self.spec.added_to_bytes(token) for token in self.spec.added}
+        return self.spec.join(added.get(t) or self.spec.token_to_bytes(t) for t in tokens)
 
     def _encode_batch(self, texts: list[str | None]) -> list[tuple[list[int], list[Any]] | None]:
         """Returns ids and offsets of each text; None for None."""
@@ -289,7 +292,7 @@ class GPT2Tokenizer(SpecialTokensMixin):
             ValueError: It cannot tokenize them.
         """
         try:
-            return self.backend_tokenizer.encode_batch(texts, add_special_tokens=False)
+            return self.spec.encode_on_host(self.backend_tokenizer, texts)
         except BaseException as error:  # its `PanicException` is no `Exception`
             if type(error).__name__ != "PanicException":
                 raise

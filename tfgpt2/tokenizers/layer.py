@@ -17,6 +17,7 @@ from tfgpt2.tokenizers import files
 from tfgpt2.tokenizers.arguments import as_ids, as_text
 from tfgpt2.tokenizers.base import TokenizerSpec
 from tfgpt2.tokenizers.segments import valid_utf8
+from tfgpt2.tokenizers.template import surround
 from tfgpt2.validation import check_choice, check_names
 
 
@@ -34,8 +35,9 @@ class Tokenizer(keras_nlp.tokenizers.Tokenizer):
         trainable: Ignored by a layer without weights.
         **options: `added_tokens` (as `AddedToken` or mappings of its fields), roles (`bos_token`,
             `eos_token`, `unk_token`, `pad_token`, ...: text or None; `<|endoftext|>`, where the
-            vocabulary has it, is the default of the first three), `additional_special_tokens` and
-            the family's settings.
+            vocabulary has it, is the default of the first three), `additional_special_tokens`,
+            `template` (`{"prefix": ["[CLS]"], "suffix": ["[SEP]"]}`: tokens before and after each
+            text) and the family's settings.
 
     Raises:
         TypeError: There is no such option.
@@ -183,6 +185,36 @@ class Tokenizer(keras_nlp.tokenizers.Tokenizer):
         shape = tf.shape(text, tf.int64)
         return tf.RaggedTensor.from_uniform_row_length(ids, shape[1], shape[0])  # [B, C, (T)]
 
+    def tokenize_prompts(self, text: tf.Tensor) -> tf.RaggedTensor:
+        """Turns prompts into token ids: what stands before a text, and the text, which goes on.
+
+        Args:
+            text: string `[B]`.
+
+        Returns:
+            int32 ragged `[B, (T)]`.
+        """
+        return surround(self._graph.encode(text), self.spec.prefix_ids)
+
+    def tokenize_rows(
+        self, text: tf.Tensor, max_length: int | None = None, truncation_side: str = "right"
+    ) -> tf.RaggedTensor:
+        """Turns texts into rows of a model's input: with the special tokens around each text.
+
+        Args:
+            text: string `[B]`.
+            max_length: Most tokens of a row, at least those special tokens; None is no limit.
+            truncation_side: Side on which a longer text is cut.
+
+        Returns:
+            int32 ragged `[B, (T)]`.
+        """
+        ids, first, last = self._graph.encode(text), self.spec.prefix_ids, self.spec.suffix_ids
+        if max_length is not None:
+            room = max(0, max_length - len(first) - len(last))
+            ids = ids[:, -room:] if truncation_side == "left" and room else ids[:, :room]
+        return surround(ids, first, last)
+
     def detokenize(self, inputs: Any, skip_special_tokens: bool = False) -> tf.Tensor:
         """Turns token ids into text.
 
@@ -199,10 +231,14 @@ class Tokenizer(keras_nlp.tokenizers.Tokenizer):
             TypeError: The ids are not integers.
             ValueError: The ids are a scalar.
         """
-        return valid_utf8(self.detokenize_bytes(inputs, skip_special_tokens))
+        ids = self._ids_to_decode(inputs, skip_special_tokens)
+        return valid_utf8(self._graph.decode_text(ids, self.spec.strips_first_space))
 
     def detokenize_bytes(self, inputs: Any, skip_special_tokens: bool = False) -> tf.Tensor:
-        """Turns token ids into bytes, which need not be valid UTF-8.
+        """Turns token ids into the bytes that they write after other text.
+
+        They need not be valid UTF-8, and of tokenizers whose words begin with a space they begin
+        with one that `detokenize` leaves out.
 
         Args:
             inputs: Like `detokenize`.
@@ -211,12 +247,14 @@ class Tokenizer(keras_nlp.tokenizers.Tokenizer):
         Returns:
             Bytes, `[]` or `[B]`.
         """
+        return self._graph.decode(self._ids_to_decode(inputs, skip_special_tokens))
+
+    def _ids_to_decode(self, inputs: Any, skip_special_tokens: bool) -> tf.RaggedTensor | tf.Tensor:
+        """Returns ids to decode, special ones replaced where they are skipped."""
         ids = as_ids(inputs)
         if skip_special_tokens and isinstance(ids, tf.RaggedTensor):
-            ids = ids.with_flat_values(self._graph.without_special(ids.flat_values))
-        elif skip_special_tokens:
-            ids = self._graph.without_special(ids)
-        return self._graph.decode(ids)
+            return ids.with_flat_values(self._graph.without_special(ids.flat_values))
+        return self._graph.without_special(ids) if skip_special_tokens else ids
 
     def call(self, inputs: Any, training: bool | None = None) -> tf.RaggedTensor | tf.Tensor:
         """Same as `tokenize`."""
@@ -295,8 +333,8 @@ class Tokenizer(keras_nlp.tokenizers.Tokenizer):
 
     @property
     def eos_token_id(self) -> int | None:
-        """Id of the token that ends a text, or None."""
-        return self.spec.role_id("eos_token")
+        """Id of the token that ends a text, or None: `eos_token`, else the one after each text."""
+        return self.spec.end_id
 
     @property
     def unk_token_id(self) -> int | None:
@@ -306,7 +344,7 @@ class Tokenizer(keras_nlp.tokenizers.Tokenizer):
     @property
     def pad_token_id(self) -> int:
         """Id that pads shorter rows: of the pad token, else of the eos token, else 0."""
-        ids = (self.spec.role_id(role) for role in ("pad_token", "eos_token"))
+        ids = (self.spec.role_id("pad_token"), self.spec.end_id)
         return next((token_id for token_id in ids if token_id is not None), 0)
 
     @property

@@ -87,3 +87,36 @@ def regroup(text: Rows, parts: tf.Tensor, owners: tf.Tensor) -> Rows:
         parts, owners, nrows=tf.size(text.values, tf.int64), validate=False
     ).row_splits  # [S + 1]
     return Rows(parts, tf.gather(splits, text.row_splits))
+
+
+def scatter_misses(
+    words: Rows, ids: tf.Tensor, misses: tf.Tensor, text_of_miss: tf.Tensor, pieces: tf.RaggedTensor
+) -> tf.RaggedTensor:
+    """Returns the ids of words that are one token each, but for some.
+
+    Args:
+        words: Words `[W]` and the row splits `[R + 1]` of the rows they belong to.
+        ids: Integer `[W]`, the id of each word.
+        misses: int64 `[misses, 1]`, the words that are not one token.
+        text_of_miss: int32 `[misses]`, the row of `pieces` for each of them.
+        pieces: Like `ids`, `[U, (pieces)]`.
+
+    Returns:
+        int32 ids `[R, (tokens)]`.
+    """
+    # All ids in one pool: entry w for word w, then the pieces of the misses.
+    pool = tf.concat([ids, pieces.values], axis=0)
+    pieces_start = tf.size(ids, tf.int64) + pieces.row_splits
+    places = tf.range(tf.size(ids, tf.int64))
+    starts = tf.tensor_scatter_nd_update(
+        places, misses, tf.gather(pieces_start[:-1], text_of_miss)
+    )  # [W]
+    stops = tf.tensor_scatter_nd_update(
+        places + 1, misses, tf.gather(pieces_start[1:], text_of_miss)
+    )  # [W]
+    spans = tf.ragged.range(starts, stops)  # [W, (tokens)]
+    return tf.RaggedTensor.from_row_splits(
+        tf.cast(tf.gather(pool, spans.values), tf.int32),
+        tf.gather(spans.row_splits, words.row_splits),
+        validate=False,
+    )  # [R, (tokens)]

@@ -52,3 +52,30 @@ class SentencepieceModel(tf.saved_model.experimental.TrackableResource):
             return_nbest=False,
         )
         return tf.RaggedTensor.from_row_splits(values, splits, validate=False)
+
+    def tokenize_with_offsets(
+        self, text: tf.Tensor
+    ) -> tuple[tf.RaggedTensor, tf.RaggedTensor, tf.RaggedTensor]:
+        """Like `tokenize`, with the place of each piece.
+
+        Args:
+            text: string `[B]`, UTF-8.
+
+        Returns:
+            Indices of pieces, and their starts and ends in bytes, `[B, (pieces)]`.
+        """
+        values, splits, starts, ends = _ops.sentencepiece_tokenize_with_offsets_op(
+            self.resource_handle,
+            text,
+            nbest_size=0,
+            alpha=1.0,
+            add_bos=False,
+            add_eos=False,
+            reverse=False,
+            out_type=tf.int32,
+            return_nbest=False,
+        )
+        return tuple(
+            tf.RaggedTensor.from_row_splits(one, splits, validate=False)
+            for one in (values, starts, ends)
+        )

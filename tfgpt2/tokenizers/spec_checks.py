@@ -82,6 +82,9 @@ def check_setting(name: str, value: Any) -> None:
         integer = isinstance(value, int) and not isinstance(value, bool)
         allowed, expected = value is None or (integer and value >= 1), "an integer of at least 1"
         expected += " or None"
+    elif name == "strip_accents":
+        allowed = value is None or isinstance(value, bool)
+        expected = "True, False or None"
     else:
         allowed, expected = isinstance(value, bool), "True or False"
     if not allowed:

@@ -20,16 +20,22 @@ _OTHER_FILES = {
     "tokenizer.model": "LlamaTokenizer",
     "sentencepiece.bpe.model": "XLMRobertaTokenizer",
 }
+# Names that say nothing of the family.
+_ANY_CLASS = ("PreTrainedTokenizer", "TokenizersBackend")
+# Classes that split texts with another program first, which no graph can run.
+_OTHER_PROGRAMS = {"BertJapaneseTokenizer": "MeCab, Juman++ or Sudachi", "CpmTokenizer": "jieba"}
+
+Families = Mapping[str, type[TokenizerSpec]]
 
 
 def read(
-    repository: Repository, config: Mapping[str, Any], families: Mapping[str, type[TokenizerSpec]]
+    repository: Repository, config: Mapping[str, Any], families: Families
 ) -> tuple[type[TokenizerSpec], dict[str, Any]]:
     """Reads a tokenizer's vocabulary files.
 
     Args:
         repository: The model's files.
-        config: The contents of `tokenizer_config.json`.
+        config: The contents of `tokenizer_config.json` and `special_tokens_map.json`.
         families: The families to choose from.
 
     Returns:
@@ -40,27 +46,63 @@ def read(
         ValueError: They, or the class, are of no family, or a file is damaged.
     """
     name = _tokenizer_class(repository, config)
-    family, *_ = families.values()
-    if name is not None:
-        classes = {c: f for f in families.values() for c in (f.tokenizer_class, *f.same_classes)}
-        family = classes.get(name.removesuffix("Fast"))
+    kind = None if name is None else name.removesuffix("Fast")
+    if kind in _OTHER_PROGRAMS:
+        raise value_error(
+            f"`{name}` splits texts into words with {_OTHER_PROGRAMS[kind]}, another program,"
+            " which cannot run in a graph.",
+            fix=f"Tokenize with transformers' `{name}`, pass its `input_ids` to"
+            " `TFGPT2LMHeadModel.generate`, and decode the ids that it returns there.",
+            tokenizer_class=name,
+            name=repository.name,
+        )
+    if kind is None or kind in _ANY_CLASS:
+        family = _family_of_files(repository, families)
+    else:
+        family = _classes(families).get(kind)
         if family is None:
             raise _no_family(name, repository, families)
+        if not _has_files(repository, family):  # the class is wrong, or the files are missing
+            family = _family_of_files(repository, families)
 
     def find(file: str) -> Path:
         path = find_tokenizer_file(repository.find, file)
-        if path is None and any(repository.find(other) for other in _OTHER_FILES):
+        own = {name for names in family.known_files for name in names}
+        if path is None and any(repository.find(other) for other in {*_OTHER_FILES} - own):
             raise _no_family(None, repository, families)
         return path or repository.require(file)
 
-    fields = family.fields_from_files(find)
-    if get_value(config, "add_eos_token", bool, False):
+    fields = family.fields_from_files(find, dict(config) | {"tokenizer_class": name})
+    if get_value(config, "add_eos_token", bool, False) and not fields.get("template"):
         raise value_error(
             "`add_eos_token` asks for a token at the end of each text, which is not supported.",
             fix="Set it to false in `tokenizer_config.json`, and append `eos_token` to the texts.",
             add_eos_token=True,
         )
     return family, fields
+
+
+def wins(repository: Repository, config: Mapping[str, Any], families: Families) -> bool:
+    """Returns whether vocabulary files win over a `tokenizer.json`, see `has_tokenizer_json`."""
+    name = _tokenizer_class(repository, config)
+    family = _classes(families).get(name.removesuffix("Fast")) if name else None
+    return family is not None and not family.has_tokenizer_json and _has_files(repository, family)
+
+
+def _classes(families: Families) -> dict[str, type[TokenizerSpec]]:
+    """Returns the families by their names in transformers."""
+    return {c: f for f in families.values() for c in (f.tokenizer_class, *f.same_classes)}
+
+
+def _family_of_files(repository: Repository, families: Families) -> type[TokenizerSpec]:
+    """Returns the first family whose vocabulary files are there; else the first of all."""
+    known = (family for family in families.values() if _has_files(repository, family))
+    return next(known, next(iter(families.values())))
+
+
+def _has_files(repository: Repository, family: type[TokenizerSpec]) -> bool:
+    find = repository.find
+    return any(all(find_tokenizer_file(find, n) for n in names) for names in family.known_files)
 
 
 def _tokenizer_class(repository: Repository, config: Mapping[str, Any]) -> str | None:
@@ -72,9 +114,7 @@ def _tokenizer_class(repository: Repository, config: Mapping[str, Any]) -> str |
     return name or None
 
 
-def _no_family(
-    name: str | None, repository: Repository, families: Mapping[str, type[TokenizerSpec]]
-) -> ValueError:
+def _no_family(name: str | None, repository: Repository, families: Families) -> ValueError:
     """Returns the error for a tokenizer of a class that is no family."""
     files = [file for file in _OTHER_FILES if repository.find(file)]
     name = _OTHER_FILES[files[0]] if name is None else name

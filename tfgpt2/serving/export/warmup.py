@@ -136,7 +136,8 @@ def _text(generator: TextGenerator, low: int, high: int) -> str:
     for unit in _UNITS:
         count = low
         while count <= 8 * high:  # one token may hold several units
-            tokens = int(generator.tokenizer.tokenize(unit * count).shape[0])
+            text = tf.constant([unit * count])
+            tokens = int(generator.tokenizer.tokenize_prompts(text).row_splits[1])
             if low <= tokens <= high:
                 return unit * count
             if tokens > high:

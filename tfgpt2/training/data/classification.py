@@ -70,7 +70,7 @@ def classification_dataset(
     labels = tf.constant(_text_labels(rows, label, label_names, count))
 
     def fetch(indices: tf.Tensor) -> dict[str, tf.Tensor]:
-        ids, mask = padding.pad(tokenizer.tokenize(tf.gather(texts, indices))[:, :max_length])
+        ids, mask = padding.pad(tokenizer.tokenize_rows(tf.gather(texts, indices), max_length))
         return {"input_ids": ids, "attention_mask": mask, "labels": tf.gather(labels, indices)}
 
     return schedule.dataset(len(rows), fetch)

@@ -227,7 +227,7 @@ def _identity(source: Any, tokenizer: Any, eos: int | None, **settings: Any) -> 
         made_from = [[path, stat.st_size, stat.st_mtime_ns] for path, stat in stats]
     else:
         made_from = [type(source).__name__, len(source) if hasattr(source, "__len__") else None]
-    vocabulary = [tokenizer.get_vocab(), tokenizer.spec.vocabulary_files()]
+    vocabulary = [tokenizer.get_vocab(), tokenizer.spec.to_options()]
     digest = hashlib.sha256(json.dumps(vocabulary, sort_keys=True).encode()).hexdigest()
     return {"source": made_from, "tokenizer": digest, "eos": eos, **settings}
 

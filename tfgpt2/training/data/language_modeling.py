@@ -134,7 +134,7 @@ def completion_dataset(
     completions = tf.constant(text_column(rows, completion))
 
     def fetch(indices: tf.Tensor) -> dict[str, tf.Tensor]:
-        before = tokenizer.tokenize(tf.gather(prompts, indices))  # [B, (P)]
+        before = tokenizer.tokenize_prompts(tf.gather(prompts, indices))  # [B, (P)]
         after = tokenizer.tokenize(tf.gather(completions, indices))  # [B, (C)]
         if eos is not None:
             after = append_token(after, eos)

@@ -147,13 +147,14 @@ class Generate(SignatureFn):
 
     def _fits(self, prompt: str, new_tokens: int) -> bool:
         """Whether one row can have both this prompt and so many new tokens."""
-        length = int(self.generator.tokenizer.tokenize(prompt).shape[0])
+        length = int(self.generator.tokenizer.tokenize_prompts(tf.constant([prompt])).row_splits[1])
         return length + new_tokens <= self.generator.model.config.n_positions
 
     def _likely_text(self, prompt: str) -> bytes:
         """The most likely next token's text, where the smallest table of stop strings holds it."""
         generator = self.generator
-        ids = generator.tokenizer.tokenize((generator.prefix or "") + prompt).numpy().tolist()
+        text = tf.constant([(generator.prefix or "") + prompt])
+        ids = generator.tokenizer.tokenize_prompts(text).flat_values.numpy().tolist()
         ids = ids[-generator.model.config.n_positions :] or [generator.pipeline.start_id or 0]
         logits = generator.model(tf.constant([ids])).logits[0, -1]  # [V]
         raw = generator.tokenizer.detokenize_bytes(tf.argmax(logits)[None, None]).numpy()[0]

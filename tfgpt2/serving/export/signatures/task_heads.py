@@ -36,7 +36,7 @@ class TaskSignatureFn(SignatureFn):
 
     def tokenize(self, text: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Texts, cut to the context: ids and mask int32 `[B, T]`, `T` at least 1."""
-        return _dense(self.tokenizer.tokenize(text)[:, : self.model.config.n_positions])
+        return _dense(self.tokenizer.tokenize_rows(text, self.model.config.n_positions))
 
 
 class Classify(TaskSignatureFn):

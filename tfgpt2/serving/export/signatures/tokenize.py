@@ -1,4 +1,4 @@
-"""`tokenize`: token ids of a text."""
+"""`tokenize`: token ids of a text, as `generate` reads it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Tokenize(SignatureFn):
     def __call__(self, inputs: Tensors) -> Tensors:
         """String `[B]` -> ids int32 `[B, T]`."""
         tokenizer = self.generator.tokenizer
-        ids = tokenizer.tokenize(inputs["text"])  # [B, (T)]
+        ids = tokenizer.tokenize_prompts(inputs["text"])  # [B, (T)]
         return {
             "ids": ids.to_tensor(tokenizer.pad_token_id),  # [B, T]
             "num_tokens": tf.cast(ids.row_lengths(), tf.int32),
