@@ -357,7 +357,7 @@ class TextPipeline(tf.Module):
         return prompt
 
     def _prompt(
-        self, text: tf.Tensor, max_new_tokens: tf.Tensor, read: ReadTokens | None
+        self, text: tf.Tensor, max_new_tokens: tf.Tensor, read: ReadTokens | None = None
     ) -> tuple[Prompt, PromptStatus, int]:
         """Tokenizes prompts, after the prefix where there is one; returns the context, too."""
         context = self.model.config.n_positions

@@ -4,6 +4,8 @@ import asyncio
 
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
 from starlette.testclient import TestClient
 from tensorflow_serving.apis import get_model_status_pb2, model_service_pb2_grpc
 
@@ -74,6 +76,25 @@ def test_grpc_needs_the_key(make_settings):
         return codes
 
     assert asyncio.run(main()) == ["UNAUTHENTICATED"] * 2 + ["NOT_FOUND"] * 2
+
+
+def test_grpc_health_needs_no_key_and_services_are_not_listed(make_settings):
+    async def main():
+        server = make_server(ServerCore(make_settings(api_key="sesame")))
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            request = health_pb2.HealthCheckRequest()
+            answer = await health_pb2_grpc.HealthStub(channel).Check(request, timeout=30)
+            path = f"/{reflection.SERVICE_NAME}/ServerReflectionInfo"
+            with pytest.raises(grpc.RpcError) as caught:
+                await channel.unary_unary(path)(b"", timeout=30)
+        await server.stop(0)
+        return answer.status, caught.value.code().name
+
+    status, code = asyncio.run(main())
+    assert status == health_pb2.HealthCheckResponse.NOT_SERVING  # no model yet
+    assert code == "UNIMPLEMENTED"
 
 
 def test_internal_errors_are_not_revealed(make_settings, monkeypatch):

@@ -142,3 +142,23 @@ def test_other_methods_are_unimplemented(prediction):
     assert rpc_error(prediction.Classify, classification_pb2.ClassificationRequest()) == (
         "UNIMPLEMENTED", "Classify is for models of tf.Example. Use Predict instead."
     )  # fmt: skip
+
+
+def test_health_and_the_list_of_services(channel):
+    from grpc_health.v1 import health_pb2, health_pb2_grpc
+    from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
+        ProtoReflectionDescriptorDatabase,
+    )
+
+    health = health_pb2_grpc.HealthStub(channel)
+    serving = health_pb2.HealthCheckResponse.SERVING
+    for name in ("", "tensorflow.serving.PredictionService", "grpc.health.v1.Health"):
+        answer = health.Check(health_pb2.HealthCheckRequest(service=name), timeout=60)
+        assert answer.status == serving
+    code, details = rpc_error(health.Check, health_pb2.HealthCheckRequest(service="x" * 9999))
+    assert code == "NOT_FOUND" and "no such service" in details and len(details) < 1000
+    database = ProtoReflectionDescriptorDatabase(channel)
+    names = set(database.get_services())
+    assert {"tensorflow.serving.PredictionService", "grpc.health.v1.Health"} <= names
+    file = database.FindFileContainingSymbol("tensorflow.serving.PredictionService")
+    assert "Predict" in [method.name for method in file.service[0].method]

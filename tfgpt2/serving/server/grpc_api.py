@@ -1,4 +1,4 @@
-"""TensorFlow Serving's gRPC API: `PredictionService` and `ModelService`."""
+"""TensorFlow Serving's gRPC API: `PredictionService` and `ModelService`; health and reflection."""
 
 from __future__ import annotations
 
@@ -8,9 +8,13 @@ from typing import Any
 
 import grpc
 import tensorflow as tf
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
 from tensorflow_serving.apis import (
+    model_service_pb2,
     model_service_pb2_grpc,
     predict_pb2,
+    prediction_service_pb2,
     prediction_service_pb2_grpc,
 )
 
@@ -22,6 +26,11 @@ from tfgpt2.serving.server.serving_error import ServingError, cut, from_exceptio
 from tfgpt2.serving.server.signature import DEFAULT_SIGNATURE, inputs_from_protos
 
 _MAX_DETAILS = 2000  # bytes
+_SERVICES = tuple(
+    service.full_name
+    for file in (prediction_service_pb2, model_service_pb2, health_pb2)
+    for service in file.DESCRIPTOR.services_by_name.values()
+)
 
 
 def make_server(core: ServerCore, calls: CallLimits | None = None) -> grpc.aio.Server:
@@ -44,6 +53,9 @@ def make_server(core: ServerCore, calls: CallLimits | None = None) -> grpc.aio.S
     add_prediction = prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server
     add_prediction(_PredictionService(core), server)
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(_ModelService(core), server)
+    health_pb2_grpc.add_HealthServicer_to_server(_Health(core), server)
+    if not core.settings.api_key:  # the list of services has no key to check
+        reflection.enable_server_reflection([*_SERVICES, reflection.SERVICE_NAME], server)
     return server
 
 
@@ -146,6 +158,29 @@ class _ModelService(_Servicer, model_service_pb2_grpc.ModelServiceServicer):
             return status_response(self._core.models.get(name, NO_VERSIONS).statuses(version))
 
     HandleReloadConfigRequest = _unimplemented("The models are fixed when this server starts.")
+
+
+class _Health(health_pb2_grpc.HealthServicer):
+    """gRPC's health service, which Kubernetes and load balancers ask; needs no key, as `/healthz`.
+
+    The server, named by an empty text or by a service, is healthy when each model has an available
+    version. `Watch` is not implemented, as its clients expect of many servers.
+    """
+
+    def __init__(self, core: ServerCore):
+        self._core = core
+
+    async def Check(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Returns whether requests are answered."""
+        if request.service not in ("", *_SERVICES):
+            await context.abort(
+                grpc.StatusCode.NOT_FOUND,
+                f"There is no such service. Received: {cut(request.service)}."
+                f" There are: {', '.join(_SERVICES)}.",
+            )
+        states = health_pb2.HealthCheckResponse
+        status = states.SERVING if self._core.models.ready() else states.NOT_SERVING
+        return states(status=status)
 
 
 def _model_spec(request: Any) -> ModelSpec:
