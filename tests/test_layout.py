@@ -78,9 +78,9 @@ serving/server: token_logprobs completions access app run
 litert: contract
 litert: sampling settings texts engine
 litert: generator __init__
-litert: graph readme
-litert: converter self_check probe
-litert: export
+litert: graph readme litert_lm
+litert: converter self_check probe publish
+litert: export export_task
 batch: __init__ settings models
 batch/tasks: __init__ base
 batch/tasks: generate text_scoring classify registry

@@ -27,7 +27,6 @@ GENERATION_CONFIG = "generation_config.json"
 FILES = (MODEL, CONTRACT, TOKENIZER, TOKEN_TEXTS, GENERATION_CONFIG)
 QUANTIZATIONS = (None, "int8", "float16")
 MASKED = -1e9  # added to the scores of columns that a token must not see
-_SMALL_CACHES = (128, 512)  # a step reads all columns of its cache, so short texts get a small one
 _KIND = "LiteRT export"
 
 
@@ -37,7 +36,9 @@ class Contract:
 
     Attributes:
         batch_size: `B`, rows of every call.
-        context: `S`, columns of the cache: most tokens of a text.
+        context: `S`, most tokens of a text.
+        cache_sizes: Numbers of columns that there are signatures for, ascending; the last is `S`. A
+            step reads all columns of its cache, so a short text gets a small one.
         prefill: `N` of each `prefill_N`, in ascending order.
         score: `N` of `score_N`.
         vocab_size: `V`.
@@ -54,6 +55,7 @@ class Contract:
 
     batch_size: int
     context: int
+    cache_sizes: tuple[int, ...]
     prefill: tuple[int, ...]
     score: int
     vocab_size: int
@@ -66,11 +68,6 @@ class Contract:
     stop_strings: tuple[str, ...]
     on_long_prompt: str
     model_bytes: int = 0
-
-    @property
-    def cache_sizes(self) -> tuple[int, ...]:
-        """Numbers of columns that there are signatures for, in ascending order."""
-        return (*(size for size in _SMALL_CACHES if size < self.context), self.context)
 
     def cache_size(self, columns: int) -> int:
         """The smallest cache with so many columns."""
@@ -154,7 +151,7 @@ class Contract:
             )
         names = {field.name for field in dataclasses.fields(cls)}
         values = {name: value for name, value in values.items() if name != "format"}
-        lists = ("prefill", "heads", "eos_token_ids", "stop_strings")
+        lists = ("cache_sizes", "prefill", "heads", "eos_token_ids", "stop_strings")
         kinds = {name: int for name in names} | dict.fromkeys(lists, list)
         kinds |= {"on_long_prompt": str, "quantize": (str, type(None))}
         kinds["start_id"] = (int, type(None))

@@ -10,12 +10,26 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfgpt2.errors import explain, value_error
-from tfgpt2.litert.contract import Contract
+from tfgpt2.errors import explain, nearest, value_error
+from tfgpt2.litert.contract import QUANTIZATIONS, Contract
 from tfgpt2.litert.graph import LiteRTGraph
 
 _MOST_BYTES = 2**31 - 2**26  # a flatbuffer's offsets are signed and of 32 bits
 _BYTES_PER_WEIGHT = {None: 4.0, "float16": 2.0, "int8": 1.0}
+
+
+def check_quantize(quantize: str | None) -> None:
+    """Checks how matrices are to be stored.
+
+    Raises:
+        ValueError: It is none of `QUANTIZATIONS`.
+    """
+    if quantize not in QUANTIZATIONS:
+        raise value_error(
+            "`quantize` must be None, 'int8' or 'float16'.",
+            fix=nearest(str(quantize), [name for name in QUANTIZATIONS if name]),
+            quantize=quantize,
+        )
 
 
 def check_size(weights: int, quantize: str | None) -> None:

@@ -14,11 +14,13 @@ outgrows one moves to the next.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import importlib.metadata
 import os
 import sys
 import tempfile
+import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -56,15 +58,19 @@ class Engine:
     ) -> None:
         self.contract = contract
         path = folder / MODEL
-        with _quiet(), _weight_cache(path, cache_dir) as weight_cache:
-            self._model = _load(path, threads or os.cpu_count() or 1, str(weight_cache or ""))
-        self._check_signatures()
-        self._idle: dict[int, list[Buffers]] = {}  # caches that no texts use, by size
-        self._calls: dict[str, tuple[Buffers, Buffers]] = {}  # other inputs and outputs
+        with _quiet():
+            with _weight_cache(path, cache_dir) as weight_cache:
+                model = _load(path, threads or os.cpu_count() or 1, str(weight_cache or ""))
+            self._loaded = _Loaded(model)
+            weakref.finalize(self, self._loaded.discard)
+            self._check_signatures()
+            # The first write into a buffer makes the runtime look for accelerators once more.
+            smallest = contract.cache_sizes[0]
+            self.release(smallest, self.acquire(smallest))
 
     def _check_signatures(self) -> None:
         """Compares the names and the shapes of the file with the contract."""
-        contract, found = self.contract, self._model.get_signature_list()
+        contract, found = self.contract, self._loaded.model.get_signature_list()
         for size in contract.cache_sizes:
             expected = {contract.signature("decode", size): 1}
             for length in contract.prefill_sizes(size):
@@ -72,7 +78,8 @@ class Engine:
             if size == contract.context:
                 expected[f"score_{contract.score}"] = contract.score
             for name, length in expected.items():
-                details = self._model.get_input_tensor_details(name) if name in found else {}
+                model = self._loaded.model
+                details = model.get_input_tensor_details(name) if name in found else {}
                 shapes = {key: tuple(value["shape"]) for key, value in details.items()}
                 wanted = contract.cache_shapes(size) | {
                     "tokens": (contract.batch_size, length),
@@ -89,20 +96,21 @@ class Engine:
 
     def call(self, name: str, cache: Buffers, **inputs: np.ndarray) -> Buffers:
         """Runs a signature with its cache in place, and returns its other output buffers."""
-        if name not in self._calls:
-            signature = self._model.get_signature_list()[name]
-            self._calls[name] = (
-                {n: self._model.create_input_buffer_by_name(name, n) for n in inputs},
+        model, calls = self._loaded.model, self._loaded.calls
+        if name not in calls:
+            signature = model.get_signature_list()[name]
+            calls[name] = (
+                {n: model.create_input_buffer_by_name(name, n) for n in inputs},
                 {
-                    n: self._model.create_output_buffer_by_name(name, n)
+                    n: model.create_output_buffer_by_name(name, n)
                     for n in signature["outputs"]
                     if not n.startswith("kv_cache")
                 },
             )
-        own, outputs = self._calls[name]
+        own, outputs = calls[name]
         for key, value in inputs.items():
             own[key].write(value)
-        self._model.run_by_name(name, own | cache, outputs | cache)
+        model.run_by_name(name, own | cache, outputs | cache)
         return outputs
 
     @contextlib.contextmanager
@@ -121,19 +129,19 @@ class Engine:
 
     def acquire(self, size: int) -> Buffers:
         """A cache with `size` columns, which hold finite numbers."""
-        if idle := self._idle.get(size):
+        if idle := self._loaded.idle.get(size):
             return idle.pop()
         name = self.contract.signature("decode", size)
         cache = {}
         for key, shape in self.contract.cache_shapes(size).items():
-            cache[key] = self._model.create_input_buffer_by_name(name, key)
+            cache[key] = self._loaded.model.create_input_buffer_by_name(name, key)
             # A masked column counts 0 times what it holds, which must not be NaN.
             cache[key].write(np.zeros(shape, np.float32))
         return cache
 
     def release(self, size: int, cache: Buffers) -> None:
         """Keeps a cache for later texts."""
-        self._idle.setdefault(size, []).append(cache)
+        self._loaded.idle.setdefault(size, []).append(cache)
 
     def grow(self, size: int, cache: Buffers, larger: int) -> Buffers:
         """Moves texts to a larger cache; the smaller one is free then."""
@@ -145,6 +153,28 @@ class Engine:
             result[name].write(columns)
         self.release(size, cache)
         return result
+
+
+@dataclasses.dataclass
+class _Loaded:
+    """What belongs to the runtime.
+
+    Attributes:
+        model: The loaded file.
+        idle: Caches that no texts use, by size.
+        calls: The other inputs and outputs of each signature.
+    """
+
+    model: Any
+    idle: dict[int, list[Buffers]] = dataclasses.field(default_factory=dict)
+    calls: dict[str, tuple[Buffers, Buffers]] = dataclasses.field(default_factory=dict)
+
+    def discard(self) -> None:
+        """Gives everything back; the runtime would report that on standard error."""
+        with _quiet():
+            self.idle.clear()
+            self.calls.clear()
+            self.model = None
 
 
 class Texts:
@@ -256,14 +286,17 @@ def chunks(count: int, size: int, lengths: Sequence[int]) -> Iterator[tuple[int,
         What a call writes, and how many of its columns count.
 
     Example:
-        >>> list(chunks(20, 32, [16])), list(chunks(20, 64, [16, 64]))
-        ([(16, 16), (16, 4)], [(64, 20)])
+        >>> list(chunks(20, 32, [16])), list(chunks(40, 64, [16, 64]))
+        ([(16, 16), (16, 4)], [(64, 40)])
     """
     column = 0
     while column < count:
+        left = count - column
         fits = [one for one in lengths if column + one <= size] or [1]
-        length = next((one for one in fits if one >= count - column), fits[-1])
-        used = min(length, count - column)
+        # What reads all that is left, unless most of it would be padding; else the largest below.
+        length = next((one for one in fits if left <= one < 2 * left), 0)
+        length = length or max((one for one in fits if one <= left), default=fits[0])
+        used = min(length, left)
         yield length, used
         column += used
 

@@ -3,73 +3,32 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from tfgpt2.errors import explain, nearest, value_error
+from tfgpt2.errors import value_error
 from tfgpt2.generation.buckets import check_buckets
 from tfgpt2.generation.results import check_finite
 from tfgpt2.generation.scoring import token_logprobs
 from tfgpt2.generation.stop_lists import stop_lists
 from tfgpt2.litert import converter, self_check
-from tfgpt2.litert.contract import MODEL, QUANTIZATIONS, Contract, write_token_texts
+from tfgpt2.litert.contract import MODEL, Contract, write_token_texts
 from tfgpt2.litert.graph import LiteRTGraph
+from tfgpt2.litert.litert_lm import write_pack_files
+from tfgpt2.litert.publish import LiteRTReport, new_folder, publish
 from tfgpt2.litert.readme import readme
 from tfgpt2.nn.quantization import require_float
 from tfgpt2.text.generator import TextGenerator
 from tfgpt2.tokenizers.base import TokenizerSpec
 from tfgpt2.validation import check_count
 
-if TYPE_CHECKING:
-    from rich.table import Table
-
 _PROMPT_BUCKETS = (16, 128)
+_SMALL_CACHES = (128, 512)  # columns
 _SCORE = 128  # tokens that one call of `score_N` reads
-
-
-class LiteRTReport(NamedTuple):
-    """The report of a LiteRT export.
-
-    Attributes:
-        path: The folder.
-        signatures: Names of the signatures.
-        megabytes: Size of `model.tflite`.
-        quantize: How the matrices are stored, None for float32.
-        difference: Largest root mean square of a difference from the live model that the self-check
-            saw, in standard deviations of the output; None where it did not run.
-    """
-
-    path: Path
-    signatures: tuple[str, ...]
-    megabytes: float
-    quantize: str | None
-    difference: float | None
-
-    def __rich__(self) -> Table:
-        """The report as a table; printed by `rich.console.Console().print(report)`."""
-        from rich.markup import escape
-        from rich.table import Table
-
-        table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-        table.add_column(style="bold")
-        table.add_column(overflow="fold")
-        checked = "no"
-        if self.difference is not None:
-            checked = f"by LiteRT in a clean process; difference {self.difference:.2g}"
-        for name, value in (
-            ("written", str(self.path)),
-            ("size", f"{self.megabytes:.1f} MB, matrices in {self.quantize or 'float32'}"),
-            ("signatures", ", ".join(self.signatures)),
-            ("checked", checked),
-        ):
-            table.add_row(name, escape(value))
-        return table
 
 
 def export_litert(
@@ -112,42 +71,30 @@ def export_litert(
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     export_litert(generator, f"{folder}/phone", context=32, check=False).quantize
     """
-    path = Path(path)
-    if os.path.lexists(path):
-        raise FileExistsError(
-            explain(
-                "The folder exists, and an export never overwrites one.",
-                fix="Choose another name, or delete it first.",
-                path=str(path),
-            )
-        )
+    path = new_folder(path)
     contract = make_contract(generator, quantize, batch_size, context, prompt_buckets)
     model = generator.model
     converter.check_size(sum(int(tf.size(one)) for one in model.weights), quantize)
     graph = LiteRTGraph(model, contract.context, int8=quantize == "int8")
     functions = converter.make_functions(graph, contract)
     data = converter.convert(graph, functions, quantize)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    difference = None
-    try:
-        (beside / MODEL).write_bytes(data)
-        contract = contract.with_model_bytes(len(data))
-        contract.write(beside)
-        generator.tokenizer.save_pretrained(beside)
-        write_token_texts(generator.pipeline.token_texts, beside)
-        generator.generation_config.save_pretrained(beside)
-        (beside / "README.md").write_text(readme(contract, model.config), encoding="utf-8")
-        if check:
-            runs = self_check.probe_runs(contract)
-            expected = [_expected(model, *run) for run in runs]
-            calls = [run[0] for run in runs]
-            difference = self_check.check(beside / MODEL, calls, expected, quantize)
-        beside.chmod(0o755)  # mkdtemp's 0700 would keep other users out
-        beside.rename(path)
-    except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise
+    contract = contract.with_model_bytes(len(data))
+
+    def add_files(folder: Path) -> None:
+        contract.write(folder)
+        generator.tokenizer.save_pretrained(folder)
+        write_token_texts(generator.pipeline.token_texts, folder)
+        generator.generation_config.save_pretrained(folder)
+        if batch_size == 1:
+            write_pack_files(contract, folder)
+        (folder / "README.md").write_text(readme(contract, model.config), encoding="utf-8")
+
+    def compare(folder: Path) -> float:
+        runs = self_check.probe_runs(contract)
+        expected = [_expected(model, *run) for run in runs]
+        return self_check.check(folder / MODEL, [run[0] for run in runs], expected, quantize)
+
+    difference = publish(path, data, add_files, compare if check else None)
     return LiteRTReport(path, tuple(functions), len(data) / 1e6, quantize, difference)
 
 
@@ -164,13 +111,7 @@ def make_contract(
         ValueError: See `export_litert`.
     """
     model, config = generator.model, generator.model.config
-    if quantize not in QUANTIZATIONS:
-        known = [name for name in QUANTIZATIONS if name]
-        raise value_error(
-            "`quantize` must be None, 'int8' or 'float16'.",
-            fix=nearest(str(quantize), known),
-            quantize=quantize,
-        )
+    converter.check_quantize(quantize)
     check_count("batch_size", batch_size, 1, optional=False)
     check_count("context", context, 2)
     if context is not None and context > config.n_positions:
@@ -187,6 +128,7 @@ def make_contract(
     return Contract(
         batch_size=batch_size,
         context=context,
+        cache_sizes=(*(size for size in _SMALL_CACHES if size < context), context),
         prefill=check_buckets("prompt_buckets", prompt_buckets, context),
         score=min(_SCORE, context),
         vocab_size=config.vocab_size,

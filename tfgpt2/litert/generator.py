@@ -31,8 +31,8 @@ _MOST_NATS = 80.0  # of a perplexity, as in `generation.scoring`
 class LiteRTGenerator:
     """Continues texts with a folder that `TextGenerator.export_litert` wrote.
 
-    It imports NumPy, `tokenizers` and `ai-edge-litert`, and not TensorFlow. In float32 its tokens are
-    those of the `TextGenerator` for the same settings and seed.
+    It imports NumPy, `tokenizers` and `ai-edge-litert`, and not TensorFlow. In float32 its tokens
+    are those of the `TextGenerator` for the same settings and seed.
 
     Args:
         contract: The folder's contract.
@@ -189,10 +189,8 @@ class LiteRTGenerator:
         values = merge(self._defaults, options)
         stops = stop_lists("stop", self.contract.stop_strings if stop is None else stop, len(texts))
         requests = []
-        for number, (text, settings) in enumerate(
-            zip(texts, rows(values, len(texts)), strict=True)
-        ):
-            ids = self._encode(text, number)
+        for number, settings in enumerate(rows(values, len(texts))):
+            ids = self._encode(texts[number], number)
             most = int(settings.pop("max_new_tokens"))
             kept = self._fit(ids, most, number)
             limit = min(most, self.contract.context - len(kept))

@@ -1,10 +1,10 @@
 """GPT-2 as operations that LiteRT has: static shapes, a cache that comes in and goes out.
 
-    kv_cache_*   ->  write the new columns  ->  attend to all columns, masked by addition  ->  kv_cache_*
+    kv_cache_*  ->  write the new columns  ->  attend to all, masked by addition  ->  kv_cache_*
 
-The functions of `tfgpt2.nn` compute the same numbers; they use operations for XLA that do not convert,
-and shapes that are known when a program runs. Matrices are `[out, in]`, which is what LiteRT's fully
-connected layers read, in float32; the converter makes them smaller.
+The functions of `tfgpt2.nn` compute the same numbers; they use operations for XLA that do not
+convert, and shapes that are known when a program runs. Matrices are float32 `[out, in]`, which is
+what LiteRT's fully connected layers read; the converter makes them smaller.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ Cache = Mapping[str, tf.Tensor]
 
 
 class LiteRTGraph(tf.Module):
-    """The weights of a language model, and its graphs for LiteRT.
+    """The weights of a model, and its graphs for LiteRT.
 
     A `tf.Module` that owns variables: the converter finds no others.
 
     Args:
-        model: A `TFGPT2LMHeadModel`.
+        model: A language model, or a model with a task head, which is not part of this graph.
         context: `S`, columns of the largest cache, at most `n_positions`.
         int8: Whether the token table is looked up in int8. (The converter would keep one scale for
             the whole table, and widen it when the file is loaded.)
@@ -38,15 +38,16 @@ class LiteRTGraph(tf.Module):
         super().__init__()
         body, self.config = model.transformer, model.config
         self.context = context
-        self.table = _variable(body.wte.float_matrix())  # [V, D]
-        self.positions = _variable(body.wpe.float_matrix()[:context])  # [S, D]
+        self.table = variable(body.wte.float_matrix())  # [V, D]
+        self.positions = variable(body.wpe.float_matrix()[:context])  # [S, D]
         head = model.get_output_embeddings()
-        self.head = self.table if head is body.wte else _variable(head.float_matrix())  # [V, D]
+        tied = head is None or head is body.wte
+        self.head = self.table if tied else variable(head.float_matrix())  # [V, D]
         self.int8 = int8
         if int8:
             table = self.table.numpy()
             scale = np.maximum(np.abs(table).max(axis=1, keepdims=True) / 127, 1e-30)  # [V, 1]
-            self.table_scale = _variable(scale)
+            self.table_scale = variable(scale)
             self.table_int8 = tf.Variable(np.rint(table / scale).astype(np.int8), trainable=False)
         self.blocks = [_Block(block, self.config) for block in body.h]
         self.ln_f = _LayerNorm(body.ln_f)
@@ -139,7 +140,7 @@ class _Linear(tf.Module):
 
     def __init__(self, layer: Any) -> None:
         super().__init__()
-        self.weight, self.bias = _variable(layer.float_matrix()), _variable(layer.bias)
+        self.weight, self.bias = variable(layer.float_matrix()), variable(layer.bias)
 
     def run(self, x: tf.Tensor) -> tf.Tensor:
         """`[R, in]` -> `[R, out]`."""
@@ -151,7 +152,7 @@ class _LayerNorm(tf.Module):
 
     def __init__(self, layer: Any) -> None:
         super().__init__()
-        self.weight, self.bias = _variable(layer.weight), _variable(layer.bias)
+        self.weight, self.bias = variable(layer.weight), variable(layer.bias)
         self.epsilon = layer.epsilon
 
     def run(self, x: tf.Tensor) -> tf.Tensor:
@@ -161,5 +162,6 @@ class _LayerNorm(tf.Module):
         return centred * tf.math.rsqrt(variance + self.epsilon) * self.weight + self.bias
 
 
-def _variable(value: Any) -> tf.Variable:
+def variable(value: Any) -> tf.Variable:
+    """A float32 copy of a weight."""
     return tf.Variable(tf.cast(tf.convert_to_tensor(value), tf.float32), trainable=False)

@@ -1,7 +1,7 @@
 """The choice of the next token in NumPy: what `tfgpt2.generation` does, without TensorFlow.
 
-The noise is that of `generation.logits.random`, number for number, so equal logits and an equal seed
-give equal tokens.
+The noise is that of `generation.logits.random`, number for number, so equal logits and an equal
+seed give equal tokens.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The self-check of a LiteRT export: the real runtime in a clean process must agree with the model."""
+"""The self-check of a LiteRT export: the runtime in a clean process must give the live answers."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def _run(model: Path, runs: list[list[Call]], folder: Path) -> dict[str, np.ndar
                 "The exported file does not run in a clean process; nothing was written.",
                 fix="Run: pip install 'tfgpt2[litert]'"
                 if "No module named" in done.stderr
-                else "Please report this with the versions of tensorflow, ai-edge-litert and tfgpt2.",
+                else "Please report this with the versions of tensorflow and ai-edge-litert.",
                 error=done.stderr.strip()[-190:],  # the end is what matters
             )
         )

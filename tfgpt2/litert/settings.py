@@ -33,7 +33,7 @@ def default_settings(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def merge(defaults: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    """Joins the defaults and the options of a call; a `temperature` decides whether tokens are drawn.
+    """Joins the defaults and the options of a call; a `temperature` decides whether to draw.
 
     Args:
         defaults: See `default_settings`.
