@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -87,6 +88,13 @@ def test_a_stream_that_is_left_does_not_disturb_others(loaded):
     begun = next(first)
     other = loaded.generate("the", temperature=0, max_new_tokens=20)
     assert begun + "".join(first) == other
+
+
+def test_threads_share_a_loaded_folder(loaded):
+    calls = [{"temperature": 1.0, "seed": seed, "max_new_tokens": 20} for seed in range(4)]
+    expected = [loaded.generate("the", **options) for options in calls]
+    with ThreadPoolExecutor(4) as pool:
+        assert [*pool.map(lambda options: loaded.generate("the", **options), calls)] == expected
 
 
 def test_scores_are_those_of_text_generator(live, loaded):

@@ -20,6 +20,7 @@ import importlib.metadata
 import os
 import sys
 import tempfile
+import threading
 import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -61,7 +62,7 @@ class Engine:
         with _quiet():
             with _weight_cache(path, cache_dir) as weight_cache:
                 model = _load(path, threads or os.cpu_count() or 1, str(weight_cache or ""))
-            self._loaded = _Loaded(model)
+            self._loaded, self._lock = _Loaded(model), threading.Lock()
             weakref.finalize(self, self._loaded.discard)
             self._check_signatures()
             # The first write into a buffer makes the runtime look for accelerators once more.
@@ -94,24 +95,35 @@ class Engine:
                         signatures=sorted(found),
                     )
 
-    def call(self, name: str, cache: Buffers, **inputs: np.ndarray) -> Buffers:
-        """Runs a signature with its cache in place, and returns its other output buffers."""
+    def call(self, name: str, cache: Buffers, **inputs: np.ndarray) -> dict[str, np.ndarray]:
+        """Runs a signature with its cache in place, and returns its other outputs."""
+        with self._lock:  # all calls of a signature share their inputs and outputs
+            own, outputs, shapes = self._buffers(name, [*inputs])
+            for key, value in inputs.items():
+                own[key].write(value)
+            self._loaded.model.run_by_name(name, own | cache, outputs | cache)
+            return {
+                key: outputs[key].read(int(np.prod(shape)), np.float32).reshape(shape)
+                for key, shape in shapes.items()
+            }
+
+    def _buffers(
+        self, name: str, inputs: Sequence[str]
+    ) -> tuple[Buffers, Buffers, dict[str, tuple[int, ...]]]:
+        """The buffers of a signature but for its cache: inputs, outputs, and shapes of those."""
         model, calls = self._loaded.model, self._loaded.calls
         if name not in calls:
-            signature = model.get_signature_list()[name]
+            shapes = {
+                key: tuple(detail["shape"])
+                for key, detail in model.get_output_tensor_details(name).items()
+                if not key.startswith("kv_cache")
+            }
             calls[name] = (
-                {n: model.create_input_buffer_by_name(name, n) for n in inputs},
-                {
-                    n: model.create_output_buffer_by_name(name, n)
-                    for n in signature["outputs"]
-                    if not n.startswith("kv_cache")
-                },
+                {key: model.create_input_buffer_by_name(name, key) for key in inputs},
+                {key: model.create_output_buffer_by_name(name, key) for key in shapes},
+                shapes,
             )
-        own, outputs = calls[name]
-        for key, value in inputs.items():
-            own[key].write(value)
-        model.run_by_name(name, own | cache, outputs | cache)
-        return outputs
+        return calls[name]
 
     @contextlib.contextmanager
     def texts(self, prompts: Sequence[Sequence[int]], size: int | None = None) -> Iterator[Texts]:
@@ -162,12 +174,14 @@ class _Loaded:
     Attributes:
         model: The loaded file.
         idle: Caches that no texts use, by size.
-        calls: The other inputs and outputs of each signature.
+        calls: Other inputs and outputs of each signature, and shapes of the outputs.
     """
 
     model: Any
     idle: dict[int, list[Buffers]] = dataclasses.field(default_factory=dict)
-    calls: dict[str, tuple[Buffers, Buffers]] = dataclasses.field(default_factory=dict)
+    calls: dict[str, tuple[Buffers, Buffers, dict[str, tuple[int, ...]]]] = dataclasses.field(
+        default_factory=dict
+    )
 
     def discard(self) -> None:
         """Gives everything back; the runtime would report that on standard error."""
@@ -228,8 +242,7 @@ class Texts:
         tokens = np.asarray(tokens, np.int32)[:, None]  # [B, 1]
         outputs = self._engine.call(name, self.cache, **self._inputs(tokens, 1, 1, first=0))
         self.column += 1
-        shape = (self._contract.batch_size, self._contract.vocab_size)
-        return outputs["logits"].read(shape[0] * shape[1], np.float32).reshape(shape)
+        return outputs["logits"][:, 0]
 
     def score(self) -> np.ndarray:
         """Log-probability of each token given those before it, in nats.
@@ -248,8 +261,7 @@ class Texts:
             targets[:, :used] = self._tokens[:, self.column + 1 : self.column + 1 + used]
             inputs = self._inputs(self._tokens, length, used)
             outputs = self._engine.call(f"score_{length}", self.cache, targets=targets, **inputs)
-            values = outputs["logprobs"].read(rows * length, np.float32).reshape(rows, length)
-            found[:, self.column + 1 : self.column + 1 + used] = values[:, :used]
+            found[:, self.column + 1 : self.column + 1 + used] = outputs["logprobs"][:, :used]
             self.column += used
         return np.where(np.arange(total) > self._first[:, None], found, np.float32(0))
 
@@ -354,10 +366,11 @@ def _weight_cache(path: Path, cache_dir: str | os.PathLike[str] | None) -> Itera
     temporary = Path(name)
     try:
         yield temporary
-        if temporary.is_file():
+        with contextlib.suppress(OSError):  # where the runtime made none, or still holds it
             temporary.replace(target)
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def _runtime_version() -> str:
