@@ -1,5 +1,6 @@
 """The export: what it writes, what it refuses, and that its self-check sees differences."""
 
+import os
 import subprocess
 import sys
 
@@ -145,13 +146,15 @@ def test_smaller_files_score_like_the_model(tmp_path, quantize, figure):
     assert abs(ratio - 1) < {"int8": 0.02, "float16": 0.001}[quantize]
 
 
-def test_the_command_line_generates(exported, loaded):
+def test_the_command_line_generates(exported, loaded, tmp_path):
     """The program imports no TensorFlow, and writes nothing but the text."""
     folder, program = str(exported[0]), "import sys; sys.modules['tensorflow'] = None\n"
     program += "from tfgpt2.cli.main import main; main()"
     options = ["-m", folder, "--runtime", "litert", "-n", "9", "--temperature", "0"]
     command = [sys.executable, "-c", program, "generate", "the", *options]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    home = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=home)
+    assert len(list((tmp_path / "tfgpt2" / "litert").iterdir())) == 1
     text = loaded.generate("the", max_new_tokens=9, temperature=0)
     assert (done.returncode, done.stdout) == (0, f"the{text}\n"), done.stderr
     assert "INFO" not in done.stderr
