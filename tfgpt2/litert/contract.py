@@ -89,11 +89,6 @@ class Contract:
             for kind in "kv"
         }
 
-    @property
-    def masked(self) -> float:
-        """What the mask adds at columns that a token must not see."""
-        return MASKED
-
     def with_model_bytes(self, size: int) -> Contract:
         """The same with the size of `model.tflite`."""
         return dataclasses.replace(self, model_bytes=size)

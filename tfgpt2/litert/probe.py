@@ -1,8 +1,8 @@
 """Runs signatures of a `.tflite` file with NumPy and ai-edge-litert only.
 
 A program, not a module. Its standard input is `{"model": path, "inputs": path, "outputs": path,
-"runs": [[{"signature": name, "inputs": [names], "cache": key}, ...], ...]}`: the inputs are arrays
-of an .npz file, and the calls of a run share one cache, which begins with zeros. The outputs of the
+"runs": [[{"signature": name, "inputs": {name: key}}, ...], ...]}`: the keys are those of arrays in
+an .npz file, and the calls of a run share one cache, which begins with zeros. The outputs of the
 last call of run `i` are written as `i/name`.
 """
 

@@ -9,11 +9,11 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from tfgpt2.errors import explain
+from tfgpt2.litert.contract import MASKED, Contract
 
 _PROGRAM = Path(__file__).with_name("probe.py")
 # Largest root mean square of the difference, in standard deviations of the outputs.
@@ -102,11 +102,11 @@ def _run(model: Path, runs: list[list[Call]], folder: Path) -> dict[str, np.ndar
         return dict(outputs)
 
 
-def probe_runs(contract: Any) -> list[tuple[list[Call], np.ndarray, np.ndarray]]:
+def probe_runs(contract: Contract) -> list[tuple[list[Call], np.ndarray, np.ndarray]]:
     """Calls that use every signature, and the texts that they read.
 
     Args:
-        contract: The `Contract`.
+        contract: The contract.
 
     Returns:
         For each run its calls, and right-aligned ids and mask int32 `[B, M]` of what was read; the
@@ -130,7 +130,7 @@ def probe_runs(contract: Any) -> list[tuple[list[Call], np.ndarray, np.ndarray]]
         valid = np.ones([rows, size], bool)
         valid[:, : mask.shape[1]] = mask
         seen = (np.arange(size) <= queries[:, None]) & valid[:, None]  # [B, T, S]
-        added = np.where(seen, np.float32(0), np.float32(contract.masked))[:, None]
+        added = np.where(seen, np.float32(0), np.float32(MASKED))[:, None]
         return name, {"tokens": chunk, "input_pos": queries, "mask": added, **more}
 
     for size in contract.cache_sizes:
