@@ -144,7 +144,7 @@ def test_truncation_keeps_the_end(live, exported, tmp_path):
     other = LiteRTGenerator.from_pretrained(
         exported[0], on_long_prompt="truncate_left", cache_dir=tmp_path, threads=1
     )
-    cutting = toy_text.generator(on_long_prompt="truncate_left")
+    cutting = toy_text.generator(on_long_prompt="truncate_left", jit_compile=False)
     found = assert_same(cutting, other, ["ab" * CONTEXT, "a"], temperature=0, max_new_tokens=9)
     assert found[0].truncated == 2 * CONTEXT - (CONTEXT - 9)
 

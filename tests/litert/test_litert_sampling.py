@@ -60,7 +60,7 @@ def test_filters_keep_what_the_graph_keeps(values):
 
 
 def test_penalties_are_those_of_the_graph():
-    scores, seen = np.array([2.0, -1.0, 0.0, 4.0], np.float32), np.array([0, 1])
+    scores, seen = np.array([2.0, -1.0, 0.0, 4.0], np.float32), np.array([0, 1], np.int32)
     live = penalize_repetition(
         tf.constant(scores[None]), mark_ids(tf.constant(seen[None]), 4), tf.constant([1.7])
     )
