@@ -102,6 +102,10 @@ ROWS = (
         (("texts", "texts"),)),
     Row("tfgpt2 SavedModel int8", OWN, "tfgpt2_saved_model.py", "int8", (("texts", "texts"),),
         weight_bytes=1, short=False),
+    Row("tfgpt2 LiteRT float32", OWN, "litert.py", "float32", (("decode", "decode"),),
+        cases=(*_MAIN, "long-1"), short=False),
+    Row("tfgpt2 LiteRT int8", OWN, "litert.py", "int8", (("decode", "decode"),), exact=False,
+        weight_bytes=1, cases=(*_MAIN, "long-1")),
     Row("transformers 4 TF, XLA", "transformers4", "transformers4_tf.py", "float32", _SEARCH),
     Row("KerasHub TF, XLA", OWN, "kerashub_tf.py", "float32", _SEARCH),
     Row("PyTorch eager", "torch", "pytorch.py", "eager", _SEARCH),
@@ -153,6 +157,7 @@ CASES = (
 IMPORTS = (
     ("tensorflow", OWN, "import tensorflow"),
     ("tfgpt2", OWN, "import tfgpt2; tfgpt2.TFGPT2LMHeadModel"),
+    ("tfgpt2.litert", OWN, "import tfgpt2.litert, ai_edge_litert.compiled_model"),
     ("KerasHub", OWN, "import keras_hub"),
     ("transformers 4 TF", "transformers4", "from transformers import TFGPT2LMHeadModel"),
     ("transformers 5 PyTorch", "torch", "from transformers import GPT2LMHeadModel"),

@@ -48,7 +48,7 @@ RELATED = {
         "tfgpt2.models.base.TFGPT2PreTrainedModel",
         "tfgpt2.models.trainable.TrainableModel",
     ),
-    "generation": ("tfgpt2.text.records.Generation",),
+    "generation": ("tfgpt2.text.generation.Generation",),
 }
 # Public modules whose names the package itself does not export.
 MODULES = {
@@ -59,6 +59,12 @@ MODULES = {
         "tfgpt2.serving.export.export.export",
         "tfgpt2.serving.export.report",
         "tfgpt2.serving.export.batching_options.Batching",
+    ),
+    "LiteRT": (
+        "tfgpt2.litert.generator.LiteRTGenerator",
+        "tfgpt2.litert.export.export_litert",
+        "tfgpt2.litert.export_task.export_litert_task",
+        "tfgpt2.litert.publish.LiteRTReport",
     ),
     "Training": (
         "tfgpt2.training.data",

@@ -32,7 +32,7 @@ tokenizers: template graph base vocabulary_folder files batch_encoding layer byt
 tokenizers: text_rules sentencepiece_model sentencepiece_json sentencepiece_graph
 tokenizers: sentencepiece_host sentencepiece_families registry
 tokenizers: special_tokens gpt2 host training
-generation: __init__ buckets options option_values token_texts stopping
+generation: __init__ buckets options option_values stop_lists written_text token_texts stopping
 generation/constraints: __init__ work special_tokens expressions byte_nfa byte_dfa regex json_types
 generation/constraints: schema_input json_grammar
 generation/constraints: json_schema token_dfa masking compile
@@ -50,7 +50,7 @@ generation: inputs forward_outputs compiled generate
 models: __init__ call_arguments call_inputs call_outputs batch_checks memory trainable editable
 models: keras_export base
 models: transformer causal_lm task_heads double_heads auto
-text: __init__ prompts records checks pipeline streaming generator
+text: __init__ generation prompts records checks pipeline streaming generator
 conversion: __init__ progress
 conversion: verification
 conversion: convert
@@ -78,6 +78,12 @@ serving/server: metrics request_batcher server_core streaming json_request json_
 serving/server: openai_errors responses rest grpc_api completion_request chat_request
 serving/server: completion_inputs answer_formats
 serving/server: completion_choice token_logprobs completions tokenizer_api access app run
+litert: contract
+litert: sampling settings texts engine
+litert: generator __init__
+litert: graph readme litert_lm
+litert: converter self_check probe publish
+litert: export export_task
 batch: __init__ settings models
 batch/tasks: __init__ base
 batch/tasks: generate text_scoring classify registry
@@ -92,8 +98,11 @@ cli: generate tokenize export convert evaluate train_tokenizer info serve train 
 cli: inspect version batch
 cli: main __main__
 """
-# The one late import that points down: `TextGenerator.export`.
-DECLARED = {("text/generator", "serving/export/export")}
+# The late imports that point down: `TextGenerator.export` and `export_litert`.
+DECLARED = {
+    ("text/generator", "serving/export/export"),
+    ("text/generator", "litert/export"),
+}
 
 
 def read_floors(text: str) -> dict[str, int]:

@@ -20,6 +20,7 @@ SNAPSHOT = Path(__file__).with_name("public_api.txt")
 MODULES = ("tfgpt2.outputs", "tfgpt2.serving", "tfgpt2.training.data", "tfgpt2.training.lora",
            "tfgpt2.training.recipes", "tfgpt2.training.schedules", "tfgpt2.training.settings",
            "tfgpt2.training.trainer", "tfgpt2.training.checkpoint", "tfgpt2.training.callbacks",
+           "tfgpt2.litert",
            "tfgpt2.evaluation.perplexity", "tfgpt2.evaluation.cloze", "tfgpt2.inspect",
            "tfgpt2.batch.job", "tfgpt2.batch.settings", "tfgpt2.batch.tasks.generate",
            "tfgpt2.batch.tasks.text_scoring", "tfgpt2.batch.tasks.classify")  # fmt: skip

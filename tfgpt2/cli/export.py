@@ -12,7 +12,9 @@ from rich.console import Console
 from tfgpt2.cli.console import progress
 from tfgpt2.cli.options import DEFAULT_MODEL, Model, add_flags, flag
 from tfgpt2.errors import value_error
+from tfgpt2.validation import check_choice
 
+FORMATS = ("saved_model", "litert")
 _BATCH_SIZES = {"auto": "auto", "any": None}
 _INTEGER_LISTS = ("batch_sizes", "prompt_buckets", "output_buckets")
 
@@ -42,25 +44,66 @@ class ExportOptions:
     check: bool = flag(True, "Compare with a clean process.")
 
 
+@dataclasses.dataclass
+class LiteRTOptions:
+    """Options of `TextGenerator.export_litert` that an export of a SavedModel does not have."""
+
+    quantize: str | None = flag(None, "litert: int8 or float16; float32 otherwise.")
+    batch_size: int | None = flag(None, "litert: rows of every call; 1 otherwise.")
+    context: int | None = flag(None, "litert: most tokens of a text; the model's otherwise.")
+
+
+@add_flags(LiteRTOptions, defaults=True)
 @add_flags(ExportOptions, defaults=True)
 def export(
     path: Annotated[Path, typer.Argument(help="Version directory, such as saved_models/gpt2/1.")],
     model: Model = DEFAULT_MODEL,
+    format: Annotated[str, typer.Option(help="saved_model; or litert, a folder.")] = "saved_model",
     next_version: Annotated[
         bool, typer.Option("--next", help="PATH is the model's directory; make its next version.")
     ] = False,
     **options: Any,
 ) -> None:
-    """Write a string-to-string SavedModel for TensorFlow Serving."""
-    options |= {name: _integers(name, options[name]) for name in _INTEGER_LISTS}
-    options |= {name: options[name] or None for name in ("signatures", "inputs")}
+    """Write a string-to-string SavedModel for TensorFlow Serving, or a folder for LiteRT."""
+    check_choice("format", format, FORMATS)
+    options = _options_of(format, options | {"next": next_version})
     with progress(f"Loading {model}"):
         from tfgpt2.text.generator import TextGenerator
 
         generator = TextGenerator.from_pretrained(model)
     with progress(f"Exporting to {path}" + (" and checking it" if options["check"] else "")):
-        report = generator.export(path, version="next" if next_version else None, **options)
+        write = generator.export_litert if format == "litert" else generator.export
+        report = write(path, **options)
     Console().print(report)
+
+
+def _options_of(format: str, options: dict[str, Any]) -> dict[str, Any]:
+    """The options of a format, in Python's form.
+
+    Raises:
+        ValueError: An option of the other format is given.
+    """
+    litert = {field.name: field.default for field in dataclasses.fields(LiteRTOptions)}
+    saved_model = {field.name: field.default for field in dataclasses.fields(ExportOptions)}
+    shared = ("prompt_buckets", "check")
+    defaults = saved_model | litert | {"next": False}
+    foreign = litert if format == "saved_model" else saved_model | {"next": False}
+    for name in foreign.keys() - {*shared}:
+        if options[name] not in (defaults[name], []):
+            raise value_error(
+                f"`--{name.replace('_', '-')}` does not belong to the format {format}.",
+                fix="Leave it out, or give the other --format.",
+                format=format,
+                **{name: options[name]},
+            )
+    kept = {name: value for name, value in options.items() if name in shared or name not in foreign}
+    for name in _INTEGER_LISTS:
+        if name in kept:
+            kept[name] = _integers(name, kept[name])
+    if format == "saved_model":
+        kept |= {name: kept[name] or None for name in ("signatures", "inputs")}
+        kept["version"] = "next" if kept.pop("next") else None
+    return {n: v for n, v in kept.items() if v is not None or format == "saved_model"}
 
 
 def _integers(name: str, text: str | None) -> list[int] | str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,49 @@ def check_option(option: Option, value: Any) -> np.ndarray:
             **{option.name: value},
         )
     return array.astype(option.dtype)
+
+
+def row_values(option: Option, value: Any, rows: int) -> np.ndarray:
+    """Checks the value of an option and gives each row its own.
+
+    Args:
+        option: An option with one value per row.
+        value: A number, or one number per row.
+        rows: How many rows there are.
+
+    Returns:
+        Array `[B]`. One seed gives row `i` the seed `seed + i`, so that equal prompts in one
+        call differ; each seed of -1 becomes a random one.
+
+    Raises:
+        TypeError: The value is not a number.
+        ValueError: It is out of range, or there is not one value per row.
+
+    Example:
+        >>> from tfgpt2.generation.options import REQUEST_OPTIONS
+        >>> row_values(REQUEST_OPTIONS["seed"], 5, rows=2).tolist()
+        [5, 6]
+    """
+    array = check_option(option, value)
+    if array.ndim == 1 and len(array) not in (1, rows):
+        raise value_error(
+            f"`{option.name}` must be one value or {rows} values, one for each row.",
+            fix="Give a single number to use it for every row.",
+            **{option.name: value},
+        )
+    if option.name == "seed":
+        array = _seed_rows(array, rows)
+    return np.broadcast_to(array, [rows])  # [B]
+
+
+def _seed_rows(seeds: np.ndarray, rows: int) -> np.ndarray:
+    """Gives each row its seed: int64 `[]`, `[1]` or `[B]` -> `[B]`."""
+    if seeds.ndim == 0 and seeds >= 0:
+        numbers = [(int(seeds) + row) % 2**63 for row in range(rows)]
+    else:
+        numbers = np.broadcast_to(seeds, [rows]).tolist()
+    fresh = [secrets.randbits(62) if number < 0 else number for number in numbers]
+    return np.array(fresh, np.int64)  # [B]
 
 
 def is_one_of(value: Any, choices: tuple[Any, ...]) -> bool:

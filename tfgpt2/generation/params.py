@@ -8,16 +8,13 @@ nothing; requests with other options run other programs, while values never matt
 from __future__ import annotations
 
 import dataclasses
-import secrets
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import numpy as np
 import tensorflow as tf
 
-from tfgpt2.errors import value_error
 from tfgpt2.generation.constraints.masking import Constraint
-from tfgpt2.generation.option_values import check_option
+from tfgpt2.generation.option_values import row_values
 from tfgpt2.generation.options import Option
 from tfgpt2.generation.stopping import StopStrings
 
@@ -135,26 +132,7 @@ def option_rows(option: Option, value: Any, rows: int) -> tf.Tensor:
         TypeError: The value is not a number.
         ValueError: It is out of range, or there is not one value per row.
     """
-    array = check_option(option, value)
-    if array.ndim == 1 and len(array) not in (1, rows):
-        raise value_error(
-            f"`{option.name}` must be one value or {rows} values, one for each row.",
-            fix="Give a single number to use it for every row.",
-            **{option.name: value},
-        )
-    if option.name == "seed":
-        array = _seed_rows(array, rows)
-    return tf.constant(np.broadcast_to(array, [rows]))  # [B]
-
-
-def _seed_rows(seeds: np.ndarray, rows: int) -> np.ndarray:
-    """Gives each row its seed: int64 `[]`, `[1]` or `[B]` -> `[B]`."""
-    if seeds.ndim == 0 and seeds >= 0:
-        numbers = [(int(seeds) + row) % 2**63 for row in range(rows)]
-    else:
-        numbers = np.broadcast_to(seeds, [rows]).tolist()
-    fresh = [secrets.randbits(62) if number < 0 else number for number in numbers]
-    return np.array(fresh, np.int64)  # [B]
+    return tf.constant(row_values(option, value, rows))  # [B]
 
 
 def clamp(option: Option, value: tf.Tensor) -> tf.Tensor:

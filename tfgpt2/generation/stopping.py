@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tfgpt2.errors import type_error, value_error
 from tfgpt2.generation.buckets import round_up
 from tfgpt2.generation.options import LONGEST_STOP, MOST_STOPS
+from tfgpt2.generation.stop_lists import stop_lists
 
 # Codes of `finish_reason`, and their names at the border.
 RUNNING, LENGTH, EOS, STOP, TIME, NO_TOKEN = range(6)
@@ -132,36 +132,10 @@ def check_stop_strings(name: str, stop: Any, rows: int) -> tf.Tensor:
         TypeError: It is something else.
         ValueError: A string is too long, or there are too many.
     """
-    lists = [stop] if isinstance(stop, (str, bytes)) else stop
-    if isinstance(lists, (list, tuple)) and all(isinstance(one, (str, bytes)) for one in lists):
-        lists = [lists] * rows
-    if isinstance(lists, (list, tuple)):
-        lists = [[one] if isinstance(one, (str, bytes)) else one for one in lists]
-    if not isinstance(lists, (list, tuple)) or len(lists) != rows or not all(
-        isinstance(row, (list, tuple)) and all(isinstance(one, (str, bytes)) for one in row)
-        for row in lists
-    ):  # fmt: skip
-        raise type_error(
-            f"`{name}` must be a string, a list of strings, or one such list for each of the"
-            f" {rows} prompts.",
-            fix=f"Pass {name}=['\\n'] to end each text at a line break.",
-            **{name: stop},
-        )
-    texts = [[to_bytes(one) for one in row] for row in lists]
+    texts = stop_lists(name, stop, rows)
     width = max([1, *(len(row) for row in texts)])
-    if width > MOST_STOPS or any(len(one) > LONGEST_STOP for row in texts for one in row):
-        raise value_error(
-            f"A prompt can have {MOST_STOPS} stop strings of {LONGEST_STOP} bytes each.",
-            fix="Pass fewer or shorter ones.",
-            **{name: stop},
-        )
     padded = [[*row, *[b""] * (width - len(row))] for row in texts]
     return tf.constant(padded, tf.string, [rows, width])  # [B, Q]
-
-
-def to_bytes(text: str | bytes) -> bytes:
-    """Text as bytes; half a surrogate pair becomes bytes that are not valid UTF-8."""
-    return text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
 
 
 def stopping_criteria_met(

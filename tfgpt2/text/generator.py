@@ -355,6 +355,12 @@ class TextGenerator(keras.Model):
 
         return export(self, path, **options)
 
+    def export_litert(self, path: str | os.PathLike[str], **options: Any) -> Any:
+        """Writes a folder that LiteRT runs; see `tfgpt2.litert.export.export_litert`."""
+        from tfgpt2.litert.export import export_litert
+
+        return export_litert(self, path, **options)
+
     def get_config(self) -> dict[str, Any]:
         """Returns what `from_config` needs to make this generator again, without weights."""
         return {

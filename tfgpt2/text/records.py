@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,40 +11,11 @@ import tensorflow as tf
 
 from tfgpt2.errors import type_error
 from tfgpt2.generation.results import Result, check_finite
-from tfgpt2.generation.stopping import to_bytes
+from tfgpt2.generation.stop_lists import to_bytes
 from tfgpt2.generation.token_texts import shown_length
+from tfgpt2.text.generation import Generation
 from tfgpt2.text.prompts import FINISH_REASONS, PromptStatus
 from tfgpt2.tokenizers.segments import valid_utf8
-
-
-@dataclasses.dataclass(frozen=True)
-class Generation:
-    """One continuation.
-
-    Attributes:
-        text: The continuation as text; invalid UTF-8 is replaced by U+FFFD.
-        text_bytes: The same as the model wrote it.
-        token_ids: The tokens, an end token included.
-        prompt_tokens: Tokens of the prompt that the model read.
-        truncated: Tokens of the prompt that were dropped on the left.
-        logprob: Log-probability of the continuation in nats, under the model's own distribution.
-        token_logprobs: The same per token.
-        finish_reason: `"length"`, `"eos"`, `"stop"`, `"time"`, or `"no_token"` where every token
-            was ruled out.
-        score: Of beam search: the sum of processed log-probabilities after length penalty.
-        top_logprobs: With `top_logprobs`: for each token, the likeliest ids and their nats.
-    """
-
-    text: str
-    text_bytes: bytes
-    token_ids: list[int]
-    prompt_tokens: int
-    truncated: int
-    logprob: float
-    token_logprobs: list[float]
-    finish_reason: str
-    score: float | None = None
-    top_logprobs: list[dict[int, float]] | None = None
 
 
 def result_to_text(tokenizer: Any, result: Result, status: PromptStatus) -> dict[str, tf.Tensor]:

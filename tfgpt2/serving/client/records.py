@@ -11,7 +11,7 @@ Row = Mapping[str, Any]  # outputs of one row by name
 
 @dataclasses.dataclass(frozen=True)
 class Generation:
-    """One continuation; the fields are those of `tfgpt2.text.records.Generation`.
+    """One continuation; the fields are those of `tfgpt2.text.generation.Generation`.
 
     Attributes:
         text: The continuation, without the prompt; bytes that are not UTF-8 are U+FFFD.

@@ -1,0 +1,180 @@
+"""The export: what it writes, what it refuses, and that its self-check sees differences."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from ai_edge_litert import schema_py_generated as schema
+from typer.testing import CliRunner
+
+import tfgpt2
+from tests.support import toy_text
+from tfgpt2 import GenerationConfig
+from tfgpt2.cli.main import app
+from tfgpt2.litert import LiteRTGenerator, converter, export, self_check
+from tfgpt2.litert.contract import MODEL, Contract
+
+
+def test_the_folder_and_its_report(exported):
+    folder, report = exported
+    assert report.path == folder and report.quantize is None and report.difference < 1e-4
+    assert report.megabytes == (folder / MODEL).stat().st_size / 1e6
+    assert report.signatures == (
+        "cache_24_prefill_4", "cache_24_prefill_16", "cache_24_decode",
+        "prefill_4", "prefill_16", "decode", "score_64",
+    )  # fmt: skip
+    text = (folder / "README.md").read_text()
+    assert "`prefill_N`, N in 4, 16" in text and "cache_24_" in text and "`score_64`" in text
+    assert Contract.read(folder).heads == (2, 2)
+
+
+@pytest.fixture(scope="module")
+def flatbuffer(exported):
+    return schema.ModelT.InitFromPackedBuf((exported[0] / MODEL).read_bytes(), 0)
+
+
+def test_the_file_has_built_in_operations_only(flatbuffer):
+    codes = {max(one.builtinCode, one.deprecatedBuiltinCode) for one in flatbuffer.operatorCodes}
+    assert schema.BuiltinOperator.CUSTOM not in codes
+    assert not any(one.customCode for one in flatbuffer.operatorCodes)
+    assert schema.BuiltinOperator.DYNAMIC_UPDATE_SLICE in codes
+
+
+def test_weights_are_stored_once(live, flatbuffer):
+    numbers = sum(int(np.prod(weight.shape)) for weight in live.model.weights)
+    stored = sum(len(one.data) for one in flatbuffer.buffers if one.data is not None)
+    assert 4 * numbers * 0.9 < stored < 4 * numbers * 1.4  # shapes and the like are constants, too
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"quantize": "int7"}, "`quantize` must be"),
+        ({"batch_size": 0}, "`batch_size` must be"),
+        ({"context": toy_text.CONTEXT + 1}, "`context` must be at most 64"),
+        ({"context": 1}, "`context` must be"),
+        ({"context": 16, "prompt_buckets": [17]}, "`prompt_buckets` must be"),
+    ],
+    ids=str,
+)
+def test_wrong_options_raise(live, tmp_path, options, text):
+    with pytest.raises(ValueError, match=text):
+        live.export_litert(tmp_path / "x", **options)
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"num_beams": 2},
+        {"presence_penalty": 0.5},
+        {"max_time": 3.0},
+        {"do_sample": True, "typical_p": 0.5},
+        {"do_sample": True, "num_return_sequences": 2},
+        {"regex": "a+"},
+        {"guidance_scale": 2.0},
+        {"top_logprobs": 3},
+    ],
+    ids=lambda values: [*values][-1],
+)
+def test_configurations_that_litert_does_not_have_raise(live, tmp_path, values):
+    config = GenerationConfig(eos_token_id=live.generation_config.eos_token_id, **values)
+    other = tfgpt2.TextGenerator(live.model, live.tokenizer, config)
+    with pytest.raises(ValueError, match="A LiteRT export has greedy decoding and sampling"):
+        other.export_litert(tmp_path / "x")
+
+
+def test_generators_that_litert_does_not_have_raise(live, tmp_path):
+    other = tfgpt2.TextGenerator(live.model, live.tokenizer, prefix="ab c")
+    with pytest.raises(ValueError, match="not `prefix`"):
+        other.export_litert(tmp_path / "x")
+    small = toy_text.generator()
+    small.model.quantize("int8")
+    with pytest.raises(ValueError, match="needs a float model"):
+        small.export_litert(tmp_path / "x")
+
+
+def test_an_export_overwrites_nothing(live, exported):
+    with pytest.raises(FileExistsError, match="never overwrites"):
+        live.export_litert(exported[0])
+
+
+def test_files_of_more_than_two_gigabytes_are_refused():
+    converter.check_size(1_558_000_000, "int8")  # gpt2-xl
+    with pytest.raises(ValueError, match=r"at most 2 GB.*quantize='int8'"):
+        converter.check_size(774_000_000, None)
+    with pytest.raises(ValueError, match="Export a smaller model"):
+        converter.check_size(3_000_000_000, "int8")
+
+
+def test_the_self_check_sees_differences(live, exported):
+    contract = Contract.read(exported[0])
+    calls, *texts = self_check.probe_runs(contract)[0]
+    expected = export._expected(live.model, calls, *texts)
+    assert self_check.check(exported[0] / MODEL, [calls], [expected], None) < 1e-4
+    expected["logits"] = expected["logits"] + 0.01 * np.sin(np.arange(contract.vocab_size))
+    with pytest.raises(RuntimeError, match="'cache_24_decode' does not compute what the model"):
+        self_check.check(exported[0] / MODEL, [calls], [expected], None)
+
+
+def test_a_failed_check_leaves_nothing(live, tmp_path, monkeypatch):
+    monkeypatch.setattr(converter, "convert", lambda *_: b"no model")
+    with pytest.raises(RuntimeError, match="does not run in a clean process"):
+        live.export_litert(tmp_path / "x", context=8)
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("quantize", ["int8", "float16"])
+def test_smaller_files_score_like_the_model(tmp_path, quantize, figure):
+    text = "To be, or not to be, that is the question.\n\nROMEO:\nWhat say you to my suit?\n" * 2
+    generator = tfgpt2.TextGenerator.from_pretrained("shakespeare-tiny")
+    report = generator.export_litert(
+        tmp_path / "x", quantize=quantize, context=128, prompt_buckets=[16]
+    )
+    numbers = sum(int(np.prod(weight.shape)) for weight in generator.model.weights)
+    per_number = {"int8": 1, "float16": 2}[quantize]
+    assert report.megabytes * 1e6 < numbers * per_number * 1.5
+    loaded = LiteRTGenerator.from_pretrained(tmp_path / "x", cache_dir=tmp_path)
+    found = loaded.score(text)
+    live = generator.pipeline.score(tf.constant([text]))
+    ratio = found.perplexity / float(live["perplexity"][0])
+    figure(f"perplexity of {quantize} / float32", ratio)
+    assert abs(ratio - 1) < {"int8": 0.02, "float16": 0.001}[quantize]
+
+
+def test_the_command_line_generates(exported, loaded, tmp_path):
+    """The program imports no TensorFlow, and writes nothing but the text."""
+    folder, program = str(exported[0]), "import sys; sys.modules['tensorflow'] = None\n"
+    program += "from tfgpt2.cli.main import main; main()"
+    options = ["-m", folder, "--runtime", "litert", "-n", "9", "--temperature", "0"]
+    command = [sys.executable, "-c", program, "generate", "the", *options]
+    home = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=home)
+    assert len(list((tmp_path / "tfgpt2" / "litert").iterdir())) == 1
+    text = loaded.generate("the", max_new_tokens=9, temperature=0)
+    assert (done.returncode, done.stdout) == (0, f"the{text}\n"), done.stderr
+    assert "INFO" not in done.stderr
+
+
+def test_options_of_the_other_format_raise(tmp_path):
+    for options, name in (
+        (["--format", "litert", "--warmup"], "--warmup"),
+        (["--format", "litert", "--next"], "--next"),
+        (["--context", "5"], "--context"),
+        (["--format", "onnx"], "`format` must be"),
+    ):
+        result = CliRunner().invoke(app, ["export", str(tmp_path / "x"), *options])
+        assert isinstance(result.exception, ValueError) and name in str(result.exception)
+
+
+@pytest.mark.long
+def test_the_command_line_exports(tmp_path):
+    options = ["--format", "litert", "--context", "64", "--prompt-buckets", "16", "--quantize"]
+    result = CliRunner().invoke(app, ["export", str(tmp_path / "phone"), *options, "int8"])
+    assert result.exit_code == 0 and "by LiteRT in a clean process" in result.stdout
+    contract = Contract.read(tmp_path / "phone")
+    assert (contract.context, contract.prefill, contract.quantize) == (64, (16,), "int8")
