@@ -86,7 +86,7 @@ beam: __init__ sdk handler
 beam: transforms pipeline
 cli: __init__ console options
 cli: generate tokenize export convert evaluate train_tokenizer info serve train migrate
-cli: inspect version batch
+cli: inspect version batch models
 cli: main __main__
 """
 # The one late import that points down: `TextGenerator.export`.

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from tfgpt2.cli.main import app
 from tfgpt2.serving.server.settings import BatchSettings, ServerSettings
+from tfgpt2.version import __version__
 
 
 def run_process(*arguments, stdin=""):
@@ -94,11 +95,34 @@ def test_an_error_is_one_message_without_a_traceback(arguments, message):
     assert "Traceback" not in done.stderr
 
 
-def test_help_needs_no_tensorflow():
+def test_the_version_is_an_option_and_help_has_a_short_one(run):
+    assert run("--version") == f"tfgpt2 {__version__}\n"
+    for command in ("generate", "eval", "batch"):
+        assert run(command, "-h") == run(command, "--help")
+    assert f"tfgpt2 {__version__}, TensorFlow 2." in run("version")
+
+
+def test_the_shell_completes_commands_and_models(run):
+    def complete(line):
+        done = CliRunner().invoke(
+            app, [], prog_name="tfgpt2",
+            env={"_TFGPT2_COMPLETE": "complete_bash", "COMP_WORDS": line,
+                 "COMP_CWORD": str(len(line.split(" ")) - 1)},
+        )  # fmt: skip
+        return done.output.split()
+
+    assert "generate" in complete("tfgpt2 gen")
+    assert "shakespeare-tiny" in complete("tfgpt2 info --model shak")
+
+
+def test_help_and_misspelt_models_need_no_tensorflow():
     code = (
         "import sys; from tfgpt2.cli.main import app\n"
         "try: app(['--help'])\n"
         "except SystemExit: pass\n"
+        "try: app(['info', '-m', 'shakespear-tiny'])\n"
+        "except FileNotFoundError as error: assert \"mean 'shakespeare-tiny'\" in str(error)\n"
+        "else: raise SystemExit('accepted')\n"
         "assert 'tensorflow' not in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

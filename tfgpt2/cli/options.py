@@ -10,8 +10,33 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
+from tfgpt2.hub import bundled_names, cached_names, check_name
+
 DEFAULT_MODEL = "shakespeare-tiny"
-Model = Annotated[str, typer.Option("--model", "-m", help="Bundled name, directory or hub name.")]
+
+
+def known_models(incomplete: str) -> list[str]:
+    """Model names for the shell's completion: bundled ones and those in the hub's cache."""
+    return [name for name in (*bundled_names(), *cached_names()) if name.startswith(incomplete)]
+
+
+def checked_model(context: typer.Context, name: str | None) -> str | None:
+    """Refuses a misspelt model name before TensorFlow is loaded."""
+    if name and not context.resilient_parsing:
+        check_name(name)
+    return name
+
+
+Model = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        help="Bundled name, directory or hub name.",
+        callback=checked_model,
+        autocompletion=known_models,
+    ),
+]
 Prompt = Annotated[str | None, typer.Argument(help="The text; '-' or nothing reads stdin.")]
 
 _Settings = TypeVar("_Settings")
