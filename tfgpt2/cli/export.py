@@ -17,15 +17,23 @@ _BATCH_SIZES = {"auto": "auto", "any": None}
 _INTEGER_LISTS = ("batch_sizes", "prompt_buckets", "output_buckets")
 
 
+PANELS = {
+    "What is written": ("signatures", "inputs", "weights", "prefix", "on_long_prompt"),
+    "Shapes and batches": ("batch_sizes", "prompt_buckets", "output_buckets", "max_new_tokens",
+                           "batching", "jit_compile"),
+    "Checks": ("warmup", "check"),
+}  # fmt: skip
+
+
 @dataclasses.dataclass
 class ExportOptions:
     """Options of `TextGenerator.export`; lists of integers as text."""
 
     signatures: list[str] | None = flag(
-        None, "May be given several times; all of them otherwise.", flag="signature"
+        None, "May be given several times.", flag="signature", default_text="all of them"
     )
     weights: str | None = flag(
-        None, "float32, bfloat16, float16 or int8; the model's own otherwise."
+        None, "float32, bfloat16, float16 or int8.", default_text="the model's own"
     )
     batch_sizes: str | None = flag("auto", "Such as 1,4,16; 'auto', or 'any' for no padding.")
     prompt_buckets: str | None = flag(None, "Such as 64,256.")
@@ -42,7 +50,7 @@ class ExportOptions:
     check: bool = flag(True, "Compare with a clean process.")
 
 
-@add_flags(ExportOptions, defaults=True)
+@add_flags(ExportOptions, PANELS)
 def export(
     path: Annotated[Path, typer.Argument(help="Version directory, such as saved_models/gpt2/1.")],
     model: Model = DEFAULT_MODEL,

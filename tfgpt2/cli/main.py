@@ -14,6 +14,7 @@ import typer
 from rich.markup import escape
 
 from tfgpt2.cli.batch import app as batch
+from tfgpt2.cli.chat import chat
 from tfgpt2.cli.console import notes
 from tfgpt2.cli.convert import convert
 from tfgpt2.cli.evaluate import app as evaluate
@@ -32,6 +33,7 @@ from tfgpt2.version import __version__
 
 COMMANDS = {
     "generate": generate,
+    "chat": chat,
     "tokenize": tokenize,
     "export": export,
     "convert": convert,
