@@ -35,6 +35,7 @@ help:
 demo: $(MODEL)
 	@# TensorFlow's start-up notes are shown only when something goes wrong.
 	@$(BIN)/python examples/02_run_saved_model.py $(MODEL) 2>$(VENV)/demo.log || { cat $(VENV)/demo.log >&2; exit 1; }
+	@echo "Next: . $(VENV)/bin/activate, then tfgpt2 --help"
 
 $(MODEL): | $(VENV)/installed
 	@$(BIN)/tfgpt2 export $(MODEL) --model shakespeare-tiny

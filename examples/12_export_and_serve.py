@@ -1,6 +1,6 @@
 """Exports a model, serves it, queries it with the client, and stops the server.
 
-    pip install '.[serve,client]'
+    pip install 'tfgpt2[serve,client]'
     python examples/12_export_and_serve.py --output saved_models/demo
 
 `tfgpt2 serve` runs in the background and loads only the SavedModel; the client uses REST, as with

@@ -14,16 +14,20 @@ import pytest
 from tests.support.checkpoint_loading import make_checkpoint
 from tests.support.hub_server import COMMIT, FakeHub
 from tfgpt2 import TFGPT2LMHeadModel
+from tfgpt2.hub import check_name
 
 # Loads what each line of its input requests; prints the result or the error of each as JSON.
 PROGRAM = """
 import json, sys, time
-time.sleep = lambda seconds: None  # the library waits between attempts
+slept = []
+time.sleep = slept.append  # the library waits between attempts
 from tfgpt2.hub import HubOptions, Repository
 from tfgpt2.checkpoints.readers.safetensors import SafetensorsReader
 from tfgpt2.config import GPT2Config
 
 def load(name, want="layers", file=None, **options):
+    if want == "slept":
+        return sum(slept)
     if want == "layers":
         return GPT2Config.from_pretrained(name, **options).n_layer
     if want == "model":
@@ -131,6 +135,10 @@ def test_download_cache_and_offline(hub, ask):
         in (unknown["text"])
     )
     assert "Received: name='me/private', revision=None. Check the network" in unknown["text"]
+    known = {"name": "openai-comunity/gpt2"}
+    unknown, slept = ask(hub.url, known, {"name": "", "want": "slept"})
+    assert "Did you mean 'openai-community/gpt2'?" in unknown["text"]
+    assert slept == {"value": 0}, "an unreachable hub is not tried again"
 
 
 def test_a_snapshot_of_another_program(hub, ask, tmp_path):
@@ -195,7 +203,8 @@ def test_one_commit_for_all_files(hub, ask):
     """After the first file, the others are requested by its commit, whatever `main` is by then."""
     ask(hub.url, TINY)
     revisions = [path.split("/resolve/")[1].split("/")[0] for _, path, _ in hub.requests]
-    assert revisions[0] == "main" and set(revisions[2:]) == {COMMIT}
+    # Asked whether the hub answers, the file's metadata, the file, which comes by its commit.
+    assert revisions[:2] == ["main"] * 2 and set(revisions[3:]) == {COMMIT}
 
 
 def test_token_from_the_environment(hub, ask):
@@ -216,3 +225,27 @@ def test_another_cache(hub, ask, tmp_path):
         {"value": None}
     ]
     assert ask(hub.url, TINY | {"local_files_only": True})[0]["error"] == "ConnectionError"
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("shakespear-tiny", "shakespeare-tiny"), ("gpt-2", "gpt2"), ("gpt2-meduim", "gpt2-medium"),
+     ("my-finetne", "my-finetune")],
+)  # fmt: skip
+def test_a_misspelt_name_is_not_sent_to_the_hub(tmp_path, name, meant):
+    (tmp_path / "models--my-finetune").mkdir()
+    with pytest.raises(FileNotFoundError, match=f"Did you mean '{meant}'"):
+        check_name(name, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name", ["gpt2", "gpt2-xl", "gpt2-small", "me/shakespear-tiny", "shakespeare-tiny", "other"]
+)
+def test_other_names_are_left_to_the_hub(tmp_path, name):
+    check_name(name, tmp_path)
+
+
+def test_a_directory_may_be_called_like_a_misspelt_model(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "shakespear-tiny").mkdir()
+    check_name("shakespear-tiny", tmp_path)

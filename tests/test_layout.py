@@ -10,7 +10,7 @@ from tests.support.paths import PACKAGE
 # A floor is one line: a folder and its modules, or modules of the package itself. Each imports
 # only what stands on its own floor or above it. Every module of the package is listed once.
 FLOORS = """
-keras_classes version errors
+keras_classes version errors extras
 __init__ validation files
 hub chat_template
 config_fields config outputs
@@ -94,8 +94,9 @@ batch: inputs output progress job
 beam: __init__ sdk handler
 beam: transforms pipeline
 cli: __init__ console options
+cli: streaming chat
 cli: generate tokenize export convert evaluate train_tokenizer info serve train migrate
-cli: inspect version batch
+cli: inspect version batch models
 cli: main __main__
 """
 # The late imports that point down: `TextGenerator.export` and `export_litert`.

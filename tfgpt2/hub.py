@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,6 +12,11 @@ from typing import Any
 from tfgpt2.errors import explain, value_error
 
 ASSETS = Path(__file__).parent / "assets"
+
+# GPT-2's own repositories. Names without an owner are a closed set on the hub.
+_OWNERLESS = ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", "distilgpt2")
+_WELL_KNOWN = (*(f"openai-community/{name}" for name in _OWNERLESS[:4]), "distilbert/distilgpt2")
+_MISSPELT = 0.8  # likeness of names; "gpt2-xl" and "gpt2-large" have 0.71
 
 Find = Callable[[str], Path | None]
 """From a file's name to its local path, or None when there is no such file: `Repository.find`."""
@@ -162,10 +168,13 @@ class Repository:
         # Imported late: most programs load from a directory and do not need an HTTP stack.
         from huggingface_hub import errors, hf_hub_download
 
+        check_name(self.name, self.options.cache_dir)
         if not self.options.force_download:
             found = self._cached(filename)
             if found is not None and self._commit is not None:
                 return found or None
+        if self._commit is None and self._cached(filename) is None:
+            self._check_reachable(filename)
         try:
             options = vars(self.options) | {"revision": self._revision}
             options["subfolder"] = self.options.subfolder or None
@@ -186,6 +195,22 @@ class Repository:
         root = Path(path).parents[len(Path(self.options.subfolder, filename).parts) - 1]
         self._commit = root.name
         return Path(path)
+
+    def _check_reachable(self, filename: str) -> None:
+        """Raises ConnectionError at once; `hf_hub_download` itself tries for a minute and more."""
+        from huggingface_hub import constants, errors, get_hf_file_metadata, hf_hub_url
+
+        if self.options.local_files_only or constants.HF_HUB_OFFLINE:
+            return
+        options = {"subfolder": self.options.subfolder or None, "revision": self._revision}
+        try:
+            url = hf_hub_url(self.name, filename, **options)
+            seconds = constants.HF_HUB_ETAG_TIMEOUT
+            get_hf_file_metadata(url, token=self.options.token, timeout=seconds)
+        except (errors.HfHubHTTPError, ValueError):
+            return  # an answer, or no valid name: the download says what it means
+        except Exception as error:  # of the HTTP library, which differs between versions
+            raise self._unreachable(filename) from error
 
     def _cached(self, filename: str) -> Path | bool | None:
         """Looks up a file in the cache only.
@@ -222,11 +247,17 @@ class Repository:
             explain(
                 f"{filename!r} is not in the local cache and the hub could not be reached.",
                 fix="Check the network, HF_ENDPOINT, HF_HUB_OFFLINE and local_files_only, or pass"
-                " a directory.",
+                f" a directory.{self._suggestion()}",
                 name=self.name,
                 revision=self.options.revision,
             )
         )
+
+    def _suggestion(self) -> str:
+        """A sentence with a similar name, or nothing."""
+        known = [*bundled_names(), *_WELL_KNOWN, *cached_names(self.options.cache_dir)]
+        similar = difflib.get_close_matches(self.name, known, n=1, cutoff=_MISSPELT)
+        return f" Did you mean {similar[0]!r}?" if similar and self.name not in known else ""
 
     def _refusal(self, error: BaseException, filename: str) -> Exception:
         """Returns the error for a request that the hub refused."""
@@ -245,10 +276,56 @@ class Repository:
             kind = FileNotFoundError
             problem = "No local directory, bundled model or hub repository has this name."
             fix = f"Bundled names: {', '.join(bundled_names())}. A private repository needs"
-            fix += " `token=` or HF_TOKEN."
+            fix += f" `token=` or HF_TOKEN.{self._suggestion()}"
         else:
             return self._unreachable(filename)
         return kind(explain(problem, fix=fix, **received))
+
+
+def check_name(name: str, cache_dir: str | os.PathLike[str] | None = None) -> None:
+    """Raises for a name that is most likely misspelt, without asking the hub.
+
+    Such a name is neither a file, a directory, a bundled model nor in the cache, has no owner and
+    is very similar to a known name. Names with an owner are for the hub to judge.
+
+    Args:
+        name: Directory, bundled name or hub name.
+        cache_dir: Directory for downloads; None is the cache of `huggingface_hub`.
+
+    Raises:
+        FileNotFoundError: Names the similar one.
+
+    Example:
+        >>> check_name("shakespear-tiny")
+        Traceback (most recent call last):
+            ...
+        FileNotFoundError: No local directory or bundled model has this name. Received: \
+name='shakespear-tiny'. Did you mean 'shakespeare-tiny'?
+    """
+    if "/" in name or Path(name).expanduser().exists():
+        return
+    known = [*bundled_names(), *_OWNERLESS, *cached_names(cache_dir)]
+    similar = difflib.get_close_matches(name, known, n=1, cutoff=_MISSPELT)
+    if similar and name not in known:
+        raise FileNotFoundError(
+            explain(
+                "No local directory or bundled model has this name.",
+                fix=f"Did you mean {similar[0]!r}?",
+                name=name,
+            )
+        )
+
+
+def cached_names(cache_dir: str | os.PathLike[str] | None = None) -> list[str]:
+    """Returns the names of the models in the cache of `huggingface_hub`, of whatever kind.
+
+    Args:
+        cache_dir: Directory for downloads; None is the cache of `huggingface_hub`.
+    """
+    if cache_dir is None:
+        from huggingface_hub.constants import HF_HUB_CACHE as cache_dir
+    folders = Path(cache_dir).glob("models--*")
+    return sorted(path.name.removeprefix("models--").replace("--", "/") for path in folders)
 
 
 def bundled_names() -> list[str]:

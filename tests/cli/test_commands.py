@@ -1,14 +1,18 @@
 """The commands: what they print, to which stream, and how they fail."""
 
 import dataclasses
+import os
+import re
 import subprocess
 import sys
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from tfgpt2.cli.main import app
 from tfgpt2.serving.server.settings import BatchSettings, ServerSettings
+from tfgpt2.version import __version__
 
 
 def run_process(*arguments, stdin=""):
@@ -41,6 +45,24 @@ def test_labels_name_versions_as_folders_do(monkeypatch, tmp_path, label, expect
         assert "must be NAME/LABEL=VERSION" in str(done.exception)
     else:
         assert received[0].labels == {"m": {"stable": expected}}
+
+
+def commands(group=None, names=()):
+    """The names of all commands, those of groups included."""
+    for name, command in (group or typer.main.get_command(app)).commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, (*names, name))
+        else:
+            yield (*names, name)
+
+
+def test_help_of_80_columns_cuts_no_name_and_shows_defaults_in_one_style(run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    for command in commands():
+        text = run(*command, "-h")
+        assert "…" not in text, (command, text)
+        assert not re.search(r"; default|Default:|otherwise\.", text), (command, text)
+    assert "[default: cosine]" in run("train", "-h")
 
 
 def test_serve_passes_its_flags_to_the_server(monkeypatch, tmp_path):
@@ -112,13 +134,54 @@ def test_an_error_is_one_message_without_a_traceback(arguments, message):
     assert "Traceback" not in done.stderr
 
 
-def test_help_needs_no_tensorflow():
-    code = (
-        "import sys; from tfgpt2.cli.main import app\n"
-        "try: app(['--help'])\n"
-        "except SystemExit: pass\n"
-        "assert 'tensorflow' not in sys.modules"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+def test_the_version_is_an_option_and_help_has_a_short_one(run):
+    assert run("--version") == f"tfgpt2 {__version__}\n"
+    for command in ("generate", "eval", "batch"):
+        assert run(command, "-h") == run(command, "--help")
+    assert f"tfgpt2 {__version__}, TensorFlow 2." in run("version")
+
+
+def test_the_shell_completes_commands_and_models(run):
+    def complete(line):
+        done = CliRunner().invoke(
+            app, [], prog_name="tfgpt2",
+            env={"_TFGPT2_COMPLETE": "complete_bash", "COMP_WORDS": line,
+                 "COMP_CWORD": str(len(line.split(" ")) - 1)},
+        )  # fmt: skip
+        return done.output.split()
+
+    assert "generate" in complete("tfgpt2 gen")
+    assert "shakespeare-tiny" in complete("tfgpt2 info --model shak")
+
+
+# What must need no TensorFlow.
+LIGHT = """
+import os, sys
+from tfgpt2.cli.main import app
+
+assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == sys.argv.pop(), "quiet, unless the user says otherwise"
+try: app(["--help"])
+except SystemExit: pass
+try: app(["info", "-m", "shakespear-tiny"])
+except FileNotFoundError as error: assert "Did you mean 'shakespeare-tiny'" in str(error)
+else: raise SystemExit("accepted")
+sys.modules |= dict.fromkeys(["yaml", "matplotlib", "starlette", "pyarrow", "prompt_toolkit"])
+for command in (["train"], ["serve", "x"], ["inspect", "x", "-o", "a.png"], ["chat"],
+                ["batch", "score", "a.parquet", "-o", "x"],
+                ["batch", "score", "a.txt", "-o", "x", "--format", "parquet"]):
+    try: app(command)
+    except ImportError as error:
+        assert "not installed. Run: pip install 'tfgpt2[" in str(error), error
+    else: raise SystemExit(f"{command} accepted")
+assert "tensorflow" not in sys.modules
+"""
+
+
+@pytest.mark.parametrize("level", [None, "0"])
+def test_help_misspelt_models_and_missing_extras_need_no_tensorflow(level):
+    environment = {name: v for name, v in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    environment |= {"TF_CPP_MIN_LOG_LEVEL": level} if level else {}
+    command = [sys.executable, "-c", LIGHT, level or "2"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     assert "generate" in done.stdout and "convert" in done.stdout

@@ -248,7 +248,7 @@ def test_errors_of_unsuitable_models(bundled):
 
 
 def test_figures_without_matplotlib_name_the_extra(found, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.delitem(sys.modules, "tfgpt2.inspect.render.figures", raising=False)
     monkeypatch.delattr("tfgpt2.inspect.render.figures", raising=False)
     with pytest.raises(ImportError, match=r"tfgpt2\[inspect\]"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tfgpt2.errors import explain
+from tfgpt2.extras import missing_extra
 
 try:
     import apache_beam as beam
@@ -11,8 +11,7 @@ try:
     from apache_beam.options.pipeline_options import PipelineOptions
     from apache_beam.utils.shared import Shared
 except ImportError as error:
-    raise ImportError(
-        explain("This needs Apache Beam.", fix="Run: pip install 'tfgpt2[beam]'.")
-    ) from error
+    missing = error.name or "apache_beam"
+    raise missing_extra("tfgpt2.beam", "beam", missing) from error
 
 __all__ = ["Metrics", "ModelHandler", "PipelineOptions", "RunInference", "Shared", "beam"]

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 
+from tfgpt2 import extras
 from tfgpt2.batch.settings import JobSettings
 from tfgpt2.cli.console import notes, progress, quiet
-from tfgpt2.cli.generate import GenerateOptions
-from tfgpt2.cli.options import DEFAULT_MODEL, Model, add_flags, build_settings, flag
-from tfgpt2.errors import value_error
+from tfgpt2.cli.generate import GenerateOptions, generation_settings
+from tfgpt2.cli.options import (
+    DEFAULT_MODEL,
+    Model,
+    add_flags,
+    build_settings,
+    flag,
+    named_options,
+    split_pairs,
+)
 
 app = typer.Typer(
     help="Process files of any size; the same command goes on after an interruption.",
@@ -25,14 +32,18 @@ Inputs = Annotated[
     list[str], typer.Argument(help="JSONL, CSV, TSV, Parquet, TFRecord or text, by their ending.")
 ]
 Output = Annotated[str, typer.Option("--output", "-o", help="Folder: a new one, or the job's.")]
-Details = Annotated[bool, typer.Option(help="Add ids and log-probabilities of the tokens.")]
+Details = Annotated[
+    bool, typer.Option("--token-details", help="Add ids and log-probabilities of the tokens.")
+]
 
 
 @dataclasses.dataclass
 class SettingsOfAllRows(GenerateOptions):
     """Options of `generate`; None is the default of the model or export."""
 
-    max_new_tokens: int | None = flag(None, "Default: the model's, else 64.", short="-n")
+    max_new_tokens: int | None = flag(
+        None, "The most tokens of a row.", short="-n", default_text="the model's, else 64"
+    )
 
 
 @dataclasses.dataclass
@@ -45,10 +56,17 @@ class RunnerOptions:
     )
 
 
+PANELS = {
+    "Job": [field.name for field in dataclasses.fields(JobSettings)],
+    "Settings of all rows": [field.name for field in dataclasses.fields(SettingsOfAllRows)],
+    "Apache Beam": [field.name for field in dataclasses.fields(RunnerOptions)],
+}
+
+
 @app.command("generate")
-@add_flags(SettingsOfAllRows, defaults=True)
-@add_flags(RunnerOptions, defaults=True)
-@add_flags(JobSettings, defaults=True)
+@add_flags(SettingsOfAllRows, PANELS)
+@add_flags(RunnerOptions, PANELS)
+@add_flags(JobSettings, PANELS)
 def batch_generate(
     inputs: Inputs,
     output: Output,
@@ -66,11 +84,10 @@ def batch_generate(
 ) -> None:
     """Continue the text of each row."""
     names = [field.name for field in dataclasses.fields(SettingsOfAllRows)]
-    given = {name: flags.pop(name) for name in names}
-    stop = given.pop("stop") or ()
-    options = {name: value for name, value in given.items() if value is not None}
-    options |= {name: _value(text) for name, text in _pairs("option", option)}
-    columns = dict(_pairs("setting_column", setting_column, same=True))
+    options = generation_settings({name: flags.pop(name) for name in names})
+    stop = options.pop("stop", ())
+    options |= named_options("option", option)
+    columns = dict(split_pairs("setting_column", setting_column, same=True))
 
     def make_task() -> Any:
         from tfgpt2.batch.tasks.generate import Generate
@@ -81,8 +98,8 @@ def batch_generate(
 
 
 @app.command("score")
-@add_flags(RunnerOptions, defaults=True)
-@add_flags(JobSettings, defaults=True)
+@add_flags(RunnerOptions, PANELS)
+@add_flags(JobSettings, PANELS)
 def batch_score(
     inputs: Inputs,
     output: Output,
@@ -101,8 +118,8 @@ def batch_score(
 
 
 @app.command("embed")
-@add_flags(RunnerOptions, defaults=True)
-@add_flags(JobSettings, defaults=True)
+@add_flags(RunnerOptions, PANELS)
+@add_flags(JobSettings, PANELS)
 def batch_embed(
     inputs: Inputs,
     output: Output,
@@ -121,8 +138,8 @@ def batch_embed(
 
 
 @app.command("classify")
-@add_flags(RunnerOptions, defaults=True)
-@add_flags(JobSettings, defaults=True)
+@add_flags(RunnerOptions, PANELS)
+@add_flags(JobSettings, PANELS)
 def batch_classify(inputs: Inputs, output: Output, model: Model, **flags: Any) -> None:
     """The label of the text of each row, by a model with a classification head."""
 
@@ -142,6 +159,11 @@ def _run(
     flags: dict[str, Any],
 ) -> None:
     settings, where = build_settings(JobSettings, flags), build_settings(RunnerOptions, flags)
+    parquet = any(name.lower().endswith((".parquet", ".pq")) for name in inputs)
+    if parquet or settings.format == "parquet":
+        extras.require("A Parquet file", "parquet")
+    if where.runner is not None:
+        extras.require("--runner", "beam")
     if where.runner is None:
         report = _run_here(make_task, inputs, output, model, settings)
     else:
@@ -169,26 +191,3 @@ def _run_here(make_task: Callable[[], Any], *arguments: Any) -> Any:
     except KeyboardInterrupt:
         notes.print("Stopped; the same command goes on from here.")
         raise
-
-
-def _pairs(flag: str, texts: Sequence[str] | None, *, same: bool = False) -> list[tuple[str, str]]:
-    """Splits `NAME=VALUE`; with `same`, a name alone stands for `NAME=NAME`."""
-    found = []
-    for text in texts or ():
-        name, equals, value = text.partition("=")
-        if not equals and not same:
-            raise value_error(
-                f"`--{flag}` must be NAME=VALUE.",
-                fix="For example --option num_beams=4.",
-                **{flag: text},
-            )
-        found.append((name, value if equals else name))
-    return found
-
-
-def _value(text: str) -> Any:
-    """The value of an option: JSON, or else a text such as a regular expression."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text

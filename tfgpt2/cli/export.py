@@ -19,15 +19,24 @@ _BATCH_SIZES = {"auto": "auto", "any": None}
 _INTEGER_LISTS = ("batch_sizes", "prompt_buckets", "output_buckets")
 
 
+PANELS = {
+    "What is written": ("signatures", "inputs", "weights", "prefix", "on_long_prompt"),
+    "Shapes and batches": ("batch_sizes", "prompt_buckets", "output_buckets", "max_new_tokens",
+                           "batching", "jit_compile"),
+    "Checks": ("warmup", "check"),
+    "--format litert": ("quantize", "batch_size", "context"),
+}  # fmt: skip
+
+
 @dataclasses.dataclass
 class ExportOptions:
     """Options of `TextGenerator.export`; lists of integers as text."""
 
     signatures: list[str] | None = flag(
-        None, "May be given several times; all of them otherwise.", flag="signature"
+        None, "May be given several times.", flag="signature", default_text="all of them"
     )
     weights: str | None = flag(
-        None, "float32, bfloat16, float16 or int8; the model's own otherwise."
+        None, "float32, bfloat16, float16 or int8.", default_text="the model's own"
     )
     batch_sizes: str | None = flag("auto", "Such as 1,4,16; 'auto', or 'any' for no padding.")
     prompt_buckets: str | None = flag(None, "Such as 64,256.")
@@ -48,13 +57,13 @@ class ExportOptions:
 class LiteRTOptions:
     """Options of `TextGenerator.export_litert` that an export of a SavedModel does not have."""
 
-    quantize: str | None = flag(None, "litert: int8 or float16; float32 otherwise.")
-    batch_size: int | None = flag(None, "litert: rows of every call; 1 otherwise.")
-    context: int | None = flag(None, "litert: most tokens of a text; the model's otherwise.")
+    quantize: str | None = flag(None, "int8 or float16.", default_text="float32")
+    batch_size: int | None = flag(None, "Rows of every call.", default_text="1")
+    context: int | None = flag(None, "Most tokens of a text.", default_text="the model's")
 
 
-@add_flags(LiteRTOptions, defaults=True)
-@add_flags(ExportOptions, defaults=True)
+@add_flags(LiteRTOptions, PANELS)
+@add_flags(ExportOptions, PANELS)
 def export(
     path: Annotated[Path, typer.Argument(help="Version directory, such as saved_models/gpt2/1.")],
     model: Model = DEFAULT_MODEL,

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from tfgpt2 import extras
 from tfgpt2.cli.console import quiet, read_text
 from tfgpt2.cli.options import DEFAULT_MODEL, Model
 from tfgpt2.errors import nearest, value_error
@@ -34,6 +35,8 @@ def inspect(
 ) -> None:
     """Show what a model attends to, what surprises it, or what each layer would say."""
     save_options = _save_options(kind, top, layer, head)
+    if output.suffix.lower() == ".png":
+        extras.require("A picture (.png; a page, .html, does without)", "inspect")
     text = read_text(text)
     with quiet():
         import tfgpt2.inspect as inspection

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Annotated
 
 import typer
 from rich.markup import escape
 
 from tfgpt2.cli.batch import app as batch
+from tfgpt2.cli.chat import chat
 from tfgpt2.cli.console import notes
 from tfgpt2.cli.convert import convert
 from tfgpt2.cli.evaluate import app as evaluate
@@ -21,19 +23,25 @@ from tfgpt2.cli.generate import generate
 from tfgpt2.cli.info import info
 from tfgpt2.cli.inspect import inspect
 from tfgpt2.cli.migrate import migrate
+from tfgpt2.cli.models import models, pull, rm
 from tfgpt2.cli.serve import serve
 from tfgpt2.cli.tokenize import tokenize
 from tfgpt2.cli.train import train
 from tfgpt2.cli.train_tokenizer import train_tokenizer
 from tfgpt2.cli.version import version
+from tfgpt2.version import __version__
 
 COMMANDS = {
     "generate": generate,
+    "chat": chat,
     "tokenize": tokenize,
     "export": export,
     "convert": convert,
     "train-tokenizer": train_tokenizer,
     "info": info,
+    "models": models,
+    "pull": pull,
+    "rm": rm,
     "serve": serve,
     "train": train,
     "migrate": migrate,
@@ -44,11 +52,30 @@ COMMANDS = {
 }
 
 app = typer.Typer(
-    help="GPT-2 in TensorFlow and Keras: strings in, strings out.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"tfgpt2 {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version and exit.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """GPT-2 in TensorFlow and Keras: strings in, strings out."""
+
+
 for _name, _command in COMMANDS.items():
     if isinstance(_command, typer.Typer):
         app.add_typer(_command, name=_name)
@@ -58,7 +85,6 @@ for _name, _command in COMMANDS.items():
 
 def main() -> None:
     """Runs the command line; an error is one message and exit status 1."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # no start-up notes of TensorFlow
     try:
         app()
     except (TypeError, ValueError, OSError, RuntimeError, FloatingPointError, ImportError) as error:

@@ -10,41 +10,50 @@ from typing import Annotated, Any
 
 import typer
 
+from tfgpt2 import extras
 from tfgpt2.cli.console import quiet
 from tfgpt2.cli.options import add_flags, build_settings
-from tfgpt2.errors import explain, value_error
+from tfgpt2.errors import value_error
 from tfgpt2.serving.server.settings import ServerSettings
 from tfgpt2.serving.version_number import parse_version
 
+PANELS = {
+    "Models": ("keep_versions", "poll_seconds"),
+    "Addresses and access": ("host", "port", "grpc_port", "api_key", "allowed_hosts"),
+    "Batches": ("enabled", "max_batch_size", "batch_timeout_micros", "num_batch_threads",
+                "max_queue"),
+    "Limits of a request": ("max_body_bytes", "max_new_tokens", "stream_tokens"),
+    "Time limits": ("timeout_seconds", "drain_seconds", "receive_seconds", "send_seconds",
+                    "idle_seconds", "grpc_connection_seconds"),
+}  # fmt: skip
 
-@add_flags(ServerSettings, defaults=True)
+
+@add_flags(ServerSettings, PANELS)
 def serve(
     directory: Annotated[
         Path | None,
         typer.Argument(help="Folder with numbered versions, such as saved_models/gpt2."),
     ] = None,
     model: Annotated[
-        list[str] | None, typer.Option(help="NAME=PATH; may be given several times.")
+        list[str] | None,
+        typer.Option(help="NAME=PATH; may be given several times.", rich_help_panel="Models"),
     ] = None,
     label: Annotated[
-        list[str] | None, typer.Option(help="NAME/LABEL=VERSION; may be given several times.")
+        list[str] | None,
+        typer.Option(
+            help="NAME/LABEL=VERSION; may be given several times.", rich_help_panel="Models"
+        ),
     ] = None,
     **flags: Any,
 ) -> None:
     """Serve SavedModels on this machine: REST, gRPC, completions and a page to try them."""
+    extras.require("tfgpt2 serve", "serve")
     models = _models(directory, model or [])
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
     logging.getLogger("absl").setLevel(logging.ERROR)
-    try:
-        with quiet():  # TensorFlow is imported here
-            from tfgpt2.serving.server.run import run
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("tfgpt2"):
-            raise
-        problem = f"The server needs {error.name}, which is not installed."
-        fix = "Install the extra: pip install 'tfgpt2[serve]'."
-        raise RuntimeError(explain(problem, fix=fix)) from error
     settings = build_settings(ServerSettings, flags, models=models, labels=_labels(label or []))
+    with quiet():  # TensorFlow is imported here
+        from tfgpt2.serving.server.run import run
     drained = run(settings, lambda addresses: print(addresses, flush=True))
     sys.stdout.flush()
     sys.stderr.flush()

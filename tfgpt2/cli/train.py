@@ -8,14 +8,33 @@ from typing import Annotated, Any
 
 import typer
 
+from tfgpt2 import extras
 from tfgpt2.cli.console import notes, quiet
-from tfgpt2.cli.options import add_flags
+from tfgpt2.cli.options import add_flags, given_flags
 from tfgpt2.errors import value_error
+from tfgpt2.hub import check_name
 from tfgpt2.training.settings import TrainSettings, read_yaml
 
+PANELS = {
+    "Texts and results": ("texts", "output", "validation", "validation_share", "separator",
+                          "document_mask", "cache"),
+    "Model": ("model", "tokenizer", "n_layer", "n_head", "n_embd", "n_positions", "dropout",
+              "freeze"),
+    "Steps": ("block_size", "batch_size", "accumulate", "epochs", "steps", "seed"),
+    "Optimizer and loss": ("learning_rate", "schedule", "warmup", "floor", "weight_decay",
+                           "beta_1", "beta_2", "clip_norm", "ema", "label_smoothing", "z_loss",
+                           "chunked_loss"),
+    "LoRA": ("lora_rank", "lora_alpha", "lora_targets"),
+    "Memory and speed": ("dtype", "gradient_checkpointing", "blockwise",
+                         "strategy"),
+    "Evaluation, checkpoints and log": ("eval_every", "checkpoint_every", "keep", "log_every",
+                                        "sample_prompt", "sample_tokens", "tensorboard", "push"),
+}  # fmt: skip
 
-@add_flags(TrainSettings, defaults=False)
+
+@add_flags(TrainSettings, PANELS)
 def train(
+    context: typer.Context,
     config: Annotated[
         Path | None, typer.Option("--config", "-c", help="YAML with settings.")
     ] = None,
@@ -29,10 +48,16 @@ def train(
     Settings come from a YAML file, from flags, or from both: flags win. Ctrl-C saves a checkpoint;
     --resume goes on from the newest one.
     """
+    extras.require("tfgpt2 train", "train", "yaml", "matplotlib")
+    settings = merge_settings(config, resume, given_flags(context, flags))
+    if settings.tensorboard:
+        extras.require("--tensorboard", "train", "tensorboard")
+    for name in (settings.model, settings.tokenizer):
+        if name:
+            check_name(name)
     with quiet():
         from tfgpt2.training.trainer import Trainer
 
-        settings = merge_settings(config, resume, flags)
         report = Trainer(settings, console=notes).run(resume=resume)
     if report.stopped:
         notes.print(
@@ -50,19 +75,18 @@ def train(
     print(f"{report.path}  " + ", ".join(shown))
 
 
-def merge_settings(config: Path | None, resume: bool, flags: dict[str, Any]) -> TrainSettings:
+def merge_settings(config: Path | None, resume: bool, given: dict[str, Any]) -> TrainSettings:
     """Merges the settings of a file with flags; flags win.
 
     Args:
         config: A YAML file; None with `resume` is the one in the output directory.
         resume: Whether a training run is resumed.
-        flags: Values by setting; None and empty lists are flags that were not given.
+        given: Values by setting, of the flags that were given.
 
     Raises:
         ValueError: The file cannot be read, or a value is invalid.
         TypeError: A setting is unknown.
     """
-    given = {name: value for name, value in flags.items() if value not in (None, [])}
     if config is None and resume:
         if "output" not in given:
             raise value_error(

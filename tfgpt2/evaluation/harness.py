@@ -4,7 +4,7 @@
     lm_eval.simple_evaluate("tfgpt2", {"pretrained": "shakespeare-tiny"}, tasks=["lambada_openai"])
     lm_eval.simple_evaluate("tfgpt2", {"saved_model": "saved_models/gpt2/1"}, tasks=[...])
 
-The harness is an extra: `pip install tfgpt2[eval]`.
+The harness is an extra: `pip install 'tfgpt2[eval]'`.
 
 Source: lm-evaluation-harness 0.4.13, `api/model.py` for the interface and `models/huggingface.py`
 for its own implementation.
@@ -16,9 +16,10 @@ import collections
 import json
 from typing import Any
 
-from tfgpt2.errors import explain, nearest, value_error
+from tfgpt2.errors import nearest, value_error
 from tfgpt2.evaluation.exported import ExportedModel
 from tfgpt2.evaluation.scoring import Scorer, ScoringRequest, continuation_request
+from tfgpt2.extras import missing_extra
 from tfgpt2.validation import check_count
 
 try:
@@ -28,13 +29,8 @@ try:
     from lm_eval.models.utils import normalize_gen_kwargs
     from lm_eval.utils import get_rolling_token_windows
 except ImportError as error:
-    raise ImportError(
-        explain(
-            "tfgpt2.evaluation.harness needs lm-evaluation-harness.",
-            fix="Install it: pip install 'tfgpt2[eval]'.",
-            missing=error.name,
-        )
-    ) from error
+    missing = error.name or "lm_eval"
+    raise missing_extra("tfgpt2.evaluation.harness", "eval", missing) from error
 
 # Generation settings of tasks, except length and stop strings.
 _SETTINGS = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +137,7 @@ class LiteRTGenerator:
 
     def stream(
         self, prompt: str, *, stop: str | Sequence[str] | None = None, **options: Any
-    ) -> Iterator[str]:
+    ) -> Generator[str, None, int]:
         """Continues one text and yields it piece by piece; see `TextGenerator.stream`.
 
         Args:
@@ -147,6 +147,9 @@ class LiteRTGenerator:
 
         Yields:
             Pieces of text; joined, what `generate` returns.
+
+        Returns:
+            The number of tokens, as the generator's value.
 
         Raises:
             TypeError: `prompt` is not a string, or an option is unknown.
@@ -273,8 +276,8 @@ class LiteRTGenerator:
                     return
                 logits = reading.step(tokens)
 
-    def _pieces(self, request: _Request) -> Iterator[str]:
-        """Yields the text that can no longer change."""
+    def _pieces(self, request: _Request) -> Generator[str, None, int]:
+        """Yields the text that can no longer change; its value is the number of tokens."""
         text, done = Continuation(), 0
         held_back = max(0, max(map(len, request.stop), default=0) - 1)  # might begin a stop string
         utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
@@ -284,6 +287,7 @@ class LiteRTGenerator:
             done = max(done, len(shown))
             if piece:
                 yield piece
+        return len(text.tokens)
 
     def _record(self, request: _Request, text: Continuation) -> Generation:
         shown = text.shown(self._texts)

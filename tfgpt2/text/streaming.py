@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import tensorflow as tf
 
@@ -15,7 +15,9 @@ from tfgpt2.text.pipeline import TextPipeline, TextRequest
 _STEP = 4  # tokens between two pieces: few calls, and still a steady flow
 
 
-def stream_text(pipeline: TextPipeline, spec: DecodeSpec, request: TextRequest) -> Iterator[str]:
+def stream_text(
+    pipeline: TextPipeline, spec: DecodeSpec, request: TextRequest
+) -> Generator[str, None, int]:
     """Decodes a few tokens at a time and yields the text that can no longer change.
 
     Args:
@@ -25,6 +27,9 @@ def stream_text(pipeline: TextPipeline, spec: DecodeSpec, request: TextRequest) 
 
     Yields:
         Pieces of valid text; together the whole continuation.
+
+    Returns:
+        The number of tokens, an end token included, as the generator's value.
     """
     # The end of the text might be the beginning of a stop string.
     held_back = max(0, int(tf.reduce_max(request.params.stop_strings.lengths)) - 1)
@@ -42,6 +47,6 @@ def stream_text(pipeline: TextPipeline, spec: DecodeSpec, request: TextRequest) 
         if piece:
             yield piece
         if not running:
-            return
+            return len(tokens)
         done = max(done, len(text))
         state = pipeline.decoder.advance(spec, *request, state, state.count[0] + _STEP)

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.progress import TimeRemainingColumn as Remaining
 from rich.text import Text
 
-from tfgpt2.errors import explain
+from tfgpt2 import extras
 from tfgpt2.files import replace_files
 from tfgpt2.training.callbacks import StepCallback, perplexity, read_log
 from tfgpt2.training.output_files import report_write_errors
@@ -154,11 +154,7 @@ def draw_losses(lines: Sequence[Mapping[str, Any]], path: str | os.PathLike[str]
 
 def _figure() -> Any:
     """Matplotlib's figure class, which needs no display, unlike `pyplot`."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(
-            explain("The plot of the losses needs matplotlib.",
-                    fix="Run pip install 'tfgpt2[train]'.")
-        ) from error  # fmt: skip
+    extras.require("The plot of the losses", "train", "matplotlib")
+    from matplotlib.figure import Figure
+
     return Figure

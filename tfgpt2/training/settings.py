@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tfgpt2.errors import explain, nearest, type_error, value_error
+from tfgpt2 import extras
+from tfgpt2.errors import nearest, type_error, value_error
 from tfgpt2.files import read_utf8, replace_files
 from tfgpt2.validation import check_choice, check_count, check_range
 
@@ -23,8 +24,10 @@ PRECISIONS = ("float32", "mixed_bfloat16", "auto")
 STRATEGIES = ("auto", "none", "mirrored", "multi_worker")
 
 
-def _field(default: Any, help: str) -> Any:
-    return dataclasses.field(default=default, metadata={"help": help})
+def _field(default: Any, help: str, default_text: str = "") -> Any:
+    """A setting that is also a flag of `tfgpt2 train`; see `tfgpt2.cli.options.add_flags`."""
+    metadata = {"help": help} | ({"default_text": default_text} if default_text else {})
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,44 +48,46 @@ class TrainSettings:
 
     texts: tuple[str, ...] = _field((), "Files or patterns such as 'corpus/*.txt'.")
     output: str = _field("", "Directory for model, checkpoints, log and plot.")
-    model: str | None = _field(None, "Checkpoint to start from; default: train from scratch.")
-    tokenizer: str | None = _field(None, "Checkpoint of the tokenizer; default: the model's.")
-    n_layer: int | None = _field(None, "From scratch: number of blocks; 12.")
-    n_head: int | None = _field(None, "From scratch: attention heads per block; 12.")
-    n_embd: int | None = _field(None, "From scratch: width; 768.")
-    n_positions: int | None = _field(None, "From scratch: context in tokens; 1024.")
-    dropout: float | None = _field(None, "Dropout rate; default: the model's, from scratch 0.1.")
-    validation: tuple[str, ...] = _field((), "Validation texts; default: a part is held out.")
+    model: str | None = _field(None, "Checkpoint to start from.", "train from scratch")
+    tokenizer: str | None = _field(None, "Checkpoint of the tokenizer.", "the model's")
+    n_layer: int | None = _field(None, "From scratch: number of blocks.", "12")
+    n_head: int | None = _field(None, "From scratch: attention heads per block.", "12")
+    n_embd: int | None = _field(None, "From scratch: width.", "768")
+    n_positions: int | None = _field(None, "From scratch: context in tokens.", "1024")
+    dropout: float | None = _field(None, "Dropout rate.", "the model's, from scratch 0.1")
+    validation: tuple[str, ...] = _field((), "Validation texts.", "a part is held out")
     validation_share: float = _field(0.05, "Share held out at the end of the texts; 0: none.")
-    separator: str | None = _field(None, "Ends a document; default: a file is one.")
+    separator: str | None = _field(None, "Ends a document.", "a file is one")
     document_mask: bool = _field(False, "Tokens attend to their own document only.")
     cache: str | None = _field(None, "Folder that caches the tokens for later runs.")
-    block_size: int | None = _field(None, "Tokens of an example; default: the model's context.")
+    block_size: int | None = _field(None, "Tokens of an example.", "the model's context")
     batch_size: int = _field(8, "Examples of a batch, of all workers together.")
     accumulate: int = _field(1, "Batches whose gradients are accumulated in a step.")
     epochs: int = _field(1, "Passes over the texts, if `steps` is not given.")
-    steps: int | None = _field(None, "Steps of the whole training.")
+    steps: int | None = _field(None, "Steps of the whole training.", "by `epochs`")
     learning_rate: float = _field(3e-4, "The highest learning rate.")
     schedule: str = _field("cosine", "Decay after the warm-up: constant, linear or cosine.")
-    warmup: int | None = _field(None, "Steps of the warm-up; default: 3 % of all, at most 2000.")
-    floor: float | None = _field(None, "Final learning rate; default: a tenth of the highest.")
+    warmup: int | None = _field(None, "Steps of the warm-up.", "3 % of all, at most 2000")
+    floor: float | None = _field(None, "Final learning rate.", "a tenth of the highest")
     weight_decay: float = _field(0.1, "Applied to matrices, not to embeddings.")
     beta_1: float = _field(0.9, "Adam's first decay.")
     beta_2: float = _field(0.95, "Adam's second decay.")
-    clip_norm: float | None = _field(1.0, "Largest norm of the gradient; null: no clipping.")
+    clip_norm: float | None = _field(
+        1.0, "Largest norm of the gradient; in YAML, null is no clipping."
+    )
     ema: float | None = _field(None, "Decay of a moving average of the weights, such as 0.999.")
     dtype: str = _field("float32", "float32, mixed_bfloat16, or auto: the faster one.")
-    chunked_loss: bool | None = _field(None, "Less memory for logits; default: if they are large.")
+    chunked_loss: bool | None = _field(None, "Less memory for logits.", "if they are large")
     gradient_checkpointing: bool = _field(False, "Less memory for activations, slower.")
     blockwise: bool = _field(False, "Attention in blocks: less memory for long blocks.")
     label_smoothing: float = _field(0.0, "Probability spread over the vocabulary.")
     z_loss: float = _field(0.0, "Weight of the squared logarithm of the softmax's sum.")
     freeze: tuple[str, ...] = _field((), "Frozen parts, such as wte or h.0-5.")
     lora_rank: int | None = _field(None, "Train an adapter of this rank, and merge it.")
-    lora_alpha: float | None = _field(None, "Scale of the adapter; default: its rank.")
+    lora_alpha: float | None = _field(None, "Scale of the adapter.", "its rank")
     lora_targets: tuple[str, ...] = _field(("c_attn",), "Projections that get an adapter.")
-    eval_every: int | None = _field(None, "Steps between evaluations; default: an epoch.")
-    checkpoint_every: int | None = _field(None, "Steps between checkpoints; default: eval_every.")
+    eval_every: int | None = _field(None, "Steps between evaluations.", "an epoch")
+    checkpoint_every: int | None = _field(None, "Steps between checkpoints.", "eval_every")
     keep: int = _field(3, "Number of checkpoints to keep.")
     log_every: int = _field(10, "Steps between lines of the log.")
     sample_prompt: str | None = _field(None, "Prompt of a sample at each evaluation.")
@@ -180,12 +185,9 @@ def write_yaml(settings: TrainSettings, path: str | os.PathLike[str]) -> None:
 
 
 def _yaml() -> Any:
-    try:
-        import yaml
-    except ImportError as error:
-        raise ImportError(
-            explain("Settings in YAML need PyYAML.", fix="Run pip install 'tfgpt2[train]'.")
-        ) from error
+    extras.require("A settings file", "train", "yaml")
+    import yaml
+
     return yaml
 
 

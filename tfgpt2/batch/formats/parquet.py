@@ -1,4 +1,4 @@
-"""Parquet, with pyarrow: `pip install tfgpt2[parquet]`."""
+"""Parquet, with pyarrow: `pip install 'tfgpt2[parquet]'`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tfgpt2 import extras
 from tfgpt2.batch.formats.base import Format, Row, Writer, damaged
-from tfgpt2.errors import explain, value_error
+from tfgpt2.errors import value_error
 
 _ROWS = 1024  # read at once
 
@@ -19,13 +20,10 @@ def _pyarrow() -> Any:
     Raises:
         ImportError: They are not installed.
     """
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise ImportError(
-            explain("Parquet files need pyarrow.", fix="Run: pip install 'tfgpt2[parquet]'.")
-        ) from error
+    extras.require("A Parquet file", "parquet")
+    import pyarrow
+    import pyarrow.parquet
+
     return pyarrow
 
 

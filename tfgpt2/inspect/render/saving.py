@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tfgpt2.errors import explain, value_error
+from tfgpt2 import extras
+from tfgpt2.errors import value_error
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -95,16 +96,7 @@ def save(
 
 def _figures(path: Path) -> ModuleType:
     """The module that draws; importing it needs matplotlib."""
-    try:
-        from tfgpt2.inspect.render import figures
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "matplotlib":
-            raise
-        raise ImportError(
-            explain(
-                "Figures need matplotlib, which is not installed.",
-                fix="Install the extra: pip install 'tfgpt2[inspect]', or save a page (.html).",
-                path=str(path),
-            )
-        ) from error
+    extras.require("A picture (.png; a page, .html, does without)", "inspect")
+    from tfgpt2.inspect.render import figures
+
     return figures

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from tfgpt2.errors import explain, type_error, value_error
+from tfgpt2.errors import type_error, value_error
+from tfgpt2.extras import missing_extra
 from tfgpt2.serving.client import records, request_settings
 from tfgpt2.serving.client.exceptions import (
     BadAnswer,
@@ -388,9 +389,8 @@ def _make_transport(
             return RestTransport(endpoint, api_key, concurrency, transport)
         from tfgpt2.serving.client.grpc_transport import GrpcTransport
     except ImportError as error:
-        problem = f"The client needs {error.name} for this URL."
-        fix = "Run: pip install 'tfgpt2[client]'"
-        raise ImportError(explain(problem, fix=fix, url=endpoint.url)) from error
+        what = f"The client for {endpoint.url}"
+        raise missing_extra(what, "client", error.name or "httpx") from error
     if transport is not None:
         raise value_error("`transport` is for http URLs.", fix="Leave it out.", url=endpoint.url)
     return GrpcTransport(endpoint, api_key)

@@ -55,7 +55,9 @@ def new_version(path: str | os.PathLike[str], version: int | str | None) -> Path
         path = path / str(version)
     if os.path.lexists(path):
         problem = "The version directory exists, and an export never overwrites one."
-        fix = f"Export to the next version, {path.parent / '2'} for example."
+        number = next_version(path.parent)
+        fix = f"Export to the next version: {path.parent / str(number)}, or --next (in Python"
+        fix += f" version='next') with {str(path.parent)!r}."
         raise FileExistsError(explain(problem, fix=fix, path=str(path)))
     return path
 
