@@ -341,11 +341,13 @@ class TokenizerSpec(abc.ABC):
                     id=token.id,
                 )
         if self.add_bos_token:
+            # A template reads "$" and ":" in a name as syntax: such a token gets another name.
             bos = self.roles["bos_token"]
+            name = "bos_token" if {"$", ":"} & set(bos) else bos
             template = tokenizers.processors.TemplateProcessing(
-                single=[bos, "$A"],
-                pair=[bos, "$A", f"{bos}:1", "$B:1"],
-                special_tokens=[(bos, self.id_of(bos))],
+                single=[name, "$A"],
+                pair=[name, "$A", f"{name}:1", "$B:1"],
+                special_tokens=[{"id": name, "ids": [self.id_of(bos)], "tokens": [bos]}],
             )
             steps = [step for step in (result.post_processor, template) if step is not None]
             result.post_processor = tokenizers.processors.Sequence(steps)

@@ -323,6 +323,8 @@ def _first_token(step: Mapping[str, Any], ids: Mapping[str, int]) -> str | None:
             match tokens.get(token):
                 case {"ids": [int(token_id)]} if ids.get(token) == token_id:
                     return token
+                case {"ids": [int(token_id)], "tokens": [str(text)]} if ids.get(text) == token_id:
+                    return text  # the name in the template is not the token's
     raise _unsupported_post_processor(step)
 
 

@@ -1,0 +1,137 @@
+"""Chat templates: messages become the text that a model continues.
+
+Templates are jinja2 programs from a model's files. They run in jinja2's immutable sandbox, which
+lets them neither import anything nor change what they are given.
+"""
+
+from __future__ import annotations
+
+import copy
+import datetime
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tfgpt2.errors import explain, value_error
+
+_FINAL = "CONTINUE_FINAL_MESSAGE_TAG "  # marks the end of the message to continue
+
+Messages = Sequence[Mapping[str, Any]]
+
+
+def render(
+    template: str,
+    messages: Messages,
+    *,
+    continue_final_message: bool = False,
+    **variables: Any,
+) -> str:
+    """Returns the text of a conversation.
+
+    Args:
+        template: The template.
+        messages: The conversation: dicts with `role` and `content`.
+        continue_final_message: Cut the text where the last message ends.
+        **variables: What else the template can read, such as `add_generation_prompt`.
+
+    Raises:
+        ImportError: jinja2 is not installed.
+        ValueError: The template is damaged, fails, or does not show the last message.
+
+    Source: transformers 4.57, `utils/chat_template_utils.py::render_jinja_template` (behaviour).
+
+    Example:
+        >>> render("{% for m in messages %}{{ m.role }}: {{ m.content }};{% endfor %}",
+        ...        [{"role": "user", "content": "Hi"}])
+        'user: Hi;'
+    """
+    jinja2 = _jinja2()
+    if not continue_final_message:
+        marked = messages
+    else:
+        marked = _mark_end(messages)
+    try:
+        text = _compiled(template).render(messages=marked, **variables)
+    except jinja2.TemplateError as error:
+        raise value_error(
+            f"The chat template fails: {error}",
+            fix="Check the template, and that the messages are as it expects them.",
+            messages=messages,
+        ) from error
+    if not continue_final_message:
+        return text
+    end = text.rfind(_FINAL.strip())
+    if end < 0:
+        raise value_error(
+            "The text does not hold the whole last message, so it cannot be continued.",
+            fix="Leave continue_final_message out.",
+            messages=messages,
+        )
+    kept = text[:end]
+    return kept if text[end : end + len(_FINAL)] == _FINAL else kept.rstrip()
+
+
+def _mark_end(messages: Messages) -> list[Any]:
+    """The conversation with a mark at the end of its last text."""
+    marked = copy.deepcopy(list(messages))
+    content = marked[-1]["content"]
+    if isinstance(content, str):
+        marked[-1]["content"] = content + _FINAL
+        return marked
+    block = next((part for part in reversed(content) if "text" in part), None)
+    if block is None:
+        raise value_error(
+            "The last message has no text to continue.",
+            fix="Leave continue_final_message out.",
+            message=marked[-1],
+        )
+    block["text"] += _FINAL
+    return marked
+
+
+@functools.cache
+def _compiled(template: str) -> Any:
+    """The template, ready to be rendered."""
+    jinja2 = _jinja2()
+    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", _generation()]
+    )
+    environment.filters["tojson"] = _to_json
+    environment.globals["raise_exception"] = _raise
+    environment.globals["strftime_now"] = lambda form: datetime.datetime.now().strftime(form)
+    return environment.from_string(template)
+
+
+def _generation() -> Any:
+    """The block `{% generation %}`, by which templates mark answers; its text is just shown."""
+    from jinja2.ext import Extension
+
+    class Generation(Extension):
+        tags = {"generation"}
+
+        def parse(self, parser: Any) -> Any:
+            next(parser.stream)
+            return parser.parse_statements(["name:endgeneration"], drop_needle=True)
+
+    return Generation
+
+
+def _to_json(value: Any, ensure_ascii: bool = False, **options: Any) -> str:
+    """A value as JSON; jinja2's own filter escapes it for HTML."""
+    return json.dumps(value, ensure_ascii=ensure_ascii, **options)
+
+
+def _raise(message: str) -> None:
+    raise _jinja2().TemplateError(message)
+
+
+def _jinja2() -> Any:
+    try:
+        import jinja2
+        import jinja2.sandbox
+    except ImportError as error:
+        raise ImportError(
+            explain("Chat templates need jinja2.", fix="Run `pip install jinja2`.")
+        ) from error
+    return jinja2
