@@ -247,7 +247,7 @@ GRAPHS = {
 }
 
 
-QUICK = ("greedy", "beams")
+QUICK = ("greedy",)
 RUNS = [
     pytest.param(name, jit, marks=pytest.mark.long if jit or name not in QUICK else ())
     for name in GRAPHS
@@ -271,6 +271,7 @@ def test_generate_in_a_function(model, name, jit):
 SIGNATURE = [tf.TensorSpec([None, 4], tf.int32, n) for n in ("input_ids", "attention_mask")]
 
 
+@pytest.mark.long
 def test_a_module_with_a_signature(model, tmp_path):
     """`generate` in an exported `tf.Module` with open shapes, as in transformers' guide."""
 

@@ -114,6 +114,7 @@ def test_a_compiled_loss_takes_labels_of_the_features(classifier):
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+@pytest.mark.long
 def test_the_usual_recipe(tmp_path):
     """Tokenizer, collator, prepare_tf_dataset, create_optimizer, compile, fit, evaluate."""
     tokenizer = tfgpt2.AutoTokenizer.from_pretrained("shakespeare-tiny")
