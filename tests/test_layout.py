@@ -46,7 +46,7 @@ generation/speculative: prompt_lookup draft_model
 generation/strategies: base sampling beam_state beam_step beam_search diverse_beam_search
 generation/strategies: contrastive_search registry
 generation: guidance option_table validation modes config from_config model_wrappers scoring
-generation: inputs forward_outputs output_classes transition_scores compiled
+generation: token_inputs inputs forward_outputs output_classes transition_scores compiled
 generation: traced generate
 models: __init__ call_arguments call_inputs call_outputs batch_checks label_places memory
 models: tf_dataset trainable editable

@@ -15,7 +15,13 @@ from tfgpt2.config import GPT2Config
 from tfgpt2.errors import explain, nearest, type_error, value_error
 from tfgpt2.generation.modes import GenerationMode, mode_of
 from tfgpt2.generation.option_table import DEFAULTS, OPTIONS, ROW_OPTIONS, SAMPLING_OPTIONS
-from tfgpt2.generation.option_values import check_option, is_one_of, json_value
+from tfgpt2.generation.option_values import (
+    TOKEN_IDS,
+    check_option,
+    is_one_of,
+    json_value,
+    without_negative_ids,
+)
 from tfgpt2.generation.options import (
     CONSTRAINTS,
     COUNTS,
@@ -32,7 +38,6 @@ from tfgpt2.generation.validation import check_asked, check_together
 from tfgpt2.hub import HubOptions, Repository, check_no_upload
 
 CONFIG_NAME = "generation_config.json"
-TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
 class GenerationConfig:
@@ -214,7 +219,7 @@ class GenerationConfig:
         """
         try:
             values = json.loads(Path(json_file).read_text(encoding="utf-8"))
-            return cls.from_dict(_without_negative_ids(values))
+            return cls.from_dict(without_negative_ids(values))
         except (UnicodeDecodeError, json.JSONDecodeError, TypeError, ValueError) as error:
             raise value_error(
                 f"The file is not a readable generation configuration ({error}).",
@@ -236,7 +241,7 @@ class GenerationConfig:
             []
         """
         ids = {name: getattr(model_config, name) for name in TOKEN_IDS}
-        return cls(**_without_negative_ids(ids))
+        return cls(**without_negative_ids(ids))
 
     def update(self, **options: Any) -> dict[str, Any]:
         """Sets several options at once, as far as there are such options.
@@ -406,21 +411,3 @@ def _check_count(name: str, value: Any, option: Option = OPTIONS["bos_token_id"]
             fix="Leave it out, or pass None, for the default.",
             **{name: value},
         )
-
-
-def _without_negative_ids(values: Any) -> Any:
-    """Leaves out special tokens whose id is negative: files say so that there is none."""
-    if not isinstance(values, Mapping):
-        return values  # reported by `from_dict`
-    values = dict(values)
-    for name in TOKEN_IDS:
-        ids = values.get(name)
-        if isinstance(ids, (list, tuple)):
-            values[name] = [one for one in ids if not _is_negative(one)] or None
-        elif _is_negative(ids):
-            values[name] = None
-    return values
-
-
-def _is_negative(value: Any) -> bool:
-    return isinstance(value, int) and value < 0

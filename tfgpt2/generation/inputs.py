@@ -12,6 +12,7 @@ from tfgpt2.errors import nearest, type_error, value_error
 from tfgpt2.generation.buckets import default_buckets, round_up
 from tfgpt2.generation.config import GenerationConfig
 from tfgpt2.generation.params import Prompt, PromptContext
+from tfgpt2.generation.token_inputs import check_positions, check_token_types
 from tfgpt2.nn.kv_cache import Encoder, Prefix, align_right
 
 
@@ -94,8 +95,8 @@ def check_inputs(
     elif prefix is not None:
         _check_prefix(prefix, len(inputs))
     encoder = _encoder(model, encoder_hidden_states, encoder_attention_mask)
-    types = _check_token_types(model, named["token_type_ids"], mask)
-    _check_positions(named["position_ids"], mask)
+    types = check_token_types(model, named["token_type_ids"], mask)
+    check_positions(named["position_ids"], mask)
     found = GenerateInputs(inputs, mask, embeds, prefix, covered, encoder, types)
     _check_lengths(model, found)
     return found
@@ -321,41 +322,6 @@ def _check_mask(mask: np.ndarray, shape: Any) -> None:
             fix="Pass a mask with one number for each embedding.",
             attention_mask=list(mask.shape),
             inputs_embeds=list(shape),
-        )
-
-
-def _check_token_types(model: Any, types: Any, mask: np.ndarray) -> np.ndarray | None:
-    """Checks token types: int32 `[B, P]`."""
-    if types is None:
-        return None
-    types, vocabulary = np.asarray(types), model.config.vocab_size
-    fits = types.shape == mask.shape and types.dtype.kind in "iu"
-    if not fits or not ((types >= 0) & (types < vocabulary)).all():
-        raise value_error(
-            f"`token_type_ids` must be integers in [0, {vocabulary}), one for each prompt token.",
-            fix="Pass the tokenizer's output unchanged.",
-            token_type_ids=f"{types.dtype} {list(types.shape)}",
-        )
-    return types.astype(np.int32)
-
-
-def _check_positions(positions: Any, mask: np.ndarray) -> None:
-    """Checks that given positions are those that follow from the mask, which generation uses.
-
-    transformers 4.57 adds the positions of the whole prompt to every new token, too, so no program
-    can depend on others.
-    """
-    if positions is None:
-        return
-    positions = np.asarray(positions)
-    known = np.maximum(np.cumsum(mask, axis=1) - 1, 0)
-    read = np.broadcast_to(mask > 0, known.shape)
-    if positions.shape[-1:] != known.shape[1:] or np.any((positions != known) & read):
-        raise value_error(
-            "`position_ids` in generate() must count the tokens of each row from 0, as the"
-            " attention mask does.",
-            fix="Leave position_ids out: they follow from attention_mask.",
-            position_ids=positions,
         )
 
 

@@ -10,6 +10,8 @@ import numpy as np
 from tfgpt2.errors import type_error, value_error
 from tfgpt2.generation.options import Option
 
+TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
+
 
 def check_option(option: Option, value: Any) -> np.ndarray:
     """Checks the value or values of an option that has one per row.
@@ -81,3 +83,21 @@ def json_value(value: Any) -> Any:
     if hasattr(value, "numpy"):
         value = value.numpy()
     return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
+
+
+def without_negative_ids(values: Any) -> Any:
+    """Leaves out special tokens whose id is negative: files say so that there is none."""
+    if not isinstance(values, Mapping):
+        return values  # reported by `from_dict`
+    values = dict(values)
+    for name in TOKEN_IDS:
+        ids = values.get(name)
+        if isinstance(ids, (list, tuple)):
+            values[name] = [one for one in ids if not _is_negative(one)] or None
+        elif _is_negative(ids):
+            values[name] = None
+    return values
+
+
+def _is_negative(value: Any) -> bool:
+    return isinstance(value, int) and value < 0

@@ -9,9 +9,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfgpt2.generation.config import TOKEN_IDS, GenerationConfig
+from tfgpt2.generation.config import GenerationConfig
 from tfgpt2.generation.generate import generate
 from tfgpt2.generation.inputs import read_prefix
+from tfgpt2.generation.option_values import TOKEN_IDS
 from tfgpt2.generation.transition_scores import transition_scores
 from tfgpt2.models.base import TFGPT2PreTrainedModel
 from tfgpt2.models.call_inputs import CallInputs, check_labels
