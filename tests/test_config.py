@@ -260,7 +260,7 @@ def test_damaged_files(content, text, tmp_path):
 def test_missing_files(tmp_path):
     with pytest.raises(FileNotFoundError, match="has no file 'config.json'. Received: name="):
         GPT2Config.from_pretrained(tmp_path)
-    with pytest.raises(TypeError, match="must be a dict of fields. Received: values=3"):
+    with pytest.raises(TypeError, match="must be a dict of fields. Received: config_dict=3"):
         GPT2Config.from_dict(3)
     (tmp_path / "file").write_text("")
     with pytest.raises(NotADirectoryError, match="saved into a directory"):

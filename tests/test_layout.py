@@ -28,10 +28,12 @@ nn: __init__ shapes activations attention blockwise kv_cache int8 layers blocks 
 nn: losses chunked_loss lora quantization resize
 tokenizers: __init__ unicode_classes json_values added_tokens segments added_token_split
 tokenizers: pretokenize bpe sentencepiece arguments spec_checks
-tokenizers: template graph base vocabulary_folder files batch_encoding layer byte_level_bpe
+tokenizers: template graph base vocabulary_folder rows batch_encoding files layer byte_level_bpe
 tokenizers: text_rules sentencepiece_model sentencepiece_json sentencepiece_graph
 tokenizers: sentencepiece_host sentencepiece_families registry
-tokenizers: special_tokens gpt2 host training
+tokenizers: special_tokens sequence_methods decoding_methods padding_methods
+tokenizers: chat_methods retraining gpt2 host
+tokenizers: training collators
 generation: __init__ buckets options option_values stop_lists written_text token_texts stopping
 generation/constraints: __init__ work special_tokens expressions byte_nfa byte_dfa regex json_types
 generation/constraints: schema_input json_grammar
@@ -39,18 +41,23 @@ generation/constraints: json_schema token_dfa masking compile
 generation: params results
 generation/logits: __init__ vocab_ops random threshold id_lists history base
 generation/logits: temperature top_k top_p min_p typical_p epsilon_cutoff eta_cutoff
-generation/logits: penalties ngrams bias forced length validity pipeline
+generation/logits: penalties ngrams bias forced length validity pipeline callables
 generation/speculative: __init__ base
 generation/strategies: __init__ cache_rows
 generation/speculative: prompt_lookup draft_model
 generation/strategies: base sampling beam_state beam_step beam_search diverse_beam_search
 generation/strategies: contrastive_search registry
-generation: guidance option_table validation config from_config model_wrappers scoring
-generation: inputs forward_outputs compiled generate
-models: __init__ call_arguments call_inputs call_outputs batch_checks memory trainable editable
-models: keras_export base
+generation: guidance option_table validation modes config from_config model_wrappers scoring
+generation: token_inputs inputs forward_outputs output_classes transition_scores compiled
+generation: traced generate
+models: __init__ call_arguments call_inputs call_outputs batch_checks label_places memory
+models: tf_dataset trainable editable
+models: model_methods keras_export loading saving base
 models: transformer causal_lm task_heads double_heads auto
 text: __init__ generation prompts records checks pipeline streaming generator
+pipelines: __init__ base
+pipelines: feature_extraction question_answering text_classification text_generation
+pipelines: token_classification registry
 conversion: __init__ progress
 conversion: verification
 conversion: convert

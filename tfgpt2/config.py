@@ -19,7 +19,7 @@ from tfgpt2.config_fields import (
 )
 from tfgpt2.errors import explain, nearest, type_error, value_error
 from tfgpt2.files import make_directory, read_json_object, replace_files
-from tfgpt2.hub import HubOptions, Repository
+from tfgpt2.hub import HubOptions, Repository, check_no_upload
 
 CONFIG_NAME = "config.json"
 
@@ -201,28 +201,36 @@ class GPT2Config:
         return copy.deepcopy(self._unknown | fields) | {"model_type": self.model_type}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any], **overrides: Any) -> GPT2Config:
+    def from_dict(
+        cls, config_dict: Mapping[str, Any], *, return_unused_kwargs: bool = False, **overrides: Any
+    ) -> Any:
         """Builds a configuration from a dict such as a parsed `config.json`.
 
         Args:
-            values: Fields by name. Unknown keys are kept.
-            **overrides: Fields that replace those in `values`.
+            config_dict: Fields by name. Unknown keys are kept.
+            return_unused_kwargs: Return the configuration and a dict of the overrides that are not
+                its fields, which would raise otherwise.
+            **overrides: Fields that replace those in `config_dict`.
 
         Raises:
-            TypeError: `values` is not a dict, or an override is unknown.
+            TypeError: `config_dict` is not a dict, or an override is unknown.
             ValueError: A value is out of range, or `model_type` is not `"gpt2"`.
 
         Example:
             >>> GPT2Config.from_dict({"n_layer": 2, "made_by": "me"}).made_by
             'me'
         """
-        if not isinstance(values, Mapping):
+        if not isinstance(config_dict, Mapping):
             raise type_error(
                 "A configuration must be a dict of fields.",
                 fix="Pass the parsed config.json.",
-                values=values,
+                config_dict=config_dict,
             )
-        values = dict(values)
+        if return_unused_kwargs:
+            own = {n: v for n, v in overrides.items() if _is_field(n)}
+            unused = {n: v for n, v in overrides.items() if n not in own}
+            return cls.from_dict(config_dict, **own), unused
+        values = dict(config_dict)
         model_type = values.pop("model_type", cls.model_type)
         if model_type != cls.model_type:
             raise value_error(
@@ -240,7 +248,7 @@ class GPT2Config:
         proper: dict[str, Any] = {}
         for name, value in values.items():
             field = ALIASES.get(name, name)
-            if field not in FIELDS and field != "num_labels":
+            if not _is_field(name):
                 raise TypeError(_unknown_field(name, value))
             if field in proper:
                 raise type_error(
@@ -252,31 +260,32 @@ class GPT2Config:
         return proper
 
     @classmethod
-    def from_json_file(cls, path: str | os.PathLike[str], **overrides: Any) -> GPT2Config:
+    def from_json_file(cls, json_file: str | os.PathLike[str], **overrides: Any) -> Any:
         """Reads a `config.json`.
 
         Args:
-            path: The file.
-            **overrides: Fields that replace those of the file.
+            json_file: The file.
+            **overrides: Those of `from_dict`.
 
         Raises:
             TypeError: An override is unknown.
             ValueError: The file is not a JSON object, or a field in it has a wrong value.
         """
-        values = read_json_object(Path(path), "configuration")
+        values = read_json_object(Path(json_file), "configuration")
         try:
             return cls.from_dict(values, **overrides)
         except (TypeError, ValueError) as error:
-            raise type(error)(f"{error} (read from {path})") from error
+            raise type(error)(f"{error} (read from {json_file})") from error
 
     @classmethod
-    def from_pretrained(cls, name: str | os.PathLike[str], **options: Any) -> GPT2Config:
-        """Reads the configuration of a model by directory, bundled name or hub name.
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike[str], **options: Any
+    ) -> Any:
+        """Reads the configuration of a model by directory, bundled name, hub name or file.
 
         Args:
-            name: Directory, bundled name or hub name.
-            **options: Options of `tfgpt2.hub.HubOptions`, and fields that replace those of the
-                file.
+            pretrained_model_name_or_path: Directory, bundled name, hub name, or a JSON file.
+            **options: Options of `tfgpt2.hub.HubOptions`, and those of `from_dict`.
 
         Raises:
             FileNotFoundError: There is no such model, or it has no `config.json`.
@@ -288,24 +297,66 @@ class GPT2Config:
             'gpt2'
         """
         hub_options, overrides = HubOptions.split(options)
+        name = pretrained_model_name_or_path
+        if Path(name).expanduser().is_file():
+            return cls.from_json_file(Path(name).expanduser(), **overrides)
         return cls.from_json_file(Repository(name, hub_options).require(CONFIG_NAME), **overrides)
 
-    def to_json_string(self) -> str:
-        """Returns the text of a `config.json`, without fields that are None by default."""
+    def update(self, config_dict: Mapping[str, Any]) -> None:
+        """Sets several fields at once.
+
+        Args:
+            config_dict: Fields by name.
+
+        Raises:
+            AttributeError: There is no such field.
+            ValueError: A value is out of range; nothing is changed.
+        """
+        changed = copy.deepcopy(self)
+        for name, value in config_dict.items():
+            setattr(changed, name, value)
+        changed.validate()
+        self.__dict__.update(changed.__dict__)
+
+    def to_diff_dict(self) -> dict[str, Any]:
+        """Returns the fields that differ from their defaults, unknown keys and `model_type`."""
+        values, default = self.to_dict(), type(self)().to_dict()
+        kept = {n: v for n, v in values.items() if n not in default or v != default[n]}
+        return kept | {"model_type": self.model_type}
+
+    def to_json_string(self, use_diff: bool = False) -> str:
+        """Returns the text of a `config.json`, without fields that are None by default.
+
+        Args:
+            use_diff: Leave out all fields that have their defaults.
+        """
         kept = {
             name: value
-            for name, value in self.to_dict().items()
+            for name, value in (self.to_diff_dict() if use_diff else self.to_dict()).items()
             if value is not None or name not in FIELDS or FIELDS[name].default is not None
         }
         return json.dumps(kept, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
-    def save_pretrained(self, directory: str | os.PathLike[str]) -> None:
+    def to_json_file(self, json_file_path: str | os.PathLike[str], use_diff: bool = False) -> None:
+        """Writes the text of `to_json_string` to a file."""
+        with replace_files([Path(json_file_path)]) as (temporary,):
+            temporary.write_text(self.to_json_string(use_diff), encoding="utf-8")
+
+    def save_pretrained(
+        self, save_directory: str | os.PathLike[str], *, push_to_hub: bool = False
+    ) -> None:
         """Writes `config.json` into a directory, which is created if necessary.
 
+        Args:
+            save_directory: The directory.
+            push_to_hub: False, as uploading is a step of its own.
+
         Raises:
-            NotADirectoryError: `directory` is a file.
+            NotADirectoryError: `save_directory` is a file.
+            ValueError: `push_to_hub` is set.
         """
-        directory = make_directory(directory, "A configuration")
+        check_no_upload(push_to_hub)
+        directory = make_directory(save_directory, "A configuration")
         with replace_files([directory / CONFIG_NAME]) as (temporary,):
             temporary.write_text(self.to_json_string(), encoding="utf-8")
 
@@ -329,6 +380,12 @@ def _positional(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, A
             keywords=sorted(kwargs),
         )
     return named
+
+
+def _is_field(name: str) -> bool:
+    """Whether there is a field of this name, or under this alias."""
+    field = ALIASES.get(name, name)
+    return field in FIELDS or field == "num_labels"
 
 
 def _unknown_field(name: str, value: Any) -> str:

@@ -37,6 +37,7 @@ class HubOptions:
         local_files_only: Use the cache only, without network access.
         force_download: Download files again that are in the cache.
         gguf_file: Name of the GGUF file to read, in a directory or repository, as in transformers.
+        trust_remote_code: As in transformers. No code is loaded from a repository in any case.
     """
 
     revision: str | None = None
@@ -46,6 +47,7 @@ class HubOptions:
     local_files_only: bool = False
     force_download: bool = False
     gguf_file: str = ""
+    trust_remote_code: bool | None = None
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
@@ -336,3 +338,13 @@ def bundled_names() -> list[str]:
         True
     """
     return sorted(path.name for path in ASSETS.iterdir() if (path / "config.json").is_file())
+
+
+def check_no_upload(push_to_hub: Any) -> None:
+    """Raises ValueError where a save is asked to upload, too."""
+    if push_to_hub:
+        raise value_error(
+            "Saving uploads nothing: files are written first, and uploaded when they are whole.",
+            fix="Use huggingface_hub.upload_folder(repo_id=..., folder_path=...) afterwards.",
+            push_to_hub=push_to_hub,
+        )

@@ -44,8 +44,9 @@ class ModelOutput(dict):
 
     @classmethod
     def fields(cls) -> tuple[str, ...]:
-        """Names of the fields, in order."""
-        return tuple(inspect.get_annotations(cls))
+        """Names of the fields, in order; a subclass without its own has those of its base."""
+        declared = (inspect.get_annotations(base) for base in cls.__mro__)
+        return tuple(next(filter(None, declared), ()))
 
     def __getattr__(self, name: str) -> Any:
         if name in self:

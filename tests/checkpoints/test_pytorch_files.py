@@ -33,7 +33,7 @@ def their_logits(torch, folder, **options):
 @pytest.mark.parametrize("shard_bytes", [5_000_000_000, SMALL_SHARDS])
 def test_pytorch_loads_our_files(fields, shard_bytes, checkpoint, tmp_path, torch):
     model = load_language_model(checkpoint(**fields))
-    model.save_pretrained(tmp_path / "ours", max_shard_bytes=shard_bytes)
+    model.save_pretrained(tmp_path / "ours", max_shard_size=shard_bytes)
     np.testing.assert_allclose(their_logits(torch, tmp_path / "ours"), logits_of(model), atol=1e-5)
 
 
@@ -41,7 +41,7 @@ def test_pytorch_loads_our_files(fields, shard_bytes, checkpoint, tmp_path, torc
 @pytest.mark.parametrize("shard_bytes", [5_000_000_000, SMALL_SHARDS])
 def test_pytorch_loads_half_precision(dtype, shard_bytes, checkpoint, tmp_path, torch):
     load_language_model(checkpoint()).save_pretrained(
-        tmp_path / "s", dtype=dtype, max_shard_bytes=shard_bytes
+        tmp_path / "s", dtype=dtype, max_shard_size=shard_bytes
     )
     np.testing.assert_allclose(
         their_logits(torch, tmp_path / "s", dtype="float32"),

@@ -20,7 +20,7 @@ KINDS = [{}, {"tie_word_embeddings": False}, {"add_cross_attention": True}, {"n_
 @pytest.mark.parametrize("shard_bytes", [5_000_000_000, SMALL_SHARDS])
 def test_round_trip(fields, shard_bytes, checkpoint, tmp_path):
     model = load_language_model(checkpoint(**fields))
-    model.save_pretrained(tmp_path / "new" / "place", max_shard_bytes=shard_bytes)
+    model.save_pretrained(tmp_path / "new" / "place", max_shard_size=shard_bytes)
     again = load_language_model(tmp_path / "new" / "place")
     assert again.config.to_dict() | {"architectures": None, "dtype": None} == (
         model.config.to_dict() | {"architectures": None, "dtype": None}
@@ -59,10 +59,12 @@ def test_bad_arguments_of_save(checkpoint, tmp_path):
         model.save_pretrained(tmp_path / "x", dtype="int8")
     with pytest.raises(ValueError, match="Received: dtype='half'"):
         model.save_pretrained(tmp_path / "x", dtype="half")
-    with pytest.raises(ValueError, match="max_shard_bytes.*positive.*=0"):
-        model.save_pretrained(tmp_path / "x", max_shard_bytes=0)
+    with pytest.raises(ValueError, match="max_shard_size.*positive.*=0"):
+        model.save_pretrained(tmp_path / "x", max_shard_size=0)
     (tmp_path / "file").write_text("")
-    with pytest.raises(NotADirectoryError, match="saved into a directory. Received: directory="):
+    with pytest.raises(
+        NotADirectoryError, match="saved into a directory. Received: save_directory="
+    ):
         model.save_pretrained(tmp_path / "file")
     assert not (tmp_path / "x").exists()
 
@@ -81,7 +83,7 @@ def test_a_new_save_replaces_the_old_one(checkpoint, tmp_path):
     for name in ("model_notes.safetensors", "notes.txt", "model-best.safetensors"):
         (place / name).write_text("mine")
     for model, limit in ((first, SMALL_SHARDS), (second, 10**9), (first, 8000), (second, 4000)):
-        model.save_pretrained(place, max_shard_bytes=limit)
+        model.save_pretrained(place, max_shard_size=limit)
         np.testing.assert_array_equal(logits_of(load_language_model(place)), logits_of(model))
     assert (place / "model_notes.safetensors").read_text() == "mine"
     assert (place / "model-best.safetensors").read_text() == "mine"
@@ -96,7 +98,7 @@ def test_a_failed_save_keeps_the_old_one(fail_at, limits, checkpoint, tmp_path, 
         load_language_model(checkpoint()),
         tmp_path / "place",
     )
-    first.save_pretrained(place, max_shard_bytes=limits[0])
+    first.save_pretrained(place, max_shard_size=limits[0])
     before = {path.name: path.read_bytes() for path in place.iterdir()}
     second.transformer.wte.weight.assign(second.transformer.wte.weight * 2)
     real, calls = safetensors.write_file, []
@@ -110,7 +112,7 @@ def test_a_failed_save_keeps_the_old_one(fail_at, limits, checkpoint, tmp_path, 
 
     monkeypatch.setattr(safetensors, "write_file", write_file)
     with pytest.raises(OSError, match="No space left"):
-        second.save_pretrained(place, max_shard_bytes=limits[1])
+        second.save_pretrained(place, max_shard_size=limits[1])
     assert {path.name: path.read_bytes() for path in place.iterdir()} == before
     np.testing.assert_array_equal(logits_of(load_language_model(place)), logits_of(first))
 
@@ -119,7 +121,7 @@ def test_permissions_follow_the_umask(checkpoint, tmp_path):
     before = os.umask(0o027)
     try:
         load_language_model(checkpoint()).save_pretrained(
-            tmp_path / "saved", max_shard_bytes=SMALL_SHARDS
+            tmp_path / "saved", max_shard_size=SMALL_SHARDS
         )
     finally:
         os.umask(before)

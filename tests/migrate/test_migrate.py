@@ -32,8 +32,8 @@ def run(source):
 
 def mostly_quick(programs):
     """The programs' names; those that compile or train are long proofs."""
-    slow = ("generation", "training", "tf.function")
-    return [pytest.param(n, marks=pytest.mark.long if n in slow else ()) for n in programs]
+    slow = ("generation", "training", "optimizer", "loss of Keras", "own loss")
+    return [pytest.param(n, marks=pytest.mark.long if n.startswith(slow) else ()) for n in programs]
 
 
 def command(*arguments):
@@ -45,11 +45,11 @@ def command(*arguments):
 def test_unchanged_programs_run(name):
     source = WORK[name].replace("MODEL", NAME)
     findings = check_source(source)
-    assert {v.status for v in findings} == {"import", "unchanged"}
+    assert {v.status for v in findings} <= {"import", "unchanged", "unclear"}
     assert any(v.status == "unchanged" for v in findings)
     new = rewrite_imports(source, findings)
     assert "from transformers" not in new and "import transformers" not in new
-    assert {v.status for v in check_source(new)} == {"unchanged"}
+    assert {v.status for v in check_source(new)} <= {"unchanged", "unclear"}
     run(new)
 
 
@@ -62,6 +62,7 @@ def test_programs_to_change_fail(name, tmp_path, monkeypatch):
     expected = [n for n, line in lines.items() if line.endswith("# change")]
     assert list(changes(source)) == expected
     assert rewrite_imports(source, check_source(source)) is None  # not rewritten
+    assert len(WORK) + len(FAIL) >= 40
     fails = [n for n, line in lines.items() if line.endswith("# fails")] or expected
     with pytest.raises(Exception) as caught:  # noqa: B017, PT011
         run(source.replace("from transformers", "from tfgpt2"))
@@ -105,12 +106,9 @@ def test_missing_members(name):
 @pytest.mark.parametrize("method, keyword", sorted(advice.KEYWORDS))
 def test_refused_keywords(method, keyword):
     model = ("TFGPT2LMHeadModel", method)
-    path = {"from_pretrained": model, "save_pretrained": (model[0], "()", method)}.get(
-        method, ("AutoTokenizer", "()", "()")
-    )
-    path = ("AutoTokenizer", method) if keyword == "use_fast" else path
-    path = path[:-1] if method == "()" else path
-    assert introspect.refusal(path, (), {keyword: UNKNOWN}).keyword == keyword
+    path = {"from_pretrained": model, "save_pretrained": (model[0], "()", method)}[method]
+    value = True if keyword == "push_to_hub" else UNKNOWN
+    assert introspect.refusal(path, (), {keyword: value}).keyword == keyword
 
 
 @pytest.mark.parametrize("cls", ["TFGPT2LMHeadModel", "TFGPT2Model"])
@@ -124,12 +122,12 @@ def test_keywords_follow_the_signatures(cls, monkeypatch):
             assert introspect.refusal((cls, "()"), (), {keyword: UNKNOWN}) is None
     real = kind.save_pretrained
 
-    def save_pretrained(self, directory, saved_model=False):
+    def save_pretrained(self, directory, signatures=None):
         return real(self, directory)
 
-    assert introspect.refusal((cls, "()", "save_pretrained"), ("x",), {"saved_model": True})
+    assert introspect.refusal((cls, "()", "save_pretrained"), ("x",), {"signatures": True})
     monkeypatch.setattr(kind, "save_pretrained", save_pretrained)
-    assert introspect.refusal((cls, "()", "save_pretrained"), ("x",), {"saved_model": True}) is None
+    assert introspect.refusal((cls, "()", "save_pretrained"), ("x",), {"signatures": True}) is None
 
 
 def test_names_are_followed():
@@ -148,7 +146,7 @@ b.generate(x, topp=1)
 b = other
 b.generate(x, topp=1)
 with Model.from_pretrained(NAME) as c:
-    c.prepare_tf_dataset
+    c.push_to_hub
 class A:
     def f(self):
         self.model.push_to_hub()

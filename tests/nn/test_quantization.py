@@ -216,7 +216,7 @@ def have_same_weights(model, other):
 @pytest.mark.parametrize("case", CASES)
 def test_a_checkpoint_comes_back_bit_by_bit(case, tmp_path):
     model = quantized(**CASES[case])
-    model.save_pretrained(tmp_path, max_shard_bytes=20_000 if case == "untied" else 10**9)
+    model.save_pretrained(tmp_path, max_shard_size=20_000 if case == "untied" else 10**9)
     again = tfgpt2.TFGPT2LMHeadModel.from_pretrained(tmp_path)
     assert have_same_weights(model, again) and again.is_quantized and not again.trainable_weights
     assert len(list(tmp_path.glob("*.safetensors"))) == (1 if case != "untied" else 3)

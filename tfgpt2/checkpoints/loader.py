@@ -31,7 +31,8 @@ class WeightLoader:
 
     Attributes:
         fresh: Keys of the weights that the checkpoint lacks and that are newly initialised.
-        mismatched: Weights of another shape that are newly initialised, with both shapes.
+        mismatched: Weights of another shape that are newly initialised: key, shape in the file,
+            shape in the model.
         unused: Keys of parts that no GPT-2 model has, which are not read.
 
     Example:
@@ -63,7 +64,7 @@ class WeightLoader:
         self._missing: list[str] = []
         self._misfits: list[str] = []
         self.fresh: list[str] = []
-        self.mismatched: list[str] = []
+        self.mismatched: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = []
         self.unused = [k for k in self._stored if part(k) not in ("transformer", *HEADS)]
 
     def check_sizes(self, config: GPT2Config, name: str) -> None:
@@ -111,7 +112,7 @@ class WeightLoader:
         stored = self._stored[key]
         found, kind = self._reader.shape(stored), self._reader.dtype(stored)
         if found != tuple(shape) and self._ignore_mismatched_sizes:
-            self.mismatched.append(f"{key} {list(found)} -> {list(shape)}")
+            self.mismatched.append((key, tuple(found), tuple(shape)))
             return None
         if found != tuple(shape):
             self._misfits.append(
@@ -173,7 +174,9 @@ v_head.summary.weight (trl's value head)."
     )
 
 
-def mismatched_message(name: str, model: str, shapes: Collection[str]) -> str:
+def mismatched_message(
+    name: str, model: str, shapes: Collection[tuple[str, tuple[int, ...], tuple[int, ...]]]
+) -> str:
     """Returns a warning that lists the weights of another shape that are newly initialised.
 
     Args:
@@ -181,8 +184,9 @@ def mismatched_message(name: str, model: str, shapes: Collection[str]) -> str:
         model: Name of the model's class.
         shapes: `WeightLoader.mismatched`.
     """
+    listed = _listed([f"{key} {list(old)} -> {list(new)}" for key, old, new in shapes])
     return (
-        f"Weights of {name!r} have another shape in {model}: {_listed(shapes)}. They are freshly"
+        f"Weights of {name!r} have another shape in {model}: {listed}. They are freshly"
         f" initialised, so train {model} before using its results."
     )
 

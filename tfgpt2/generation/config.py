@@ -13,8 +13,15 @@ import numpy as np
 
 from tfgpt2.config import GPT2Config
 from tfgpt2.errors import explain, nearest, type_error, value_error
+from tfgpt2.generation.modes import GenerationMode, mode_of
 from tfgpt2.generation.option_table import DEFAULTS, OPTIONS, ROW_OPTIONS, SAMPLING_OPTIONS
-from tfgpt2.generation.option_values import check_option, is_one_of
+from tfgpt2.generation.option_values import (
+    TOKEN_IDS,
+    check_option,
+    is_one_of,
+    json_value,
+    without_negative_ids,
+)
 from tfgpt2.generation.options import (
     CONSTRAINTS,
     COUNTS,
@@ -28,10 +35,9 @@ from tfgpt2.generation.strategies.base import Strategy
 from tfgpt2.generation.strategies.beam_search import early_stopping_codes
 from tfgpt2.generation.strategies.registry import strategy_of
 from tfgpt2.generation.validation import check_asked, check_together
-from tfgpt2.hub import HubOptions, Repository
+from tfgpt2.hub import HubOptions, Repository, check_no_upload
 
 CONFIG_NAME = "generation_config.json"
-TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
 class GenerationConfig:
@@ -144,71 +150,89 @@ class GenerationConfig:
         return copy.deepcopy(self._foreign | options)
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any], **overrides: Any) -> GenerationConfig:
+    def from_dict(
+        cls, config_dict: Mapping[str, Any], *, return_unused_kwargs: bool = False, **overrides: Any
+    ) -> Any:
         """Makes a configuration from a parsed file; unknown keys are kept.
 
         Args:
-            values: Options by name.
+            config_dict: Options by name.
+            return_unused_kwargs: Return the configuration and a dict of the overrides that are not
+                options, which would raise otherwise.
             **overrides: Options that replace those; unknown names raise.
 
         Raises:
-            TypeError: `values` is not a dict, a value has the wrong type, or an override is
+            TypeError: `config_dict` is not a dict, a value has the wrong type, or an override is
                 unknown.
             ValueError: A value is out of range.
         """
-        if not isinstance(values, Mapping):
+        if not isinstance(config_dict, Mapping):
             raise type_error(
                 "A generation configuration is made from a dict.",
                 fix="Pass the parsed generation_config.json.",
-                values=values,
+                config_dict=config_dict,
             )
+        if return_unused_kwargs:
+            own = {n: v for n, v in overrides.items() if _is_option(n)}
+            unused = {n: v for n, v in overrides.items() if n not in own}
+            return cls.from_dict(config_dict, **own), unused
         _check_names(overrides)
         config = cls.__new__(cls)
-        config._assign(dict(values) | overrides)
+        config._assign(dict(config_dict) | overrides)
         config._check_values()
         return config
 
     @classmethod
-    def from_pretrained(cls, name: str | os.PathLike[str], **options: Any) -> GenerationConfig:
+    def from_pretrained(
+        cls,
+        pretrained_model_name: str | os.PathLike[str],
+        config_file_name: str | None = None,
+        **options: Any,
+    ) -> Any:
         """Reads a model's `generation_config.json`.
 
         Args:
-            name: Directory, bundled name or hub name.
-            **options: Where to look (see `tfgpt2.hub.HubOptions`).
+            pretrained_model_name: Directory, bundled name or hub name.
+            config_file_name: Name of the file, if it is another one.
+            **options: Where to look (see `tfgpt2.hub.HubOptions`), and those of `from_dict`.
 
         Raises:
             FileNotFoundError: The model has no such file.
-            ValueError: The file is broken.
+            TypeError: An option is unknown.
+            ValueError: The file is broken, or a value is out of range.
 
         Example:
             >>> GenerationConfig.from_pretrained("shakespeare-tiny").do_sample
             True
         """
-        return cls.from_json_file(Repository(name, HubOptions(**options)).require(CONFIG_NAME))
+        hub_options, overrides = HubOptions.split(options)
+        files = Repository(pretrained_model_name, hub_options)
+        config = cls.from_json_file(files.require(config_file_name or CONFIG_NAME))
+        return cls.from_dict(config.to_dict(), **overrides) if overrides else config
 
     @classmethod
-    def from_json_file(cls, path: str | os.PathLike[str]) -> GenerationConfig:
+    def from_json_file(cls, json_file: str | os.PathLike[str]) -> GenerationConfig:
         """Reads a `generation_config.json`.
 
         Raises:
             ValueError: The file is not a JSON object.
         """
         try:
-            values = json.loads(Path(path).read_text(encoding="utf-8"))
-            return cls.from_dict(_without_negative_ids(values))
+            values = json.loads(Path(json_file).read_text(encoding="utf-8"))
+            return cls.from_dict(without_negative_ids(values))
         except (UnicodeDecodeError, json.JSONDecodeError, TypeError, ValueError) as error:
             raise value_error(
                 f"The file is not a readable generation configuration ({error}).",
                 fix="Save it again, or delete it to use the defaults.",
-                path=str(path),
+                path=str(json_file),
             ) from error
 
     @classmethod
-    def from_model_config(cls, config: GPT2Config) -> GenerationConfig:
+    def from_model_config(cls, model_config: GPT2Config) -> GenerationConfig:
         """Makes the configuration of a model without a `generation_config.json`.
 
         Args:
-            config: The model's configuration, whose `bos_token_id`, `eos_token_id` and
+            model_config: The model's configuration, whose `bos_token_id`, `eos_token_id` and
                 `pad_token_id` are taken; a negative id is no token.
 
         Example:
@@ -216,19 +240,81 @@ class GenerationConfig:
             >>> GenerationConfig.from_model_config(GPT2Config(eos_token_id=-1)).eos_ids
             []
         """
-        return cls(**_without_negative_ids({name: getattr(config, name) for name in TOKEN_IDS}))
+        ids = {name: getattr(model_config, name) for name in TOKEN_IDS}
+        return cls(**without_negative_ids(ids))
 
-    def save_pretrained(self, directory: str | os.PathLike[str]) -> None:
-        """Writes `generation_config.json`, without options that have their default."""
-        directory = Path(directory)
-        directory.mkdir(parents=True, exist_ok=True)
-        kept = {
+    def update(self, **options: Any) -> dict[str, Any]:
+        """Sets several options at once, as far as there are such options.
+
+        Args:
+            **options: Values by name.
+
+        Returns:
+            Those that are no options.
+
+        Raises:
+            TypeError: A value has the wrong type.
+            ValueError: A value is out of range, or contradicts another; nothing is changed.
+        """
+        own = {n: v for n, v in options.items() if _is_option(n) or n in self._foreign}
+        changed = copy.deepcopy(self)
+        for name, value in own.items():
+            setattr(changed, name, value)
+        changed.validate()
+        self.__dict__.update(changed.__dict__)
+        return {n: v for n, v in options.items() if n not in own}
+
+    def to_diff_dict(self) -> dict[str, Any]:
+        """Returns the options that differ from their defaults, and unknown keys."""
+        return {
             name: value
             for name, value in self.to_dict().items()
             if name not in DEFAULTS or not is_one_of(value, (DEFAULTS[name],))
         }
-        text = json.dumps(kept, indent=2, sort_keys=True, default=np.ndarray.tolist) + "\n"
-        (directory / CONFIG_NAME).write_text(text, encoding="utf-8")
+
+    def to_json_string(self, use_diff: bool = True) -> str:
+        """Returns the text of a `generation_config.json`.
+
+        Args:
+            use_diff: Leave out options that have their default.
+        """
+        values = self.to_diff_dict() if use_diff else self.to_dict()
+        return json.dumps(json_value(values), indent=2, sort_keys=True) + "\n"
+
+    def to_json_file(self, json_file_path: str | os.PathLike[str], use_diff: bool = True) -> None:
+        """Writes the text of `to_json_string` to a file."""
+        Path(json_file_path).write_text(self.to_json_string(use_diff), encoding="utf-8")
+
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike[str],
+        config_file_name: str | None = None,
+        *,
+        push_to_hub: bool = False,
+    ) -> None:
+        """Writes `generation_config.json`, without options that have their default.
+
+        Args:
+            save_directory: The directory, created if necessary.
+            config_file_name: Another name for the file.
+            push_to_hub: False, as uploading is a step of its own.
+
+        Raises:
+            ValueError: `push_to_hub` is set.
+        """
+        check_no_upload(push_to_hub)
+        directory = Path(save_directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        self.to_json_file(directory / (config_file_name or CONFIG_NAME))
+
+    def get_generation_mode(self, assistant_model: Any = None) -> GenerationMode:
+        """The decoding method that the options choose, by transformers' names.
+
+        Args:
+            assistant_model: The draft model that would be passed to `generate`.
+        """
+        drafts = assistant_model is not None or bool(self.prompt_lookup_num_tokens)
+        return mode_of(self, assisted=drafts)
 
     def updated(self, **options: Any) -> GenerationConfig:
         """Returns a copy with some options replaced; contradictions raise.
@@ -248,6 +334,8 @@ class GenerationConfig:
             name: option.off if getattr(self, name) is None else getattr(self, name)
             for name, option in REQUEST_OPTIONS.items()
         }
+        if self.temperature is None:
+            values["temperature"] = 1.0  # no temperature, while 0 is greedy
         if not self.do_sample:
             for name in {*SAMPLING_OPTIONS} & values.keys() - {*self.strategy.sampling_options}:
                 values[name] = REQUEST_OPTIONS[name].off
@@ -274,6 +362,13 @@ class GenerationConfig:
         return next((name for name in CONSTRAINTS if getattr(self, name) is not None), None)
 
     @property
+    def padding_id(self) -> int:
+        """The id that fills rows after their end; 0 where there is neither pad nor end token."""
+        if self.pad_token_id is not None:
+            return self.pad_token_id
+        return self.eos_ids[0] if self.eos_ids else 0
+
+    @property
     def eos_ids(self) -> list[int]:
         """The ids that end a sequence."""
         ids = self.eos_token_id
@@ -292,8 +387,13 @@ class GenerationConfig:
 def _check_names(options: Mapping[str, Any]) -> None:
     """Checks that there are such options."""
     for name in options:
-        if name not in DEFAULTS and name not in UNSUPPORTED:
+        if not _is_option(name):
             raise TypeError(_unknown(name, options[name]))
+
+
+def _is_option(name: str) -> bool:
+    """Whether there is such an option, here or in transformers."""
+    return name in DEFAULTS or name in UNSUPPORTED
 
 
 def _unknown(name: str, value: Any) -> str:
@@ -311,21 +411,3 @@ def _check_count(name: str, value: Any, option: Option = OPTIONS["bos_token_id"]
             fix="Leave it out, or pass None, for the default.",
             **{name: value},
         )
-
-
-def _without_negative_ids(values: Any) -> Any:
-    """Leaves out special tokens whose id is negative: files say so that there is none."""
-    if not isinstance(values, Mapping):
-        return values  # reported by `from_dict`
-    values = dict(values)
-    for name in TOKEN_IDS:
-        ids = values.get(name)
-        if isinstance(ids, (list, tuple)):
-            values[name] = [one for one in ids if not _is_negative(one)] or None
-        elif _is_negative(ids):
-            values[name] = None
-    return values
-
-
-def _is_negative(value: Any) -> bool:
-    return isinstance(value, int) and value < 0

@@ -57,6 +57,10 @@ def forward_outputs(
     else:
         prompt = tf.repeat(inputs.embeds, returns, axis=0)
         read["inputs_embeds"] = tf.concat([prompt, model.embed(tf.constant(new))], axis=1)
+    if inputs.token_types is not None:
+        types = inputs.token_types.repeat(returns, 0)
+        later = np.repeat(types[:, -1:], new.shape[1], axis=1)
+        read["token_type_ids"] = tf.constant(np.concatenate([types, later], axis=1))
     if inputs.encoder is not None:
         read["encoder_hidden_states"] = tf.repeat(inputs.encoder.states, returns, axis=0)
         seen = tf.cast(inputs.encoder.visible, tf.int32)

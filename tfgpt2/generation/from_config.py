@@ -14,6 +14,7 @@ from tfgpt2.generation.constraints import masking
 from tfgpt2.generation.constraints.compile import compile_constraint
 from tfgpt2.generation.constraints.token_dfa import fewest_tokens
 from tfgpt2.generation.guidance import GUIDANCE_SCALE
+from tfgpt2.generation.logits.callables import adapt
 from tfgpt2.generation.logits.id_lists import per_row
 from tfgpt2.generation.logits.pipeline import PROCESSORS
 from tfgpt2.generation.options import REQUEST_OPTIONS
@@ -67,7 +68,7 @@ def decode_spec(
         output_scores=bool(config.output_scores),
         output_logits=bool(config.output_logits),
         use_cache=config.use_cache is not False,
-        logits_processors=_functions("logits_processor", logits_processor),
+        logits_processors=tuple(map(adapt, _functions("logits_processor", logits_processor))),
         stopping_criteria=_functions("stopping_criteria", stopping_criteria),
     )
 
@@ -154,7 +155,8 @@ def eos_token_ids(config: GenerationConfig) -> tf.Tensor:
 
 def _functions(name: str, value: Any) -> tuple[Any, ...]:
     """A function, several, or none, as a tuple."""
-    functions = () if value is None else (value,) if callable(value) else tuple(value)
+    several = isinstance(value, (list, tuple))  # a list of processors can be called itself
+    functions = () if value is None else tuple(value) if several else (value,)
     if not all(map(callable, functions)):
         raise type_error(
             f"`{name}` must be a function of tensors, or a list of such functions.",

@@ -23,57 +23,17 @@ from tfgpt2.generation.inputs import (
     right_aligned_prompt,
 )
 from tfgpt2.generation.options import REQUEST_OPTIONS
-from tfgpt2.generation.params import DecodeSpec, SamplingParams, option_rows
+from tfgpt2.generation.output_classes import TFGenerateOutput, output_class
+from tfgpt2.generation.params import DecodeSpec, Prompt, SamplingParams, option_rows
 from tfgpt2.generation.results import Result, check_finite, no_rows
 from tfgpt2.generation.stopping import StopStrings
 from tfgpt2.generation.token_texts import read_token_texts
-from tfgpt2.outputs import ModelOutput
+from tfgpt2.generation.traced import check_traced, generate_in_graph
 
 _DEFAULT_NEW_TOKENS = 20  # as in transformers
-_INPUTS = ("input_ids", "attention_mask", "inputs_embeds", "past_key_values", "prefix",
-           "encoder_hidden_states", "encoder_attention_mask")  # fmt: skip
-
-
-class TFGenerateOutput(ModelOutput):
-    """Results of `model.generate(return_dict_in_generate=True)`.
-
-    Each prompt has `num_return_sequences` rows, the best first; `R` counts them. Fields that were
-    not asked for are absent.
-
-    Attributes:
-        sequences: int32 `[R, P + T]`, prompts and continuations, padded after a row's end.
-        token_logprobs: float32 `[R, T]`, nats of each new token under the model's own
-            distribution; 0 after a row's end.
-        num_tokens: int32 `[R]`, new tokens of each row, an end token included.
-        finish_reason: `R` strings: `"length"`, `"eos"`, `"stop"`, `"time"`, or `"no_token"` where
-            every token was ruled out.
-        sequences_scores: float32 `[R]` of beam search, the sum of the (processed)
-            log-probabilities divided by the number of new tokens to the power `length_penalty`.
-        beam_indices: int32 `[R, T]` of beam search, the running text each token was added to; -1
-            after the end.
-        top_ids: int32 `[R, T, N]`, the likeliest tokens under the model's own distribution.
-        top_logprobs: float32 `[R, T, N]`, their nats.
-        scores: `T` floats `[R, V]`, after processing, warping included.
-        logits: `T` floats `[R, V]`, as the model gave them.
-        attentions: For each new token, `L` floats `[R, N, T, S]`: of the prompt with `T = P` for
-            the first, of the token before with `T = 1` for the others.
-        cross_attentions: The same, `[R, N, T, E]`, over an encoder.
-        hidden_states: For each new token, `L + 1` floats `[R, T, D]`.
-    """
-
-    sequences: Any
-    token_logprobs: Any
-    num_tokens: Any
-    finish_reason: Any
-    sequences_scores: Any
-    beam_indices: Any
-    top_ids: Any
-    top_logprobs: Any
-    scores: Any
-    logits: Any
-    attentions: Any
-    cross_attentions: Any
-    hidden_states: Any
+_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids", "inputs_embeds",
+           "past_key_values", "prefix", "encoder_hidden_states",
+           "encoder_attention_mask")  # fmt: skip
 
 
 def generate(
@@ -94,6 +54,11 @@ def generate(
     """Continues token ids; see `TFGPT2LMHeadModel.generate`."""
     given = {name: options.pop(name) for name in _INPUTS if name in options}
     config = merge_config(model, generation_config, options)
+    if not tf.executing_eagerly():
+        others = {"streamer": streamer, "negative_prompt_ids": negative_prompt_ids}
+        functions = (logits_processor, stopping_criteria)
+        how = (tokenizer, jit_compile, assistant_model)
+        return _in_graph(model, config, inputs, given | others, functions, how)
     checked = check_inputs(model, config, inputs, **given)
     spec = decode_spec(
         config,
@@ -111,6 +76,9 @@ def generate(
                 model, config, checked, negative_prompt_ids, negative_prompt_attention_mask
             )
             prompt = prompt._replace(negative=other)
+        if params.stop_strings:
+            stops = _after_prompts(params.stop_strings, prompt, spec, tokenizer)
+            params = params._replace(stop_strings=stops)
         reads_text = tokenizer if params.stop_strings else None
         decoder = _decoder(model, reads_text, jit_compile, assistant_model)
         request = (spec, prompt, params, output_buffer)
@@ -203,6 +171,7 @@ def request_params(
     rows, columns = len(inputs.mask), inputs.ids.shape[1]
     context, size = model.config.n_positions, model.config.vocab_size
     settings = config.request_values() | _lengths(config, columns)
+    settings["seed"] = _joined_seed(settings["seed"], rows)
     values = {
         name: option_rows(option, settings[name], rows) for name, option in REQUEST_OPTIONS.items()
     }
@@ -215,6 +184,13 @@ def request_params(
     params = build_params(config, spec, values, extra, limit=limit, rows=rows, stop_strings=stops)
     most = round_up(tf.reduce_max(tf.pad(limit, [[0, 1]])), default_buckets(context))
     return params, tf.zeros([rows * spec.rows_per_prompt, most], tf.int32)
+
+
+def _joined_seed(seed: Any, rows: int) -> Any:
+    """One seed for a pair, which is a single seed in transformers, where rows are not two."""
+    if rows != 2 and np.shape(seed) == (2,) and np.min(seed) >= 0:
+        return (int(seed[0]) + (int(seed[1]) << 32)) % 2**62
+    return seed
 
 
 def _lengths(config: GenerationConfig, columns: int) -> dict[str, Any]:
@@ -243,7 +219,11 @@ def _decoder(model: Any, tokenizer: Any, jit_compile: bool, assistant: Any) -> C
     """Returns the model's programs, made once for each way to run them."""
     made = model.__dict__.setdefault("_decoders", weakref.WeakKeyDictionary())
     key = model.transformer if tokenizer is None else tokenizer
-    programs = made.setdefault(key, {})
+    spec = getattr(tokenizer, "spec", None)  # another one after `tokenizer.add_tokens`
+    held, programs = made.get(key, (spec, {}))
+    if held is not spec:
+        programs = {}
+    made[key] = (spec, programs)
     way = (jit_compile, None if assistant is None else id(assistant))
     if way not in programs:
         token_bytes = None
@@ -261,13 +241,72 @@ def _stop_strings(config: GenerationConfig, tokenizer: Any, rows: int) -> StopSt
     strings = config.stop_strings
     if strings is None or strings == [] or strings == ():
         return ()
+    _check_tokenizer(tokenizer)
+    return stopping.encode_stop_strings(stopping.check_stop_strings("stop_strings", strings, rows))
+
+
+def _check_tokenizer(tokenizer: Any) -> None:
     if not hasattr(tokenizer, "detokenize_bytes"):
         raise value_error(
             "`stop_strings` are matched on text, so generate() must know the tokenizer.",
-            fix="Pass tokenizer=TFGPT2Tokenizer.from_pretrained(...).",
+            fix="Pass tokenizer=AutoTokenizer.from_pretrained(...).",
             tokenizer=tokenizer,
         )
-    return stopping.encode_stop_strings(stopping.check_stop_strings("stop_strings", strings, rows))
+
+
+def _after_prompts(
+    stops: StopStrings, prompt: Prompt, spec: DecodeSpec, tokenizer: Any
+) -> StopStrings:
+    """Stop strings that may begin in the prompts, of which they see the last bytes.
+
+    Source: transformers 4.57, `generation/stopping_criteria.py::StopStringCriteria`.
+    """
+    width = int(stops.table.shape[2])
+    ids, mask = prompt.ids.numpy()[:, -width:], prompt.mask.numpy()[:, -width:]  # right-aligned
+    texts = tokenizer.detokenize_bytes(ids.reshape([-1, 1]), skip_special_tokens=False).numpy()
+    texts = texts.reshape(ids.shape)
+    ends = [b"".join(row[keep > 0])[-width:] for row, keep in zip(texts, mask, strict=True)]
+    before = np.full([len(ends), width], stopping.NO_BYTE, np.int16)
+    for row, text in enumerate(ends):
+        before[row, width - len(text) :] = np.frombuffer(text, np.uint8)
+    return stops._replace(before=tf.repeat(tf.constant(before), spec.rows_per_prompt, axis=0))
+
+
+def _in_graph(
+    model: Any,
+    config: GenerationConfig,
+    inputs: Any,
+    given: dict[str, Any],
+    functions: tuple[Any, Any],
+    how: tuple[Any, bool, Any],
+) -> tf.Tensor | TFGenerateOutput:
+    """Generates inside `tf.function`; see `traced`."""
+    if isinstance(inputs, Mapping):
+        given, inputs = given | dict(inputs), None
+    given = {name: value for name, value in given.items() if value is not None}
+    check_traced(config, given)
+    ids = given.get("input_ids", inputs)
+    if ids is None:
+        ids = [[config.bos_token_id or 0]]
+    tokenizer, jit_compile, assistant = how
+    with tf.init_scope():
+        spec = decode_spec(
+            config,
+            model.config.vocab_size,
+            assisted=assistant is not None,
+            logits_processor=functions[0],
+            stopping_criteria=functions[1],
+        )
+        reads_text = bool(config.stop_strings) or config.constraint is not None
+        tokens = None
+        if reads_text:
+            _check_tokenizer(tokenizer)
+            tokens = read_token_texts(tokenizer, model.config.vocab_size)
+        decoder = _decoder(
+            model, tokenizer if config.stop_strings else None, jit_compile, assistant
+        )
+    mask = given.get("attention_mask")
+    return generate_in_graph(model, config, spec, decoder, tf.convert_to_tensor(ids), mask, tokens)
 
 
 def _output(
@@ -283,13 +322,13 @@ def _output(
     if not isinstance(result.score, tuple):
         check_finite(result.score.numpy())
     ended = np.arange(width)[None] >= count[:, None]  # [R, T]
-    new = np.where(ended, _pad_id(config), result.tokens.numpy()[:, :width])
+    new = np.where(ended, config.padding_id, result.tokens.numpy()[:, :width])
     sequences = tf.constant(np.concatenate([ids, new], axis=1), tf.int32)  # [R, P + T]
     if not config.return_dict_in_generate:
         return sequences
     reasons = [stopping.FINISH_REASONS[code] for code in result.reason.numpy()]
     every = {name: getattr(result, name) for name in ("scores", "logits")}
-    return TFGenerateOutput(
+    return output_class(config)(
         sequences=sequences,
         token_logprobs=logprobs,
         num_tokens=result.count,
@@ -307,10 +346,3 @@ def _output(
 def _or_none(value: Any, change: Callable[[Any], Any] = lambda x: x) -> Any:
     """A field of a result, or None where the program has none."""
     return None if isinstance(value, tuple) else change(value)
-
-
-def _pad_id(config: GenerationConfig) -> int:
-    """The id that fills rows after their end: never read back as text, the mask is by count."""
-    if config.pad_token_id is not None:
-        return config.pad_token_id
-    return config.eos_ids[0] if config.eos_ids else 0

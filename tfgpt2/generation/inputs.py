@@ -12,6 +12,7 @@ from tfgpt2.errors import nearest, type_error, value_error
 from tfgpt2.generation.buckets import default_buckets, round_up
 from tfgpt2.generation.config import GenerationConfig
 from tfgpt2.generation.params import Prompt, PromptContext
+from tfgpt2.generation.token_inputs import check_positions, check_token_types
 from tfgpt2.nn.kv_cache import Encoder, Prefix, align_right
 
 
@@ -25,6 +26,7 @@ class GenerateInputs(NamedTuple):
         prefix: What was read before, or None.
         covered: Columns of `ids` that `prefix` holds: with `past_key_values`, not with `prefix`.
         encoder: Input of cross-attention, or None.
+        token_types: int32 `[B, P]`, or None.
     """
 
     ids: np.ndarray
@@ -33,6 +35,7 @@ class GenerateInputs(NamedTuple):
     prefix: Prefix | None
     covered: int
     encoder: Encoder | None
+    token_types: np.ndarray | None = None
 
     @property
     def lengths(self) -> np.ndarray:
@@ -51,6 +54,8 @@ def check_inputs(
     *,
     input_ids: Any = None,
     attention_mask: Any = None,
+    token_type_ids: Any = None,
+    position_ids: Any = None,
     inputs_embeds: Any = None,
     past_key_values: Any = None,
     prefix: Prefix | None = None,
@@ -63,8 +68,10 @@ def check_inputs(
         TypeError: There is no such input.
         ValueError: A shape, an id or a length does not fit.
     """
-    inputs, attention_mask = _unpack(inputs, input_ids, attention_mask)
-    embeds = None
+    named = {"attention_mask": attention_mask, "token_type_ids": token_type_ids,
+             "position_ids": position_ids}  # fmt: skip
+    inputs, named = _unpack(inputs, input_ids, named)
+    attention_mask, embeds = named["attention_mask"], None
     if inputs_embeds is not None:
         embeds = _check_embeds(model, inputs_embeds)
         if past_key_values is not None or prefix is not None:
@@ -87,8 +94,10 @@ def check_inputs(
         prefix, covered = _from_past(past_key_values, inputs, mask, prefix)
     elif prefix is not None:
         _check_prefix(prefix, len(inputs))
-    found = GenerateInputs(inputs, mask, embeds, prefix, covered,
-                   _encoder(model, encoder_hidden_states, encoder_attention_mask))  # fmt: skip
+    encoder = _encoder(model, encoder_hidden_states, encoder_attention_mask)
+    types = check_token_types(model, named["token_type_ids"], mask)
+    check_positions(named["position_ids"], mask)
+    found = GenerateInputs(inputs, mask, embeds, prefix, covered, encoder, types)
     _check_lengths(model, found)
     return found
 
@@ -104,7 +113,9 @@ def right_aligned_prompt(inputs: GenerateInputs, limit: int) -> Prompt:
     rest = slice(inputs.covered, None)
     mask = inputs.mask[:, rest]
     order, columns = _layout(mask, buckets)
-    embeds = None
+    embeds, types = None, ()
+    if inputs.token_types is not None:
+        types = _place(inputs.token_types[:, rest], order, columns)  # [B, P]
     if inputs.ids.shape[1]:
         read = _place(inputs.ids[:, rest], order, columns)
     else:
@@ -112,7 +123,8 @@ def right_aligned_prompt(inputs: GenerateInputs, limit: int) -> Prompt:
     aligned = _place(mask, order, columns)  # [B, P]
     if inputs.embeds is not None:
         embeds = _place(inputs.embeds, order, columns)  # [B, P, D]
-    if embeds is None and inputs.prefix is None and inputs.encoder is None:
+    plain = embeds is None and inputs.prefix is None and inputs.encoder is None
+    if plain and inputs.token_types is None:
         return Prompt(read * aligned, aligned)
     known = aligned if inputs.ids.shape[1] else tf.zeros_like(aligned)
     ids, whole = read * known, known
@@ -133,14 +145,15 @@ def right_aligned_prompt(inputs: GenerateInputs, limit: int) -> Prompt:
         embeds=() if embeds is None else embeds,
         prefix=prefix,
         encoder=() if inputs.encoder is None else inputs.encoder,
+        token_types=types,
     )
     return Prompt(ids, whole, context)
 
 
 def read_prefix(model: Any, inputs: Any, attention_mask: Any) -> Prefix:
     """Reads a text that others go on from; see `TFGPT2LMHeadModel.prefix`."""
-    inputs, attention_mask = _unpack(inputs, None, attention_mask)
-    ids, mask = _check_ids(model, GenerationConfig(), inputs, attention_mask)
+    inputs, named = _unpack(inputs, None, {"attention_mask": attention_mask})
+    ids, mask = _check_ids(model, GenerationConfig(), inputs, named["attention_mask"])
     _check_lengths(model, GenerateInputs(ids, mask, None, None, 0, None))
     columns = ids.shape[1]
     aligned, valid = align_right(tf.constant(ids), tf.constant(mask))  # [B, S]
@@ -196,24 +209,25 @@ def _place(values: Any, order: np.ndarray, columns: int) -> tf.Tensor:
     return tf.constant(np.pad(values, padding))
 
 
-def _unpack(inputs: Any, input_ids: Any, attention_mask: Any) -> tuple[Any, Any]:
-    """Finds ids and mask among the ways to pass them."""
+def _unpack(inputs: Any, input_ids: Any, named: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Finds the ids, and what was named beside them, among the ways to pass them."""
     if inputs is not None and input_ids is not None:
         raise value_error(
             "Token ids came twice.", fix="Pass `inputs` or `input_ids`.", input_ids=input_ids
         )
     inputs = input_ids if inputs is None else inputs
     if not isinstance(inputs, Mapping):
-        return inputs, attention_mask
-    named = dict(inputs)  # what the tokenizer returns
-    inputs, mask = named.pop("input_ids", None), named.pop("attention_mask", None)
-    if named:
+        return inputs, named
+    given = dict(inputs)  # what the tokenizer returns
+    inputs = given.pop("input_ids", None)
+    unknown = sorted(given.keys() - named.keys())
+    if unknown:
         raise type_error(
-            f"generate() has no input {min(named)!r}.",
-            fix=nearest(min(named), ["input_ids", "attention_mask"]),
-            inputs=sorted(named),
+            f"generate() has no input {unknown[0]!r}.",
+            fix=nearest(unknown[0], ["input_ids", *named]),
+            inputs=unknown,
         )
-    return inputs, mask if attention_mask is None else attention_mask
+    return inputs, {n: given.get(n) if value is None else value for n, value in named.items()}
 
 
 def _check_ids(

@@ -48,6 +48,7 @@ class PromptContextModel:
         found = {"ids": own.ids, "mask": own.mask, "columns": size}
         found |= {} if isinstance(own.embeds, tuple) else {"embeds": own.embeds}
         found |= {"prefix": own.prefix} if own.prefix else {}
+        found |= {} if isinstance(own.token_types, tuple) else {"token_types": own.token_types}
         return found | ({"encoder": own.encoder} if own.encoder else {})
 
     def prefill(
@@ -75,6 +76,7 @@ class SequenceSoFar(NamedTuple):
         column: int32 `[]`, where the next token is written.
         prefix: What comes before.
         encoder: Input of cross-attention.
+        token_type: int32 `[B]`, the type of what is generated, or nothing.
     """
 
     embeds: tf.Tensor
@@ -82,6 +84,7 @@ class SequenceSoFar(NamedTuple):
     column: tf.Tensor
     prefix: Any
     encoder: Any
+    token_type: Any = ()
 
 
 class UncachedModel:
@@ -103,9 +106,13 @@ class UncachedModel:
         embeds: tf.Tensor | None = None,
         prefix: Any = (),
         encoder: Any = (),
+        token_types: tf.Tensor | tuple[()] = (),
     ) -> tuple[tf.Tensor, SequenceSoFar]:
         """See `LanguageModel`."""
         embeds = self._model.embed(ids) if embeds is None else embeds  # [B, P, D]
+        typed = not isinstance(token_types, tuple)
+        if typed:
+            embeds += self._model.embed(token_types)
         length = tf.shape(ids)[1]
         padding = [[0, 0], [0, columns - length]]
         text = SequenceSoFar(
@@ -114,6 +121,7 @@ class UncachedModel:
             column=length,
             prefix=prefix,
             encoder=encoder,
+            token_type=token_types[:, -1] if typed else (),  # [B]
         )
         return self._score(text, length - 1, 1)[:, 0], text
 
@@ -125,7 +133,10 @@ class UncachedModel:
         offset = tf.range(tf.shape(cache.valid)[1]) - cache.column  # [S]
         new = (offset >= 0) & (offset < length)
         source = tf.clip_by_value(offset, 0, length - 1)
-        embeds = tf.gather(self._model.embed(ids), source, axis=1)  # [B, S, D]
+        embeds = self._model.embed(ids)  # [B, T, D]
+        if not isinstance(cache.token_type, tuple):
+            embeds += self._model.embed(cache.token_type[:, None])
+        embeds = tf.gather(embeds, source, axis=1)  # [B, S, D]
         text = cache._replace(
             embeds=tf.where(new[None, :, None], embeds, cache.embeds),
             valid=tf.where(new[None], tf.gather(valid, source, axis=1), cache.valid),

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from tfgpt2.errors import type_error, value_error
 from tfgpt2.generation.options import Option
+
+TOKEN_IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
 def check_option(option: Option, value: Any) -> np.ndarray:
@@ -96,5 +99,49 @@ def _seed_rows(seeds: np.ndarray, rows: int) -> np.ndarray:
 
 
 def is_one_of(value: Any, choices: tuple[Any, ...]) -> bool:
-    """Whether a value, which may be an array, is one of some scalars."""
-    return any(value is one for one in choices) or (np.ndim(value) == 0 and value in choices)
+    """Whether a value, which may be an array, a list or a dict, is one of some scalars.
+
+    Example:
+        >>> is_one_of(None, (None, 1)), is_one_of([[1], [2, 3]], (None, 1))
+        (True, False)
+    """
+    several = isinstance(value, (list, tuple, Mapping)) or len(getattr(value, "shape", ())) > 0
+    return any(value is one for one in choices) or (not several and value in choices)
+
+
+def json_value(value: Any) -> Any:
+    """A value as JSON holds it; a dict whose keys are sequences of ids becomes a list of pairs.
+
+    Example:
+        >>> json_value({"sequence_bias": {(1, 2): -1.5}, "seed": np.int64(3)})
+        {'sequence_bias': [[[1, 2], -1.5]], 'seed': 3}
+    """
+    if isinstance(value, Mapping):
+        if any(isinstance(key, tuple) for key in value):
+            return [[json_value(key), json_value(one)] for key, one in value.items()]
+        return {key: json_value(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [json_value(one) for one in value]
+    if hasattr(value, "model_json_schema"):  # a pydantic model, for `json_schema`
+        return value.model_json_schema()
+    if hasattr(value, "numpy"):
+        value = value.numpy()
+    return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
+
+
+def without_negative_ids(values: Any) -> Any:
+    """Leaves out special tokens whose id is negative: files say so that there is none."""
+    if not isinstance(values, Mapping):
+        return values  # reported by `from_dict`
+    values = dict(values)
+    for name in TOKEN_IDS:
+        ids = values.get(name)
+        if isinstance(ids, (list, tuple)):
+            values[name] = [one for one in ids if not _is_negative(one)] or None
+        elif _is_negative(ids):
+            values[name] = None
+    return values
+
+
+def _is_negative(value: Any) -> bool:
+    return isinstance(value, int) and value < 0

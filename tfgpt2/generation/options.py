@@ -108,8 +108,8 @@ OTHERS = tuple(
     for fields in (
         ("max_time", None, "seconds; greedy and sampling, checked every 8 tokens; rows end with"
          ' `finish_reason="time"`. Raises with beam and contrastive search and in graphs'),
-        ("stop_strings", None, "yes, per row; matched on bytes across tokens; `TextGenerator`"
-         " removes them (`stop=`)"),
+        ("stop_strings", None, "yes, per row; matched on bytes across tokens; may begin in the"
+         " prompt; `TextGenerator` removes them (`stop=`), and reads its own text alone"),
         ("eos_token_id", None, "yes, one or several"),
         ("choices", None, "own: the text is one of these; per row as a list of lists"),
         ("regex", None, "own: the text matches, as with `re.fullmatch`; per row as a list"),

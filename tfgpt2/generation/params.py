@@ -91,6 +91,7 @@ class PromptContext(NamedTuple):
         embeds: Float `[B, P, D]`, read in place of the ids.
         prefix: A `tfgpt2.nn.kv_cache.Prefix` that was read before.
         encoder: A `tfgpt2.nn.kv_cache.Encoder` for cross-attention.
+        token_types: int32 `[B, P]`; what is generated has the type of the last token.
     """
 
     ids: tf.Tensor
@@ -98,6 +99,7 @@ class PromptContext(NamedTuple):
     embeds: tf.Tensor | Nothing = ()
     prefix: Any = ()
     encoder: Any = ()
+    token_types: tf.Tensor | Nothing = ()
 
 
 class Prompt(NamedTuple):

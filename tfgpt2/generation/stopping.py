@@ -22,7 +22,7 @@ FINISH_REASONS = ("running", "length", "eos", "stop", "time", "no_token")
 # Sizes to which they are padded: a program is compiled for each that occurs.
 _WIDTHS = (16, 64, LONGEST_STOP)
 _COUNTS = (1, 4, 16, MOST_STOPS)
-_NO_BYTE = -1  # differs from every byte, so padding never matches
+NO_BYTE = -1  # differs from every byte, so padding never matches
 
 
 class TokenBytes(NamedTuple):
@@ -45,7 +45,7 @@ class TokenBytes(NamedTuple):
         offset = tf.range(self.longest)[None]  # [1, M]
         place = tf.minimum(start[:, None] + offset, tf.size(self.flat) - 1)  # [B, M]
         text = tf.cast(tf.gather(self.flat, place), tf.int16)
-        return tf.where(offset < count[:, None], text, tf.constant(_NO_BYTE, tf.int16)), count
+        return tf.where(offset < count[:, None], text, tf.constant(NO_BYTE, tf.int16)), count
 
 
 class StopStrings(NamedTuple):
@@ -54,10 +54,13 @@ class StopStrings(NamedTuple):
     Attributes:
         table: int16 `[B, Q, W]`, the bytes of each string, -1 after its end.
         lengths: int32 `[B, Q]`; 0 for none.
+        before: int16 `[B, W]`, the last bytes before the text, in which a string may begin; -1 for
+            none.
     """
 
     table: tf.Tensor
     lengths: tf.Tensor
+    before: tf.Tensor
 
 
 class StopState(NamedTuple):
@@ -114,7 +117,8 @@ def encode_stop_strings(stops: tf.Tensor) -> StopStrings:
     width = round_up(tf.reduce_max(tf.pad(lengths, [[0, 1], [0, 0]])), _WIDTHS)  # W
     table = tf.cast(tf.io.decode_raw(stops, tf.uint8, fixed_length=width), tf.int16)  # [B, Q, W]
     inside = tf.range(width) < lengths[..., None]  # [B, Q, W]
-    return StopStrings(tf.where(inside, table, tf.constant(_NO_BYTE, tf.int16)), lengths)
+    none = tf.constant(NO_BYTE, tf.int16)
+    return StopStrings(tf.where(inside, table, none), lengths, before=tf.fill([rows, width], none))
 
 
 def check_stop_strings(name: str, stop: Any, rows: int) -> tf.Tensor:
@@ -151,11 +155,11 @@ def stopping_criteria_met(
 
 def start_matching(stops: StopStrings) -> StopState:
     """Returns the state before any text."""
-    shape = tf.shape(stops.table)
+    rows = tf.shape(stops.table)[0]
     return StopState(
-        tail=tf.fill([shape[0], shape[2]], tf.constant(_NO_BYTE, tf.int16)),  # [B, W]
-        length=tf.zeros([shape[0]], tf.int32),  # [B]
-        cut=tf.fill([shape[0]], -1),  # [B]
+        tail=stops.before,  # [B, W]
+        length=tf.zeros([rows], tf.int32),  # [B]
+        cut=tf.fill([rows], -1),  # [B]
     )
 
 
@@ -179,14 +183,15 @@ def match_token(
 
     def search() -> tf.Tensor:
         offsets = tf.range(size)[:, None] + tf.range(width)[None, :]  # [W + M, W]
-        padded = tf.pad(text, [[0, 0], [0, width]], constant_values=_NO_BYTE)
+        padded = tf.pad(text, [[0, 0], [0, width]], constant_values=NO_BYTE)
         windows = tf.gather(padded, offsets, axis=1)  # [B, W + M, W], one per possible start
         strings = stops.table[:, :, None, :]  # [B, Q, 1, W]
-        same = (windows[:, None] == strings) | (strings == _NO_BYTE)  # [B, Q, W + M, W]
+        same = (windows[:, None] == strings) | (strings == NO_BYTE)  # [B, Q, W + M, W]
         found = tf.reduce_all(same, axis=-1) & (stops.lengths > 0)[..., None]  # [B, Q, W + M]
         found = tf.reduce_any(found, axis=1)  # [B, W + M]
         first = tf.reduce_min(tf.where(found, tf.range(size), size), axis=1)  # [B]
-        return tf.where(first < size, state.length - width + first, -1)
+        # One that begins before the text leaves nothing of it.
+        return tf.where(first < size, tf.maximum(state.length - width + first, 0), -1)
 
     none = tf.fill(tf.shape(token), -1)
     cut = tf.cond(tf.reduce_any(stops.lengths > 0), search, lambda: none)

@@ -8,14 +8,9 @@ from __future__ import annotations
 
 # Names of transformers.
 NAMES = {
-    "pipeline": "tfgpt2.TextGenerator.from_pretrained(name).generate(texts, max_new_tokens=...): "
-    "it returns the continuations alone, as strings",
-    "TextGenerationPipeline": "tfgpt2.TextGenerator.from_pretrained(name)",
     "TFTrainer": "model.compile(optimizer); model.fit(dataset)",
     "TFTrainingArguments": "the arguments of model.compile and model.fit",
     "TFAutoModelWithLMHead": "TFAutoModelForCausalLM",
-    "TFGPT2PreTrainedModel": "keras.Model, or one of the heads",
-    "TFGPT2MainLayer": "TFGPT2Model(config).transformer",
     "TFPreTrainedModel": "keras.Model",
     "GPT2Model": "TFGPT2Model",
     "GPT2LMHeadModel": "TFGPT2LMHeadModel",
@@ -30,8 +25,6 @@ NAMES = {
     "AutoModelForQuestionAnswering": "TFAutoModelForQuestionAnswering",
     "FlaxGPT2Model": "TFGPT2Model",
     "FlaxGPT2LMHeadModel": "TFGPT2LMHeadModel",
-    "create_optimizer": "keras.optimizers.AdamW(keras.optimizers.schedules.PolynomialDecay("
-    "learning_rate, steps, 0.0), weight_decay=0.01)",
     "AdamWeightDecay": "keras.optimizers.AdamW(learning_rate, weight_decay=0.01)",
     "WarmUp": "keras.optimizers.schedules.CosineDecay(0.0, steps, warmup_target=rate, "
     "warmup_steps=...)",
@@ -39,18 +32,10 @@ NAMES = {
     "set_seed": "keras.utils.set_random_seed(seed); generation takes its own seed=",
     "enable_full_determinism": "keras.utils.set_random_seed(seed); "
     "tf.config.experimental.enable_op_determinism()",
-    "DataCollatorForLanguageModeling": "tokenizer(texts, padding=True, return_tensors='tf') with "
-    "labels, or tfgpt2.training.data",
-    "DataCollatorWithPadding": "tokenizer.pad(rows, return_tensors='tf')",
-    "DefaultDataCollator": "tf.data.Dataset.from_tensor_slices(columns).batch(n)",
-    "default_data_collator": "tf.data.Dataset.from_tensor_slices(columns).batch(n)",
     "PushToHubCallback": "huggingface_hub.upload_folder after model.save_pretrained(directory)",
     "KerasMetricCallback": "keras.callbacks.LambdaCallback",
     "TextStreamer": "for piece in tfgpt2.TextGenerator(model, tokenizer).stream(text)",
     "TextIteratorStreamer": "for piece in tfgpt2.TextGenerator(model, tokenizer).stream(text)",
-    "TFLogitsProcessorList": "logits_processor=[function], functions of tensors",
-    "TFLogitsProcessor": "a function (input_ids, attention_mask, scores) -> scores",
-    "LogitsProcessorList": "logits_processor=[function], functions of tensors",
     "StoppingCriteriaList": "stopping_criteria=[function], functions of tensors",
     "tf_top_k_top_p_filtering": "generate(do_sample=True, top_k=..., top_p=...)",
     "shape_list": "tf.shape(x), or x.shape where it is static",
@@ -62,17 +47,10 @@ NAMES = {
 
 # Attributes of transformers' models, tokenizers and configurations.
 MEMBERS = {
-    "prepare_tf_dataset": "tf.data.Dataset.from_tensor_slices(dict(batch)).batch(n), or "
-    "tfgpt2.training.data",
     "push_to_hub": "model.save_pretrained(directory), then huggingface_hub.upload_folder",
-    "hf_compute_loss": "compile without loss=, and labels among the inputs",
     "compute_loss_and_metrics": "model.evaluate",
     "eager_serving": "tfgpt2.TextGenerator(model, tokenizer).export(path)",
     "serving": "tfgpt2.TextGenerator(model, tokenizer).export(path)",
-    "encode_plus": "tokenizer(text, ...)",
-    "batch_encode_plus": "tokenizer(texts, ...)",
-    "prepare_for_model": "tokenizer(text, ...)",
-    "num_special_tokens_to_add": "int(tokenizer.add_bos_token)",
     "max_len": "tokenizer.model_max_length",
     "to": "leave it out: TensorFlow places tensors automatically",
     "greedy_search": "model.generate(ids)",
@@ -80,32 +58,18 @@ MEMBERS = {
     "beam_search": "model.generate(ids, num_beams=n)",
     "eval": "leave it out: dropout is active only with training=True",
     "from_pipeline": "tfgpt2.TextGenerator.from_pretrained(name)",
-    "to_diff_dict": "config.to_dict()",
-    "get_lm_head": "model.get_output_embeddings()",
-    "apply_chat_template": "GPT-2 has no chat template: join the texts",
 }
 
 # Keyword arguments, by method ("()" is a call of the object itself).
 KEYWORDS = {
     ("from_pretrained", "from_flax"): "leave it out: every format is detected",
     ("from_pretrained", "use_auth_token"): "token=...",
-    ("from_pretrained", "use_fast"): "leave it out: there is one implementation",
-    ("from_pretrained", "output_loading_info"): "leave it out: a mismatch raises an error",
-    ("from_pretrained", "trust_remote_code"): "leave it out: no code is loaded from the hub",
     ("from_pretrained", "resume_download"): "leave it out: downloads resume",
     ("from_pretrained", "proxies"): "the environment's HTTPS_PROXY",
     ("from_pretrained", "device_map"): "leave it out: TensorFlow places tensors automatically",
-    ("from_pretrained", "use_safetensors"): "leave it out: every format is detected",
-    ("save_pretrained", "saved_model"): "tfgpt2.TextGenerator(model, tokenizer).export(path)",
-    ("save_pretrained", "version"): "the last part of the path that is exported to",
     ("save_pretrained", "signatures"): "tfgpt2.TextGenerator(model, tokenizer).export(path)",
+    ("save_pretrained", "create_pr"): "huggingface_hub.upload_folder afterwards",
     ("save_pretrained", "push_to_hub"): "huggingface_hub.upload_folder afterwards",
-    ("save_pretrained", "max_shard_size"): "max_shard_bytes=...",
-    ("save_pretrained", "safe_serialization"): "leave it out; tfgpt2.convert writes other formats",
-    ("()", "return_overflowing_tokens"): "tfgpt2.training.data, which packs long texts",
-    ("()", "stride"): "tfgpt2.training.data, which packs long texts",
-    ("()", "is_split_into_words"): "join the words with spaces",
-    ("()", "verbose"): "leave it out",
 }
 
 # Names and methods of KerasHub; "Class.method" is a method of an instance of the class.

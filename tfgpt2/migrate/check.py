@@ -54,13 +54,8 @@ def check(usage: Usage) -> Finding:
         if usage.library == "tfgpt2" and usage.path[0].islower():
             return Finding(usage, UNCHANGED)  # a module of this package, or a name in one
         return _missing_name(usage, missing)
-    if usage.traced and usage.path[-1] == "generate":
-        return Finding(
-            usage,
-            CHANGE,
-            "generate() is compiled already and does not run inside tf.function.",
-            "model.generate(...), without tf.function",
-        )
+    if usage.kind == "subscript":
+        return Finding(usage, CHANGE, "A loss has the shape [], and no axis to index.", "out.loss")
     if usage.kind == "import":
         home = introspect.module_of(usage.path[0])
         return _import(usage, f"from {home} import {usage.code.partition(' import ')[2]}")

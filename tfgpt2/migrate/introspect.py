@@ -22,15 +22,20 @@ from tfgpt2.generation.inputs import check_inputs
 from tfgpt2.generation.option_table import DEFAULTS
 from tfgpt2.generation.options import UNSUPPORTED
 from tfgpt2.generation.validation import check_asked
+from tfgpt2.hub import HubOptions, check_no_upload
 from tfgpt2.migrate.usage import Path, Unknown
 from tfgpt2.models.base import TFGPT2PreTrainedModel
+from tfgpt2.pipelines.registry import ALIASES, PIPELINES, pipeline
 from tfgpt2.tokenizers import files
 from tfgpt2.tokenizers.host import GPT2Tokenizer
 from tfgpt2.tokenizers.layer import Tokenizer
 
 _SAMPLE = "shakespeare-tiny"  # the bundled tokenizer
 # Methods that pass their options on to another one.
-_DELEGATES = {"batch_decode": "decode", "encode": "__call__"}
+_DELEGATES = {
+    "batch_decode": "decode",
+    **dict.fromkeys(("encode", "encode_plus", "batch_encode_plus", "tokenize"), "__call__"),
+}
 
 
 class Missing(Exception):
@@ -143,7 +148,9 @@ def refusal(path: Path, arguments: tuple[Any, ...], keywords: Mapping[str, Any])
     if owner is not None and name in _DELEGATES and hasattr(owner, _DELEGATES[name]):
         own = _parameters(function)
         keywords = {n: v for n, v in keywords.items() if n not in own}
-        function, arguments = getattr(owner, _DELEGATES[name]), arguments[:1]
+        called = _DELEGATES[name]
+        function = owner if called == "__call__" else getattr(owner, called)
+        arguments = arguments[:1]
     return _refusal(function, owner, name, arguments, dict(keywords))
 
 
@@ -163,6 +170,10 @@ class Refusal:
 def _refusal(
     function: Any, owner: Any, name: str, arguments: tuple[Any, ...], keywords: dict[str, Any]
 ) -> Refusal | None:
+    if name == "save_pretrained" and keywords.get("push_to_hub") is True:
+        return _tried(lambda **given: check_no_upload(True), {"push_to_hub": True}, set())
+    if function is pipeline:
+        return _pipeline_task((*arguments, keywords.get("task"))[0])
     if isinstance(function, TFGPT2PreTrainedModel):
         return _by_names(function.call, arguments, keywords)
     if name == "generate" and isinstance(owner, TFGPT2PreTrainedModel):
@@ -170,7 +181,8 @@ def _refusal(
         options = {n: v for n, v in keywords.items() if n not in known}
         return _generation(options) or _by_names(function, arguments, {})
     if isinstance(function, GPT2Tokenizer):
-        return _tried(lambda **given: function("a", **given), keywords, {"text", "text_pair"})
+        known = {"text", "text_pair", "text_target", "is_split_into_words"}
+        return _tried(lambda **given: function("a", **given), keywords, known)
     if isinstance(function, Tokenizer):
         return _by_names(function.call, arguments, keywords)
     called = owner if name == "from_pretrained" else function
@@ -179,16 +191,30 @@ def _refusal(
         return _tried(lambda **given: called.from_pretrained(_SAMPLE, **given), keywords, known)
     if inspect.isclass(called) and issubclass(called, TFGPT2PreTrainedModel):
         if name == "from_pretrained":
-            known = set(_parameters(function))
+            known = {*_parameters(function), "return_unused_kwargs"}
             return _tried(lambda **given: GPT2Config.from_dict({}, **given), keywords, known)
         return _by_names(called, arguments, keywords)
+    loads = name == "from_pretrained"
     if called is GPT2Config:
-        return _tried(GPT2Config if name != "from_pretrained" else
-                      lambda **given: GPT2Config.from_dict({}, **given), keywords,
-                      set(_parameters(function)))  # fmt: skip
+        if keywords.get("return_unused_kwargs"):
+            return None
+        known = {*_parameters(function), *(HubOptions.names() if loads else ())}
+        read = functools.partial(GPT2Config.from_dict, {})
+        return _tried(read if loads else GPT2Config, keywords, known)
     if called is GenerationConfig:
-        return _generation(keywords)
+        known = {*_parameters(function), *HubOptions.names(), "return_unused_kwargs"}
+        if loads and keywords.get("return_unused_kwargs"):
+            return None
+        return _generation({n: v for n, v in keywords.items() if not (loads and n in known)})
     return _by_names(function, arguments, keywords)
+
+
+def _pipeline_task(task: Any) -> Refusal | None:
+    """Whether there is a pipeline for a task that is a literal."""
+    if not isinstance(task, str) or task in {*PIPELINES, *ALIASES}:
+        return None
+    why = f"There is no pipeline for the task {task!r}. {nearest(task, [*PIPELINES, *ALIASES])}"
+    return Refusal("task", why)
 
 
 def _generation(options: dict[str, Any]) -> Refusal | None:

@@ -20,7 +20,6 @@ LIBRARIES = {
     "gpt_2_simple": "gpt_2_simple",
     "tfgpt2": "tfgpt2",
 }
-_KNOWN = LIBRARIES | {"tensorflow": "tensorflow"}
 # Class methods that return an instance.
 _CONSTRUCTORS = ("from_pretrained", "from_config", "from_tokenizer", "from_preset", "from_dict")
 _LONGEST_CODE = 90  # characters of a usage that a report shows
@@ -57,7 +56,7 @@ class Usage:
     """One place of a program that uses a library.
 
     Attributes:
-        kind: `"import"`, `"call"` or `"attribute"`.
+        kind: `"import"`, `"call"`, `"attribute"` or `"subscript"` (of a result's loss).
         line: From 1.
         column: From 0.
         code: The source code there, on one line and truncated when long.
@@ -66,7 +65,6 @@ class Usage:
         arguments: Values of the positional arguments, `Unknown` unless they are literals.
         keywords: Values of the keyword arguments, likewise.
         complete: Whether these are all arguments: no `*rows`, no `**options` of unknown content.
-        traced: Whether it runs inside `tf.function`.
     """
 
     kind: str
@@ -78,7 +76,6 @@ class Usage:
     arguments: tuple[Any, ...] = ()
     keywords: dict[str, Any] = dataclasses.field(default_factory=dict)
     complete: bool = True
-    traced: bool = False
 
 
 def find_usages(source: str) -> list[Usage]:
@@ -118,7 +115,6 @@ class _Finder(ast.NodeVisitor):
         self.usages: list[Usage] = []
         self.names: list[dict[str, Reference]] = [{}]
         self.functions: dict[ast.AST, dict[str, Reference]] = {}
-        self.traced = 0
 
     # References ----------------------------------------------------------------------------
 
@@ -164,18 +160,18 @@ class _Finder(ast.NodeVisitor):
     def visit_Import(self, node: ast.Import) -> None:  # noqa: D102
         for alias in node.names:
             root = alias.name.split(".")[0]
-            if root in _KNOWN:
+            if root in LIBRARIES:
                 path = object_path(alias.name) if alias.asname else ()
                 path = path if path and not path[-1].islower() else ()
-                self.names[-1][alias.asname or root] = Reference(_KNOWN[root], path)
-                self.add("import", node, Reference(_KNOWN[root], path), alias=alias)
+                self.names[-1][alias.asname or root] = Reference(LIBRARIES[root], path)
+                self.add("import", node, Reference(LIBRARIES[root], path), alias=alias)
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> None:  # noqa: D102
         root = (node.module or "").split(".")[0]
-        if root not in _KNOWN or node.level:
+        if root not in LIBRARIES or node.level:
             return
         for alias in node.names:
-            found = Reference(_KNOWN[root], object_path(node.module or "", alias.name))
+            found = Reference(LIBRARIES[root], object_path(node.module or "", alias.name))
             self.names[-1][alias.asname or alias.name] = found
             self.add("import", node, found, alias=alias)
 
@@ -199,14 +195,11 @@ class _Finder(ast.NodeVisitor):
         for part in (*node.decorator_list, *node.args.defaults, *node.args.kw_defaults):
             if part is not None:
                 self.visit(part)
-        traced = any(self._is_tracing(part) for part in node.decorator_list)
         self.names.append(self.functions.setdefault(node, {}))
         for argument in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs):
             self.bind(ast.Name(argument.arg), self._annotated(argument.annotation))
-        self.traced += traced
         for statement in node.body:
             self.visit(statement)
-        self.traced -= traced
         self.names.pop()
 
     visit_AsyncFunctionDef = visit_FunctionDef
@@ -215,24 +208,23 @@ class _Finder(ast.NodeVisitor):
         found = self.reference(annotation)
         return Reference(found.library, (*found.path, "()")) if found and found.path else None
 
-    def _is_tracing(self, node: ast.AST) -> bool:
-        node = node.func if isinstance(node, ast.Call) else node
-        return self.reference(node) == Reference("tensorflow", ("function",))
-
     # Usages ------------------------------------------------------------------------------------
 
     def visit_Call(self, node: ast.Call) -> None:  # noqa: D102
         called = self.reference(node.func)
-        if self._is_tracing(node) and node.args:
-            # `tf.function(model.generate)` runs the method inside a graph.
-            self.add("call", node, self.reference(node.args[0]), complete=False, traced=True)
-        elif called is not None and called.path:
+        if called is not None and called.path:
             self.add("call", node, called, **self._arguments(node))
             self.visit(_root(node.func))
         else:
             self.visit(node.func)
         for argument in (*node.args, *node.keywords):
             self.visit(argument)
+
+    def visit_Subscript(self, node: ast.Subscript) -> None:  # noqa: D102
+        found = self.reference(node.value)
+        if found is not None and found.path[-3:] == ("()", "()", "loss"):
+            self.add("subscript", node, found)
+        self.generic_visit(node)
 
     def visit_Attribute(self, node: ast.Attribute) -> None:  # noqa: D102
         found = self.reference(node)
@@ -255,8 +247,7 @@ class _Finder(ast.NodeVisitor):
                 complete &= given is not None and given.path[-2:] == ("()", "()")
         starred = any(isinstance(argument, ast.Starred) for argument in node.args)
         arguments = tuple(_value(a) for a in node.args if not isinstance(a, ast.Starred))
-        return {"arguments": arguments, "keywords": keywords, "complete": complete and not starred,
-                "traced": self.traced > 0}  # fmt: skip
+        return {"arguments": arguments, "keywords": keywords, "complete": complete and not starred}
 
     def add(
         self, kind: str, node: Any, found: Reference | None, alias: Any = None, **more: Any

@@ -5,37 +5,40 @@ from __future__ import annotations
 import copy
 import functools
 import os
-import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from tfgpt2.checkpoints.detection import load_config, open_checkpoint
-from tfgpt2.checkpoints.loader import WeightLoader, mismatched_message, unused_message
+from tfgpt2.checkpoints.detection import open_checkpoint
+from tfgpt2.checkpoints.loader import WeightLoader
 from tfgpt2.checkpoints.single_file import open_repository
 from tfgpt2.checkpoints.writers.base import Content, stored_config, stored_tensors
-from tfgpt2.checkpoints.writers.safetensors import SafetensorsWriter
 from tfgpt2.config import GPT2Config
-from tfgpt2.errors import explain, type_error, value_error
-from tfgpt2.hub import HubOptions, Repository
+from tfgpt2.errors import explain, type_error
+from tfgpt2.hub import HubOptions, Repository, check_no_upload
 from tfgpt2.models.call_arguments import unpack
 from tfgpt2.models.call_inputs import CHECKED, CallInputs, check_inputs
 from tfgpt2.models.call_outputs import optional_outputs
-from tfgpt2.models.editable import EditableModel
 from tfgpt2.models.keras_export import ForwardPass, export_signature
+from tfgpt2.models.loading import (
+    check_remote_code,
+    choose_config,
+    find_weights,
+    loading_info,
+    warn_about,
+)
 from tfgpt2.models.memory import check_memory
+from tfgpt2.models.model_methods import ModelMethods
+from tfgpt2.models.saving import weight_writer
 from tfgpt2.nn import lora, quantization
 from tfgpt2.nn.backbone import ForwardOutputs, GPT2Transformer
 from tfgpt2.nn.layers import initial_weights, nan_outside, nan_where
 from tfgpt2.outputs import ModelOutput
 
-_MAX_SHARD_BYTES = 5_000_000_000
 
-
-class TFGPT2PreTrainedModel(EditableModel):
+class TFGPT2PreTrainedModel(ModelMethods):
     """Base class of all GPT-2 models; it has no `call` of its own.
 
     A model's weights exist from the moment it is made: their shapes follow from the
@@ -58,8 +61,6 @@ class TFGPT2PreTrainedModel(EditableModel):
     head_parts: frozenset[str] = frozenset()  # layers of the head that a checkpoint may lack
     float_labels = False  # whether `labels` may be real numbers, as in a regression
     returns_cache = True  # whether `use_cache=None` means the configuration's, and not False
-    # Inputs of an export without `input_signature`, and their numbers of axes.
-    _export_inputs: Mapping[str, int] = {"input_ids": 2, "attention_mask": 2}
 
     def __init__(self, config: GPT2Config, *, dtype: Any = None, **kwargs: Any) -> None:
         if not isinstance(config, GPT2Config):
@@ -191,9 +192,9 @@ class TFGPT2PreTrainedModel(EditableModel):
     @classmethod
     def from_pretrained(
         cls,
-        name: str | os.PathLike[str],
+        pretrained_model_name_or_path: str | os.PathLike[str],
         *,
-        config: GPT2Config | None = None,
+        config: GPT2Config | str | os.PathLike[str] | None = None,
         dtype: Any = None,
         quantize: str | None = None,
         revision: str | None = None,
@@ -204,6 +205,9 @@ class TFGPT2PreTrainedModel(EditableModel):
         force_download: bool = False,
         gguf_file: str = "",
         ignore_mismatched_sizes: bool = False,
+        output_loading_info: bool = False,
+        use_safetensors: bool | None = None,
+        trust_remote_code: bool | None = None,
         from_pt: bool = False,
         low_cpu_mem_usage: bool | None = None,
         **overrides: Any,
@@ -215,9 +219,10 @@ class TFGPT2PreTrainedModel(EditableModel):
         minGPT's `model.pt`, llm.c's `.bin`, GGUF. None needs its library.
 
         Args:
-            name: `"shakespeare-tiny"` (bundled), a directory, a file of weights, or a hub name
-                such as `"openai-community/gpt2"`.
-            config: The configuration to use instead of the checkpoint's own.
+            pretrained_model_name_or_path: `"shakespeare-tiny"` (bundled), a directory, a file of
+                weights, or a hub name such as `"openai-community/gpt2"`.
+            config: The configuration to use instead of the checkpoint's own, or the name of a model
+                or file that has it.
             dtype: Keras dtype policy; None is Keras' global one (float32 unless changed),
                 whatever type the file stores.
             quantize: `"int8"` calls `model.quantize("int8")` after loading; a quantised checkpoint
@@ -231,11 +236,19 @@ class TFGPT2PreTrainedModel(EditableModel):
             gguf_file: Name of the GGUF file to read, in a directory or repository.
             ignore_mismatched_sizes: Newly initialise weights that have another shape in the file,
                 such as a head with other labels, with a warning, instead of raising.
+            output_loading_info: Return the model and a dict of `missing_keys`, `unexpected_keys`,
+                `mismatched_keys` (key, shape in the file, shape in the model) and `error_msgs`.
+            use_safetensors: True reads safetensors only, False every other format.
+            trust_remote_code: As in transformers, for models without code of their own; those with
+                such code raise, since none is loaded from a repository.
             from_pt: As in transformers 4, where it was needed for PyTorch's files. Changes nothing:
                 they come first of all formats, and every format is recognised.
             low_cpu_mem_usage: As in transformers. Changes nothing: weights are always read one by
                 one into their final memory.
             **overrides: Fields of the configuration to change, such as `attn_pdrop=0.0`.
+
+        Returns:
+            The model, or with `output_loading_info` the model and the dict.
 
         Raises:
             FileNotFoundError: There is no such model, or it has no weights in a known format.
@@ -253,14 +266,13 @@ class TFGPT2PreTrainedModel(EditableModel):
         options = HubOptions(
             revision, token, cache_dir, subfolder, local_files_only, force_download, gguf_file
         )
+        name = pretrained_model_name_or_path
         files = open_repository(name, options)
         shown = f"{name}/{subfolder}" if subfolder else str(name)  # in messages
-        if config is None:
-            config = load_config(files.find, shown, **overrides)
-        elif overrides and isinstance(config, GPT2Config):
-            config = GPT2Config.from_dict(config.to_dict(), **overrides)
+        config = choose_config(config, files, shown, options, overrides)
+        check_remote_code(config, trust_remote_code)
         loader = WeightLoader(
-            open_checkpoint(files.find, shown),
+            open_checkpoint(find_weights(files.find, use_safetensors, shown), shown),
             may_lack=cls.head_parts,
             ignore_mismatched_sizes=ignore_mismatched_sizes,
         )
@@ -269,28 +281,23 @@ class TFGPT2PreTrainedModel(EditableModel):
         with initial_weights(loader.read):
             model = cls(config, dtype=dtype)
         loader.check(shown)
-        if loader.unused:
-            warnings.warn(unused_message(shown, cls.__name__, loader.unused), stacklevel=2)
-        if loader.fresh:
-            warnings.warn(
-                f"{shown!r} has no {', '.join(loader.fresh)}: freshly initialised, so train"
-                f" {cls.__name__} before using its results.",
-                stacklevel=2,
-            )
-        if loader.mismatched:
-            message = mismatched_message(shown, cls.__name__, loader.mismatched)
-            warnings.warn(message, stacklevel=2)
+        warn_about(loader, shown, cls.__name__)
+        model.name_or_path = str(name)
         model.load_generation_config(files)
         if quantize is not None and not model.is_quantized:
             model.quantize(quantize)
-        return model
+        return (model, loading_info(loader)) if output_loading_info else model
 
     def save_pretrained(
         self,
-        directory: str | os.PathLike[str],
+        save_directory: str | os.PathLike[str],
         *,
+        saved_model: bool = False,
+        version: int = 1,
+        push_to_hub: bool = False,
+        max_shard_size: int | str = "5GB",
+        safe_serialization: bool = True,
         dtype: str | None = None,
-        max_shard_bytes: int = _MAX_SHARD_BYTES,
     ) -> None:
         """Writes `config.json` and safetensors weights, which PyTorch transformers loads too.
 
@@ -301,37 +308,43 @@ class TFGPT2PreTrainedModel(EditableModel):
         interrupted save leaves the earlier one intact.
 
         Args:
-            directory: Created if it does not exist.
+            save_directory: Created if it does not exist.
+            saved_model: Write a SavedModel into `saved_model/<version>`, too: the forward pass, as
+                `export` writes it.
+            version: The number of that folder.
+            push_to_hub: False, as uploading is a step of its own.
+            max_shard_size: Size above which the weights are split over several files: bytes, or a
+                text such as `"200MB"`.
+            safe_serialization: False writes one `tf_model.h5` instead, as transformers 4's
+                TensorFlow classes do by default.
             dtype: Type to store, such as `"float16"`; None is the type of the weights.
-            max_shard_bytes: Size above which the weights are split over several files.
 
         Raises:
-            NotADirectoryError: `directory` is a file.
-            ValueError: `max_shard_bytes` is not positive, `dtype` is not a floating-point type,
-                an active adapter is not merged, or `dtype` is given for a quantised model.
+            NotADirectoryError: `save_directory` is a file.
+            ValueError: `max_shard_size` is not a size, `dtype` is not a floating-point type,
+                an active adapter is not merged, `dtype` is given for a quantised model, or
+                `push_to_hub` is set.
         """
-        directory = Path(directory)
+        directory = Path(save_directory)
+        check_no_upload(push_to_hub)
+        writer = weight_writer(max_shard_size, safe_serialization)
         if directory.exists() and not directory.is_dir():
             raise NotADirectoryError(
                 explain(
                     "A model is saved into a directory.",
                     fix="Pass the path of a directory, existing or new.",
-                    directory=str(directory),
+                    save_directory=str(directory),
                 )
-            )
-        if max_shard_bytes < 1:
-            raise value_error(
-                "`max_shard_bytes` must be a positive number of bytes.",
-                fix="Leave it out for 5 GB.",
-                max_shard_bytes=max_shard_bytes,
             )
         if dtype is not None:
             quantization.require_float(self, "Saving in another `dtype`")
         tensors = stored_tensors(lora.checkpoint_weights(self), dtype)
         dtype = dtype or keras.backend.standardize_dtype(self.variable_dtype)
         config = stored_config(self.config, type(self).__name__, dtype)
-        SafetensorsWriter(max_shard_bytes).write(Content(tensors, config), directory)
+        writer.write(Content(tensors, config), directory)
         self.save_generation_config(directory)
+        if saved_model:
+            self.export(directory / "saved_model" / str(version), verbose=False)
 
     def export(
         self,

@@ -31,7 +31,8 @@ def unpack(
 
     Args:
         model: The model that is called.
-        inputs: Its first argument: ids, a dict, a list in documented order, or None.
+        inputs: Its first argument: ids, a dict, a list in documented order, or None. A list that
+            holds None is in the order of `call`, as in transformers.
         args: Further positional arguments.
         kwargs: Keywords.
 
@@ -41,7 +42,7 @@ def unpack(
     """
     known = list(inspect.signature(model.call).parameters)
     named = {name: value for name, value in kwargs.items() if value is not None}
-    named = _merge(_first_argument(inputs), named)
+    named = _merge(_first_argument(inputs, known), named)
     named = _merge(_positional(model, known, args), named)
     for name in named:
         if name not in known:
@@ -63,12 +64,14 @@ def unpack(
     }
 
 
-def _first_argument(inputs: Any) -> dict[str, Any]:
+def _first_argument(inputs: Any, known: list[str]) -> dict[str, Any]:
     if inputs is None:
         return {}
     if isinstance(inputs, Mapping):
         return dict(inputs)
     # A list of tensors holds one input each; nested lists of numbers are ids.
+    if isinstance(inputs, (list, tuple)) and any(one is None for one in inputs):
+        return dict(zip(known, inputs, strict=False))
     if isinstance(inputs, (list, tuple)) and inputs and all(_is_array(part) for part in inputs):
         if len(inputs) > len(LIST_ORDER):
             raise type_error(

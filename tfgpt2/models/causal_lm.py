@@ -9,9 +9,11 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfgpt2.generation.config import TOKEN_IDS, GenerationConfig
+from tfgpt2.generation.config import GenerationConfig
 from tfgpt2.generation.generate import generate
 from tfgpt2.generation.inputs import read_prefix
+from tfgpt2.generation.option_values import TOKEN_IDS
+from tfgpt2.generation.transition_scores import transition_scores
 from tfgpt2.models.base import TFGPT2PreTrainedModel
 from tfgpt2.models.call_inputs import CallInputs, check_labels
 from tfgpt2.models.call_outputs import unflatten
@@ -19,7 +21,7 @@ from tfgpt2.nn.backbone import ForwardOutputs
 from tfgpt2.nn.chunked_loss import chunked_causal_lm_loss
 from tfgpt2.nn.kv_cache import KVCache, Prefix, compact, rollback
 from tfgpt2.nn.layers import Embedding
-from tfgpt2.nn.losses import causal_lm_loss
+from tfgpt2.nn.losses import causal_lm_loss, classification_loss
 from tfgpt2.outputs import TFCausalLMOutputWithCrossAttentions
 
 
@@ -159,6 +161,7 @@ class TFGPT2LMHeadModel(TFGPT2PreTrainedModel):
         """Writes `generation_config.json`."""
         self.generation_config.save_pretrained(directory)
 
+    @tf.autograph.experimental.do_not_convert
     def generate(
         self, inputs: Any = None, generation_config: GenerationConfig | None = None, **options: Any
     ) -> Any:
@@ -186,6 +189,9 @@ class TFGPT2LMHeadModel(TFGPT2PreTrainedModel):
                 those of the configuration: `max_new_tokens`, `do_sample`, `temperature`, `top_p`,
                 `seed`, `num_beams`, ...
 
+        Inside `tf.function`, such as `tf.function(model.generate, jit_compile=True)`, ids and mask
+        are tensors and options Python values; rows are padded to the most new tokens.
+
         Returns:
             int32 `[R, P + T]`, prompts and continuations, `num_return_sequences` rows for each
             prompt; finished rows are padded with `pad_token_id`. With
@@ -203,6 +209,67 @@ class TFGPT2LMHeadModel(TFGPT2PreTrainedModel):
             1
         """
         return generate(self, inputs, generation_config, **options)
+
+    def compute_transition_scores(
+        self,
+        sequences: tf.Tensor,
+        scores: Sequence[tf.Tensor],
+        beam_indices: tf.Tensor | None = None,
+        normalize_logits: bool = False,
+    ) -> tf.Tensor:
+        """Picks the score of each generated token from what `generate` returned.
+
+        Args:
+            sequences: int32 `[R, P + T]`.
+            scores: `T` floats `[R, V]`, the `scores` of a result.
+            beam_indices: int32 `[R, T]`; None without beams.
+            normalize_logits: Whether scores become log-probabilities.
+
+        Returns:
+            Float `[R, T]`.
+        """
+        return transition_scores(sequences, scores, beam_indices, normalize_logits=normalize_logits)
+
+    def prepare_inputs_for_generation(
+        self,
+        inputs: tf.Tensor,
+        past_key_values: Sequence[tf.Tensor] | None = None,
+        use_cache: bool | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """Returns the inputs of the next call, for a decoding loop of one's own.
+
+        Args:
+            inputs: int32 `[B, S]`, all tokens so far.
+            past_key_values: What the last call returned, or None before the first one.
+            use_cache: Passed on.
+            **kwargs: `attention_mask` `[B, S]`, `token_type_ids`, `position_ids`.
+
+        Returns:
+            Arguments of `call`; after the first call, only the last token is an input.
+        """
+        types, mask = kwargs.get("token_type_ids"), kwargs.get("attention_mask")
+        positions = kwargs.get("position_ids")
+        if past_key_values is not None:
+            inputs, types = inputs[:, -1:], None if types is None else types[:, -1:]
+        if mask is not None and positions is None:
+            positions = tf.cumsum(mask, axis=-1, exclusive=True)
+            positions = positions if past_key_values is None else positions[:, -1:]
+        return {
+            "input_ids": inputs,
+            "attention_mask": mask,
+            "position_ids": positions,
+            "past_key_values": past_key_values,
+            "use_cache": use_cache,
+            "token_type_ids": types,
+        }
+
+    def hf_compute_loss(self, labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+        """Mean loss of labels that are already shifted: int `[B, T]`, float `[B, T, V]` -> `[1]`.
+
+        Labels of -100 are not scored.
+        """
+        return classification_loss(logits, tf.cast(labels, tf.int32))[None]
 
     def prefix(self, inputs: Any, attention_mask: Any = None) -> Prefix:
         """Computes keys and values of a common prefix, for any number of continuations.

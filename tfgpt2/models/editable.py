@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tfgpt2.errors import value_error
 from tfgpt2.models.trainable import TrainableModel
 from tfgpt2.nn import lora, quantization, resize
 from tfgpt2.nn.layers import Embedding
@@ -38,6 +39,24 @@ class EditableModel(TrainableModel):
         resize.check_table(rows.shape, self.config.n_embd)
         self.resize_token_embeddings(int(rows.shape[0]), mean_resizing=False)
         self.transformer.wte.weight.assign(rows)
+
+    def replace_output_table(self, value: Any) -> None:
+        """Replaces the table that scores tokens; see `ModelMethods.set_output_embeddings`."""
+        table = self.get_output_embeddings()
+        if table is None:
+            raise value_error(
+                "The model has no table that scores tokens.",
+                fix="Use a model with a language-modeling head.",
+                model=type(self).__name__,
+            )
+        if table is self.transformer.wte:
+            self.set_input_embeddings(value)
+            return
+        quantization.require_float(self, "set_output_embeddings")
+        rows = value.weight.value if isinstance(value, Embedding) else np.asarray(value)
+        resize.check_table(rows.shape, self.config.n_embd)
+        self.resize_token_embeddings(int(rows.shape[0]), mean_resizing=False)
+        table.weight.assign(rows)
 
     def resize_token_embeddings(
         self,
@@ -130,7 +149,3 @@ class EditableModel(TrainableModel):
         self.__dict__.pop("_decoders", None)
         self.train_function = self.test_function = self.predict_function = None
         self.optimizer, self.compiled = None, False
-
-    def num_parameters(self) -> int:
-        """Number of weights."""
-        return sum(int(np.prod(weight.shape)) for weight in self.weights)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -14,7 +14,14 @@ from tfgpt2.models.call_inputs import CallInputs
 from tfgpt2.models.call_outputs import unflatten
 from tfgpt2.nn.backbone import ForwardOutputs
 from tfgpt2.nn.layers import Linear
-from tfgpt2.nn.losses import classification_loss, sequence_loss, span_loss
+from tfgpt2.nn.losses import (
+    IGNORED_LABEL,
+    classification_loss,
+    sequence_loss,
+    sequence_losses,
+    span_loss,
+    token_nll,
+)
 from tfgpt2.outputs import (
     TFQuestionAnsweringModelOutput,
     TFSequenceClassifierOutputWithPast,
@@ -90,6 +97,17 @@ class TFGPT2ForSequenceClassification(TFGPT2PreTrainedModel):
         Source: transformers 4.57, `modeling_gpt2.py::GPT2ForSequenceClassification.forward`.
         """
         return self.run(locals())
+
+    def example_losses(self, labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+        """The loss of each text: float32 `[B]`."""
+        return sequence_losses(logits, tf.convert_to_tensor(labels), self.config.problem_type)
+
+    def hf_compute_loss(self, labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+        """The loss of each text: labels as in a call, float `[B, num_labels]` -> `[B]`."""
+        labels = tf.convert_to_tensor(labels)
+        if labels.shape.rank == 1 and logits.shape[-1] > 1:  # as a compiled loss it gets floats
+            labels = tf.cast(labels, tf.int32)
+        return self.example_losses(labels, logits)
 
     def forward(
         self, inputs: CallInputs, outputs: ForwardOutputs, arguments: dict[str, Any]
@@ -171,6 +189,11 @@ class TFGPT2ForTokenClassification(TFGPT2PreTrainedModel):
         """
         return self.run(locals())
 
+    def hf_compute_loss(self, labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+        """Mean loss: int `[B, T]` (negative: not scored), float `[B, T, num_labels]` -> `[1]`."""
+        labels = tf.cast(labels, tf.int32)
+        return classification_loss(logits, tf.where(labels < 0, IGNORED_LABEL, labels))[None]
+
     def forward(
         self, inputs: CallInputs, outputs: ForwardOutputs, arguments: dict[str, Any]
     ) -> TFTokenClassifierOutput:
@@ -245,6 +268,25 @@ class TFGPT2ForQuestionAnswering(TFGPT2PreTrainedModel):
         Source: transformers 4.57, `modeling_gpt2.py::GPT2ForQuestionAnswering.forward`.
         """
         return self.run(locals())
+
+    def hf_compute_loss(
+        self, labels: Mapping[str, tf.Tensor], logits: tuple[tf.Tensor, tf.Tensor]
+    ) -> tf.Tensor:
+        """The loss of each text.
+
+        Args:
+            labels: `start_position` and `end_position`, int `[B]`.
+            logits: Scores of the first and of the last token, float `[B, T]` each.
+
+        Returns:
+            float32 `[B]`.
+        """
+        names = ("start_position", "end_position")
+        parts = [
+            token_nll(scores, tf.cast(labels[name], tf.int32))[0]
+            for name, scores in zip(names, logits, strict=True)
+        ]
+        return (parts[0] + parts[1]) / 2
 
     def forward(
         self, inputs: CallInputs, outputs: ForwardOutputs, arguments: dict[str, Any]

@@ -14,6 +14,7 @@ import tensorflow as tf
 from tfgpt2.errors import value_error
 from tfgpt2.models.batch_checks import check_batches, explain_failure
 from tfgpt2.models.call_arguments import LABELS
+from tfgpt2.models.label_places import metric_pairs, place_labels
 from tfgpt2.nn import quantization
 from tfgpt2.nn.losses import DEFAULT_LOSS, LossSettings
 from tfgpt2.outputs import ModelOutput
@@ -43,8 +44,8 @@ class TrainableModel(keras.Model):
         Args:
             optimizer: Keras optimizer or its name.
             loss: None, `"auto"` or `"passthrough"`: the model's own loss, from `labels` among the
-                inputs. Otherwise a Keras loss on the logits, for targets that the pipeline has
-                already shifted.
+                inputs or beside them. Otherwise a Keras loss on the logits; for a language model,
+                the pipeline has already shifted its targets.
             chunked_loss: Compute the own loss of a language model without materialising the
                 logits of all tokens; a call with `labels` then returns no logits. An integer is
                 the number of tokens per chunk; True chooses it.
@@ -78,6 +79,8 @@ class TrainableModel(keras.Model):
             )
         if jit_compile == "auto" and not tf.config.list_logical_devices("GPU"):
             jit_compile = False
+        # Keras keeps the loss and the metrics of an earlier call where this one has none.
+        self._compile_loss = self._compile_metrics = None
         super().compile(optimizer=optimizer, loss=loss, jit_compile=jit_compile, **kwargs)
         self.loss_settings = settings
         self._has_keras_loss = loss is not None
@@ -179,15 +182,20 @@ class TrainableModel(keras.Model):
         parts = [y_pred[part] for part in _LOSSES if part in y_pred] if isinstance(
             y_pred, ModelOutput) else []  # fmt: skip
         own = tf.add_n(parts) if parts else None
-        if own is not None and y is None and sample_weight is None and not self._has_keras_loss:
+        if own is not None and not self._has_keras_loss:
+            if sample_weight is not None:
+                own = self._weighted_loss(x, y_pred, sample_weight)
             # Gradients are summed over replicas; `fit` shows the loss times their number.
             replicas = tf.distribute.get_strategy().num_replicas_in_sync
             return tf.add_n([own, *self.losses]) / replicas
-        if own is None and y is not None and self._has_keras_loss:
-            return super().compute_loss(x, y, _logits(y_pred), sample_weight, training)
+        elif self._has_keras_loss:
+            # Keras builds the loss before labels are placed.
+            _, targets, _ = place_labels(self, (x, y, sample_weight), own_loss=False)
+            if targets is not None and (own is None or targets is not y):
+                return super().compute_loss(x, targets, _logits(y_pred), sample_weight, training)
         raise value_error(
-            "Training takes either 'labels' among the inputs, or targets and a compiled loss;"
-            " not both, not neither, and sample weights only with targets.",
+            "Training takes either labels and the model's own loss, or targets and a compiled loss;"
+            " not both, not neither.",
             fix="Use compile(optimizer) with {'input_ids': ids, 'labels': ids}, or"
             " compile(optimizer, loss) with (ids, targets).",
             inputs=_names(x),
@@ -197,12 +205,41 @@ class TrainableModel(keras.Model):
             results=type(y_pred).__name__,
         )
 
+    def example_losses(self, labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor | None:
+        """The own loss of each example, float32 `[B]`, or None where it is one of all tokens."""
+        return None
+
+    def _weighted_loss(self, x: Any, y_pred: ModelOutput, weights: Any) -> tf.Tensor:
+        """The own loss with a weight for each example, averaged over all as Keras does."""
+        losses = self.example_losses(x["labels"], y_pred["logits"]) if "labels" in x else None
+        if losses is None:
+            raise value_error(
+                "The own loss of this model is one of all tokens, so examples have no weights.",
+                fix="Compile with a Keras loss, and give (inputs, targets, sample_weight); or set"
+                " labels to -100 where nothing is scored.",
+                model=type(self).__name__,
+            )
+        return tf.reduce_mean(losses * tf.reshape(tf.cast(weights, tf.float32), [-1]))
+
+    def train_step(self, data: Any) -> Any:
+        """Trains on one batch; see `place_labels` for what a batch can be."""
+        return super().train_step(place_labels(self, data, own_loss=not self._has_keras_loss))
+
+    def test_step(self, data: Any) -> Any:
+        """Evaluates one batch; see `place_labels` for what a batch can be."""
+        return super().test_step(place_labels(self, data, own_loss=not self._has_keras_loss))
+
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict:
         """Updates the compiled metrics with the logits and returns all of them.
 
         Raises:
             ValueError: There are metrics but no targets.
         """
+        if self._has_metrics and not self._has_keras_loss and isinstance(y_pred, ModelOutput):
+            y, y_pred, weights = metric_pairs(self, x, y, y_pred)
+            sample_weight = weights if sample_weight is None else sample_weight
+        elif self._has_keras_loss and y is None:
+            _, y, _ = place_labels(self, x, own_loss=False)
         if y is None and self._has_metrics:
             raise value_error(
                 "Metrics compare the logits with targets, and there are none.",

@@ -84,3 +84,6 @@ class TFGPT2Model(TFGPT2PreTrainedModel):
         return TFBaseModelOutputWithPastAndCrossAttentions(
             last_hidden_state=unflatten(outputs.last_hidden_state, inputs)
         )
+
+
+TFGPT2MainLayer = TFGPT2Model  # its name where it is a part of another model

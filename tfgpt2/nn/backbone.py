@@ -140,6 +140,7 @@ class GPT2Transformer(GPT2Layer):
         embeds: tf.Tensor | None = None,
         prefix: Prefix | tuple[()] = (),
         encoder: Encoder | tuple[()] = (),
+        token_types: tf.Tensor | tuple[()] = (),
     ) -> tuple[tf.Tensor, KVCache]:
         """Runs texts into a new cache.
 
@@ -150,6 +151,7 @@ class GPT2Transformer(GPT2Layer):
             embeds: Float `[B, T, D]`, instead of the ids' own embeddings.
             prefix: Keys and values of the tokens before.
             encoder: For cross-attention.
+            token_types: int32 `[B, T]`; further tokens have the type of the last one.
 
         Returns:
             The last hidden states `[B, T, D]`, and the cache.
@@ -165,17 +167,20 @@ class GPT2Transformer(GPT2Layer):
         end = tf.shape(all_valid)[1]
         new = tf.range(end - length, end)  # [T]
         encoder_kv = self._project_encoder(encoder) if encoder else ()
+        typed = not isinstance(token_types, tuple)
         outputs = self(
             self.wte(ids) if embeds is None else embeds,
             # A row without a token has no position; the number only has to be in range.
             positions=tf.minimum(positions, self.config.n_positions - 1),
             visible=causal_mask(new, tf.range(end)) & all_valid[:, None, None],  # [B, 1, T, P + T]
             append_kv=append_kv,
+            token_type_ids=token_types if typed else None,
             **_encoder_arguments(encoder_kv),
         )
         keys, values = zip(*outputs.keys_values, strict=True)
         count = tf.reduce_sum(tf.cast(all_valid, tf.int32), axis=1)  # [B]
-        cache = KVCache(keys, values, all_valid, column=end, positions=count, encoder=encoder_kv)
+        last_type = token_types[:, -1] if typed else ()  # [B]
+        cache = KVCache(keys, values, all_valid, end, count, encoder_kv, last_type)
         return outputs.last_hidden_state, pad_cache(cache, columns - length)
 
     def decode_hidden(
@@ -213,6 +218,9 @@ class GPT2Transformer(GPT2Layer):
             append_kv=_append_to_cache(cache, in_place=in_place),
             # Outside XLA a loop in each block would cost more than it saves.
             used_columns=cache.column + length if in_place else None,
+            token_type_ids=(
+                None if isinstance(cache.token_type, tuple) else cache.token_type[:, None]  # [B, 1]
+            ),
             **_encoder_arguments(cache.encoder),
         )
         keys, values = zip(*outputs.keys_values, strict=True)

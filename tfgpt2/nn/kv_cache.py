@@ -54,6 +54,7 @@ class KVCache(NamedTuple):
         column: int32 `[]`, the column that is written next.
         positions: int32 `[B]`, the position of each row's next token.
         encoder: For cross-attention; an empty tuple without an encoder.
+        token_type: int32 `[B]`, the type of all further tokens; an empty tuple without types.
     """
 
     keys: tuple[tf.Tensor, ...]
@@ -62,6 +63,7 @@ class KVCache(NamedTuple):
     column: tf.Tensor
     positions: tf.Tensor
     encoder: EncoderKV | tuple[()] = ()
+    token_type: tf.Tensor | tuple[()] = ()
 
 
 class Prefix(NamedTuple):

@@ -169,8 +169,8 @@ def classification_loss(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     return tf.math.divide_no_nan(tf.reduce_sum(nll), tf.reduce_sum(weights))
 
 
-def sequence_loss(logits: tf.Tensor, labels: tf.Tensor, problem_type: str | None) -> tf.Tensor:
-    """Loss of sequence classification, by problem type.
+def sequence_losses(logits: tf.Tensor, labels: tf.Tensor, problem_type: str | None) -> tf.Tensor:
+    """Loss of each text in sequence classification, by problem type.
 
     Args:
         logits: Float `[B, C]`.
@@ -180,23 +180,36 @@ def sequence_loss(logits: tf.Tensor, labels: tf.Tensor, problem_type: str | None
             regression, integer labels one class each, float labels several.
 
     Returns:
-        float32 `[]`: mean squared error, or cross-entropy in nats.
+        float32 `[B]`: mean squared error, or cross-entropy in nats; 0 where the label is -100.
 
     Source: transformers 4.57, `modeling_gpt2.py::GPT2ForSequenceClassification.forward`.
     """
+    problem_type = _problem_type(logits, labels, problem_type)
+    logits = tf.cast(logits, tf.float32)
+    if problem_type == "single_label_classification":
+        return token_nll(logits, tf.reshape(labels, [-1]))[0]
+    targets = tf.reshape(tf.cast(labels, tf.float32), tf.shape(logits))  # [B, C]
+    if problem_type == "regression":
+        return tf.reduce_mean(tf.square(logits - targets), axis=-1)
+    return tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(targets, logits), axis=-1)
+
+
+def sequence_loss(logits: tf.Tensor, labels: tf.Tensor, problem_type: str | None) -> tf.Tensor:
+    """Mean of `sequence_losses` over the texts: float32 `[]`; labels of -100 are left out."""
+    if _problem_type(logits, labels, problem_type) == "single_label_classification":
+        return classification_loss(tf.cast(logits, tf.float32), tf.reshape(labels, [-1]))
+    return tf.reduce_mean(sequence_losses(logits, labels, problem_type))
+
+
+def _problem_type(logits: tf.Tensor, labels: tf.Tensor, problem_type: str | None) -> str:
+    """The problem type, which follows from logits and labels where the configuration has none."""
     if problem_type is None:
         problem_type = "multi_label_classification"
         if labels.dtype.is_integer:
             problem_type = "single_label_classification"
         if logits.shape[-1] == 1:
             problem_type = "regression"
-    logits = tf.cast(logits, tf.float32)
-    if problem_type == "single_label_classification":
-        return classification_loss(logits, tf.reshape(labels, [-1]))
-    targets = tf.reshape(tf.cast(labels, tf.float32), tf.shape(logits))  # [B, C]
-    if problem_type == "regression":
-        return tf.reduce_mean(tf.square(logits - targets))
-    return tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(targets, logits))
+    return problem_type
 
 
 def span_loss(start: tf.Tensor, end: tf.Tensor, first: tf.Tensor, last: tf.Tensor) -> tf.Tensor:

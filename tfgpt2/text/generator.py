@@ -33,7 +33,8 @@ __all__ = ["Generation", "TextGenerator"]
 
 
 # Keywords of `from_pretrained` that are the model's.
-_MODEL_OPTIONS = ("dtype", "quantize", "ignore_mismatched_sizes", "from_pt", "low_cpu_mem_usage")
+_MODEL_OPTIONS = ("dtype", "quantize", "ignore_mismatched_sizes", "use_safetensors", "from_pt",
+                  "low_cpu_mem_usage")  # fmt: skip
 
 
 @keras.saving.register_keras_serializable("tfgpt2")

@@ -1,33 +1,54 @@
-"""Rows of the host tokenizer: joined, truncated, padded, made into tensors, as plain functions."""
+"""`BatchEncoding`: what the host tokenizer returns, and its conversion to tensors."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from tfgpt2.errors import type_error, value_error
-from tfgpt2.tokenizers.base import TokenizerSpec
+from tfgpt2.tokenizers.rows import Row, padded_width
 from tfgpt2.tokenizers.spec_checks import SIDES
-from tfgpt2.tokenizers.template import Template
-from tfgpt2.validation import check_choice, check_count
+from tfgpt2.validation import check_choice
 
 _PADDING_VALUES = {"attention_mask": 0, "token_type_ids": 0, "special_tokens_mask": 1}
 _CLEAN_UP = (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're")
-_TRUNCATION = (None, True, False, "longest_first", "only_first", "only_second", "do_not_truncate")
-_PADDING = (False, True, "longest", "max_length", "do_not_pad")
+
+
+class CharSpan(NamedTuple):
+    """Characters of a text: `text[start:end]`."""
+
+    start: int
+    end: int
+
+
+class TokenSpan(NamedTuple):
+    """Tokens of a row: `ids[start:end]`."""
+
+    start: int
+    end: int
 
 
 class BatchEncoding(dict):
-    """A dictionary whose items are attributes too.
+    """A dictionary whose items are attributes too, and which knows where its tokens come from.
+
+    The methods take the number of a row and of a token, word or character in it; of a single text,
+    the latter alone.
+
+    Args:
+        data: Columns by name.
+        rows: The rows that the columns were made from.
 
     Example:
         >>> BatchEncoding(input_ids=[1, 2]).input_ids
         [1, 2]
     """
+
+    def __init__(self, data: Any = (), rows: Sequence[Row] = (), **columns: Any) -> None:
+        super().__init__(data, **columns)
+        self.__dict__["_rows"] = list(rows)
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -35,165 +56,147 @@ class BatchEncoding(dict):
         except KeyError:
             raise AttributeError(name) from None
 
+    def __getitem__(self, key: str | int | slice) -> Any:
+        if isinstance(key, str):
+            return super().__getitem__(key)
+        if isinstance(key, slice):
+            return {name: column[key] for name, column in self.items()}
+        return self._row(key)
 
-@dataclasses.dataclass(frozen=True)
-class Truncation:
-    """How rows are truncated.
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (dict(self), self._rows)
 
-    Attributes:
-        strategy: None, `"longest_first"`, `"only_first"` or `"only_second"`.
-        max_length: Most tokens of a row, or None.
-        side: Side on which tokens are cut off.
-    """
+    @property
+    def data(self) -> dict[str, Any]:
+        """The columns as a plain dictionary."""
+        return dict(self)
 
-    strategy: str | None
-    max_length: int | None
-    side: str
+    @property
+    def is_fast(self) -> bool:
+        """Whether rows know the origin of their tokens."""
+        return bool(self._rows)
 
-    @classmethod
-    def from_options(
-        cls,
-        spec: TokenizerSpec,
-        padding: bool | str,
-        truncation: bool | str | None,
-        max_length: int | None,
-    ) -> Truncation:
-        """Checks the options of a call and fills in the defaults of transformers."""
-        check_choice("padding", padding, _PADDING)
-        check_choice("truncation", truncation, _TRUNCATION)
-        check_count("max_length", max_length, least=1)
-        if truncation is None:
-            truncation = max_length is not None and padding in (False, "do_not_pad")
-        strategy = "longest_first" if truncation is True else truncation or None
-        strategy = None if strategy == "do_not_truncate" else strategy
-        max_length = spec.model_max_length if max_length is None else max_length
-        if max_length is None and (strategy or padding == "max_length"):
+    @property
+    def encodings(self) -> list[Row] | None:
+        """The rows, or None where the dictionary did not come from texts."""
+        return self._rows or None
+
+    @property
+    def n_sequences(self) -> int | None:
+        """Texts of each row: 1, or 2 for pairs."""
+        known = [i for row in self._rows for i in row.sequence_ids if i is not None]
+        return 1 + max(known, default=0) if self._rows else None
+
+    def _row(self, batch_index: int) -> Row:
+        if not self._rows:
             raise value_error(
-                "The tokenizer has no `model_max_length`, so a length must be given.",
-                fix="Pass `max_length=`.",
-                max_length=None,
+                "The origin of tokens is known only in what the tokenizer returned for texts.",
+                fix="Call the tokenizer on texts.",
+                keys=list(self),
             )
-        return cls(strategy, max_length, spec.truncation_side)
+        return self._rows[batch_index]
 
+    def tokens(self, batch_index: int = 0) -> list[str]:
+        """The tokens of a row, as in the vocabulary."""
+        return self._row(batch_index).tokens
 
-def check_texts(
-    text: str | Sequence[str], pair: str | Sequence[str] | None
-) -> tuple[bool, list[str], list[str | None]]:
-    """Checks the texts of a call.
+    def word_ids(self, batch_index: int = 0) -> list[int | None]:
+        """The number of the word of each token of a row; None for special tokens."""
+        return self._row(batch_index).word_ids
 
-    Args:
-        text: A text, or several.
-        pair: As many second texts, or None.
+    words = word_ids
 
-    Returns:
-        Whether `text` is a single one, the texts, and as many second texts or None.
+    def sequence_ids(self, batch_index: int = 0) -> list[int | None]:
+        """0 for tokens of the first text of a row, 1 of the second, None for special tokens."""
+        return self._row(batch_index).sequence_ids
 
-    Raises:
-        TypeError: They are not texts.
-        ValueError: There are not as many second texts as texts.
-    """
-    single = isinstance(text, str)
-    firsts = [text] if single else text
-    _check_strings("text", firsts)
-    seconds = [pair] if single else ([None] * len(firsts) if pair is None else pair)
-    if pair is not None:
-        _check_strings("text_pair", seconds)
-    if len(firsts) != len(seconds):
-        raise value_error(
-            "There must be one `text_pair` for each `text`.",
-            fix="Pass lists of the same length.",
-            text=len(firsts),
-            text_pair=len(seconds),
-        )
-    return single, list(firsts), list(seconds)
+    def token_to_sequence(
+        self, batch_or_token_index: int, token_index: int | None = None
+    ) -> int | None:
+        """The text, 0 or 1, that a token belongs to."""
+        row, token = self._place(batch_or_token_index, token_index)
+        return row.sequence_ids[token]
 
+    def token_to_word(
+        self, batch_or_token_index: int, token_index: int | None = None
+    ) -> int | None:
+        """The word that a token belongs to."""
+        row, token = self._place(batch_or_token_index, token_index)
+        return row.word_ids[token]
 
-def _check_strings(name: str, values: Any) -> None:
-    if not isinstance(values, (list, tuple)) or not all(isinstance(v, str) for v in values):
-        raise type_error(
-            f"`{name}` must be a string or a list of strings.",
-            fix="Decode bytes first; tensors go to `TFGPT2Tokenizer`.",
-            **{name: values},
-        )
+    def token_to_chars(
+        self, batch_or_token_index: int, token_index: int | None = None
+    ) -> CharSpan | None:
+        """The characters of a token in its text, or None for a special token."""
+        row, token = self._place(batch_or_token_index, token_index)
+        return None if row.sequence_ids[token] is None else CharSpan(*row.offsets[token])
 
+    def char_to_token(
+        self, batch_or_char_index: int, char_index: int | None = None, sequence_index: int = 0
+    ) -> int | None:
+        """The token that holds a character of a text, or None."""
+        row, char = self._place(batch_or_char_index, char_index)
+        for token, (start, end) in enumerate(row.offsets):
+            if row.sequence_ids[token] == sequence_index and start <= char < end:
+                return token
+        return None
 
-def join_pair(
-    first: tuple[list[int], list[Any]],
-    second: tuple[list[int], list[Any]] | None,
-    template: Template,
-    truncation: Truncation,
-    id_of: Callable[[str], int],
-) -> dict[str, Any]:
-    """Returns one row made of two texts.
+    def word_to_tokens(
+        self, batch_or_word_index: int, word_index: int | None = None, sequence_index: int = 0
+    ) -> TokenSpan | None:
+        """The tokens of a word, or None."""
+        row, word = self._place(batch_or_word_index, word_index)
+        found = [
+            token
+            for token, (one, text) in enumerate(zip(row.word_ids, row.sequence_ids, strict=True))
+            if one == word and text == sequence_index
+        ]
+        return TokenSpan(found[0], found[-1] + 1) if found else None
 
-    Args:
-        first: Ids and offsets of the first text.
-        second: Ids and offsets of the second text, or None.
-        template: The special tokens around the texts.
-        truncation: How to truncate the row.
-        id_of: From a special token to its id.
+    def word_to_chars(
+        self, batch_or_word_index: int, word_index: int | None = None, sequence_index: int = 0
+    ) -> CharSpan | None:
+        """The characters of a word in its text, or None."""
+        row, _ = self._place(batch_or_word_index, word_index)
+        span = self.word_to_tokens(batch_or_word_index, word_index, sequence_index)
+        if span is None:
+            return None
+        return CharSpan(row.offsets[span.start][0], row.offsets[span.end - 1][1])
 
-    Returns:
-        Every column the row can have.
-    """
-    has_pair = second is not None
-    second = second or ([], [])
-    affixes = template.of_pair() if has_pair else ((template.prefix, template.suffix),)
-    special = [[list(map(id_of, side)) for side in sides] for sides in affixes]
-    num_special = sum(len(side) for sides in special for side in sides)
-    kept = _kept_lengths(len(first[0]), len(second[0]), num_special, truncation)
-    row: dict[str, Any] = {"input_ids": [], "token_type_ids": [], "special_tokens_mask": []}
-    row["offset_mapping"] = []
-    texts = zip((first, second)[: 1 + has_pair], kept, strict=False)
-    for index, ((token_ids, offsets), count) in enumerate(texts):
-        left = truncation.side == "left"
-        part = slice(len(token_ids) - count, None) if left else slice(count)
-        head, tail = special[index]
-        row["input_ids"] += head + token_ids[part] + tail
-        row["special_tokens_mask"] += [1] * len(head) + [0] * count + [1] * len(tail)
-        row["offset_mapping"] += [(0, 0)] * len(head) + offsets[part] + [(0, 0)] * len(tail)
-        row["token_type_ids"] += [index] * (len(head) + count + len(tail))
-    row["length"] = len(row["input_ids"])
-    row["attention_mask"] = [1] * row["length"]
-    return row
+    def char_to_word(
+        self, batch_or_char_index: int, char_index: int | None = None, sequence_index: int = 0
+    ) -> int | None:
+        """The word that holds a character of a text, or None."""
+        row, _ = self._place(batch_or_char_index, char_index)
+        token = self.char_to_token(batch_or_char_index, char_index, sequence_index)
+        return None if token is None else row.word_ids[token]
 
+    def _place(self, first: int, second: int | None) -> tuple[Row, int]:
+        """The row and the index in it, of arguments `(index)` or `(row, index)`."""
+        return (self._row(0), first) if second is None else (self._row(first), second)
 
-def _kept_lengths(
-    first: int, second: int, num_special: int, truncation: Truncation
-) -> tuple[int, int]:
-    """Returns how many tokens of each text stay in a row with `num_special` others.
+    def convert_to_tensors(
+        self, tensor_type: str | None = None, prepend_batch_axis: bool = False
+    ) -> BatchEncoding:
+        """Converts the columns in place, and returns the dictionary.
 
-    Source:
-        `truncate_encodings` of `tokenizers`, `utils/truncation.rs`.
-    """
-    if truncation.strategy is None:
-        return first, second
-    limit = truncation.max_length - num_special
-    excess = first + second - limit
-    if excess <= 0:
-        return first, second
-    if truncation.strategy == "only_first":
-        first -= excess
-    elif truncation.strategy == "only_second":
-        second -= excess
-    else:
-        short, long = min(first, second), max(first, second)
-        long = max(short, limit - short)
-        if short + long > limit:
-            short, long = limit // 2, limit // 2 + limit % 2
-        first, second = (long, short) if first > second else (short, long)
-    if min(first, second) < 0:
-        raise value_error(
-            "The text that may be truncated is too short to make the row fit.",
-            fix="Use truncation='longest_first', or a larger `max_length`.",
-            truncation=truncation.strategy,
-            max_length=truncation.max_length,
-        )
-    return first, second
+        Args:
+            tensor_type: `"tf"`, `"np"`, or None for no change.
+            prepend_batch_axis: Whether the columns are those of a single row.
+
+        Raises:
+            ValueError: Rows differ in length, or there is no such type.
+        """
+        columns = {k: [v] for k, v in self.items()} if prepend_batch_axis else dict(self)
+        self.update(to_tensors(columns, tensor_type))
+        return self
 
 
 def collate(encoded: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """Returns results of calls as one dictionary of columns, lists of rows."""
+    """Returns results of calls as one dictionary of columns, lists of rows.
+
+    Columns that padding does not know, such as `labels`, keep their entries.
+    """
     if not isinstance(encoded, Mapping):
         encoded = {key: [item[key] for item in encoded] for key in (encoded[0] if encoded else ())}
     if "input_ids" not in encoded:
@@ -202,7 +205,11 @@ def collate(encoded: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> dict[st
             fix="Pass results of the tokenizer.",
             keys=list(encoded),
         )
-    result = {key: [to_ids(row) for row in value] for key, value in encoded.items()}
+    padded = {*_PADDING_VALUES, "input_ids"}
+    result = {
+        key: [to_ids(row) if key in padded else row for row in value]
+        for key, value in encoded.items()
+    }
     result.setdefault("attention_mask", [[1] * len(row) for row in result["input_ids"]])
     return result
 
@@ -231,10 +238,7 @@ def pad(
         {'input_ids': [[0, 1], [2, 3]]}
     """
     check_choice("padding_side", side, SIDES)
-    check_count("pad_to_multiple_of", multiple, least=1)
-    longest = max((len(row) for row in columns["input_ids"]), default=0)
-    width = longest if length is None else length
-    width = -(-width // multiple) * multiple if multiple else width
+    width = padded_width([len(row) for row in columns["input_ids"]], length, multiple)
     padding_values = _PADDING_VALUES | {"input_ids": pad_token_id, "offset_mapping": (0, 0)}
 
     def padded(key: str, row: Any) -> Any:
@@ -246,24 +250,33 @@ def pad(
     return {key: [padded(key, row) for row in column] for key, column in columns.items()}
 
 
-def to_tensors(columns: dict[str, Any], kind: str | None) -> BatchEncoding:
+def to_tensors(columns: Mapping[str, Any], kind: str | None) -> dict[str, Any]:
     """Returns columns as lists, numpy arrays or TensorFlow tensors (int64 and int32)."""
+    kind = getattr(kind, "value", kind)  # a member of an enumeration such as `TensorType`
     check_choice("return_tensors", kind, (None, "tf", "np"))
     if kind is None:
-        return BatchEncoding(columns)
-    lengths = {len(row) for row in columns["input_ids"]}
-    if len(lengths) > 1:
-        raise value_error(
-            "Rows of different lengths do not fit into one tensor.",
-            fix="Pass `padding=True`, and `truncation=True` for long rows.",
-            lengths=sorted(lengths),
-        )
-    arrays = {key: np.array(column, np.int64) for key, column in columns.items()}
-    if not columns["input_ids"]:
-        arrays = {key: np.zeros((0, 0), np.int64) for key in columns}
-    if kind == "tf":
-        return BatchEncoding({key: tf.constant(a, tf.int32) for key, a in arrays.items()})
-    return BatchEncoding(arrays)
+        return dict(columns)
+    arrays = {}
+    for key, column in columns.items():
+        try:
+            array = np.asarray(column)
+        except ValueError as error:  # rows of different lengths
+            raise value_error(
+                "Rows of different lengths do not fit into one tensor.",
+                fix="Pass `padding=True`, and `truncation=True` for long rows.",
+                column=key,
+                lengths=sorted({len(row) for row in column}),
+            ) from error
+        empty = array.size == 0 and key not in ("length", "overflow_to_sample_mapping")
+        arrays[key] = np.zeros((0, 0), np.int64) if empty and array.ndim < 2 else array
+    if kind == "np":
+        return {k: a.astype(np.int64) if a.dtype.kind in "iub" or not a.size else a
+                for k, a in arrays.items()}  # fmt: skip
+    types = {"i": tf.int32, "u": tf.int32, "b": tf.int32, "f": tf.float32}
+    return {
+        key: tf.constant(a, types.get(a.dtype.kind) if a.size else tf.int32)
+        for key, a in arrays.items()
+    }
 
 
 def to_ids(values: Any) -> list[int]:

@@ -5,26 +5,42 @@ They give the same ids as the layer in the graph, from Python strings, and do no
 
 from __future__ import annotations
 
-import functools
+import inspect
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tokenizers
 
+from tfgpt2.checkpoints.single_file import open_repository
 from tfgpt2.errors import type_error, value_error
-from tfgpt2.tokenizers import batch_encoding, files
-from tfgpt2.tokenizers.base import TokenizerSpec
-from tfgpt2.tokenizers.batch_encoding import BatchEncoding, Truncation
+from tfgpt2.hub import HubOptions, check_no_upload
+from tfgpt2.tokenizers import files
+from tfgpt2.tokenizers.added_tokens import token_text
+from tfgpt2.tokenizers.base import ROLES, TokenizerSpec
+from tfgpt2.tokenizers.batch_encoding import BatchEncoding, to_tensors
+from tfgpt2.tokenizers.chat_methods import ChatMethods, read_template, write_template
+from tfgpt2.tokenizers.decoding_methods import DecodingMethods
+from tfgpt2.tokenizers.padding_methods import PaddingMethods
 from tfgpt2.tokenizers.registry import FAMILIES
+from tfgpt2.tokenizers.retraining import retrain
+from tfgpt2.tokenizers.rows import Part, Truncation, join_pair, read_texts
+from tfgpt2.tokenizers.sequence_methods import SequenceMethods
 from tfgpt2.tokenizers.special_tokens import SpecialTokensMixin
-from tfgpt2.tokenizers.template import Template
 from tfgpt2.validation import check_names
 
+# Options of transformers that change nothing for GPT-2, there as here.
+_WITHOUT_EFFECT = ("do_lower_case", "from_slow", "verbose")
+# Options that are attributes of a tokenizer and no part of its specification.
+_OWN_OPTIONS = ("chat_template", "clean_up_tokenization_spaces", "name_or_path")
+# Arguments of a call that a call for its targets does not take over.
+_NOT_PASSED_ON = ("self", "text", "text_pair", "text_target", "text_pair_target", "unknown")
 
-class GPT2Tokenizer(SpecialTokensMixin):
+
+class GPT2Tokenizer(
+    SequenceMethods, DecodingMethods, PaddingMethods, ChatMethods, SpecialTokensMixin
+):
     """Tokenizer on the host, named as in transformers.
 
     Args:
@@ -52,7 +68,15 @@ class GPT2Tokenizer(SpecialTokensMixin):
     """
 
     model_input_names = ("input_ids", "attention_mask")
+    vocab_files_names = {
+        "vocab_file": "vocab.json",
+        "merges_file": "merges.txt",
+        "tokenizer_file": "tokenizer.json",
+    }
     is_fast = False
+    init_inputs = ()
+    name_or_path = ""
+    pad_token_type_id = 0
 
     def __init__(
         self,
@@ -63,6 +87,7 @@ class GPT2Tokenizer(SpecialTokensMixin):
         tokenizer_object: tokenizers.Tokenizer | None = None,
         **options: Any,
     ) -> None:
+        self._set_own(options)
         if tokenizer_object is not None:
             spec = files.from_tokenizer(tokenizer_object, FAMILIES, **options)
         elif tokenizer_file is not None:
@@ -88,7 +113,8 @@ class GPT2Tokenizer(SpecialTokensMixin):
         Args:
             pretrained_model_name_or_path: Directory, bundled name or hub name.
             **options: Where to look (`revision`, `token`, `cache_dir`, `subfolder`,
-                `local_files_only`, `force_download`), and options of the class.
+                `local_files_only`, `force_download`), options of the class, and `use_fast`, as in
+                transformers, which says nothing but the class.
 
         Returns:
             The tokenizer.
@@ -98,7 +124,16 @@ class GPT2Tokenizer(SpecialTokensMixin):
             TypeError: There is no such option.
             ValueError: A file is damaged, or asks for something that no family does.
         """
-        return cls._from_spec(files.read(pretrained_model_name_or_path, FAMILIES, **options))
+        fast = options.pop("use_fast", None)
+        kind = cls if fast is None else GPT2TokenizerFast if fast else GPT2Tokenizer
+        names = (*_OWN_OPTIONS, *_WITHOUT_EFFECT)
+        own = {name: options.pop(name) for name in names if name in options}
+        result = kind._from_spec(files.read(pretrained_model_name_or_path, FAMILIES, **options))
+        hub_options, _ = HubOptions.split(options)
+        template = read_template(open_repository(pretrained_model_name_or_path, hub_options))
+        result._set_own({"chat_template": template} | own)
+        result.name_or_path = str(pretrained_model_name_or_path)
+        return result
 
     @classmethod
     def from_tokenizer(cls, tokenizer: Any, **options: Any) -> GPT2Tokenizer:
@@ -111,9 +146,52 @@ class GPT2Tokenizer(SpecialTokensMixin):
         result._set_spec(spec)
         return result
 
-    def save_pretrained(self, save_directory: str | os.PathLike[str]) -> tuple[str, ...]:
-        """Writes the files that `tokenizers`, transformers and `from_pretrained` load."""
-        return tuple(str(path) for path in files.write(self.spec, save_directory))
+    def _set_own(self, options: dict[str, Any]) -> None:
+        """Takes the options that are no part of the specification out of a dict."""
+        for name in _WITHOUT_EFFECT:
+            options.pop(name, None)
+        for name in _OWN_OPTIONS:
+            if options.get(name) is not None:
+                setattr(self, name, options[name])
+            options.pop(name, None)
+
+    @property
+    def init_kwargs(self) -> dict[str, Any]:
+        """Roles and settings, as options that make an equal tokenizer from the same vocabulary."""
+        settings = {name: getattr(self, name) for name in self.spec.settings}
+        return self.spec.roles | settings | {"name_or_path": self.name_or_path}
+
+    def save_pretrained(
+        self,
+        save_directory: str | os.PathLike[str],
+        legacy_format: bool | None = None,
+        filename_prefix: str | None = None,
+        push_to_hub: bool = False,
+        save_jinja_files: bool = True,
+    ) -> tuple[str, ...]:
+        """Writes the files that `tokenizers`, transformers and `from_pretrained` load.
+
+        Args:
+            save_directory: The directory, created if necessary.
+            legacy_format: As in transformers. Changes nothing: `tokenizer.json` and the vocabulary
+                files are always both written.
+            filename_prefix: What the names of the vocabulary files begin with, and a hyphen.
+            push_to_hub: False, as uploading is a step of its own.
+            save_jinja_files: False writes a chat template into `tokenizer_config.json`.
+
+        Returns:
+            The paths of the files.
+
+        Raises:
+            ValueError: `push_to_hub` is set.
+        """
+        check_no_upload(push_to_hub)
+        paths = files.write(self.spec, save_directory)
+        paths += write_template(self.chat_template, Path(save_directory), own_file=save_jinja_files)
+        written = tuple(map(str, paths))
+        if filename_prefix:
+            written += self.save_vocabulary(save_directory, filename_prefix)
+        return written
 
     def save_vocabulary(
         self, save_directory: str | os.PathLike[str], filename_prefix: str | None = None
@@ -125,173 +203,184 @@ class GPT2Tokenizer(SpecialTokensMixin):
 
     def __call__(
         self,
-        text: str | Sequence[str],
-        text_pair: str | Sequence[str] | None = None,
+        text: Any = None,
+        text_pair: Any = None,
+        text_target: Any = None,
+        text_pair_target: Any = None,
         add_special_tokens: bool = True,
         padding: bool | str = False,
         truncation: bool | str | None = None,
         max_length: int | None = None,
-        *,
+        stride: int = 0,
+        is_split_into_words: bool = False,
         pad_to_multiple_of: int | None = None,
         padding_side: str | None = None,
         return_tensors: str | None = None,
-        return_attention_mask: bool = True,
-        return_token_type_ids: bool = False,
-        return_offsets_mapping: bool = False,
+        return_token_type_ids: bool | None = None,
+        return_attention_mask: bool | None = None,
+        return_overflowing_tokens: bool = False,
         return_special_tokens_mask: bool = False,
+        return_offsets_mapping: bool = False,
         return_length: bool = False,
+        verbose: bool = True,
         **unknown: Any,
     ) -> BatchEncoding:
         """Tokenizes a text, or a list of texts.
 
         Args:
-            text: A text, or a list of texts.
+            text: A text, a list of texts, or a list of pairs of texts.
             text_pair: Text to follow each text.
+            text_target: Texts whose ids become `labels`; without `text`, they are what is returned.
+            text_pair_target: Text to follow each target.
             add_special_tokens: Whether to add the special tokens around texts, such as
                 `bos_token` with `add_bos_token`.
             padding: False, True or `"longest"`, or `"max_length"`.
             truncation: True, `"longest_first"`, `"only_first"` or `"only_second"` truncate to
                 `max_length`; False does not; None does if `max_length` is given without padding.
             max_length: Most tokens of a row; by default `model_max_length`.
+            stride: Tokens that each row of overflowing tokens repeats from the one before.
+            is_split_into_words: Whether texts are lists of words.
             pad_to_multiple_of: Rounds the padded length up to a multiple.
             padding_side: `"left"` or `"right"`; by default the tokenizer's own.
             return_tensors: `"tf"`, `"np"`, or None for lists.
-            return_attention_mask: Whether to return `attention_mask`.
             return_token_type_ids: Whether to return `token_type_ids`: 0, and 1 in `text_pair`.
+            return_attention_mask: Whether to return `attention_mask`; None is True.
+            return_overflowing_tokens: Whether tokens that were cut off follow as further rows; then
+                `overflow_to_sample_mapping` holds the number of each row's text.
+            return_special_tokens_mask: Whether to return a mask that is 1 at special tokens.
             return_offsets_mapping: Whether to return each token's start and end in its text.
-            return_special_tokens_mask: Whether to return a mask that is 1 at those special tokens.
             return_length: Whether to return `length`.
+            verbose: As in transformers; changes nothing.
             **unknown: None allowed; named in the error.
 
         Returns:
-            A dictionary with attribute access. A single text gives lists, or tensors with one row.
+            A dictionary with attribute access, see `BatchEncoding`. A single text gives lists, or
+            tensors with one row.
 
         Raises:
             TypeError: The text is not text, or there is no such argument.
             ValueError: An option's value is not allowed, or rows differ in length.
         """
-        check_names(unknown, self.__call__.__kwdefaults__)
-        single, firsts, seconds = batch_encoding.check_texts(text, text_pair)
-        limit = Truncation.from_options(self.spec, padding, truncation, max_length)
-        template = self.spec.text_template if add_special_tokens else Template()
-        encoded = [self._encode_batch(column) for column in (firsts, seconds)]
-        join = functools.partial(batch_encoding.join_pair, id_of=self.spec.id_of)
-        rows = [join(a, b, template, limit) for a, b in zip(*encoded, strict=True)]
+        options = {n: v for n, v in locals().items() if n not in _NOT_PASSED_ON}
+        check_names(unknown, inspect.signature(self.__call__).parameters)
+        if text_target is not None:
+            target = self(text_target, text_pair_target, **options)
+            if text is None:
+                return target
+            source = self(text, text_pair, **options)
+            source["labels"] = target["input_ids"]
+            return source
+        single, firsts, seconds = read_texts(text, text_pair, is_split_into_words)
+        limit = Truncation.from_options(self.spec, padding, truncation, max_length, stride)
+        encoded = [self._encode_batch(column, is_split_into_words) for column in (firsts, seconds)]
+        texts = [
+            join_pair(a, b, self._around(b is not None, add_special_tokens), limit)
+            for a, b in zip(*encoded, strict=True)
+        ]
+        if not return_overflowing_tokens:
+            texts = [rows[:1] for rows in texts]
+        rows = [row for rows in texts for row in rows]
+        rows = self._padded_rows(rows, padding, limit.max_length, pad_to_multiple_of, padding_side)
         wanted = {
-            "input_ids": True,
-            "token_type_ids": return_token_type_ids,
-            "attention_mask": return_attention_mask,
-            "special_tokens_mask": return_special_tokens_mask,
-            "offset_mapping": return_offsets_mapping,
-            "length": return_length,
-        }
-        columns = {key: [row[key] for row in rows] for key, want in wanted.items() if want}
-        columns = self._pad(columns, padding, limit.max_length, pad_to_multiple_of, padding_side)
-        if single and return_tensors is None:
+            "input_ids": (True, [row.ids for row in rows]),
+            "token_type_ids": (return_token_type_ids, [row.type_ids for row in rows]),
+            "attention_mask": (return_attention_mask in (None, True),
+                               [row.attention_mask for row in rows]),
+            "special_tokens_mask": (return_special_tokens_mask,
+                                    [row.special_tokens_mask for row in rows]),
+            "offset_mapping": (return_offsets_mapping, [row.offsets for row in rows]),
+            "length": (return_length, list(map(len, rows))),
+            "overflow_to_sample_mapping": (return_overflowing_tokens,
+                                           [i for i, rows in enumerate(texts) for _ in rows]),
+        }  # fmt: skip
+        columns = {key: column for key, (want, column) in wanted.items() if want}
+        if single and return_tensors is None and not return_overflowing_tokens:
             columns = {key: column[0] for key, column in columns.items()}
-        return batch_encoding.to_tensors(columns, return_tensors)
+        return BatchEncoding(to_tensors(columns, return_tensors), rows)
 
-    def encode(self, text: str, text_pair: str | None = None, **options: Any) -> Any:
+    def encode_plus(self, text: Any, text_pair: Any = None, **options: Any) -> BatchEncoding:
+        """Tokenizes one text, or one pair of texts as a tuple; the options are those of a call."""
+        words = options.get("is_split_into_words", False)
+        if text_pair is None and isinstance(text, tuple) and len(text) == 2 and not words:
+            text, text_pair = text
+        return self(text, text_pair, **options)
+
+    def batch_encode_plus(self, batch_text_or_text_pairs: Any, **options: Any) -> BatchEncoding:
+        """Tokenizes a list of texts or of pairs of texts; the options are those of a call."""
+        return self(batch_text_or_text_pairs, **options)
+
+    def encode(self, text: Any, text_pair: Any = None, **options: Any) -> Any:
         """Returns the ids of a text; the options are those of a call."""
-        return self(text, text_pair, **options)["input_ids"]
+        return self.encode_plus(text, text_pair, **options)["input_ids"]
 
-    def tokenize(self, text: str) -> list[str]:
-        """Returns the tokens of a text, as in the vocabulary."""
-        _, texts, _ = batch_encoding.check_texts(text, None)
-        return self._run_backend(texts)[0].tokens
+    def tokenize(
+        self, text: str, pair: str | None = None, add_special_tokens: bool = False, **options: Any
+    ) -> list[str]:
+        """Returns the tokens of a text, as in the vocabulary; the options are those of a call."""
+        return self(text, pair, add_special_tokens=add_special_tokens, **options).tokens()
 
-    def pad(
+    def train_new_from_iterator(
         self,
-        encoded_inputs: Mapping[str, Any] | Sequence[Mapping[str, Any]],
-        padding: bool | str = True,
-        max_length: int | None = None,
-        pad_to_multiple_of: int | None = None,
-        padding_side: str | None = None,
-        return_tensors: str | None = None,
-    ) -> BatchEncoding:
-        """Pads rows that were tokenized one by one.
+        text_iterator: Iterable[Any],
+        vocab_size: int,
+        length: int | None = None,
+        new_special_tokens: Sequence[str] | None = None,
+        special_tokens_map: Mapping[str, str] | None = None,
+        **options: Any,
+    ) -> GPT2Tokenizer:
+        """Returns a tokenizer with the same rules and settings, and a vocabulary of other texts.
 
         Args:
-            encoded_inputs: Results of calls, or one dictionary of columns.
-            padding: True or `"longest"`, or `"max_length"`.
-            max_length: Length for `"max_length"`; by default `model_max_length`.
-            pad_to_multiple_of: Rounds the padded length up to a multiple.
-            padding_side: `"left"` or `"right"`; by default the tokenizer's own.
-            return_tensors: `"tf"`, `"np"`, or None for lists.
-
-        Returns:
-            The rows, all of one length, with an `attention_mask`.
+            text_iterator: Texts, or batches of texts.
+            vocab_size: Tokens of the vocabulary, special ones included.
+            length: As in transformers; changes nothing.
+            new_special_tokens: More special tokens.
+            special_tokens_map: New names of special tokens, by the old ones.
+            **options: Options of the trainer of `tokenizers`, such as `min_frequency`.
 
         Raises:
-            ValueError: There is no pad token, or an option's value is not allowed.
+            ValueError: Vocabularies of this kind are not trained here.
         """
-        columns = batch_encoding.collate(encoded_inputs)
-        limit = Truncation.from_options(self.spec, padding, False, max_length)
-        columns = self._pad(columns, padding, limit.max_length, pad_to_multiple_of, padding_side)
-        return batch_encoding.to_tensors(columns, return_tensors)
+        renamed = special_tokens_map or {}
+        special = [token.content for token in self.spec.added if token.special]
+        special = [renamed.get(token, token) for token in special]
+        special += [token_text(token) for token in new_special_tokens or ()]
+        trained = retrain(
+            self.spec, text_iterator, vocab_size, list(dict.fromkeys(special)), **options
+        )
+        roles = {role: renamed.get(token, token) for role, token in self.spec.roles.items()}
+        additional = [renamed.get(token, token) for token in self.spec.additional]
+        additional += [token_text(token) for token in new_special_tokens or ()]
+        settings = {name: getattr(self.spec, name) for name in self.spec.settings}
+        return type(self)(
+            tokenizer_object=trained,
+            **dict.fromkeys(ROLES) | roles,
+            **settings,
+            **({"additional_special_tokens": additional} if additional else {}),
+        )
 
-    def decode(
-        self,
-        token_ids: Any,
-        skip_special_tokens: bool = False,
-        clean_up_tokenization_spaces: bool = False,
-    ) -> str:
-        """Decodes ids to text; ids without a token give nothing.
+    def _encode_batch(self, texts: list[Any], words: bool) -> list[Part | None]:
+        """Returns the tokens of each text; None for None."""
+        if words and not getattr(self.spec, "add_prefix_space", True):
+            raise value_error(
+                "Words are tokenized with a space before each, and `add_prefix_space` is off.",
+                fix="Load the tokenizer with add_prefix_space=True.",
+                is_split_into_words=True,
+            )
+        encoded = iter(self._run_backend([t for t in texts if t is not None], words))
+        return [None if text is None else Part.from_encoding(next(encoded)) for text in texts]
 
-        Args:
-            token_ids: An id, a list of ids, or a tensor `[T]`.
-            skip_special_tokens: Whether special tokens give nothing.
-            clean_up_tokenization_spaces: Whether to join `" ."`, `" n't"` and the like to the word
-                before.
-
-        Returns:
-            The text; bytes that are not UTF-8 become U+FFFD.
-        """
-        skip = self.spec.special_ids if skip_special_tokens else ()
-        size = self.spec.size
-        ids = [i for i in batch_encoding.to_ids(token_ids) if i not in skip and 0 <= i < size]
-        text = self.spec.text_of(ids)
-        return batch_encoding.clean_up_spaces(text) if clean_up_tokenization_spaces else text
-
-    def batch_decode(self, sequences: Any, **options: Any) -> list[str]:
-        """Decodes several rows of ids; the options are those of `decode`."""
-        return [self.decode(row, **options) for row in sequences]
-
-    def convert_tokens_to_ids(self, tokens: str | Iterable[str]) -> Any:
-        """Returns the id of a token, or of each token; `unk_token_id` for unknown ones."""
-        if isinstance(tokens, str):
-            token_id = self.spec.id_of(tokens)
-            return self.unk_token_id if token_id is None else token_id
-        return [self.convert_tokens_to_ids(token) for token in tokens]
-
-    def convert_ids_to_tokens(self, ids: Any, skip_special_tokens: bool = False) -> Any:
-        """Returns the token of an id, or of each id; None for an id without one."""
-        tokens = {token_id: token for token, token_id in self.get_vocab().items()}
-        if np.ndim(ids) == 0:
-            return tokens.get(int(ids))
-        skip = self.spec.special_ids if skip_special_tokens else ()
-        return [tokens.get(i) for i in batch_encoding.to_ids(ids) if i not in skip]
-
-    def convert_tokens_to_string(self, tokens: Iterable[str]) -> str:
-        """Returns the text of tokens, as they are in the vocabulary."""
-        added = {token.content: self.spec.added_to_bytes(token) for token in self.spec.added}
-        return self.spec.join(added.get(t) or self.spec.token_to_bytes(t) for t in tokens)
-
-    def _encode_batch(self, texts: list[str | None]) -> list[tuple[list[int], list[Any]] | None]:
-        """Returns ids and offsets of each text; None for None."""
-        encoded = self._run_backend([text or "" for text in texts])
-        return [
-            None if text is None else (item.ids, item.offsets)
-            for text, item in zip(texts, encoded, strict=True)
-        ]
-
-    def _run_backend(self, texts: list[str]) -> list[tokenizers.Encoding]:
+    def _run_backend(self, texts: list[Any], words: bool = False) -> list[tokenizers.Encoding]:
         """Returns what `tokenizers` makes of texts, without special tokens.
 
         Raises:
             ValueError: It cannot tokenize them.
         """
         try:
+            if words:
+                return self.backend_tokenizer.encode_batch(
+                    texts, is_pretokenized=True, add_special_tokens=False
+                )
             return self.spec.encode_on_host(self.backend_tokenizer, texts)
         except BaseException as error:  # its `PanicException` is no `Exception`
             if type(error).__name__ != "PanicException":
@@ -302,27 +391,6 @@ class GPT2Tokenizer(SpecialTokensMixin):
                 fix="Give the white space token `rstrip` too, or use `TFGPT2Tokenizer`.",
                 texts=texts,
             ) from error
-
-    def _pad(
-        self,
-        columns: dict[str, list[Any]],
-        padding: bool | str,
-        max_length: int | None,
-        multiple: int | None,
-        side: str | None,
-    ) -> dict[str, list[Any]]:
-        """Returns the columns padded, see `batch_encoding.pad`."""
-        if padding in (False, "do_not_pad"):
-            return columns
-        if self.pad_token_id is None:
-            raise value_error(
-                "Padding needs a `pad_token`, and the tokenizer has none.",
-                fix="Set `tokenizer.pad_token = tokenizer.eos_token`, or add one.",
-                pad_token=None,
-            )
-        length = max_length if padding == "max_length" else None
-        side = side or self.spec.padding_side
-        return batch_encoding.pad(columns, length, multiple, self.pad_token_id, side)
 
 
 class GPT2TokenizerFast(GPT2Tokenizer):

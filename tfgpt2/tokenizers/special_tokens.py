@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tokenizers
 
 from tfgpt2.errors import value_error
-from tfgpt2.tokenizers.added_tokens import token_text
+from tfgpt2.tokenizers.added_tokens import FLAGS, AddedToken, token_text
 from tfgpt2.tokenizers.base import ROLES, TokenizerSpec
 from tfgpt2.tokenizers.registry import FAMILIES
 from tfgpt2.validation import check_names
+
+NO_LIMIT = int(1e30)  # what transformers says for "no model_max_length"
 
 
 class SpecialTokensMixin:
@@ -25,6 +27,7 @@ class SpecialTokensMixin:
         backend_tokenizer: The tokenizer of the `tokenizers` library.
     """
 
+    SPECIAL_TOKENS_ATTRIBUTES = [*ROLES, "additional_special_tokens"]
     spec: TokenizerSpec
     backend_tokenizer: tokenizers.Tokenizer
 
@@ -48,6 +51,32 @@ class SpecialTokensMixin:
         """Returns token to id, added tokens included."""
         return self.spec.tokens
 
+    @property
+    def vocab(self) -> dict[str, int]:
+        """Token to id, added tokens included."""
+        return self.get_vocab()
+
+    @property
+    def added_tokens_decoder(self) -> dict[int, tokenizers.AddedToken]:
+        """Id to added token, with its flags."""
+        return {token.id: _with_flags(token) for token in self.spec.added}
+
+    @property
+    def added_tokens_encoder(self) -> dict[str, int]:
+        """Token to id of the added tokens."""
+        return self.get_added_vocab()
+
+    @property
+    def model_max_length(self) -> int:
+        """The longest row the model takes; a huge number where that is unknown. Can be set."""
+        limit = self.spec.model_max_length
+        return NO_LIMIT if limit is None else limit
+
+    @model_max_length.setter
+    def model_max_length(self, value: int | None) -> None:
+        huge = isinstance(value, (int, float)) and value >= NO_LIMIT
+        self._set_spec(self.spec.replace(model_max_length=None if huge else value))
+
     def get_added_vocab(self) -> dict[str, int]:
         """Returns token to id of the added tokens."""
         return {token.content: token.id for token in self.spec.added}
@@ -62,6 +91,12 @@ class SpecialTokensMixin:
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     @property
+    def all_special_tokens_extended(self) -> list[tokenizers.AddedToken]:
+        """`all_special_tokens` with their flags."""
+        known = {token.content: _with_flags(token) for token in self.spec.added}
+        return [known.get(token, token) for token in self.all_special_tokens]
+
+    @property
     def special_tokens_map(self) -> dict[str, Any]:
         """Role or name to token, and `additional_special_tokens` if there are any."""
         extra = list(self.spec.additional)
@@ -73,10 +108,29 @@ class SpecialTokensMixin:
         """The special tokens without a role or a name."""
         return list(self.spec.additional)
 
+    @additional_special_tokens.setter
+    def additional_special_tokens(self, tokens: Sequence[Any]) -> None:
+        self._set_spec(self.spec.replace(additional_special_tokens=tokens))
+
+    @property
+    def additional_special_tokens_ids(self) -> list[int]:
+        """Ids of `additional_special_tokens`; can be set."""
+        return [self.spec.id_of(token) for token in self.spec.additional]
+
+    @additional_special_tokens_ids.setter
+    def additional_special_tokens_ids(self, ids: Sequence[int]) -> None:
+        self.additional_special_tokens = [
+            _token_of(self, "additional_special_tokens_ids", token_id) for token_id in ids
+        ]
+
     @property
     def extra_special_tokens(self) -> list[str]:
         """The name of `additional_special_tokens` in transformers 5."""
         return list(self.spec.additional)
+
+    @extra_special_tokens.setter
+    def extra_special_tokens(self, tokens: Any) -> None:
+        self._set_spec(self.spec.replace(extra_special_tokens=tokens))
 
     @property
     def all_special_tokens(self) -> list[str]:
@@ -89,7 +143,11 @@ class SpecialTokensMixin:
         """Ids of `all_special_tokens`."""
         return [self.spec.id_of(token) for token in self.all_special_tokens]
 
-    def add_special_tokens(self, special_tokens_dict: Mapping[str, Any]) -> int:
+    def add_special_tokens(
+        self,
+        special_tokens_dict: Mapping[str, Any],
+        replace_additional_special_tokens: bool = True,
+    ) -> int:
         """Assigns tokens to roles; those without an id get the next free one.
 
         Args:
@@ -97,6 +155,7 @@ class SpecialTokensMixin:
                 `"additional_special_tokens"` replace the current ones, and so does a list of
                 `"extra_special_tokens"`; names to tokens, such as `{"image_token": "<image>"}`,
                 are added.
+            replace_additional_special_tokens: False adds to the current additional ones instead.
 
         Returns:
             Number of new tokens. The model's embeddings must grow by as many rows.
@@ -106,8 +165,10 @@ class SpecialTokensMixin:
         """
         lists = ("additional_special_tokens", "extra_special_tokens")
         check_names(special_tokens_dict, (*ROLES, *lists, *self.spec.named))
-        before = len(self)
-        self._set_spec(self.spec.replace(**special_tokens_dict))
+        before, changes = len(self), dict(special_tokens_dict)
+        if not replace_additional_special_tokens and lists[0] in changes:
+            changes[lists[0]] = [*self.spec.additional, *changes[lists[0]]]
+        self._set_spec(self.spec.replace(**changes))
         return len(self) - before
 
     def add_tokens(self, new_tokens: Any, special_tokens: bool = False) -> int:
@@ -125,6 +186,12 @@ class SpecialTokensMixin:
         tokens = [new_tokens] if single else new_tokens
         self._set_spec(self.spec.add(tokens, special=special_tokens))
         return len(self) - before
+
+
+def _with_flags(token: AddedToken) -> tokenizers.AddedToken:
+    """An added token as the `tokenizers` library has it."""
+    flags = {flag: getattr(token, flag) for flag in ("special", *FLAGS)}
+    return tokenizers.AddedToken(token.content, **flags)
 
 
 def _role(name: str) -> property:
@@ -146,7 +213,26 @@ def _role(name: str) -> property:
 
 
 def _role_id(name: str) -> property:
-    return property(lambda self: self.spec.role_id(name), doc=f"Id of `{name}`, or None.")
+    """Returns the property of a role's id; it can be set to the id of any token, or to None."""
+
+    def put(self: SpecialTokensMixin, token_id: int | None) -> None:
+        setattr(self, name, None if token_id is None else _token_of(self, f"{name}_id", token_id))
+
+    return property(
+        lambda self: self.spec.role_id(name), put, doc=f"Id of `{name}`, or None; can be set."
+    )
+
+
+def _token_of(tokenizer: SpecialTokensMixin, name: str, token_id: Any) -> str:
+    """Returns the token of an id that is assigned to an attribute."""
+    for token, known in tokenizer.get_vocab().items():
+        if known == token_id:
+            return token
+    raise value_error(
+        f"`{name}` must be the id of a token of the vocabulary.",
+        fix="Add the token first: `tokenizer.add_special_tokens({...})`.",
+        **{name: token_id},
+    )
 
 
 def _setting(name: str) -> property:
@@ -160,7 +246,7 @@ def _setting(name: str) -> property:
     )
 
 
-for _name in {name for family in FAMILIES.values() for name in family.settings}:
+for _name in {n for family in FAMILIES.values() for n in family.settings} - {"model_max_length"}:
     setattr(SpecialTokensMixin, _name, _setting(_name))
 for _name in ROLES:
     setattr(SpecialTokensMixin, _name, _role(_name))

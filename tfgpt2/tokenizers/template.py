@@ -88,12 +88,23 @@ class Template:
         Args:
             ids: Token to id.
         """
+        # A template reads "$" and ":" in a name as syntax: such a token gets another name.
+        names = {
+            token: f"special_{number}" if {"$", ":"} & set(token) else token
+            for number, token in enumerate(self.tokens)
+        }
+
+        def named(part: Affixes, text: str) -> list[str]:
+            return [*(names[t] for t in part.prefix), text, *(names[t] for t in part.suffix)]
+
         first, second = self.of_pair()
-        rest = [*second.prefix, "$B", *second.suffix]
         return tokenizers.processors.TemplateProcessing(
-            single=[*self.prefix, "$A", *self.suffix],
-            pair=[*first.prefix, "$A", *first.suffix, *(f"{token}:1" for token in rest)],
-            special_tokens=[(token, ids[token]) for token in self.tokens],
+            single=named(Affixes(self.prefix, self.suffix), "$A"),
+            pair=[*named(first, "$A"), *(f"{piece}:1" for piece in named(second, "$B"))],
+            special_tokens=[
+                {"id": name, "ids": [ids[token]], "tokens": [token]}
+                for token, name in names.items()
+            ],
         )
 
 
@@ -171,6 +182,10 @@ def _split(
                 match tokens.get(token):
                     case {"ids": [int(token_id)]} if ids.get(token) == token_id:
                         pass
+                    case {"ids": [int(token_id)], "tokens": [str(text)]} if (
+                        ids.get(text) == token_id
+                    ):
+                        token = text  # its name in the template is another
                     case _:
                         raise unsupported(step)
                 after = texts and not waiting and piece["SpecialToken"].get("type_id", 0) == kind

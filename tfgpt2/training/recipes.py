@@ -18,11 +18,63 @@ import numpy as np
 import tensorflow as tf
 
 from tfgpt2.errors import nearest, value_error
+from tfgpt2.training.schedules import WarmUp
 from tfgpt2.training.settings import PRECISIONS
 from tfgpt2.validation import check_choice, check_count, check_range
 
 _EMBEDDINGS = ("wte", "wpe")
 _SPEEDUP = 1.3  # from which bfloat16 is chosen
+
+
+def create_optimizer(
+    init_lr: float,
+    num_train_steps: int,
+    num_warmup_steps: int,
+    min_lr_ratio: float = 0.0,
+    adam_beta1: float = 0.9,
+    adam_beta2: float = 0.999,
+    adam_epsilon: float = 1e-8,
+    adam_clipnorm: float | None = None,
+    adam_global_clipnorm: float | None = None,
+    weight_decay_rate: float = 0.0,
+    power: float = 1.0,
+) -> tuple[AdamW, keras.optimizers.schedules.LearningRateSchedule]:
+    """Makes transformers' usual optimizer: AdamW, a warm-up, and a decay to zero.
+
+    Args:
+        init_lr: The highest rate.
+        num_train_steps: Steps of the whole training.
+        num_warmup_steps: Steps of the warm-up.
+        min_lr_ratio: The last rate, as a part of the highest one.
+        adam_beta1: See `keras.optimizers.AdamW`, also for the next four.
+        adam_beta2: Decay of the second moment.
+        adam_epsilon: Added to the root of the second moment.
+        adam_clipnorm: Clips each gradient.
+        adam_global_clipnorm: Clips all gradients together.
+        weight_decay_rate: Weight decay, which spares biases.
+        power: Power of the polynomial decay; 1 is a line.
+
+    Returns:
+        The optimizer and its schedule.
+
+    Source: transformers 4.57, `optimization_tf.py::create_optimizer`.
+    """
+    decay_steps = max(num_train_steps - num_warmup_steps, 1)
+    end = init_lr * min_lr_ratio
+    rate = keras.optimizers.schedules.PolynomialDecay(init_lr, decay_steps, end, power)
+    schedule = WarmUp(rate, num_warmup_steps) if num_warmup_steps else rate
+    optimizer = AdamW(
+        learning_rate=schedule,
+        beta_1=adam_beta1,
+        beta_2=adam_beta2,
+        epsilon=adam_epsilon,
+        clipnorm=adam_clipnorm,
+        global_clipnorm=adam_global_clipnorm,
+        weight_decay=weight_decay_rate or None,
+    )
+    if weight_decay_rate:
+        optimizer.exclude_from_weight_decay(var_names=["bias"])
+    return optimizer, schedule
 
 
 @keras.saving.register_keras_serializable("tfgpt2")

@@ -1,0 +1,1 @@
+"""transformers' pipelines: texts in, plain Python results out, one file a task."""

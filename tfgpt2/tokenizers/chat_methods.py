@@ -1,0 +1,219 @@
+"""Methods of transformers' tokenizers for conversations."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tfgpt2.chat_template import Messages, render
+from tfgpt2.errors import value_error
+from tfgpt2.hub import Repository
+from tfgpt2.tokenizers.files import read_json, read_text
+
+TEMPLATE_NAME = "chat_template.jinja"
+MORE_TEMPLATES = "additional_chat_templates"  # a folder, where there are several
+
+
+class ChatMethods:
+    """The chat template of a tokenizer, and the texts and ids of conversations.
+
+    Attributes:
+        chat_template: A jinja2 template, templates by name, or None.
+    """
+
+    chat_template: str | dict[str, str] | None = None
+
+    def get_chat_template(self, chat_template: str | None = None, tools: Any = None) -> str:
+        """Returns the template to use.
+
+        Args:
+            chat_template: A template, or the name of one of the tokenizer's; None is the default.
+            tools: Whether there are tools, for which there may be a template of its own.
+
+        Raises:
+            ValueError: There is no template.
+        """
+        known = self.chat_template
+        if isinstance(known, Mapping):
+            if chat_template in known:
+                return known[chat_template]
+            default = "tool_use" if tools is not None and "tool_use" in known else "default"
+            known = known.get(default)
+        template = chat_template or known
+        if template is None:
+            raise value_error(
+                "The tokenizer has no chat template.",
+                fix="Set tokenizer.chat_template, or pass chat_template=.",
+                chat_template=self.chat_template,
+            )
+        return template
+
+    def apply_chat_template(
+        self,
+        conversation: Messages | Sequence[Messages],
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        documents: Sequence[Mapping[str, str]] | None = None,
+        chat_template: str | None = None,
+        add_generation_prompt: bool = False,
+        continue_final_message: bool = False,
+        tokenize: bool = True,
+        padding: bool | str = False,
+        truncation: bool | str = False,
+        max_length: int | None = None,
+        return_tensors: str | None = None,
+        return_dict: bool = False,
+        tokenizer_kwargs: Mapping[str, Any] | None = None,
+        **variables: Any,
+    ) -> Any:
+        """Returns the ids, or the text, of a conversation or of several.
+
+        Args:
+            conversation: Messages, dicts with `role` and `content`; or a list of conversations.
+            tools: JSON schemas of functions, for templates that show them.
+            documents: Dicts with `title` and `text`, for templates that show them.
+            chat_template: A template in place of the tokenizer's, or the name of one of its.
+            add_generation_prompt: Whether the text ends with the start of an answer.
+            continue_final_message: Whether the text ends where the last message does.
+            tokenize: False returns the text.
+            padding: See a call, also for the next three.
+            truncation: Whether to truncate.
+            max_length: Most tokens.
+            return_tensors: `"tf"`, `"np"` or None.
+            return_dict: Return all that a call returns, not just the ids.
+            tokenizer_kwargs: More options of a call.
+            **variables: What else the template can read.
+
+        Raises:
+            ImportError: jinja2 is not installed.
+            ValueError: There is no template, it fails, or options contradict each other.
+
+        Example:
+            >>> import tfgpt2
+            >>> tokenizer = tfgpt2.AutoTokenizer.from_pretrained("shakespeare-tiny")
+            >>> tokenizer.chat_template = "{% for m in messages %}{{ m.content }}|{% endfor %}"
+            >>> chat = [{"role": "user", "content": "To be"}]
+            >>> tokenizer.apply_chat_template(chat, tokenize=False)
+            'To be|'
+        """
+        template = self.get_chat_template(chat_template, tools)
+        _check(add_generation_prompt, continue_final_message, tokenize, return_dict, tools)
+        several = not (conversation and isinstance(conversation[0], Mapping))
+        special = {role: token for role, token in self.special_tokens_map.items()}
+        variables = special | variables
+        texts = [
+            render(
+                template,
+                messages,
+                continue_final_message=continue_final_message,
+                tools=None if tools is None else list(tools),
+                documents=documents,
+                add_generation_prompt=add_generation_prompt,
+                **variables,
+            )
+            for messages in (conversation if several else [conversation])
+        ]
+        texts = texts if several else texts[0]
+        if not tokenize:
+            return texts
+        encoded = self(
+            texts,
+            padding=padding,
+            truncation=truncation,
+            max_length=max_length,
+            add_special_tokens=False,
+            return_tensors=return_tensors,
+            **(tokenizer_kwargs or {}),
+        )
+        return encoded if return_dict else encoded["input_ids"]
+
+
+def _check(generation: bool, final: bool, tokenize: bool, whole: bool, tools: Any) -> None:
+    wrong = [
+        (generation and final, "A text ends with the start of an answer, or with the last message.",
+         "Leave out add_generation_prompt or continue_final_message."),
+        (whole and not tokenize, "`return_dict` needs ids.", "Leave out tokenize=False."),
+        (any(callable(tool) for tool in tools or ()), "Tools are given as JSON schemas.",
+         "Write the schema of the function as a dict."),
+    ]  # fmt: skip
+    for contradiction, what, fix in wrong:
+        if contradiction:
+            raise value_error(what, fix=fix)
+
+
+def read_template(repository: Repository) -> str | dict[str, str] | None:
+    """Reads a tokenizer's chat templates, from files of their own or from its configuration.
+
+    Raises:
+        ValueError: A file is damaged.
+    """
+    path = repository.find(TEMPLATE_NAME)
+    if path is not None:
+        more = sorted((path.parent / MORE_TEMPLATES).glob("*.jinja"))
+        named = {file.stem: read_text(file) for file in more}
+        return {"default": read_text(path)} | named if named else read_text(path)
+    path = repository.find("tokenizer_config.json")
+    return _checked(None if path is None else read_json(path).get("chat_template"))
+
+
+def _checked(found: Any) -> str | dict[str, str] | None:
+    """A template, or several by name, from a configuration; there they are a list of pairs."""
+    if isinstance(found, list) and all(isinstance(one, Mapping) for one in found):
+        found = {one.get("name"): one.get("template") for one in found}
+    named = isinstance(found, Mapping) and all(
+        isinstance(name, str) and isinstance(text, str) for name, text in found.items()
+    )
+    if found is None or isinstance(found, str) or named:
+        return found
+    raise value_error(
+        "`chat_template` must be a text, or a list of names and templates.",
+        fix="Check `tokenizer_config.json`.",
+        chat_template=found,
+    )
+
+
+def write_template(
+    template: str | Mapping[str, str] | None, directory: Path, *, own_file: bool = True
+) -> list[Path]:
+    """Writes chat templates where transformers finds them.
+
+    Args:
+        template: The template, or several by name.
+        directory: Where the tokenizer's files are.
+        own_file: Whether templates have files of their own; else they go into the configuration.
+
+    Returns:
+        The paths of those files.
+
+    Raises:
+        ValueError: A name is no file's name.
+    """
+    if template is None:
+        return []
+    named = dict(template) if isinstance(template, Mapping) else {"default": template}
+    for name in named:
+        if Path(name).name != name or "\\" in name:  # it is a part of a path
+            raise value_error(
+                "The name of a chat template is a file's name without a folder.",
+                fix="Rename it in tokenizer.chat_template.",
+                name=name,
+            )
+    if own_file and "default" in named:
+        if len(named) > 1:
+            (directory / MORE_TEMPLATES).mkdir(exist_ok=True)
+        paths = {
+            name: directory / (f"{MORE_TEMPLATES}/{name}.jinja" if name != "default"
+                               else TEMPLATE_NAME)
+            for name in named
+        }  # fmt: skip
+        for name, path in paths.items():
+            path.write_text(named[name], encoding="utf-8")
+        return list(paths.values())
+    path = directory / "tokenizer_config.json"
+    found: Any = template
+    if isinstance(template, Mapping):
+        found = [{"name": name, "template": text} for name, text in named.items()]
+    config = read_json(path) | {"chat_template": found}
+    path.write_text(json.dumps(config, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    return []
