@@ -31,6 +31,15 @@ class Encoding(NamedTuple):
     tokens: list[str]
     offsets: list[tuple[int, int]]
 
+    @property
+    def word_ids(self) -> list[int | None]:
+        """The number of the word that each token belongs to: one that begins with a space."""
+        numbers, word = [], -1
+        for place, token in enumerate(self.tokens):
+            word += place == 0 or token.startswith("\u2581")
+            numbers.append(word)
+        return numbers
+
 
 class SentencePieceHost(NamedTuple):
     """A SentencePiece family on the host.
