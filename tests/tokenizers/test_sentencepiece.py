@@ -142,7 +142,7 @@ ALPHABET = (
 )
 
 
-@hypothesis.settings(max_examples=25, deadline=None)
+@hypothesis.settings(max_examples=8, deadline=None)
 @hypothesis.given(texts=st.lists(st.text(alphabet=st.one_of(
     st.sampled_from(ALPHABET), st.characters(max_codepoint=0x2FFFF, exclude_categories=["Cs", "Cn"])
 )), min_size=1, max_size=30))  # fmt: skip
@@ -177,7 +177,7 @@ def test_decoding(case):
     rows, expected = zip(
         *[pair for pair in zip(rows, expected, strict=True) if "\ufffd" not in pair[1]], strict=True
     )
-    assert len(rows) > 300
+    assert len(rows) > 200
     got = ours.detokenize(tf.ragged.constant(rows, tf.int32)).numpy()
     assert [text.decode() for text in got] == list(expected)
     host = GPT2Tokenizer.from_tokenizer(ours)
