@@ -27,9 +27,10 @@ checkpoints: detection loader lora_adapters
 nn: __init__ shapes activations attention blockwise kv_cache int8 layers blocks backbone
 nn: losses chunked_loss lora quantization resize
 tokenizers: __init__ unicode_classes json_values added_tokens segments added_token_split
-tokenizers: pretokenize bpe sentencepiece arguments spec_checks
-tokenizers: template graph base vocabulary_folder files batch_encoding layer byte_level_bpe
-tokenizers: registry
+tokenizers: pretokenize bpe sentencepiece arguments spec_checks code_point_map character_changes
+tokenizers: template graph base vocabulary_folder files batch_encoding layer
+tokenizers: character_bpe byte_level_bpe
+tokenizers: wordpiece word_level registry
 tokenizers: special_tokens gpt2 host training
 generation: __init__ buckets options option_values token_texts stopping
 generation/constraints: __init__ work special_tokens expressions byte_nfa byte_dfa regex json_types

@@ -27,10 +27,8 @@ GPT2 = {"vocab.json": VOCAB, "merges.txt": MERGES}
 @pytest.mark.parametrize(
     ("contents", "name", "file"),
     [
-        ({"vocab.txt": "[UNK]\n"}, "BertTokenizer", "vocab.txt"),
         ({"spiece.model": "\x00"}, "T5Tokenizer", "spiece.model"),
         ({"tokenizer.model": "\x00"}, "LlamaTokenizer", "tokenizer.model"),
-        ({"vocab.txt": "x", CONFIG: {"tokenizer_class": "GPT2Tokenizer"}}, "BertTokenizer", "v"),
         ({"spiece.model": "x", "config.json": {"tokenizer_class": "AlbertTokenizer"}},
          "AlbertTokenizer", "spiece.model"),
         ({"spiece.model": "x", CONFIG: {"tokenizer_class": "T5TokenizerFast"},

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from tfgpt2.tokenizers.base import TokenizerSpec
 from tfgpt2.tokenizers.byte_level_bpe import ByteLevelBPESpec
+from tfgpt2.tokenizers.character_bpe import CharacterBPESpec
+from tfgpt2.tokenizers.word_level import WordLevelSpec
+from tfgpt2.tokenizers.wordpiece import WordPieceSpec
 
 # The first one that matches a `tokenizer.json` reads it; the first of all is the default.
 FAMILIES: dict[str, type[TokenizerSpec]] = {
     "byte_level_bpe": ByteLevelBPESpec,
+    "wordpiece": WordPieceSpec,
+    "character_bpe": CharacterBPESpec,
+    "word_level": WordLevelSpec,
 }
