@@ -240,7 +240,7 @@ def test_missing_files(tmp_path, cls):
         (("pre_tokenizer",), {"type": "Whitespace"}, "pre_tokenizer"),
         (("pre_tokenizer", "use_regex"), False, "pre_tokenizer"),
         (("pre_tokenizer",), None, "pre_tokenizer"),
-        (("model", "type"), "WordPiece", "model.type"),
+        (("model", "type"), "Magic", "model.type"),
         (("model", "dropout"), 0.1, "model.dropout"),
         (("model", "byte_fallback"), True, "model.byte_fallback"),
         (("model", "ignore_merges"), True, "model.ignore_merges"),

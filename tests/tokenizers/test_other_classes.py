@@ -27,11 +27,9 @@ GPT2 = {"vocab.json": VOCAB, "merges.txt": MERGES}
 @pytest.mark.parametrize(
     ("contents", "name", "file"),
     [
-        ({"vocab.txt": "[UNK]\n"}, "BertTokenizer", "vocab.txt"),
         ({"sentencepiece.bpe.model": "x"}, "XLMRobertaTokenizer", "sentencepiece.bpe.model"),
         ({"tokenizer.model": "x", CONFIG: {"tokenizer_class": "LlamaTokenizer"}}, "LlamaTokenizer",
          "tokenizer.model"),
-        ({"vocab.txt": "x", CONFIG: {"tokenizer_class": "GPT2Tokenizer"}}, "BertTokenizer", "v"),
         ({"spiece.model": "x", "config.json": {"tokenizer_class": "CamembertTokenizer"}},
          "CamembertTokenizer", "spiece.model"),
         ({"spiece.model": "x", CONFIG: {"tokenizer_class": "LlamaTokenizerFast"},

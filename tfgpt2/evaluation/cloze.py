@@ -225,8 +225,8 @@ def encode_pairs(
     for context, rest in pairs:
         kept = context.rstrip()
         moved.append((kept, context[len(kept) :] + rest) if kept else ("", context + rest))
-    texts = tokenizer.tokenize([context + rest for context, rest in moved]).to_list()
-    counts = tokenizer.tokenize([context for context, _ in moved]).row_lengths().numpy()
+    texts = tokenizer.tokenize_prompts([context + rest for context, rest in moved]).to_list()
+    counts = tokenizer.tokenize_prompts([context for context, _ in moved]).row_lengths().numpy()
     requests = []
     for ids, count in zip(texts, counts, strict=True):
         if count:

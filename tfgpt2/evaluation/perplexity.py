@@ -150,7 +150,7 @@ def perplexity(
             stride=stride,
         )
     text = read_text(source)
-    ids = tokenizer.tokenize(text).numpy().tolist()
+    ids = tokenizer.tokenize_prompts([text]).flat_values.numpy().tolist()
     if start_token:
         ids = [start_token_id(model), *ids]
     if len(ids) < 2:

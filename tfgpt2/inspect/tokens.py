@@ -33,7 +33,7 @@ def tokenize_text(
     """
     if not isinstance(text, (str, bytes)):
         raise type_error("The text must be one string.", fix="Pass a string.", text=text)
-    ids = tokenizer.tokenize(tf.constant(text)).numpy()  # [T]
+    ids = tokenizer.tokenize_prompts(tf.constant([text])).flat_values.numpy()  # [T]
     if start_token:
         ids = np.concatenate([[start_token_id(model)], ids])
     context = model.config.n_positions

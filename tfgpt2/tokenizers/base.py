@@ -119,7 +119,6 @@ class TokenizerSpec(abc.ABC):
         """
 
     @classmethod
-    @abc.abstractmethod
     def fields_from_files(
         cls, find: Callable[[str], Path], config: Mapping[str, Any]
     ) -> dict[str, Any]:
@@ -131,15 +130,19 @@ class TokenizerSpec(abc.ABC):
             config: The contents of `tokenizer_config.json` and `special_tokens_map.json`, empty
                 where there are none. Roles and settings are read from it by the caller.
         """
+        return {"vocab": find("tokenizer.json")}  # which is not there, or it would have been read
 
     @classmethod
     def fields_from_python(cls, tokenizer: Any) -> dict[str, Any] | None:
         """Returns the family's fields from a slow tokenizer of transformers, or None."""
         return None
 
-    @abc.abstractmethod
     def vocabulary_files(self) -> dict[str, str | bytes]:
-        """Returns the family's vocabulary files: name to contents, text as UTF-8."""
+        """Returns the family's vocabulary files: name to contents, text as UTF-8.
+
+        A family has none where only `tokenizer.json` says all of it.
+        """
+        return {}
 
     def class_config(self) -> dict[str, Any]:
         """Returns what else transformers' class needs in `tokenizer_config.json`."""

@@ -20,7 +20,7 @@ at all), and scores a token that several merges spell by the one that fires.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 
 import numpy as np
 import sentencepiece.sentencepiece_model_pb2 as sentencepiece_proto
@@ -116,9 +116,8 @@ def build_tables(
         >>> sorted(tables.words), tables.piece_ids.tolist()
         ([b'a', b'ab', b'b'], [-1, 0, 1, 2])
     """
-    ranks = {pair: rank for rank, pair in enumerate(merges)}
     check_merges(vocab, merges)
-    scores = _scores(vocab, ranks)
+    scores = piece_scores(vocab, merges, CHARACTER_TO_BYTE)
     missing = [byte for byte, character in BYTE_TO_CHARACTER.items() if character not in vocab]
     pieces = [(token_to_bytes(token), vocab[token], score) for token, score in scores.items()]
     if unk_id is not None and not fuse_unk:
@@ -126,7 +125,9 @@ def build_tables(
         pieces += [(bytes([byte]), unk_id, 0.0) for byte in missing]
     dropped = missing if unk_id is None else []
     return BPETables(
-        sentencepiece_model=_sentencepiece_model([(text, score) for text, _, score in pieces]),
+        sentencepiece_model=sentencepiece_model(
+            [(text.decode("latin-1"), score) for text, _, score in pieces], _UNKNOWN_PIECE
+        ),
         piece_ids=np.array(
             [-1 if unk_id is None else unk_id, *(token_id for _, token_id, _ in pieces)], np.int32
         ),
@@ -181,16 +182,25 @@ def check_merges(vocab: Mapping[str, int], merges: Iterable[tuple[str, str]]) ->
             )
 
 
-def _scores(vocab: Mapping[str, int], ranks: Mapping[tuple[str, str], int]) -> dict[str, float]:
-    """Returns the tokens that BPE makes of their own text, with their SentencePiece scores."""
-    scores = {token: 0.0 for token in vocab if token in CHARACTER_TO_BYTE}
+def piece_scores(
+    vocab: Mapping[str, int], merges: Sequence[tuple[str, str]], symbols: Container[str]
+) -> dict[str, float]:
+    """Returns the tokens that BPE makes of their own text, with their SentencePiece scores.
+
+    Args:
+        vocab: Token to id.
+        merges: Pairs of tokens, the most urgent first.
+        symbols: The characters that BPE begins with.
+    """
+    ranks = {pair: rank for rank, pair in enumerate(merges)}
+    scores = {token: 0.0 for token in vocab if token in symbols}
     model = tokenizers.models.BPE(dict(vocab), list(ranks))
     ranks_of: dict[str, list[int]] = {}
     for (left, right), rank in ranks.items():
         ranks_of.setdefault(left + right, []).append(rank)
     for token, options in ranks_of.items():
-        if not all(character in CHARACTER_TO_BYTE for character in token):
-            continue  # It stands for no bytes, so no text contains it.
+        if not all(character in symbols for character in token):
+            continue  # No text contains it.
         if [made.id for made in model.tokenize(token)] != [vocab[token]]:
             continue
         rank = options[0] if len(options) == 1 else _last_merge(token, ranks)
@@ -209,21 +219,21 @@ def _last_merge(token: str, ranks: Mapping[tuple[str, str], int]) -> int:
     return rank
 
 
-def _sentencepiece_model(pieces: Sequence[tuple[bytes, float]]) -> bytes:
+def sentencepiece_model(pieces: Sequence[tuple[str, float]], unknown: str) -> bytes:
     """Returns a SentencePiece BPE model without any normalization.
 
     Args:
-        pieces: Bytes, read as Latin-1, and score of each piece. Indices start from 1; index 0 is
-            the unknown piece.
+        pieces: Text and score of each piece. Indices start from 1; index 0 is the unknown piece.
+        unknown: Text of the unknown piece, which is never in a text.
     """
     kinds = sentencepiece_proto.ModelProto.SentencePiece
     model = sentencepiece_proto.ModelProto()
-    model.pieces.add(piece=_UNKNOWN_PIECE, score=0.0, type=kinds.UNKNOWN)
+    model.pieces.add(piece=unknown, score=0.0, type=kinds.UNKNOWN)
     for text, score in pieces:
-        model.pieces.add(piece=text.decode("latin-1"), score=score, type=kinds.NORMAL)
+        model.pieces.add(piece=text, score=score, type=kinds.NORMAL)
     model.trainer_spec.model_type = sentencepiece_proto.TrainerSpec.BPE
     model.trainer_spec.vocab_size = len(model.pieces)
-    model.trainer_spec.unk_piece = _UNKNOWN_PIECE
+    model.trainer_spec.unk_piece = unknown
     model.normalizer_spec.name = "identity"
     model.normalizer_spec.add_dummy_prefix = False
     model.normalizer_spec.remove_extra_whitespaces = False

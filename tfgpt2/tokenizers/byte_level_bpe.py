@@ -17,6 +17,7 @@ from tfgpt2.errors import value_error
 from tfgpt2.tokenizers import bpe, pretokenize
 from tfgpt2.tokenizers.added_tokens import AddedToken
 from tfgpt2.tokenizers.base import SETTINGS, TokenizerSpec
+from tfgpt2.tokenizers.character_bpe import CharacterBPESpec
 from tfgpt2.tokenizers.files import read_json, read_text
 from tfgpt2.tokenizers.graph import TokenizerGraph
 from tfgpt2.tokenizers.json_values import get_value, list_stages
@@ -125,7 +126,8 @@ class ByteLevelBPESpec(TokenizerSpec):
     @classmethod
     def matches(cls, data: Mapping[str, Any]) -> bool:
         """Returns whether the contents of a `tokenizer.json` are of this family."""
-        return (data.get("model") or {}).get("type", "BPE") == "BPE"
+        is_bpe = (data.get("model") or {}).get("type", "BPE") == "BPE"
+        return is_bpe and not CharacterBPESpec.matches(data)
 
     @classmethod
     def fields_from_json(cls, data: Mapping[str, Any]) -> dict[str, Any]:

@@ -185,31 +185,32 @@ class Tokenizer(keras_nlp.tokenizers.Tokenizer):
         shape = tf.shape(text, tf.int64)
         return tf.RaggedTensor.from_uniform_row_length(ids, shape[1], shape[0])  # [B, C, (T)]
 
-    def tokenize_prompts(self, text: tf.Tensor) -> tf.RaggedTensor:
+    def tokenize_prompts(self, inputs: Any) -> tf.RaggedTensor:
         """Turns prompts into token ids: what stands before a text, and the text, which goes on.
 
         Args:
-            text: string `[B]`.
+            inputs: List of texts, or string tensor `[B]`.
 
         Returns:
             int32 ragged `[B, (T)]`.
         """
-        return surround(self._graph.encode(text), self.spec.prefix_ids)
+        return surround(self._graph.encode(as_text(inputs)), self.spec.prefix_ids)
 
     def tokenize_rows(
-        self, text: tf.Tensor, max_length: int | None = None, truncation_side: str = "right"
+        self, inputs: Any, max_length: int | None = None, truncation_side: str = "right"
     ) -> tf.RaggedTensor:
         """Turns texts into rows of a model's input: with the special tokens around each text.
 
         Args:
-            text: string `[B]`.
+            inputs: List of texts, or string tensor `[B]`.
             max_length: Most tokens of a row, at least those special tokens; None is no limit.
             truncation_side: Side on which a longer text is cut.
 
         Returns:
             int32 ragged `[B, (T)]`.
         """
-        ids, first, last = self._graph.encode(text), self.spec.prefix_ids, self.spec.suffix_ids
+        first, last = self.spec.prefix_ids, self.spec.suffix_ids
+        ids = self._graph.encode(as_text(inputs))  # [B, (T)]
         if max_length is not None:
             room = max(0, max_length - len(first) - len(last))
             ids = ids[:, -room:] if truncation_side == "left" and room else ids[:, :room]

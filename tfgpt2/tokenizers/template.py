@@ -156,9 +156,10 @@ def _read_step(step: Mapping[str, Any], ids: Mapping[str, int]) -> Template:
             return Template((cls,), (sep,))
         case {"type": "TemplateProcessing", "single": [*single], "special_tokens": {**tokens}}:
             parts = _split(step, single, tokens, ids)
-            pair = _split(step, step.get("pair") or single, tokens, ids)
-            if len(parts) != 1:
+            pair = step.get("pair") or single
+            if len(parts) != 1 or not isinstance(pair, list):
                 raise unsupported(step)
+            pair = _split(step, pair, tokens, ids)
             template = Template(*parts[0])
             if len(pair) == 2 and template.of_pair() != pair:
                 template = dataclasses.replace(template, pair=pair)

@@ -26,19 +26,33 @@ def make_tokenizer_json(
         >>> make_tokenizer_json({"a": 0})["model"]["vocab"]
         {'a': 0}
     """
-    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
-    options = ("dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix")
     byte_level = {"type": "ByteLevel", "add_prefix_space": add_prefix_space}
     byte_level |= {"trim_offsets": True, "use_regex": True}
+    result = make_character_json(vocabulary) | {"pre_tokenizer": byte_level, "decoder": byte_level}
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    result["added_tokens"] = [{**token, **flags} for token in added_tokens]
+    result["model"]["merges"] = list(merges)
+    return result
+
+
+def make_character_json(vocabulary: Mapping[str, int]) -> dict[str, Any]:
+    """Returns the content of the `tokenizer.json` of a table of characters: BPE without merges.
+
+    Characters that the table lacks are dropped.
+
+    Args:
+        vocabulary: Character to id.
+    """
+    options = ("dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix")
     model = {"type": "BPE", **dict.fromkeys(options), "fuse_unk": False, "byte_fallback": False}
     return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [{**token, **flags} for token in added_tokens],
+        "added_tokens": [],
         "normalizer": None,
-        "pre_tokenizer": byte_level,
+        "pre_tokenizer": None,
         "post_processor": None,
-        "decoder": byte_level,
-        "model": model | {"vocab": dict(vocabulary), "merges": list(merges)},
+        "decoder": {"type": "Fuse"},
+        "model": model | {"vocab": dict(vocabulary), "merges": []},
     }

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from tfgpt2.checkpoints.readers import torch_pickle
-from tfgpt2.checkpoints.readers.byte_level_json import make_tokenizer_json
+from tfgpt2.checkpoints.readers.byte_level_json import make_character_json, make_tokenizer_json
 from tfgpt2.checkpoints.readers.torch_bin import TorchBinReader, read_value
 from tfgpt2.checkpoints.readers.torch_pickle import RefusedError, Tensor
 from tfgpt2.errors import unreadable, value_error
@@ -121,7 +121,7 @@ class NanoGPTReader(TorchBinReader):
         """Reads the characters in the `meta.pkl` beside a `ckpt.pt`; see `CheckpointReader`.
 
         Raises:
-            ValueError: It is damaged, or has characters that byte-level BPE cannot spell.
+            ValueError: It is damaged, or not a table of characters.
         """
         path = find("meta.pkl")
         if path is None or find("ckpt.pt") is None:
@@ -134,13 +134,15 @@ class NanoGPTReader(TorchBinReader):
         ids = meta.get("stoi") if type(meta) is dict else None
         if type(ids) is not dict or not all(type(i) is int for i in ids.values()):
             raise unreadable(path, "it has no `stoi`, ids by character", kind="character table")
-        if other := [c for c in ids if type(c) is not str or len(c) != 1 or not c.isascii()]:
+        if other := [c for c in ids if type(c) is not str or len(c) != 1]:
             raise value_error(
-                "The characters of a nanoGPT model must be ASCII: each is one byte.",
+                "The `stoi` of a nanoGPT model has something else than characters.",
                 fix="Pass ids to the model: `[stoi[c] for c in text]`.",
                 path=str(path),
                 characters=other[:_MAX_LISTED],
             )
+        if not all(map(str.isascii, ids)):
+            return {"tokenizer.json": make_character_json(ids)}
         # Byte-level BPE without merges: every character is a token.
         return {"tokenizer.json": make_tokenizer_json({_spell(c): i for c, i in ids.items()})}
 

@@ -207,7 +207,8 @@ def multiple_choice_dataset(
     continuations = tf.constant(texts)  # [rows, C]
 
     def fetch(indices: tf.Tensor) -> dict[str, tf.Tensor]:
-        before = tokenizer.tokenize(tf.repeat(tf.gather(prompts, indices), count))  # [B * C, (P)]
+        asked = tf.repeat(tf.gather(prompts, indices), count)  # [B * C]
+        before = tokenizer.tokenize_prompts(asked)  # [B * C, (P)]
         after = tokenizer.tokenize(tf.reshape(tf.gather(continuations, indices), [-1]))
         # One token is reserved for the end token, which is never truncated.
         before, after = truncate_pair(before, after, max_length - 1)
