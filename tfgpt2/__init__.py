@@ -129,8 +129,8 @@ def _require_tensorflow_backend() -> None:
 
 
 _require_tensorflow_backend()
-# TensorFlow reads this when it is loaded: no notes of its C++ libraries, but their errors. "0"
-# shows everything.
+# TensorFlow reads this when it is loaded: its C++ code then writes errors, and what it logs before
+# its log is set up. "0" shows everything.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 keras_classes.register()
 

@@ -1,14 +1,16 @@
 """`tfgpt2 train`: settings from files and flags, output, Ctrl-C, and resuming."""
 
 import dataclasses
+import io
 import signal
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from tests.support import small_trainings
 from tfgpt2.cli.main import app
-from tfgpt2.cli.train import merge_settings
+from tfgpt2.cli.train import merge_settings, summary
 from tfgpt2.training.settings import TrainSettings, read_yaml, write_yaml
 
 
@@ -35,6 +37,13 @@ def trainer_calls(monkeypatch):
 
 def invoke(*arguments):
     return CliRunner().invoke(app, ["train", *map(str, arguments)])
+
+
+def test_a_run_says_what_comes_next(trainer_calls, monkeypatch):
+    console = Console(record=True, file=io.StringIO())
+    monkeypatch.setattr("tfgpt2.cli.train.notes", console)
+    invoke("--texts", "x", "--output", "there", "--model", "shakespeare-tiny")
+    assert "Next: tfgpt2 generate --model there" in console.export_text()
 
 
 def test_flags_win_over_the_file(trainer_calls, tmp_path):
@@ -78,6 +87,22 @@ def test_flags_that_were_not_given_keep_their_defaults():
     given = {"texts": ["a"], "output": "o", "model": "m", "freeze": [], "ema": None, "keep": 1}
     settings = merge_settings(None, False, given)
     assert settings == TrainSettings(texts=("a",), output="o", model="m", keep=1)
+
+
+@pytest.mark.parametrize(
+    ("losses", "line"),
+    [
+        ((1.25, None, None, None), "7 steps, loss 1.2500"),
+        ((1.25, None, 2.5, None), "7 steps, loss 2.5000 -> 1.2500"),
+        ((1.25, 2.0, 3.0, 5), "7 steps, validation loss 3.0000 -> 2.0000, best at step 5"),
+    ],
+)
+def test_the_closing_line_compares_before_and_after(losses, line):
+    from tfgpt2.training.trainer import TrainingReport
+
+    loss, val_loss, before, best = losses
+    report = TrainingReport(7, loss, val_loss, "there", False, before, best)
+    assert summary(report) == line
 
 
 @pytest.mark.long

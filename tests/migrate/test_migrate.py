@@ -1,10 +1,12 @@
 """`tfgpt2 migrate`: programs it reports as unchanged run, and lines it would change fail."""
 
 import inspect
+import io
 import json
 import traceback
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from tests.support.migrate_programs import FAIL, START, WORK
@@ -188,7 +190,15 @@ keras_hub.models.BertBackbone
     assert "max_new_tokens" in found[6].write and "max_new_tokens" in found[8].write
 
 
-def test_the_command(tmp_path):
+@pytest.fixture
+def notes(monkeypatch):
+    """What the command notes on standard error."""
+    console = Console(record=True, file=io.StringIO(), width=200)
+    monkeypatch.setattr("tfgpt2.cli.migrate.notes", console)
+    return console
+
+
+def test_the_command(tmp_path, notes):
     program = tmp_path / "inner" / "program.py"
     program.parent.mkdir()
     old = "# -*- coding: utf-8 -*-\r\nö = 1; from transformers import TFGPT2Model  # ü\r\n"
@@ -197,7 +207,10 @@ def test_the_command(tmp_path):
     (tmp_path / ".venv" / "skipped.py").write_text("from transformers import TFGPT2Model")
     (tmp_path / "nothing.py").write_text("import os\n")
     result = command(tmp_path)
-    assert result.exit_code == 1 and "import line" in result.stdout and "--write" in result.stdout
+    assert result.exit_code == 1 and "1 files, 1 import" in notes.export_text()
+    assert result.stdout == (
+        f"{program}:2: from transformers import TFGPT2Model -> from tfgpt2 import TFGPT2Model\n"
+    )
     assert program.read_bytes() == old.encode()
     found = json.loads(command(tmp_path, "--json").stdout)
     assert found["summary"] == {"files": 1, "unreadable": 0, "unchanged": 0, "import": 1,
@@ -206,10 +219,27 @@ def test_the_command(tmp_path):
     assert site["line"] == 2 and site["write"] == "from tfgpt2 import TFGPT2Model"
     assert "+ö = 1; from tfgpt2 import" in found["files"][0]["diff"]
     result = command(tmp_path, "--write")
-    assert result.exit_code == 0 and "Written" in result.stdout
+    assert result.exit_code == 0 and f"{program}: changed 1 import line" in notes.export_text()
     assert program.read_bytes() == old.replace("transformers", "tfgpt2").encode()
     assert command(tmp_path).exit_code == 0
-    assert "Nothing here uses" in command(tmp_path / "nothing.py").stdout
+    assert command(tmp_path / "nothing.py").stdout == ""
+    assert "Nothing here uses" in notes.export_text()
+
+
+def test_the_terminal_shows_advice_in_full_and_only_counts_what_stays(tmp_path, notes, monkeypatch):
+    path = tmp_path / "program.py"
+    path.write_text(
+        "from transformers import TFGPT2LMHeadModel, create_optimizer\n"
+        "model = TFGPT2LMHeadModel.from_pretrained('gpt2', use_fast=True)\n"
+        "model.save_pretrained('mine')\n"
+    )
+    terminal = Console(record=True, force_terminal=True, file=io.StringIO(), width=80)
+    monkeypatch.setattr("tfgpt2.cli.migrate.Console", lambda: terminal)
+    assert command(path, "--write").exit_code == 1
+    text = " ".join(terminal.export_text().split())
+    assert advice.NAMES["create_optimizer"] in text and "…" not in text
+    assert "save_pretrained" not in text and "1 usage unchanged" in text
+    assert "not changed. 2 usages to change by hand" in notes.export_text()
 
 
 def test_unreadable_files(tmp_path):

@@ -63,7 +63,8 @@ def run_command(settings, *more, config=None, stop_at=None, number=signal.SIGKIL
             time.sleep(0.1)
             if process.poll() is not None:
                 break
-            if os.path.exists(log) and len(open(log).read().split("\n")) > stop_at:
+            # One line more than steps: that of step 0.
+            if os.path.exists(log) and len(open(log).read().split("\n")) > stop_at + 1:
                 process.send_signal(number)
                 break
     out, err = process.communicate(timeout=timeout)

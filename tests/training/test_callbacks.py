@@ -34,7 +34,8 @@ def full_run(tmp_path_factory):
 def test_the_progress_bar_shows_steps_and_evaluations(full_run):
     _, run, text, _ = full_run
     assert "9/9" in text and "tokens/s" in text and "loss" in text and "left" in text
-    assert text.count("perplexity") == 3 and "step 9/9: loss" in text
+    assert text.count("perplexity") == 4 and "step 9/9: loss" in text
+    assert "step 0/9: validation" in text
     assert text.count("ANNA:") == 3
     assert run.bar._bar is None  # closed
 
@@ -43,14 +44,18 @@ def test_the_log_has_a_line_every_log_every_steps(full_run):
     out, run, _, history = full_run
     lines = small_trainings.read_log(out)
     losses = [line for line in lines if "loss" in line]
-    assert [line["step"] for line in losses] == [3, 6, 9]
-    assert [line["step"] for line in lines if "val_loss" in line] == [3, 6, 9]
-    # Each epoch has a single line.
-    np.testing.assert_allclose([line["loss"] for line in losses], history["loss"], rtol=1e-5)
-    for line, loss in zip((x for x in lines if "val_loss" in x), history["val_loss"], strict=True):
+    assert [line["step"] for line in losses] == [1, 3, 6, 9]
+    measured = [line for line in lines if "val_loss" in line]
+    assert [line["step"] for line in measured] == [0, 3, 6, 9]
+    # Each epoch has a single line, but for the first step.
+    means = [line["loss"] for line in losses]
+    means = [(means[0] + 2 * means[1]) / 3, *means[2:]]
+    np.testing.assert_allclose(means, history["loss"], rtol=1e-5)
+    for line, loss in zip(measured[1:], history["val_loss"], strict=True):
         assert line["val_loss"] == pytest.approx(loss)
         assert line["val_perplexity"] == pytest.approx(math.exp(loss))
-    assert all(line["tokens_per_second"] > 0 and line["learning_rate"] > 0 for line in losses)
+    assert all(line["learning_rate"] > 0 for line in losses)
+    assert all(line["tokens_per_second"] > 0 for line in losses[1:])
 
 
 def test_tensorboard_has_scalars_and_samples(full_run):
@@ -169,9 +174,9 @@ def test_callbacks_work_with_any_fit(tmp_path):
         tf.data.Dataset.from_tensor_slices({"input_ids": ids, "labels": ids}).batch(2),
         epochs=2,
         verbose=0,
-        callbacks=[callbacks.StopOnNaN(), callbacks.JsonLog(tmp_path / "log", every=2),
+        callbacks=[callbacks.StopOnNaN(), callbacks.JsonLog(tmp_path / "log", every=3),
                    callbacks.SaveBest(lambda: best.append(1))],
     )  # fmt: skip
-    assert [line["step"] for line in callbacks.read_log(tmp_path / "log")] == [2, 4, 6, 8]
+    assert [line["step"] for line in callbacks.read_log(tmp_path / "log")] == [1, 3, 6, 8]
     assert steps_of(model) == 8 and not best
     assert json.loads((tmp_path / "log").read_text().splitlines()[0])["loss"] > 0

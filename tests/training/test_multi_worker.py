@@ -85,7 +85,7 @@ def test_two_workers_train_like_one_and_resume_after_a_kill(tmp_path):
         time.sleep(0.1)
         if (tmp_path / "cut/log.jsonl").exists() and len(
             small_trainings.read_log(tmp_path / "cut")
-        ) > 17:
+        ) > 18:
             break
     processes[1].send_signal(signal.SIGKILL)
     errors = finish(processes)

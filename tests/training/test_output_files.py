@@ -160,4 +160,5 @@ def test_a_full_disk_leaves_a_run_that_resumes(tmp_path, monkeypatch, reference,
     for mine, other in zip(again.model.weights, reference.model.weights, strict=True):
         np.testing.assert_array_equal(recipes.value_of(mine), recipes.value_of(other))
     assert json.loads((tmp_path / "out/training.json").read_text())["report"]["steps"] == 4
-    assert [line["step"] for line in small_trainings.read_log(tmp_path / "out")] == [1, 2, 3, 4, 4]
+    steps = [line["step"] for line in small_trainings.read_log(tmp_path / "out")]
+    assert steps == [0, 1, 2, 3, 4, 4]

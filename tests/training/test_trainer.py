@@ -32,7 +32,9 @@ def test_a_small_model_learns_and_loads(trained):
     }
     assert report.steps == 75 and not report.stopped and report.path == out
     measured = [line["val_loss"] for line in small_trainings.read_log(out) if "val_loss" in line]
-    assert len(measured) == 3 and measured[-1] < measured[0] - 0.3 < 7
+    assert len(measured) == 4 and measured[-1] < measured[1] - 0.3 < 7
+    assert report.loss_before == measured[0] > measured[1]
+    assert report.best_step == 25 * measured.index(min(measured))
     assert report.val_loss == min(measured) == run.best.best
     assert json.loads((out / "training.json").read_text())["report"]["steps"] == 75
     assert (out / "loss.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
@@ -282,6 +284,7 @@ def test_without_validation_the_last_model_is_saved(tmp_path):
         for mine, other in zip(run.model.weights, saved.weights, strict=True):
             np.testing.assert_array_equal(recipes.value_of(mine), recipes.value_of(other))
     assert read_log(tmp_path / "out/log.jsonl")[0]["step"] == 1
+    assert run.report.loss_before > 0 and run.report.best_step is None
 
 
 @pytest.mark.long

@@ -161,9 +161,10 @@ class Chat:
         self._answer(self.text, self.text + "\n" * bool(apart) + line)
 
     def _answer(self, before: str, prompt: str, **settings: Any) -> None:
-        done = write_stream(
-            self.generator, prompt, self.settings | settings, write=self.write
-        )  # fmt: skip
+        options = self.settings | settings
+        if options.get("temperature") == 0 and self.generator.generation_config.do_sample:
+            options["do_sample"] = True  # greedy by its data, in the program that samples
+        done = write_stream(self.generator, prompt, options, write=self.write)
         self._turns.append((before, prompt))
         self.text = prompt + done.text
         notes.print(str(done), style="dim", highlight=False)

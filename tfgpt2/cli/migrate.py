@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.syntax import Syntax
+from rich.text import Text
 
-from tfgpt2.cli.console import quiet
+from tfgpt2.cli.console import notes, quiet
 
 
 def migrate(
@@ -37,25 +37,34 @@ def migrate(
         found = {"summary": report.summary(reports), "files": [one.to_dict() for one in reports]}
         print(json.dumps(found | {"written": [str(one.path) for one in written]}))
     else:
-        _print(reports, written)
+        _print(reports, written, write)
     done = all(rechecked.get(one.path, one).is_done for one in reports)
     raise typer.Exit(0 if done else 1)
 
 
-def _print(reports: list, written: list) -> None:
-    """Prints a table for each program, the changed imports and the counts."""
+def _print(reports: list, written: list, write: bool) -> None:
+    """Prints the findings, what --write did, and the counts; piped, one line for each finding."""
     from tfgpt2.migrate import report
 
     console = Console()
     for one in reports:
-        if one.error:
-            console.print(f"[bold]{escape(str(one.path))}[/] [red]{escape(one.error)}[/]")
-            continue
-        console.print(report.table(one))
-        if one.diff:
-            done = "Written:" if one in written else "Only imports change; --write does it:"
-            console.print(done)
+        if not console.is_terminal:
+            for line in report.plain_lines(one):
+                print(line)
+        elif one.error:
+            console.print(Text(f"{one.path}\n{'':7}{one.error}", style="red"))
+        else:
+            for line in report.terminal_lines(one):
+                console.print(line, soft_wrap=True)  # code stays whole for copying
+        changes = sum(line.startswith("+") for line in one.diff.splitlines()[2:])
+        lines = f"{changes} import line{'s' * (changes != 1)}"
+        if one in written:
+            notes.print(Text(f"{one.path}: changed {lines}"))
+        elif one.diff and console.is_terminal:
             console.print(Syntax(one.diff, "diff", background_color="default"))
+            notes.print(f"Nothing else has to change: --write changes {lines}.")
+        elif write and (reason := report.why_not_rewritten(one)):
+            notes.print(Text(f"{one.path}: not changed. {reason}"))
     counts = report.summary(reports)
-    console.print(", ".join(f"{count} {name}" for name, count in counts.items() if count) or
-                  "Nothing here uses transformers, KerasHub or gpt-2-simple.")  # fmt: skip
+    shown = [f"{count} {name}" for name, count in counts.items() if count]
+    notes.print(", ".join(shown) or "Nothing here uses transformers, KerasHub or gpt-2-simple.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +14,9 @@ from tfgpt2.cli.options import add_flags, given_flags
 from tfgpt2.errors import value_error
 from tfgpt2.hub import check_name
 from tfgpt2.training.settings import TrainSettings, read_yaml
+
+if TYPE_CHECKING:
+    from tfgpt2.training.trainer import TrainingReport
 
 PANELS = {
     "Texts and results": ("texts", "output", "validation", "validation_share", "separator",
@@ -67,12 +70,24 @@ def train(
             highlight=False,
         )
         sys.exit(130)
-    shown = [f"{report.steps:,} steps"]
-    if report.loss is not None:
-        shown.append(f"loss {report.loss:.4f}")
-    if report.val_loss is not None:
-        shown.append(f"validation {report.val_loss:.4f}")
-    print(f"{report.path}  " + ", ".join(shown))
+    print(f"{report.path}  {summary(report)}")
+    notes.print(
+        f"Next: tfgpt2 generate --model {report.path}", style="dim", markup=False, highlight=False
+    )
+
+
+def summary(report: TrainingReport) -> str:
+    """One line about a training run: its losses before and after, and where it was best."""
+    shown = [f"{report.steps:,} step{'s' * (report.steps != 1)}"]
+    before = "" if report.loss_before is None else f"{report.loss_before:.4f} -> "
+    if report.val_loss is None:
+        if report.loss is not None:
+            shown.append(f"loss {before}{report.loss:.4f}")
+        return ", ".join(shown)
+    shown.append(f"validation loss {before}{report.val_loss:.4f}")
+    if report.best_step is not None:
+        shown.append(f"best at step {report.best_step:,}")
+    return ", ".join(shown)
 
 
 def merge_settings(config: Path | None, resume: bool, given: dict[str, Any]) -> TrainSettings:

@@ -1,4 +1,4 @@
-"""Reports on files and directories: as records, as a table, and as JSON."""
+"""Reports on files and directories: as records, for terminals, as lines, and as JSON."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
-from rich.table import Table
+from rich.text import Text
 
 from tfgpt2.errors import explain, value_error
 from tfgpt2.migrate import rewrite
@@ -18,12 +17,13 @@ from tfgpt2.migrate.usage import find_usages
 
 # Statuses that need attention.
 _OPEN = (IMPORT, CHANGE, UNCLEAR)
+# What a status is called, and its style.
 _LABELS = {
-    UNCHANGED: "[green]unchanged[/]",
-    IMPORT: "[cyan]import line[/]",
-    CHANGE: "[red]change[/]",
-    UNCLEAR: "[yellow]look[/]",
-    OTHER: "[dim]other[/]",
+    UNCHANGED: ("unchanged", "green"),
+    IMPORT: ("import", "cyan"),
+    CHANGE: ("change", "red"),
+    UNCLEAR: ("look", "yellow"),
+    OTHER: ("other", "dim"),
 }
 _SKIPPED = ("node_modules", "site-packages", "__pycache__")
 _LARGEST = 4 * 2**20  # bytes of a file
@@ -108,20 +108,57 @@ def report_on(path: Path) -> FileReport:
     return FileReport(path, findings, "", new, rewrite.diff(source, new, str(path)))
 
 
-def table(report: FileReport) -> Table:
-    """The findings of a file as a table."""
-    shown = Table(title=escape(str(report.path)), title_justify="left", expand=True)
-    shown.add_column("line", justify="right", width=5)
-    shown.add_column("in the program", ratio=2)
-    shown.add_column("", width=11)
-    shown.add_column("what to write", ratio=3)
+def terminal_lines(report: FileReport) -> list[Text]:
+    """The findings of a file for a terminal, in full: code, and below it what to write and why.
+
+    Usages that stay as they are only count.
+    """
+    indent = " " * 7
+    lines = [Text(str(report.path), style="bold")]
     for finding in report.findings:
-        advice = escape(finding.write or finding.why)
-        if finding.why and finding.write and finding.status != OTHER:
-            advice = f"{advice}\n[dim]{escape(finding.why)}[/]"
-        code = escape(finding.usage.code)
-        shown.add_row(str(finding.usage.line), code, _LABELS[finding.status], advice)
-    return shown
+        if finding.status != UNCHANGED:
+            number = f"{finding.usage.line:5}  "
+            lines.append(Text.assemble((number, "dim"), finding.usage.code))
+            label, style = _LABELS[finding.status]
+            advice = finding.write or finding.why
+            lines.append(Text.assemble(indent, (f"{label}: ", style), advice))
+            if finding.why and finding.write:
+                lines.append(Text.assemble(indent, (finding.why, "dim")))
+    unchanged = sum(finding.status == UNCHANGED for finding in report.findings)
+    if unchanged:
+        lines.append(Text.assemble(indent, (f"{_times(unchanged)} unchanged", "dim")))
+    return lines
+
+
+def plain_lines(report: FileReport) -> list[str]:
+    """The findings of a file as lines `file:line: old -> new`, for other programs.
+
+    Usages that stay as they are, and those of other models, have none.
+    """
+    if report.error:
+        return [f"{report.path}:1: {report.error}"]
+    lines = []
+    for finding in report.findings:
+        if finding.status in _OPEN:
+            old, new = finding.usage.code, finding.write or finding.why
+            lines.append(f"{report.path}:{finding.usage.line}: {old} -> {new}")
+    return lines
+
+
+def why_not_rewritten(report: FileReport) -> str:
+    """Why `new_text` is None, in a sentence; empty where the file needs no change or has one."""
+    if report.error or report.is_done or report.new_text is not None:
+        return ""
+    changes = sum(finding.status == CHANGE for finding in report.findings)
+    if changes:
+        return f"{_times(changes)} to change by hand; then --write changes the import lines."
+    if any(finding.status == IMPORT for finding in report.findings):
+        return "An import has to be split by hand."
+    return "Its import lines need no change."
+
+
+def _times(count: int) -> str:
+    return f"{count} usage{'s' * (count != 1)}"
 
 
 def summary(reports: list[FileReport]) -> dict[str, int]:

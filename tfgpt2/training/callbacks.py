@@ -133,6 +133,28 @@ def perplexity(loss: float) -> float:
     return math.exp(loss) if loss < 700 else math.inf
 
 
+class EvaluateBefore(StepCallback):
+    """Evaluates the model before the first step, so that a log tells what training changed.
+
+    Args:
+        batches: Returns the validation batches.
+        report: Called with `val_loss` and `val_perplexity`.
+    """
+
+    def __init__(
+        self, batches: Callable[[], tf.data.Dataset], report: Callable[[dict[str, float]], None]
+    ) -> None:
+        super().__init__()
+        self.batches, self.report = batches, report
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Evaluates, unless training is resumed."""
+        super().on_train_begin(logs)
+        if self.step == 0:
+            loss = float(self.model.evaluate(self.batches(), verbose=0, return_dict=True)["loss"])
+            self.report({"val_loss": loss, "val_perplexity": perplexity(loss)})
+
+
 class AveragedEvaluation(keras.callbacks.Callback):
     """Evaluates with the averaged weights, if the optimizer keeps them."""
 
@@ -225,6 +247,8 @@ class SaveBest(keras.callbacks.Callback):
 class JsonLog(StepCallback):
     """Log with one JSON object per line: `{"step": ..., "loss": ..., ...}` and evaluation results.
 
+    The first and the last step always have a line.
+
     Args:
         path: The file. Lines after the step from which training is resumed are removed from it.
         every: Steps between lines.
@@ -248,28 +272,39 @@ class JsonLog(StepCallback):
         ):
             temporary.write_text(text)
         self._last, self._time = start, time.perf_counter()
+        self._pending: tuple[int, int, Mapping[str, Any]] | None = None
 
     def at_step(self, step: int, batches: int, logs: Mapping[str, Any]) -> None:
         """Writes a line if one is due."""
-        if step % self.every:
-            return
+        self._pending = (step, batches, dict(logs))
+        if step == 1 or step % self.every == 0:
+            self._write_step()
+
+    def on_train_end(self, logs: Any = None) -> None:
+        """Writes the last step, if it has no line yet."""
+        if self._pending is not None:
+            self._write_step()
+
+    def _write_step(self) -> None:
+        (step, batches, logs), self._pending = self._pending, None
         now = time.perf_counter()
         line = {"step": step, "loss": self.recent(batches, logs["loss"]),
                 "learning_rate": float(value_of(self.model.optimizer.learning_rate))}  # fmt: skip
-        if self.tokens:
+        if self.tokens and step > 1:  # the first step waits for the compiler
             speed = self.tokens * (step - self._last) / max(now - self._time, 1e-9)
             line["tokens_per_second"] = round(speed, 1)
-        self._write(line)
+        self.write(line)
         self._last, self._time = step, now
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Writes the evaluation results."""
         found = {name: float(v) for name, v in (logs or {}).items() if name.startswith("val_")}
         if found:
-            self._write({"step": self.step} | found)
+            self.write({"step": self.step} | found)
         self._time, self._last = time.perf_counter(), self.step
 
-    def _write(self, line: Mapping[str, Any]) -> None:
+    def write(self, line: Mapping[str, Any]) -> None:
+        """Appends a line."""
         with report_write_errors("The log", self.path), self.path.open("a") as file:
             file.write(json.dumps(line) + "\n")
 

@@ -18,6 +18,8 @@ from tfgpt2.files import replace_files
 from tfgpt2.training.callbacks import StepCallback, perplexity, read_log
 from tfgpt2.training.output_files import report_write_errors
 
+_FEW, _MANY = 40, 1000  # points of a curve
+
 
 class ProgressBar(StepCallback):
     """Progress bar with steps, loss, tokens per second, remaining time and evaluation results.
@@ -68,12 +70,15 @@ class ProgressBar(StepCallback):
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Prints the evaluation results."""
-        logs = logs or {}
-        text = f"step {self.step:,}/{self.steps:,}: loss {float(logs.get('loss', 0)):.4f}"
+        self.print_evaluation(self.step, logs or {})
+
+    def print_evaluation(self, step: int, logs: Mapping[str, Any]) -> None:
+        """Prints the losses at a step, those that there are."""
+        shown = [f"loss {float(logs['loss']):.4f}"] if "loss" in logs else []
         if "val_loss" in logs:
             loss = float(logs["val_loss"])
-            text += f", validation {loss:.4f}, perplexity {perplexity(loss):,.2f}"
-        self.print(text)
+            shown += [f"validation {loss:.4f}", f"perplexity {perplexity(loss):,.2f}"]
+        self.print(f"step {step:,}/{self.steps:,}: {', '.join(shown)}")
 
     def print(self, text: str, style: str | None = None) -> None:
         """Prints above the bar."""
@@ -126,12 +131,16 @@ def draw_losses(lines: Sequence[Mapping[str, Any]], path: str | os.PathLike[str]
     """
     figure = _figure()(figsize=(8, 4.5), dpi=120, layout="constrained")
     axes = figure.subplots()
+    axes.set_xmargin(0.1)  # room for the last values
     for name, label, above, style in (
-        ("loss", "training", 4, {"color": "#4c72b0", "linewidth": 1.2}),
-        ("val_loss", "validation", -12, {"color": "#c44e52", "marker": "o", "markersize": 4}),
+        ("loss", "training", 4, {"color": "#4c72b0"}),
+        ("val_loss", "validation", -12, {"color": "#c44e52"}),
     ):
         points = [(line["step"], line[name]) for line in lines if name in line]
         if points:
+            # Few points are seen by their markers, many by a thin line.
+            style = style | {"marker": "o" if len(points) <= _FEW else "", "markersize": 4}
+            style["linewidth"] = 1.2 if len(points) <= _MANY else 0.5
             axes.plot(*zip(*points, strict=True), label=label, **style)
             axes.annotate(f"{points[-1][1]:.3f}", points[-1], xytext=(4, above),
                           textcoords="offset points", color=style["color"])  # fmt: skip
@@ -147,7 +156,7 @@ def draw_losses(lines: Sequence[Mapping[str, Any]], path: str | os.PathLike[str]
         more = right_axes.get_legend_handles_labels()
         handles, labels = handles + more[0], labels + more[1]
     if handles:
-        axes.legend(handles, labels, loc="upper right", framealpha=0.9)
+        figure.legend(handles, labels, loc="outside upper center", ncols=3, frameon=False)
     with report_write_errors("The plot", path), replace_files([Path(path)]) as (temporary,):
         figure.savefig(temporary, format="png")
 

@@ -42,6 +42,9 @@ class TrainingReport(NamedTuple):
         val_loss: Lowest validation loss; None without validation texts.
         path: The directory of the model.
         stopped: Whether it was interrupted, and can be resumed.
+        loss_before: Validation loss before the first step; without validation texts the training
+            loss of the first step.
+        best_step: The step with the lowest validation loss.
     """
 
     steps: int
@@ -49,6 +52,8 @@ class TrainingReport(NamedTuple):
     val_loss: float | None
     path: Path
     stopped: bool
+    loss_before: float | None = None
+    best_step: int | None = None
 
 
 class Trainer:
@@ -272,8 +277,8 @@ class Trainer:
             tokens = s.batch_size * self.plan.block * s.accumulate
             log = self.output / "log.jsonl"
             board = str(self.output / "tensorboard") if s.tensorboard else None
-            found += [callbacks.JsonLog(log, s.log_every, tokens), self.bar,
-                      LossCurve(log, self.output / "loss.png"), self.best]  # fmt: skip
+            self.log = callbacks.JsonLog(log, s.log_every, tokens)
+            found += [self.log, self.bar, LossCurve(log, self.output / "loss.png"), self.best]
             if s.sample_prompt is not None:
                 found.append(self._sampler(board))
             if board:
@@ -282,7 +287,14 @@ class Trainer:
                         board, update_freq=s.log_every * s.accumulate, write_graph=False
                     )
                 )
+        if self.held_out is not None:  # on every worker, after the log is open
+            found.append(callbacks.EvaluateBefore(self._validation_batches, self._note_before))
         return [*found, *self.callbacks, saver]
+
+    def _note_before(self, logs: dict[str, float]) -> None:
+        if self.chief:
+            self.log.write({"step": 0} | logs)
+            self.bar.print_evaluation(0, logs)
 
     def _sampler(self, board: str | None) -> callbacks.SampleText:
         def show(step: int, text: str) -> None:
@@ -310,10 +322,18 @@ class Trainer:
         if self.chief and not stopped:
             with recipes.averaged(self.model):
                 self._save(self.output / "last" if self.held_out else self.output)
-        losses = [line["loss"] for line in callbacks.read_log(self.output / "log.jsonl")
-                  if "loss" in line]  # fmt: skip
+        lines = callbacks.read_log(self.output / "log.jsonl")
+        losses = [line["loss"] for line in lines if "loss" in line]
+        measured = [(line["val_loss"], line["step"]) for line in lines if "val_loss" in line]
+        before = next((loss for loss, step in measured if step == 0), None)
+        if not measured and losses and lines[0]["step"] == 1:
+            before = losses[0]
+        after = [one for one in measured if one[1] > 0]  # the best of them was saved
+        best_step = min(after)[1] if after else None
         loss = losses[-1] if losses else None
-        report = TrainingReport(steps, loss, self.best.best, self.output, stopped)
+        report = TrainingReport(
+            steps, loss, self.best.best, self.output, stopped, before, best_step
+        )  # fmt: skip
         if self.chief and not stopped:
             record = report._asdict() | {"path": str(report.path)}
             text = json.dumps({"report": record, "settings": self.settings.to_dict()}, indent=1)

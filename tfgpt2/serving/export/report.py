@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -52,15 +53,20 @@ class ExportReport(NamedTuple):
 
     def __rich__(self) -> Table:
         """The report as a table; printed by `rich.console.Console().print(report)`."""
-        from rich.markup import escape
+        from rich import markup
         from rich.table import Table
 
         table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
         table.add_column(style="bold")
         table.add_column(overflow="fold")
         for name, value in self._lines():
-            table.add_row(name, escape(value))
+            table.add_row(name, markup.escape(value))
         return table
+
+    def _repr_html_(self) -> str:
+        """The report as a table of a notebook."""
+        rows = (f"<tr><th>{escape(a)}</th><td>{escape(b)}</td></tr>" for a, b in self._lines())
+        return f"<table>{''.join(rows)}</table>"
 
     def _lines(self) -> Iterator[tuple[str, str]]:
         yield "written", str(self.path)
