@@ -62,7 +62,7 @@ def hub(tmp_path, checkpoint):
     for name in ("me/tiny", "me/private", "me/gated", "me/inner/sub"):
         shutil.copytree(checkpoint, repositories / name)
     TFGPT2LMHeadModel.from_pretrained(checkpoint).save_pretrained(
-        repositories / "me" / "sharded", max_shard_bytes=6000
+        repositories / "me" / "sharded", max_shard_size=6000
     )
     server = FakeHub(repositories)
     yield server

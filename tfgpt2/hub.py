@@ -180,7 +180,7 @@ class Repository:
         try:
             options = vars(self.options) | {"revision": self._revision}
             options["subfolder"] = self.options.subfolder or None
-            del options["gguf_file"]
+            del options["gguf_file"], options["trust_remote_code"]
             path = hf_hub_download(self.name, filename, **options)
         except errors.LocalEntryNotFoundError as error:
             if self._known_to_lack(filename):

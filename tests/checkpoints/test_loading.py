@@ -236,7 +236,7 @@ def test_truncated(size, checkpoint):
 
 
 def test_missing_shard(checkpoint, tmp_path):
-    load_language_model(checkpoint()).save_pretrained(tmp_path / "s", max_shard_bytes=SMALL_SHARDS)
+    load_language_model(checkpoint()).save_pretrained(tmp_path / "s", max_shard_size=SMALL_SHARDS)
     shard = sorted((tmp_path / "s").glob("model-00002-*"))[0]
     shard.unlink()
     with pytest.raises(FileNotFoundError, match=f"shard='{shard.name}'"):
@@ -244,7 +244,7 @@ def test_missing_shard(checkpoint, tmp_path):
 
 
 def test_a_tensor_that_its_shard_lacks(checkpoint, tmp_path):
-    load_language_model(checkpoint()).save_pretrained(tmp_path / "s", max_shard_bytes=SMALL_SHARDS)
+    load_language_model(checkpoint()).save_pretrained(tmp_path / "s", max_shard_size=SMALL_SHARDS)
     shard = sorted((tmp_path / "s").glob("model-00001-*"))[0]
     save_file({"transformer.wte.weight": np.zeros((23, 16), "f4")}, shard)
     with pytest.raises(ValueError, match="missing"):

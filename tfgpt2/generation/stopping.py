@@ -187,7 +187,9 @@ def match_token(
         windows = tf.gather(padded, offsets, axis=1)  # [B, W + M, W], one per possible start
         strings = stops.table[:, :, None, :]  # [B, Q, 1, W]
         same = (windows[:, None] == strings) | (strings == NO_BYTE)  # [B, Q, W + M, W]
-        found = tf.reduce_all(same, axis=-1) & (stops.lengths > 0)[..., None]  # [B, Q, W + M]
+        # The new bytes complete it: what lies before them may hold a whole one, in a prompt.
+        ends_here = tf.range(size) + stops.lengths[..., None] > width  # [B, Q, W + M]
+        found = tf.reduce_all(same, axis=-1) & (stops.lengths > 0)[..., None] & ends_here
         found = tf.reduce_any(found, axis=1)  # [B, W + M]
         first = tf.reduce_min(tf.where(found, tf.range(size), size), axis=1)  # [B]
         # One that begins before the text leaves nothing of it.

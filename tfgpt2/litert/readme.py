@@ -31,7 +31,7 @@ def readme(contract: Contract, config: Any) -> str:
 Written by tfgpt2 {__version__}: {config.n_layer} layers, {config.n_head} heads, width {config.n_embd}, matrices in \
 {contract.quantize or "float32"}. `model.tflite` uses built-in operations only.
 
-In Python, without TensorFlow (`pip install tfgpt2[litert]`):
+In Python, without TensorFlow (`pip install 'tfgpt2[litert]'`):
 
     from tfgpt2.litert import LiteRTGenerator
     LiteRTGenerator.from_pretrained("this/folder").generate("Once upon a time", max_new_tokens=40)

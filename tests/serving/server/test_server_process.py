@@ -144,6 +144,7 @@ def test_the_server_imports_no_model_code():
     assert done.stdout.strip() == str(
         [
             "tfgpt2",
+            "tfgpt2.chat_template",
             "tfgpt2.errors",
             "tfgpt2.keras_classes",
             "tfgpt2.serving",
