@@ -37,7 +37,7 @@ def check(usage: Usage) -> Finding:
 
     Example:
         >>> from tfgpt2.migrate.usage import find_usages
-        >>> check(find_usages("from transformers import create_optimizer")[0]).status
+        >>> check(find_usages("from transformers import TextStreamer")[0]).status
         'change'
     """
     if usage.library in ("keras_hub", "gpt_2_simple"):
