@@ -11,7 +11,7 @@ from rich.markup import escape
 
 from tfgpt2 import extras
 from tfgpt2.batch.settings import JobSettings
-from tfgpt2.cli.console import notes, progress, quiet
+from tfgpt2.cli.console import notes, progress
 from tfgpt2.cli.generate import GenerateOptions, generation_settings
 from tfgpt2.cli.options import (
     DEFAULT_MODEL,
@@ -22,6 +22,7 @@ from tfgpt2.cli.options import (
     named_options,
     split_pairs,
 )
+from tfgpt2.quiet import quiet
 
 app = typer.Typer(
     help="Process files of any size; the same command goes on after an interruption.",

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 
 from rich.console import Console
 
+from tfgpt2.quiet import quiet
+
 # Standard error for progress, notes and errors. A descriptor of its own, so that `quiet` can
 # silence descriptor 2 without silencing this console.
 notes = Console(file=os.fdopen(os.dup(2), "w", encoding="utf-8", errors="replace"))
@@ -28,27 +30,3 @@ def progress(description: str) -> Iterator[None]:
     """Shows a spinner with a description, and silences C++ libraries meanwhile."""
     with notes.status(f"{description} ..."), quiet():
         yield
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Discards what C++ libraries, such as TensorFlow at start-up, write to descriptor 2.
-
-    With `TFGPT2_TRACEBACK` in the environment everything is shown.
-
-    Example:
-        >>> with quiet():
-        ...     _ = os.write(2, b"discarded")
-    """
-    if os.environ.get("TFGPT2_TRACEBACK"):
-        yield
-        return
-    sys.stderr.flush()
-    saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 2)
-    try:
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-        os.close(null)

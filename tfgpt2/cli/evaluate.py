@@ -12,8 +12,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from tfgpt2.cli.console import notes, progress, quiet
+from tfgpt2.cli.console import notes, progress
 from tfgpt2.cli.options import DEFAULT_MODEL, Model
+from tfgpt2.quiet import quiet
 
 app = typer.Typer(help="Measure a model on text.", no_args_is_help=True)
 

@@ -8,9 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from tfgpt2 import extras
-from tfgpt2.cli.console import quiet, read_text
+from tfgpt2.cli.console import read_text
 from tfgpt2.cli.options import DEFAULT_MODEL, Model
 from tfgpt2.errors import nearest, value_error
+from tfgpt2.quiet import quiet
 
 _FUNCTIONS = {"attention": "attention_maps", "surprise": "surprise", "lens": "logit_lens"}
 

@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.syntax import Syntax
 from rich.text import Text
 
-from tfgpt2.cli.console import notes, quiet
+from tfgpt2.cli.console import notes
+from tfgpt2.quiet import quiet
 
 
 def migrate(

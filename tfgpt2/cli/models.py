@@ -12,11 +12,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from tfgpt2.cli.console import notes, quiet
+from tfgpt2.cli.console import notes
 from tfgpt2.cli.options import checked_model, known_models
 from tfgpt2.errors import explain, nearest, value_error
 from tfgpt2.files import try_read_json_object
 from tfgpt2.hub import ASSETS, HubOptions, Repository, bundled_names
+from tfgpt2.quiet import quiet
 
 Name = Annotated[
     str, typer.Argument(help="Hub name, such as openai-community/gpt2.", callback=checked_model)

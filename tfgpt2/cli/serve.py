@@ -11,9 +11,9 @@ from typing import Annotated, Any
 import typer
 
 from tfgpt2 import extras
-from tfgpt2.cli.console import quiet
 from tfgpt2.cli.options import add_flags, build_settings
 from tfgpt2.errors import value_error
+from tfgpt2.quiet import quiet
 from tfgpt2.serving.server.settings import ServerSettings
 from tfgpt2.serving.version_number import parse_version
 

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tfgpt2 import extras
-from tfgpt2.cli.console import notes, quiet
+from tfgpt2.cli.console import notes
 from tfgpt2.cli.options import add_flags, given_flags
 from tfgpt2.errors import value_error
 from tfgpt2.hub import check_name
+from tfgpt2.quiet import quiet
 from tfgpt2.training.settings import TrainSettings, read_yaml
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tfgpt2.cli.console import quiet
+from tfgpt2.quiet import quiet
 from tfgpt2.version import __version__
 
 

@@ -119,21 +119,7 @@ class Prompt(NamedTuple):
 
 
 def option_rows(option: Option, value: Any, rows: int) -> tf.Tensor:
-    """Checks the value of an option and gives each row its own.
-
-    Args:
-        option: An option with one value per row.
-        value: A number, or one number per row.
-        rows: How many rows there are.
-
-    Returns:
-        Tensor `[B]`. One seed gives row `i` the seed `seed + i`, so that equal prompts in one
-        call differ; each seed of -1 becomes a random one.
-
-    Raises:
-        TypeError: The value is not a number.
-        ValueError: It is out of range, or there is not one value per row.
-    """
+    """`option_values.row_values` as a tensor `[B]`."""
     return tf.constant(row_values(option, value, rows))  # [B]
 
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import tempfile
-from collections.abc import Iterator
 from typing import Any
 
 import tensorflow as tf
@@ -13,6 +10,7 @@ import tensorflow as tf
 from tfgpt2.errors import explain, nearest, value_error
 from tfgpt2.litert.contract import QUANTIZATIONS, Contract
 from tfgpt2.litert.graph import LiteRTGraph
+from tfgpt2.quiet import quiet
 
 _MOST_BYTES = 2**31 - 2**26  # a flatbuffer's offsets are signed and of 32 bits
 _BYTES_PER_WEIGHT = {None: 4.0, "float16": 2.0, "int8": 1.0}
@@ -81,7 +79,7 @@ def convert(module: tf.Module, functions: dict[str, Any], quantize: str | None) 
     Raises:
         RuntimeError: The converter fails.
     """
-    with tempfile.TemporaryDirectory() as folder, _quiet():
+    with tempfile.TemporaryDirectory() as folder, quiet():
         tf.saved_model.save(module, folder, signatures=functions)
         converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=list(functions))
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
@@ -138,19 +136,3 @@ def _trace(function: Any, contract: Contract, length: int, size: int, **more: tf
         **more,
     }
     return tf.function(function, autograph=False).get_concrete_function(**specs)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Discards what the converter writes to descriptor 2."""
-    if os.environ.get("TFGPT2_TRACEBACK"):
-        yield
-        return
-    saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 2)
-    try:
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-        os.close(null)

@@ -18,7 +18,6 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import os
-import sys
 import tempfile
 import threading
 import weakref
@@ -30,6 +29,7 @@ import numpy as np
 
 from tfgpt2.errors import explain, value_error
 from tfgpt2.litert.contract import MASKED, MODEL, Contract
+from tfgpt2.quiet import quiet
 
 Buffers = dict[str, Any]
 
@@ -59,7 +59,7 @@ class Engine:
     ) -> None:
         self.contract = contract
         path = folder / MODEL
-        with _quiet():
+        with quiet():
             with _weight_cache(path, cache_dir) as weight_cache:
                 model = _load(path, threads or os.cpu_count() or 1, str(weight_cache or ""))
             self._loaded, self._lock = _Loaded(model), threading.Lock()
@@ -185,7 +185,7 @@ class _Loaded:
 
     def discard(self) -> None:
         """Gives everything back; the runtime would report that on standard error."""
-        with _quiet():
+        with quiet():
             self.idle.clear()
             self.calls.clear()
             self.model = None
@@ -379,20 +379,3 @@ def _runtime_version() -> str:
         return importlib.metadata.version("ai-edge-litert")
     except importlib.metadata.PackageNotFoundError:
         return ""
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Discards what the runtime writes to descriptor 2 while it looks for accelerators."""
-    if os.environ.get("TFGPT2_TRACEBACK"):
-        yield
-        return
-    sys.stderr.flush()
-    saved, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 2)
-    try:
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-        os.close(null)
