@@ -41,7 +41,7 @@ $(MODEL): | $(VENV)/installed
 	@$(BIN)/tfgpt2 export $(MODEL) --model shakespeare-tiny
 
 test: $(VENV)/installed-test
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not long"
+	$(BIN)/python -m pytest -n 2 -m "not long"
 	@echo "The examples of the docstrings:"
 	@# The harness' adapter needs lm_eval, which is an extra of its own.
 	$(BIN)/python -m pytest -q --doctest-modules tfgpt2 --ignore=tfgpt2/evaluation/harness.py --ignore=tfgpt2/beam
@@ -64,14 +64,14 @@ test-mlflow:
 	.venv-mlflow/bin/python -m pytest tests/batch/test_mlflow.py
 
 test-long: $(VENV)/installed-test
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2
 
 test-cpp-old: $(VENV)/installed-test
 	$(BIN)/python -m pytest tests/serving/export/test_cpp.py
 
 # Other seeds than the tests', five times as many cases; ROBUSTNESS=50 looks further.
 robustness: $(VENV)/installed-test
-	ROBUSTNESS=$${ROBUSTNESS:-5} $(BIN)/python -m pytest tests/robustness -m "not long"
+	ROBUSTNESS=$${ROBUSTNESS:-5} $(BIN)/python -m pytest tests/robustness
 	ROBUSTNESS=$${ROBUSTNESS:-5} $(BIN)/python -m pytest tests/training/test_resume.py tests/batch/test_command.py -k kill
 
 lint: $(VENV)/installed-test

@@ -1,4 +1,4 @@
-"""Fixtures of all tests, and the summary of the figures that they record."""
+"""Fixtures of all tests, who runs them, and the summary of the figures that they record."""
 
 import os
 from pathlib import Path
@@ -6,6 +6,22 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+# Folders whose files share an export or a server that takes long to make.
+ONE_WORKER = ("tests/serving/export", "tests/serving/server", "tests/litert")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Gives each file to one worker, and the files of some folders to the same one."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByFileOrFolder(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            file = super()._split_scope(nodeid)
+            return next((folder for folder in ONE_WORKER if file.startswith(folder)), file)
+
+    return ByFileOrFolder(config, log)
 
 
 @pytest.fixture(scope="session")

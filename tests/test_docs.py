@@ -44,7 +44,7 @@ OTHER_PAGES = {
     for page in [*ROOT.glob("*.md"), *sorted((ROOT / "benchmarks").rglob("*.md"))]
 }
 # Pages of the default suite; the others are marked `long` (`make docs-test`).
-QUICK = ("docs/index.md", "docs/explanations/tokenizer.md")
+QUICK = ("docs/explanations/tokenizer.md",)
 # Pages whose shell blocks run without a mark, in order.
 FLOWS = ("README.md", "docs/tutorials/")
 OWN_PROCESS = "<!-- own process -->"

@@ -34,9 +34,8 @@ def insert_lines(package: Path, section: str) -> None:
     registry.write_text(f"{text[:first]}{imported[1:]}\n{text[first:]}")
 
 
-@pytest.mark.parametrize("name", [
-    pytest.param(name, marks=pytest.mark.long if i else ()) for i, name in enumerate(SECTIONS)
-])  # fmt: skip
+@pytest.mark.long
+@pytest.mark.parametrize("name", SECTIONS)
 def test_a_patch_is_one_file_and_one_line(name, tmp_path):
     section, package = SECTIONS[name], tmp_path / "tfgpt2"
     shutil.copytree(PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))

@@ -312,7 +312,8 @@ def test_keywords_that_change_nothing(checkpoint, expected):
     np.testing.assert_array_equal(logits_of(model), expected)
 
 
-@pytest.mark.parametrize("jit_compile", [False, pytest.param(True, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("jit_compile", [False, True])
 def test_special_tokens_that_do_not_exist(checkpoint, jit_compile):
     """Ids of -1 and above the vocabulary, as files of converted models have them."""
     ids = [[1, 2, 3]]

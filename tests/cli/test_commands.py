@@ -124,7 +124,7 @@ def test_the_program_streams_text_to_stdout_and_everything_else_to_stderr():
     ("arguments", "message"),
     [
         pytest.param(("info", "-m", "no/such/model"), "No local directory", marks=pytest.mark.long),
-        (("generate", "x", "--top-p", "3"), "`top_p` must be"),
+        pytest.param(("generate", "x", "--top-p", "3"), "`top_p` must be", marks=pytest.mark.long),
     ],
 )
 def test_an_error_is_one_message_without_a_traceback(arguments, message):

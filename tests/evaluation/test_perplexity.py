@@ -81,6 +81,7 @@ def test_a_random_124m_shape_by_the_recipe(shared_data, tmp_path, figure):
             jit_compile=True)  # fmt: skip
 
 
+@pytest.mark.long
 def test_words_bytes_and_a_start_token(bundled, load):
     model, tokenizer = load(bundled)
     found = perplexity(model, tokenizer, TEXT, jit_compile=False)
@@ -111,6 +112,7 @@ def test_windows_score_every_token_once():
     assert next(windows(3, 8, 8)) == Window(0, 3, 3)
 
 
+@pytest.mark.long
 def test_padding_batches_and_modes_change_nothing(bundled, load):
     model, _ = load(bundled)
     rng = np.random.default_rng(0)

@@ -66,6 +66,7 @@ def test_each_method_has_its_class():
         assert kind.__name__.startswith(f"TF{name}") and kind.fields()[0] == "sequences"
 
 
+@pytest.mark.long
 def test_token_types(model):
     """Types are added to the prompt, and new tokens have that of the last one."""
     ids, types = [[1, 2, 3], [0, 4, 5]], [[6, 6, 7], [0, 6, 8]]
@@ -103,6 +104,7 @@ def shakespeare():
     return tfgpt2.TFGPT2LMHeadModel.from_pretrained("shakespeare-tiny")
 
 
+@pytest.mark.long
 def test_tokenizers_of_the_host_read_stop_strings_and_constraints(shakespeare):
     """A host tokenizer does what the layer does, also after tokens were added to it."""
     host = tfgpt2.AutoTokenizer.from_pretrained("shakespeare-tiny")
@@ -192,6 +194,7 @@ class Only(tfgpt2.TFLogitsProcessor):
         return tf.where(tf.range(scores.shape[-1])[None] == cur_len, scores, -1e9)
 
 
+@pytest.mark.long
 def test_processors_of_transformers_act_in_generate(model):
     ids, mask = [[1, 2, 3], [0, 4, 5]], [[1, 1, 1], [0, 1, 1]]
     found = model.generate(ids, attention_mask=mask, logits_processor=[Only()], **OFF)
@@ -205,6 +208,7 @@ def test_processors_of_transformers_act_in_generate(model):
     np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.long
 def test_stop_strings_may_begin_in_the_prompt(shakespeare):
     """As in transformers: the text so far counts, where new text completes the string."""
     host = tfgpt2.AutoTokenizer.from_pretrained("shakespeare-tiny")

@@ -22,7 +22,16 @@ def greedy(build, case, **options):
     return model.generate(ids, attention_mask=mask, **options)
 
 
-SLOW = ("deep", "padded", "wide", "reward", "end")  # the others take the same paths
+SLOW = (
+    "deep",
+    "padded",
+    "wide",
+    "reward",
+    "end",
+    "length",
+    "ends",
+    "plain",
+)  # the others take the same paths
 
 
 @pytest.mark.parametrize("name", [
@@ -197,6 +206,7 @@ def test_stop_strings(model, letters):
     np.testing.assert_array_equal(model.generate(ids, stop_strings=[], **off)[:, 3:], free)
 
 
+@pytest.mark.long
 def test_ids_beyond_the_tokenizer_have_no_text(model):
     few = tfgpt2.TFGPT2Tokenizer({"a": 0, "b": 1}, [])
     out = model.generate([[1, 2]], stop_strings="zz", tokenizer=few, max_new_tokens=5,
@@ -263,6 +273,7 @@ def test_prompts_that_are_refused(model, inputs, error, message):
         model.generate(inputs)
 
 
+@pytest.mark.long
 def test_other_refusals(model, build):
     with pytest.raises(ValueError, match="there is no start token"):
         model.generate(generation_config=GenerationConfig())

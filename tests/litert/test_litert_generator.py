@@ -137,6 +137,7 @@ def test_wrong_prompts_raise(live, loaded):
         loaded.generate(["a", "x" * CONTEXT])
 
 
+@pytest.mark.long
 def test_truncation_keeps_the_end(live, exported, tmp_path):
     from tests.support import toy_text
     from tfgpt2.litert import LiteRTGenerator

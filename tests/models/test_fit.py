@@ -40,6 +40,7 @@ def test_names_of_the_own_loss(loss):
     np.testing.assert_allclose(found, model(IDS, labels=IDS).loss, rtol=1e-4)
 
 
+@pytest.mark.long
 def test_compiled_loss_and_metrics():
     model, targets = make_model(), np.roll(IDS, -1, axis=1)
     model.compile(keras.optimizers.Adam(0.01), cross_entropy(), metrics=["accuracy"])

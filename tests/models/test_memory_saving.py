@@ -60,6 +60,7 @@ def test_blockwise_model_generates_the_same_tokens():
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("rate", "kind"), [
     (0.3, 1),
     *(pytest.param(*one, marks=pytest.mark.long) for one in [(0.0, 0), (0.0, 1), (0.3, 0)]),

@@ -110,8 +110,9 @@ def feeds(batch):
 
 
 @pytest.mark.parametrize("name", [
-    "input_ids", "labels",
-    *(pytest.param(name, marks=pytest.mark.long) for name in ("token_type_ids", "position_ids")),
+    "input_ids",
+    *(pytest.param(name, marks=pytest.mark.long)
+      for name in ("labels", "token_type_ids", "position_ids")),
 ])  # fmt: skip
 def test_fit_refuses_a_batch_before_the_step(name):
     model = make()

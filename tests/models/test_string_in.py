@@ -98,6 +98,7 @@ def test_a_string_pipeline_trains_a_classifier(tokenizer):
     assert answers["logits"].shape == (16, 2) and "past_key_values" not in answers
 
 
+@pytest.mark.long
 def test_fit_takes_sample_weights_callbacks_and_single_batches(tokenizer):
     model = make_model("ForSequenceClassification", num_labels=2)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

@@ -124,11 +124,19 @@ def test_text_generation(tokenizer):
                          **options)  # fmt: skip
     text = tokenizer.decode(ids[0])
     assert writer("To be", **options) == [{"generated_text": text}]
-    assert writer(["To be"] * 2, **options) == [[{"generated_text": text}]] * 2
     new = writer("To be", return_full_text=False, **options)
     assert new == [{"generated_text": text.removeprefix("To be")}]
     tokens = writer("To be", return_tensors=True, **options)
     assert tokens == [{"generated_token_ids": ids[0].numpy().tolist()}]
+
+
+@pytest.mark.long
+def test_rows_draws_stop_strings_and_chats(tokenizer):
+    model = tfgpt2.TFGPT2LMHeadModel.from_pretrained("shakespeare-tiny")
+    writer = tfgpt2.pipeline("text-generation", model=model, tokenizer=tokenizer, max_new_tokens=5)
+    options = {"do_sample": False, "jit_compile": False}
+    text = writer("To be", **options)[0]["generated_text"]
+    assert writer(["To be"] * 2, **options) == [[{"generated_text": text}]] * 2
     drawn = {"jit_compile": False, "do_sample": True, "num_return_sequences": 2}
     assert len(writer("To be", **drawn)) == 2
     assert list(writer(iter(["To be"]), **options)) == [[{"generated_text": text}]]

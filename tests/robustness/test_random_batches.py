@@ -85,6 +85,7 @@ def check_generated(found, rows):
     }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", [0, *(pytest.param(s, marks=pytest.mark.long) for s in (1, 2, 3))])
 def test_batches(seed, exported, generator, amount, count):
     draw, number = generator(seed), amount(12 if seed == 0 else 150)

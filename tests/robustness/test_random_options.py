@@ -112,6 +112,7 @@ def check(model, ids, mask, options, result):
     assert not np.isin(new[~ended], options.get("suppress_tokens") or []).any()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "seed", [0, *(pytest.param(s, marks=pytest.mark.long) for s in range(1, 11))]
 )

@@ -117,6 +117,7 @@ def test_write_ask_and_accept(page, stub):
     assert not page.errors()
 
 
+@pytest.mark.long
 def test_the_keyboard_is_enough(page):
     page.type("a")
     page.suggestions()
@@ -211,6 +212,7 @@ def test_a_model_that_is_still_loading(chrome, stub):
     assert page["suggest"].is_enabled()
 
 
+@pytest.mark.long
 def test_the_server_stops_and_comes_back(page, stub):
     page.type("My text")
     stub.stop()
@@ -278,6 +280,7 @@ def test_on_a_phone(page, chrome):
         chrome.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
+@pytest.mark.long
 def test_dark_and_light(page, chrome):
     theme = "return document.documentElement.dataset.theme"
     for colours in ("dark", "light"):
@@ -291,6 +294,7 @@ def test_dark_and_light(page, chrome):
     chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
 
 
+@pytest.mark.long
 def test_contrast(page, chrome):
     """At least 4.5 to 1, as WCAG 2.2 requires."""
     pairs = [("ink", "paper"), ("soft", "paper"), ("soft", "desk"), ("accent", "paper"),
@@ -320,6 +324,7 @@ def contrast(one, other):
     return (light + 0.05) / (dark + 0.05)
 
 
+@pytest.mark.long
 def test_a_slow_answer_can_be_dismissed(page, stub, chrome):
     chrome.execute_script("window.real = fetch; window.fetch = () => new Promise(() => {})")
     page.type("a", Keys.TAB)

@@ -138,6 +138,7 @@ def test_start_token_outside_of_the_vocabulary_is_ignored(gen):
         other.generate("")
 
 
+@pytest.mark.long
 def test_long_prompts_raise_or_are_truncated(gen):
     for size in (64, 65, 1000):
         with pytest.raises(ValueError, match=r"(?s)no room in the model's context of 64.*number"
@@ -177,6 +178,7 @@ def test_prompts_beyond_the_largest_bucket_are_too_long(gen):
     assert len(short.generate("a", details=True, max_new_tokens=30).token_ids) == 4
 
 
+@pytest.mark.long
 def test_end_tokens_stop_and_are_not_text(gen):
     first = gen.generate("abc", details=True, max_new_tokens=6)
     config = GenerationConfig(eos_token_id=[first.token_ids[2], 5], max_new_tokens=6)

@@ -68,6 +68,7 @@ def test_no_texts(keras_gen):
                               negative_prompt=[]) == []  # fmt: skip
 
 
+@pytest.mark.long
 def test_save_and_load_a_keras_file(keras_gen, config, tmp_path):
     keras_gen.save(tmp_path / "generator.keras")
     loaded = keras.models.load_model(tmp_path / "generator.keras")

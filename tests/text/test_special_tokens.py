@@ -38,6 +38,7 @@ def test_what_each_id_writes(gen, end):
     assert set(texts.written[gen.tokenizer.vocab_size :]) == {b""}
 
 
+@pytest.mark.long
 def test_a_stop_string_that_is_a_special_token(gen, end, third):
     options, free = third
     running = gen.generate("abc", details=True, **options)

@@ -25,7 +25,9 @@ FAMILIES = {
 }
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=[
+    pytest.param(name, marks=[] if name == "metaspace" else pytest.mark.long) for name in FAMILIES
+])  # fmt: skip
 def checkpoint(request, tmp_path_factory):
     """A folder as transformers has it, with GPT-2's usual end token, above the vocabulary."""
     make, prompt, names = FAMILIES[request.param]

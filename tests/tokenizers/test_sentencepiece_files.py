@@ -328,6 +328,14 @@ def test_string_in_string_out(checkpoint):
     assert one.prompt_tokens == ids.shape[1]
     shown = [t for t in one.token_ids if t not in spec.special_ids]
     assert one.text.encode() == b"".join(spec.token_bytes[t] for t in shown)
+
+
+@pytest.mark.long
+def test_streams_and_stop_strings(checkpoint):
+    generator = TextGenerator.from_pretrained(checkpoint, jit_compile=False)
+    spec = generator.tokenizer.spec
+    one = generator.generate("Speak the", max_new_tokens=6, details=True)
+    shown = [t for t in one.token_ids if t not in spec.special_ids]
     assert "".join(generator.stream("Speak the", max_new_tokens=6)) == one.text
     # A stop string sees the space that a piece begins with.
     piece = next((t for t in shown if spec.token_bytes[t].startswith(b" ")), shown[0])

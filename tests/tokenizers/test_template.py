@@ -107,12 +107,17 @@ def test_prompts_keep_what_comes_before_and_texts_end(model):
     assert rows == [[3, 2], [3], [3] + [1] * 7]
     assert status.truncated.numpy().tolist() == [0, 0, 33]
     first = generator.generate("ab", max_new_tokens=1, details=True)
+    assert first.prompt_tokens == 2
+
+
+@pytest.mark.long
+def test_a_shared_prefix_begins_as_a_text_does(model):
+    layer = TFGPT2Tokenizer.from_tokenizer(backend(**TEMPLATES[0]))
     with_prefix = TextGenerator(model, layer, prefix="ab", jit_compile=False)
     ids = model.generate(tf.constant([[3, 2, 2]]), max_new_tokens=1, eos_token_id=4)[0, 3:]
     assert (
         with_prefix.generate("ab", max_new_tokens=1, details=True).token_ids == ids.numpy().tolist()
     )
-    assert first.prompt_tokens == 2
 
 
 def test_the_end_token_of_the_model_wins(model):

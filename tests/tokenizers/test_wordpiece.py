@@ -126,6 +126,7 @@ def test_text_from_ids(text, plain, spaced):
     assert layer.spec.backend().decode(ids[0].numpy().tolist()) == spaced
 
 
+@pytest.mark.long
 def test_text_of_every_kind_is_that_of_tokenizers_where_words_are_spaced():
     layer = make(spaces_between_cjk=True)
     backend = layer.spec.backend()

@@ -201,6 +201,7 @@ def test_a_cache_keeps_the_tokens(tokenizer, corpus, tmp_path):
         data.tokenize_corpus(tokenizer=tokenizer, **reading)
 
 
+@pytest.mark.long
 def test_fit_on_packed_documents(corpus):
     keras.utils.set_random_seed(0)
     model = tfgpt2.TFGPT2LMHeadModel(

@@ -74,7 +74,7 @@ def test_the_adapter_equals_its_product_in_the_kernels(rslora):
     ("options", "checkpointing"),
     [
         ({}, False),
-        ({"run_eagerly": False, "jit_compile": False}, True),
+        pytest.param({"run_eagerly": False, "jit_compile": False}, True, marks=pytest.mark.long),
         pytest.param({"run_eagerly": False, "jit_compile": True}, False, marks=pytest.mark.long),
     ],
 )

@@ -49,7 +49,8 @@ def whole(tmp_path_factory):
     )
 
 
-@pytest.mark.parametrize("cut, step", [(9, 4), pytest.param(15, 6, marks=pytest.mark.long)])
+@pytest.mark.long  # a quick one: test_output_files.py resumes after a full disk
+@pytest.mark.parametrize("cut, step", [(9, 4), (15, 6)])
 def test_an_interrupted_run_resumes_exactly(whole, cut, step):
     folder, reference = whole
     settings = small_trainings.settings(
@@ -70,6 +71,7 @@ def test_an_interrupted_run_resumes_exactly(whole, cut, step):
             assert a.get(name) == pytest.approx(b.get(name), abs=1e-5)
 
 
+@pytest.mark.long
 def test_dropout_and_order_differ_between_steps(whole):
     # Otherwise the test above would prove little.
     folder, reference = whole

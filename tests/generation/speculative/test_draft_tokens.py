@@ -111,6 +111,7 @@ def test_holes_are_closed(build, model, monkeypatch):
     assert int(closed) > 0 and int(result.steps) > 1 + 31 // 4 + 1  # as rows always right need
 
 
+@pytest.mark.long
 def test_rounds_without_a_draft(model):
     """A text whose tokens are new has nothing to look up: those rounds read one token."""
     free = {"eos_token_id": None, "jit_compile": False, "max_new_tokens": 30, "do_sample": True,

@@ -75,6 +75,7 @@ def test_tokens_equal_the_golden_file(build, deep, run_as):
     assert deep or {stopping.EOS, stopping.LENGTH} == set(found.reason)
 
 
+@pytest.mark.long
 def test_every_batch_gives_the_same(build):
     """Few rows, in another order, with other columns and room."""
     check_golden(build, rows_of(False)[::5][::-1], beam_batches.graph, columns=11, room=19)

@@ -27,7 +27,7 @@ STRATEGIES = {
     "groups": {"num_beams": 4, "num_beam_groups": 2, "diversity_penalty": 0.5},
     "contrastive": {"penalty_alpha": 0.6, "top_k": 4},
 }
-QUICK = ("greedy", "sampling", "n-best", "lookup", "beams", "groups", "contrastive")
+QUICK = ("greedy", "sampling", "beams")
 FORBIDDING = {
     "suppressed": {"suppress_tokens": ALL},
     "biased": {"sequence_bias": {(one,): float("-inf") for one in ALL},

@@ -102,7 +102,7 @@ def check(found, expected):
         np.testing.assert_allclose(logprobs, slow_logprobs, atol=1e-4)
 
 
-@pytest.mark.parametrize("mode", ["jit", "graph"])
+@pytest.mark.parametrize("mode", [pytest.param("jit", marks=pytest.mark.long), "graph"])
 def test_mixed_rows_equal_the_slow_twin(decoders, slow, mode):
     check(decode(decoders[mode], MIXED, EOS), slow)
     assert {reason for _, _, reason in slow} == {"length", "eos"}

@@ -231,6 +231,7 @@ def test_stop_limits(gen, plain):
     ]
 
 
+@pytest.mark.long
 def test_concurrent_requests_share_batches_and_keep_their_rows(gen, plain):
     """In-graph batching: 16 requests from 8 threads, each with settings of its own."""
     options = SignatureOptions(

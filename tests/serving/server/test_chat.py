@@ -127,6 +127,7 @@ def test_errors_have_openais_format(served):
     assert answer.status_code == 404 and answer.json()["error"]["code"] == "model_not_found"
 
 
+@pytest.mark.long
 def test_a_file_is_the_template_and_chats_can_be_off(exported, start_server, tmp_path):
     path = tmp_path / "talk.jinja"
     path.write_text("{% for m in messages %}{{ m.role | upper }}:\n{{ m.content }}\n{% endfor %}")
