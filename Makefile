@@ -88,6 +88,7 @@ bench: $(VENV)/installed-test
 
 bench-tokenizer: $(VENV)/installed-test
 	$(BIN)/python benchmarks/tokenizer.py
+	$(BIN)/python benchmarks/tokenizer_families.py
 
 bench-int8: $(VENV)/installed-test
 	$(BIN)/python benchmarks/int8.py

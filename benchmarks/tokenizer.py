@@ -123,41 +123,6 @@ def throughput(texts: list[str], folder: Path, rounds: int) -> None:
         )
 
 
-def sentencepiece_throughput(texts: list[str], folder: Path, rounds: int) -> None:
-    """Print the throughput of a SentencePiece family, and the ratio to `sentencepiece`.
-
-    The model is rinna's, a T5 class that lower-cases; the reference gets lower-cased texts.
-    """
-    import sentencepiece
-
-    layer = TFGPT2Tokenizer(
-        model=(folder / "spiece.model").read_bytes(), family="t5", do_lower_case=True
-    )
-    processor = sentencepiece.SentencePieceProcessor(model_file=str(folder / "spiece.model"))
-    signature = [tf.TensorSpec([None], tf.string)]
-    graph = tf.function(layer.tokenize, input_signature=signature).get_concrete_function()
-    batch, lower = tf.constant(texts), ["".join(map(str.lower, text)) for text in texts]
-    dataset = tf.data.Dataset.from_tensor_slices(texts).batch(ROWS)
-    dataset = dataset.map(layer.tokenize, num_parallel_calls=tf.data.AUTOTUNE)
-    table = {
-        "tfgpt2 in the graph, one batch": lambda: graph(batch).flat_values,
-        f"tfgpt2 in tf.data, batches of {ROWS}": lambda: [ids.flat_values for ids in dataset],
-        "sentencepiece, one thread": lambda: processor.encode(lower, num_threads=1),
-    }
-    same = sum(a == b for a, b in zip(graph(batch).to_list(), processor.encode(lower), strict=True))
-    best: dict[str, tuple[float, float]] = {}
-    for _ in range(rounds):
-        for name, program in table.items():
-            best[name] = tuple(map(min, best.get(name, (1e9, 1e9)), seconds(program)))
-    size, reference = megabytes(texts), best["sentencepiece, one thread"]
-    print(f"\nSentencePiece Unigram: {same} of {len(texts)} rows have the ids of the library")
-    for name, (wall, processor_time) in best.items():
-        print(
-            f"{name:38s} {size / wall:8.2f} {reference[0] / wall:6.2f}"
-            f" {size / processor_time:27.2f} {reference[1] / processor_time:6.2f}"
-        )
-
-
 def megabytes(texts: list[str]) -> float:
     """Size of texts as UTF-8, in MB."""
     return sum(len(text.encode()) for text in texts) / 1e6
@@ -198,9 +163,6 @@ def main() -> None:
     texts = [line + "\n" for line in lines(options.text) if line]
     throughput(texts, options.vocabulary, options.rounds)
     latency(options.vocabulary)
-    unigram = SHARED / "tokenizer_families" / "rinna_unigram"
-    if unigram.exists():
-        sentencepiece_throughput(texts, unigram, options.rounds)
 
 
 if __name__ == "__main__":
