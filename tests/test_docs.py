@@ -42,6 +42,7 @@ PAGES = {
 OTHER_PAGES = {
     page.relative_to(ROOT).as_posix(): page
     for page in [*ROOT.glob("*.md"), *sorted((ROOT / "benchmarks").rglob("*.md"))]
+    if "benchmarks/.envs/" not in page.as_posix()  # the peers' own pages
 }
 # Pages of the default suite; the others are marked `long` (`make docs-test`).
 QUICK = ("docs/explanations/tokenizer.md",)
