@@ -113,6 +113,7 @@ def test_export_and_convert_write_their_files(run, tmp_path):
     assert "76 tensors" in text and (tmp_path / "half" / "model.safetensors").is_file()
 
 
+@pytest.mark.long
 def test_the_program_streams_text_to_stdout_and_everything_else_to_stderr():
     done = run_process("generate", "-", "-n", "8", "--seed", "3", stdin="JULIET:\n")
     assert done.returncode == 0

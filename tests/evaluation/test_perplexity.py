@@ -94,6 +94,7 @@ def test_words_bytes_and_a_start_token(bundled, load):
     assert started.nll != found.nll
 
 
+@pytest.mark.long
 def test_a_file_and_its_text_give_the_same_result(bundled, load, tmp_path):
     (tmp_path / "text.txt").write_bytes(TEXT.encode())
     model, tokenizer = load(bundled)

@@ -46,7 +46,8 @@ def test_options_replace_those_of_the_file(tmp_path):
 
 @pytest.mark.parametrize("options, name, first", [
     ({}, "GreedySearch", ("sequences", "scores", "logits", "attentions", "hidden_states")),
-    ({"num_beams": 2}, "BeamSearch", ("sequences", "sequences_scores", "beam_indices")),
+    pytest.param({"num_beams": 2}, "BeamSearch", ("sequences", "sequences_scores", "beam_indices"),
+                 marks=pytest.mark.long),
 ])  # fmt: skip
 def test_results_come_in_the_order_of_transformers(model, options, name, first):
     if not options:

@@ -80,6 +80,7 @@ def test_trained_models_equal_pytorch(which, request):
     np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.long
 def test_padding_side_and_holes_do_not_matter(model):
     """The same tokens on the left, on the right, with holes, and alone give the same."""
     tokens, new = [3, 8, 1, 20], {"max_new_tokens": 8, "eos_token_id": None, "jit_compile": False}

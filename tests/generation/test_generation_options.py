@@ -52,9 +52,8 @@ def generated(model, rows, options, padding=0, **more):
     return [row[:count].tolist() for row, count in zip(new, out.num_tokens.numpy(), strict=True)]
 
 
-@pytest.mark.parametrize("name", [
-    "everything", *(pytest.param(name, marks=pytest.mark.long) for name in OTHER)
-])  # fmt: skip
+@pytest.mark.long  # a quick one: test_mixed_rows_equal_the_slow_twin
+@pytest.mark.parametrize("name", ["everything", *OTHER])
 def test_a_row_is_as_if_alone(model, name):
     """Other neighbours, other places and other buckets change nothing."""
     options = CASES[name]

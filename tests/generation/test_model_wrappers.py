@@ -71,6 +71,7 @@ def test_a_padded_prefix(model):
         np.testing.assert_array_equal(new(model, prefix=padded), whole)
 
 
+@pytest.mark.long
 def test_a_prefix_leaves_less_room(model):
     found = new(model, prefix=model.prefix(BEFORE[:1]), max_new_tokens=100)
     assert found.shape == (3, 48 - 7 - 3)  # the shortest row fills the context of 48

@@ -205,6 +205,7 @@ def test_losses_of_ones_own(lm, classifier):
     )
 
 
+@pytest.mark.long
 def test_a_loop_of_ones_own(lm):
     """`prepare_inputs_for_generation` and `compute_transition_scores` around `generate`."""
     options = {"max_new_tokens": 3, "eos_token_id": None, "jit_compile": False}

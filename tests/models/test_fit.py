@@ -145,6 +145,7 @@ def test_predict_joins_batches():
     np.testing.assert_allclose(out["logits"], model(IDS).logits, atol=1e-5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "dtype", ["float32", pytest.param("mixed_float16", marks=pytest.mark.long)]
 )

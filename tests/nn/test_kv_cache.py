@@ -93,7 +93,7 @@ def test_prefill(model, in_place, mask, spare, record_difference):
     assert int(cache.column) == 12 and cache.keys[0].shape == (3, 2, 12 + spare, 8)
 
 
-@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize("in_place", [False, pytest.param(True, marks=pytest.mark.long)])
 @pytest.mark.parametrize("steps", [
     *(pytest.param(steps, marks=pytest.mark.long) for steps in ([1] * 6, [6])), [2, 3, 1]
 ])  # fmt: skip

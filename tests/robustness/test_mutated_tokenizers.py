@@ -80,6 +80,7 @@ def folders(tmp_path_factory):
     return root
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", [0, *(pytest.param(s, marks=pytest.mark.long) for s in (1, 2))])
 def test_damaged_tokenizers(seed, folders, count, amount):
     number, seed = amount(4 if seed == 0 else 24), 1000 * amount(1) + seed

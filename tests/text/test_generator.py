@@ -120,6 +120,7 @@ def test_invalid_unicode_and_special_characters_in_prompts(gen, text):
     assert out == gen.generate([decoded], details=True, max_new_tokens=3)[0]
 
 
+@pytest.mark.long
 def test_empty_prompt_becomes_the_start_token(gen, without_bos):
     empty = gen.generate("", details=True, max_new_tokens=5)
     assert empty.prompt_tokens == 1

@@ -39,6 +39,7 @@ def test_texts_with_such_tokens_are_refused(larger):
         TextGenerator(larger.model, larger.tokenizer, prefix="a <new>", jit_compile=False)
 
 
+@pytest.mark.long
 def test_in_a_graph_the_row_is_marked(larger):
     values = {
         name: tf.fill([2], tf.constant(value))

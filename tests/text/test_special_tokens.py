@@ -51,6 +51,7 @@ def test_a_stop_string_that_is_a_special_token(gen, end, third):
         assert "".join(gen.stream("abc", stop=stop, **options)) == free.text
 
 
+@pytest.mark.long
 def test_stop_strings_of_text_and_special_tokens(gen, third):
     options, free = third
     before = free.text_bytes[-1:]
@@ -109,6 +110,7 @@ def test_constraints(gen, end, constraint):
         assert one.token_ids.count(end) == 1 and 60 not in one.token_ids  # not spelled out
 
 
+@pytest.mark.long
 def test_the_likelier_choice_wins(gen, end):
     """With the special token as one id, whose score is what the model gives to it."""
     ids = gen.tokenizer.tokenize("abc").numpy().tolist()

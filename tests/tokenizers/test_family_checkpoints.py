@@ -62,6 +62,7 @@ def test_prompts_are_the_text_without_what_ends_it(checkpoint, generator):
     assert record.text_bytes == written
 
 
+@pytest.mark.long
 def test_streams_stop_strings_and_choices(generator, checkpoint):
     prompt = checkpoint[2]
     special = generator.tokenizer.spec.special_ids  # not shown, and they interrupt a stop string
@@ -84,6 +85,7 @@ def test_a_text_ends_with_the_last_special_token(generator):
     assert generator.generation_config.eos_ids == [generator.tokenizer.eos_token_id]
 
 
+@pytest.mark.long
 def test_saved_and_loaded(generator, checkpoint, tmp_path):
     generator.save_pretrained(tmp_path)
     again = TextGenerator.from_pretrained(tmp_path, jit_compile=False)

@@ -200,6 +200,7 @@ def test_every_pair_of_bytes_becomes_what_python_makes_of_it(toy):
     assert got == [pair.decode("utf-8", errors="replace").encode() for pair in pairs]
 
 
+@pytest.mark.long
 @SEVERAL
 @hypothesis.given(ids=st.lists(st.lists(st.integers(0, 50255), max_size=12), min_size=1))
 def test_decoding_agrees(gpt2, hf, ids):
@@ -220,6 +221,7 @@ def test_a_vocabulary_without_merges(shared_data):
     assert tokenizer.detokenize(tokenizer.tokenize(corpus)).numpy().decode() == corpus
 
 
+@pytest.mark.long
 def test_a_freshly_trained_vocabulary(shared_data):
     text = (shared_data / "text" / "tinyshakespeare.txt").read_text(encoding="utf-8")
     backend = tokenizers.Tokenizer(tokenizers.models.BPE())

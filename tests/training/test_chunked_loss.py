@@ -82,6 +82,7 @@ def test_low_precision_is_as_near_the_exact_loss_as_the_plain_one(dtype, rtol, t
     assert_close(found, exact, rtol)
 
 
+@pytest.mark.long
 def test_sums_over_chunks_are_float32():
     """1024 equal tokens: a bfloat16 sum would stop growing at 256 times the value of one."""
     hidden = tf.ones([1, 1025, 2], tf.bfloat16)

@@ -198,6 +198,7 @@ def test_accumulated_batches_weigh_the_same_whatever_their_number_of_labels():
     assert np.abs(step - large).max() > 0.02 * np.abs(large).max()
 
 
+@pytest.mark.long
 def test_callbacks_count_steps_after_an_incomplete_one():
     model = tiny()
     model.compile(recipes.adamw(model, 0.01, accumulate=2))

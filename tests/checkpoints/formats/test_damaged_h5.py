@@ -199,6 +199,7 @@ def test_an_index_whose_shard_lacks_a_weight(golden, tmp_path):
         H5Reader.from_files(find_in(tmp_path))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("case", "file", "reader"),
     [("tf_lm", "tf_model.h5", H5Reader), ("keras_hub", "model.weights.h5", KerasHubReader)],

@@ -186,6 +186,7 @@ def test_mingpt_without_a_size(tmp_path, change, part):
         load_language_model(tmp_path)
 
 
+@pytest.mark.long
 def test_mingpt_adds(shared_data):
     """The real weights of minGPT's adder: all sums of two numbers below 100."""
     model = load_language_model(shared_data / "checkpoints" / "mingpt_adder")

@@ -40,6 +40,7 @@ def test_random_decoding_ends_in_a_match(name):
         assert "complete" in reasons or "eos" in reasons
 
 
+@pytest.mark.long
 def test_random_decoding_with_the_bundled_and_gpt2_vocabularies(shared_data):
     bundled = GPT2Tokenizer.from_pretrained("shakespeare-tiny")
     gpt2, tokenizer = load_gpt2(shared_data / "gpt2_vocab")

@@ -13,7 +13,7 @@ def random():
     return np.random.RandomState(11)
 
 
-@pytest.fixture(params=["eager", "jit"])
+@pytest.fixture(params=["eager", pytest.param("jit", marks=pytest.mark.long)])
 def run(request):
     """Calls a function with numpy arguments, eagerly or compiled, and returns numpy."""
 

@@ -337,6 +337,7 @@ def test_off_leaves_every_bit(run):
         np.testing.assert_array_equal(values.view(np.int32), logits.view(np.int32), name)
 
 
+@pytest.mark.long
 def test_rows_and_columns_may_be_dynamic():
     """One traced program for any number of rows and columns, and for any setting."""
     vector, matrix = (

@@ -15,7 +15,6 @@ GOLDEN = json.loads(
 )["found"]  # fmt: skip
 TOLERANCE = 1e-4  # of scores, as asked of the package
 SHAPES = sorted({beam_batches.shape_of(case) for case in CASES.values()})
-QUICK = ((6, 3),)  # beams and groups of the default run
 
 
 def rows_of(shape):
@@ -51,11 +50,9 @@ def check_golden(found, rows):
         )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("shape", [
-    pytest.param(
-        shape, id=f"{shape[2]} beams, {shape[3]} groups, model {shape[1]}",
-        marks=[] if shape[1] == 1 and shape[2:] in QUICK else pytest.mark.long,
-    )
+    pytest.param(shape, id=f"{shape[2]} beams, {shape[3]} groups, model {shape[1]}")
     for shape in SHAPES
 ])  # fmt: skip
 def test_texts_and_scores_equal_the_golden_file(build, shape):
@@ -64,7 +61,6 @@ def test_texts_and_scores_equal_the_golden_file(build, shape):
     check_golden(search(build, rows, run_as), rows)
 
 
-@pytest.mark.long
 @pytest.mark.parametrize(
     "run_as", [beam_batches.eager, pytest.param(beam_batches.jit, marks=pytest.mark.long)]
 )

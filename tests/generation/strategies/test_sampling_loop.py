@@ -191,6 +191,7 @@ def test_parts_of_a_stream_are_the_whole(decoders, slow):
     check(rows_of(sampling.finish(state)), slow)
 
 
+@pytest.mark.long
 def test_no_setting_asks_for_another_program(decoders):
     """Once compiled, other values take no more than a fifth of the first call's time."""
     decoder = decoders["jit"]

@@ -38,7 +38,7 @@ GREEDY = {
     },
 }  # fmt: skip
 JITTED = ("several", "negative_prompt", "encoder_no_repeat_ngram_size")
-QUICK_GREEDY, QUICK_BEAMS = ("several",), ("words",)
+QUICK_GREEDY, QUICK_BEAMS = ("several",), ()
 PAD = 22  # transformers' beams take 0 for "no pad token" and fill up with the first end token
 
 

@@ -27,6 +27,7 @@ def generator():
     return tfgpt2.TextGenerator.from_pretrained("shakespeare-tiny", jit_compile=False)
 
 
+@pytest.mark.long
 def test_a_new_signature_is_exported_checked_and_served(generator, tmp_path, monkeypatch):
     monkeypatch.setitem(SIGNATURES, CountTokens.name, CountTokens)
     report = generator.export(

@@ -199,6 +199,7 @@ def test_nothing_to_go_by_gives_zeros(gen):
     assert call(functions, "inspect", ["", "a"])["num_tokens"].tolist() == [0, 1]
 
 
+@pytest.mark.long
 def test_inputs_are_chosen(gen, plain):
     """An export may take fewer settings, in its own order; the others keep their defaults."""
     options = SignatureOptions(names=("generate",), inputs=("seed", "max_new_tokens"))
