@@ -1,6 +1,8 @@
 """The playground in a browser: suggestions, tinting, settings, errors of the server."""
 
 import re
+import shutil
+import subprocess
 
 import pytest
 from starlette.responses import JSONResponse
@@ -165,13 +167,84 @@ def test_settings_travel_and_stay(page, stub):
     assert len(page.suggestions()) == 5
     inputs = stub.requests[-1]["inputs"]
     assert inputs["seed"] == [41, 42, 43, 44, 45] and inputs["temperature"] == [0.25]
-    assert inputs["top_k"] == [40] and page["temperature-value"].text == "0.25"
+    assert inputs["top_k"] == [40]
+    assert page["temperature-value"].get_property("value") == "0.25"
     page.driver.refresh()
     page.ready()
     assert page["top_k"].get_property("value") == "40"
     page["reset"].click()
     assert page["top_k"].get_property("value") == "0"
     assert page["model"].get_property("value") == MODEL
+
+
+def test_typed_values(page, stub):
+    """They may lie between the slider's steps, and never outside its range."""
+    for name, typed, expected in (("temperature", "0.333", 0.333), ("top_k", "999", 200),
+                                  ("min_p", "", 0)):  # fmt: skip
+        field = page[f"{name}-value"]
+        field.send_keys(Keys.CONTROL, "a")
+        field.send_keys(typed or Keys.BACKSPACE, Keys.TAB)
+        assert float(field.get_property("value")) == expected
+    page["text"].click()
+    page.suggestions()
+    inputs = stub.requests[-1]["inputs"]
+    assert (inputs["temperature"], inputs["top_k"]) == ([0.333], [200])
+
+
+def test_copy_clear_and_continue(page, stub, chrome):
+    assert not page["copy"].is_enabled() and not page["clear"].is_enabled()
+    page.type("To be")
+    page["continue"].click()
+    page.until(lambda: page.value == "To be" + WORDS[0])
+    assert stub.requests[-1]["inputs"]["text"] == ["To be"] and page.focused == "text"
+    chrome.execute_script("navigator.clipboard.writeText = async (words) => { window.got = words }")
+    page["copy"].click()
+    page.until(lambda: page["copy"].text == "Copied")
+    assert chrome.execute_script("return window.got") == page.value
+    page["clear"].click()
+    assert page.value == "" and page.focused == "text"
+    page["undo"].click()
+    assert page.value == "To be" + WORDS[0]
+    assert not page.errors()
+
+
+def test_a_suggestion_has_its_seed(page, stub):
+    page["seed"].send_keys("7")
+    page["text"].click()
+    page.suggestions()
+    shown = [option.find_element(By.CLASS_NAME, "chance").text for option in page.options]
+    assert shown == ["37 %\nseed 7", "37 %\nseed 8", "37 %\nseed 9"]
+    assert "%: mean probability per token" in page["took"].text
+
+
+def test_a_request_as_curl_and_as_python(page, stub, capsys):
+    """Both are run, and send what the page sent."""
+    page.type('It\'s "ok" \\ $HOME `x` é')
+    page.suggestions()
+    sent = stub.requests[-1]
+    page["showcode"].click()
+    curl, python = (page[name].get_property("textContent") for name in ("curl", "python"))
+    assert page["code"].is_displayed()
+    if shutil.which("curl"):
+        subprocess.run(["sh", "-c", curl], check=True, capture_output=True)
+        assert stub.requests[-1] == sent
+    exec(compile(python, "python", "exec"), {})
+    found = stub.requests[-1]["inputs"]
+    rows = {name: value * (3 // len(value)) for name, value in sent["inputs"].items()}
+    assert {name: value * (3 // len(value)) for name, value in found.items()} == rows
+    assert capsys.readouterr().out.startswith(WORDS[0])
+    page["closecode"].click()
+    assert not page["code"].is_displayed() and page.focused == "text"
+    assert not page.errors()
+
+
+def test_the_settings_fit_the_screen_of_a_laptop(page, chrome):
+    chrome.set_window_size(1280, 800 + 800 - chrome.execute_script("return innerHeight"))
+    bottom = "return document.querySelector('aside').getBoundingClientRect().bottom"
+    try:
+        assert chrome.execute_script(bottom) <= 800
+    finally:
+        chrome.set_window_size(1200, 900)
 
 
 def test_tint(page, stub):

@@ -89,7 +89,10 @@ class StubServer:
             rows = len(inputs["text"])
             return JSONResponse({"outputs": {
                 "text": list(WORDS[:rows]), "logprob": [-4.0] * rows, "num_tokens": [4] * rows,
-                "finish_reason": ["length"] * rows}})  # fmt: skip
+                "finish_reason": ["length"] * rows, "prompt_tokens": [2] * rows,
+                "text_bytes": [b64(words.encode()) for words in WORDS[:rows]],
+                "token_ids": [[1, 2, 3, 4]] * rows, "token_logprobs": [[-1.0] * 4] * rows,
+                "truncated": [0] * rows}})  # fmt: skip
 
         routes = [
             Route("/", index), Route("/v1/models", models),
