@@ -1,6 +1,7 @@
 """Inspection: values equal those of the model and of PyTorch, and files are escaped safely."""
 
 import base64
+import dataclasses
 import html.parser
 import json
 import re
@@ -271,3 +272,14 @@ def test_command(tmp_path):
     ):
         done = CliRunner().invoke(app, ["inspect", "x", "-o", str(path), *wrong])
         assert isinstance(done.exception, ValueError) and message in str(done.exception)
+
+
+def test_in_a_notebook_records_are_short_and_drawn_in_a_frame(found):
+    maps, *others = found[TEXT]
+    assert repr(maps).startswith("AttentionMaps(") and "layers of" in repr(maps)
+    for record in (maps, *others):
+        assert len(repr(record)) < 120
+        shown = record._repr_html_()
+        assert shown.startswith("<iframe sandbox=") and shown.count("<") == 2  # the rest is escaped
+    too_long = dataclasses.replace(maps, tokens=maps.tokens * 9000)
+    assert too_long._repr_html_() is None

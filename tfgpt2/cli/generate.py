@@ -162,7 +162,7 @@ def _as_json(prompts: Sequence[str], rows: Sequence[Sequence[Any]], names: Seque
         about = {"file": names[number]} if names else {}
         for record in row:
             values = dataclasses.asdict(record)
-            del values["text_bytes"]
+            del values["text_bytes"], values["tokens"]
             lines.append(json.dumps(about | {"prompt": prompt} | values, ensure_ascii=False))
     return "".join(f"{line}\n" for line in lines)
 

@@ -12,11 +12,11 @@ import tensorflow as tf
 
 from tfgpt2.errors import value_error
 from tfgpt2.inspect.render import pages
-from tfgpt2.inspect.render.saving import save
+from tfgpt2.inspect.render.saving import describe, frame, save
 from tfgpt2.inspect.tokens import token_bytes, tokenize_text
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class AttentionMaps:
     """The attention weights of one text.
 
@@ -30,6 +30,16 @@ class AttentionMaps:
     ids: np.ndarray
     tokens: tuple[bytes, ...]
     weights: tuple[np.ndarray, ...]
+
+    def __repr__(self) -> str:
+        shape = f"{len(self.weights)} layers of {len(self.weights[0])} heads"
+        return f"AttentionMaps({describe(self.tokens)}; {shape})"
+
+    def _repr_html_(self) -> str | None:
+        try:
+            return frame(pages.attention(self.tokens, self.weights, (0, 0)))
+        except ValueError:  # too long for a page
+            return None
 
     def head(self, layer: int, head: int) -> np.ndarray:
         """One map `[T, T]`; layers and heads count from 0.

@@ -300,6 +300,7 @@ class LiteRTGenerator:
             logprob=float(np.sum(np.asarray(text.logprobs, np.float32))),
             token_logprobs=text.logprobs,
             finish_reason=text.reason,
+            tokens=[self._texts.written[token] for token in text.tokens],
         )
 
 

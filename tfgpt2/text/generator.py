@@ -208,11 +208,11 @@ class TextGenerator(keras.Model):
             found = []
         elif config.max_time is None:
             result = self.pipeline.run(request, spec)
-            found = generations(self.pipeline.decode_texts(result, encoded.status))
+            found = generations(self.pipeline.decode_texts(result, encoded.status), self.tokenizer)
         else:
             decoder = self.pipeline.decoder
             result = decode_with_deadline(decoder, spec, *request, seconds=config.max_time)
-            found = generations(self.pipeline.decode_texts(result, encoded.status))
+            found = generations(self.pipeline.decode_texts(result, encoded.status), self.tokenizer)
         values: list[Any] = found if details else [record.text for record in found]
         returns = spec.num_return_sequences
         if returns > 1:

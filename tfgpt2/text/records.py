@@ -100,7 +100,7 @@ def prompts_as_bytes(prompts: Any) -> list[bytes]:
     return [to_bytes(prompt) for prompt in prompts]
 
 
-def generations(outputs: Mapping[str, tf.Tensor]) -> list[Generation]:
+def generations(outputs: Mapping[str, tf.Tensor], tokenizer: Any) -> list[Generation]:
     """Makes one record per row of `result_to_text`'s outputs.
 
     Raises:
@@ -108,6 +108,7 @@ def generations(outputs: Mapping[str, tf.Tensor]) -> list[Generation]:
     """
     rows = {name: value.numpy() for name, value in outputs.items()}
     check_finite(rows["token_logprobs"])
+    names = dict(enumerate(tokenizer.token_bytes))  # the model may have more ids
     return [
         Generation(
             text=rows["text"][i].decode(),
@@ -120,6 +121,7 @@ def generations(outputs: Mapping[str, tf.Tensor]) -> list[Generation]:
             finish_reason=rows["finish_reason"][i].decode(),
             score=float(rows["score"][i]) if "score" in rows else None,
             top_logprobs=_top_logprobs(rows, i, count) if "top_ids" in rows else None,
+            tokens=[names.get(token, b"") for token in rows["token_ids"][i, :count].tolist()],
         )
         for i, count in enumerate(rows["num_tokens"])
     ]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from html import escape
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -12,13 +13,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tfgpt2 import extras
-from tfgpt2.errors import value_error
+from tfgpt2.errors import shorten, value_error
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Record:
     """A text's tokens, and the measurements of each that a subclass adds.
 
@@ -46,6 +47,12 @@ class Record:
             ImportError: A PNG needs matplotlib.
         """
         return save(path, self._page, self._figure, dpi)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({describe(self.tokens)})"
+
+    def _repr_html_(self) -> str:
+        return frame(self._page())
 
     def _page(self) -> str:
         """The record as HTML."""
@@ -92,6 +99,20 @@ def save(
             "The path must end in .html or .png.", fix="Rename the file.", path=str(path)
         )
     return path
+
+
+def describe(tokens: Sequence[bytes]) -> str:
+    """How many tokens there are, and how they begin."""
+    text = shorten(b"".join(tokens).decode("utf-8", "replace"), 40)
+    return f"{len(tokens)} tokens: {text}"
+
+
+def frame(page: str) -> str:
+    """A page within a notebook; its styles and scripts stay in it."""
+    return (
+        '<iframe sandbox="allow-scripts" style="width:100%;height:26em;border:0"'
+        f' srcdoc="{escape(page)}"></iframe>'
+    )
 
 
 def _figures(path: Path) -> ModuleType:
