@@ -118,7 +118,7 @@ docs: $(VENV)/installed-docs
 	$(BIN)/python -m mkdocs build --strict
 
 docs-test: $(VENV)/installed-test $(VENV)/installed-docs
-	$(BIN)/python -m pytest tests/test_docs.py tests/test_docs_figures.py
+	$(BIN)/python -m pytest tests/test_docs.py tests/test_docs_figures.py tests/test_notebooks.py
 
 $(VENV)/installed-docs: $(VENV)/installed
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[docs]'

@@ -3,6 +3,7 @@
     reference/api/*             from the groups of `tfgpt2.__init__._PUBLIC` and the docstrings
     reference/command-line.md   from the commands' help texts
     reference/*, project/*      from pages next to the code, such as saved_models/README.md
+    tutorials/*.ipynb           a notebook of each tutorial
 
 Links between pages are written for the repository. Those that leave docs/ are rewritten to the page
 of the site, or to plain text if the site has no such page.
@@ -13,6 +14,7 @@ from __future__ import annotations
 import os
 import posixpath
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,9 @@ from typing import Any
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "docs"))  # where mkdocs does not look
+import notebooks  # noqa: E402
+
 # Page of the repository -> page of the site.
 NOTES = "project/notes/"
 SITE_PAGES = {
@@ -36,6 +41,7 @@ SITE_PAGES = {
     },
 }
 API = "reference/api/"
+TUTORIALS = "tutorials/"
 COMMANDS = "reference/command-line.md"
 # Base classes and return types of the groups.
 RELATED = {
@@ -132,15 +138,22 @@ def on_files(files: Files, config: Any) -> Files:
     pages[API + "index.md"] = "# API\n\n" + "\n".join(contents) + "\n"
     for title, page, names in api_pages():
         pages[page] = f"# {title}\n\n" + "\n".join(f"::: {name}\n" for name in names)
+    for page in sorted((ROOT / "docs" / TUTORIALS).glob("*.md")):
+        text = notebooks.write(page.read_text(encoding="utf-8"))
+        pages[f"{TUTORIALS}{page.stem}.ipynb"] = text
     for page, text in pages.items():
         files.append(File.generated(config, page, content=text))
     return files
 
 
 def on_page_markdown(markdown: str, *, page: Any, files: Files, **unused: Any) -> str:
-    """Rewrite the links of a page."""
+    """Rewrite the links of a page; a tutorial names its notebook."""
     sources = {site: source for source, site in SITE_PAGES.items() if site != "index.md"}
     here = page.file.src_uri
+    if here.startswith(TUTORIALS):
+        name = posixpath.basename(here).replace(".md", ".ipynb")
+        title, _, rest = markdown.partition("\n")
+        markdown = f"{title}\n\n[This page as a notebook]({name})\n{rest}"
     source = sources.get(here, "docs/" + here)
     known = {file.src_uri for file in files}
     parts = _FENCE.split(markdown)  # code blocks stay unchanged
