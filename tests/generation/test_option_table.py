@@ -12,7 +12,9 @@ from tfgpt2.generation.options import UNSUPPORTED
 PAGE = (DOCS / "generation.md").read_text()
 ROWS = {
     name: (default, here)
-    for name, default, here in re.findall(r"^\| `(\w+)` \| (.+?) \| (.+?) \|$", PAGE, re.MULTILINE)
+    for name, default, here in re.findall(
+        r"^\| `(\w+)` \| (.+?) \|(?: [^|]*\|){4} ([^|]+?) \| [^|]*\|$", PAGE, re.MULTILINE
+    )
 }
 # What transformers 4.57.6's `GenerationConfig.__init__` reads, and the arguments of `generate`.
 TRANSFORMERS = """
