@@ -28,7 +28,7 @@ nn: __init__ shapes activations attention blockwise kv_cache int8 layers blocks 
 nn: losses chunked_loss lora quantization resize
 tokenizers: __init__ unicode_classes json_values added_tokens segments added_token_split
 tokenizers: pretokenize bpe sentencepiece arguments spec_checks code_point_map character_changes
-tokenizers: template graph base vocabulary_folder rows batch_encoding files layer
+tokenizers: template graph base vocabulary_folder rows batch_encoding files layer normal_form
 tokenizers: character_bpe byte_level_bpe
 tokenizers: text_rules sentencepiece_model sentencepiece_json sentencepiece_graph
 tokenizers: sentencepiece_host sentencepiece_families wordpiece word_level registry

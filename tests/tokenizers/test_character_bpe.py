@@ -26,7 +26,7 @@ SENTENCES = [
 ]
 
 
-def trained(fuse=False, unk="<unk>", scheme="always", split=True):
+def trained(fuse=False, unk="<unk>", scheme="always", split=True, form=None, strip=False):
     """A BPE tokenizer as `tokenizers` trains it, with added tokens as KoGPT2 has them."""
     result = tokenizers.Tokenizer(tokenizers.models.BPE(unk_token=unk, fuse_unk=fuse))
     if scheme:
@@ -36,6 +36,10 @@ def trained(fuse=False, unk="<unk>", scheme="always", split=True):
         result.decoder = tokenizers.decoders.Metaspace(prepend_scheme=scheme)
     else:
         result.decoder = tokenizers.decoders.Fuse()
+    steps = [getattr(tokenizers.normalizers, form)()] if form else []
+    steps += [tokenizers.normalizers.Strip()] if strip else []
+    if steps:
+        result.normalizer = tokenizers.normalizers.Sequence(steps)
     trainer = tokenizers.trainers.BpeTrainer(
         vocab_size=90, special_tokens=["</s>", "<unk>"], show_progress=False
     )
@@ -54,6 +58,8 @@ OPTIONS = [
     {"scheme": None},
     {"scheme": None, "unk": None},
     {"scheme": None, "fuse": True},
+    {"form": "NFKC"},
+    {"form": "NFD", "strip": True},
 ]
 TEXTS = [
     *NASTY,
@@ -109,7 +115,7 @@ def test_bytes_of_tokens_are_those_after_other_text():
 @pytest.mark.parametrize(
     ("path", "value", "part"),
     [
-        (("normalizer",), {"type": "NFKC"}, "normalizer"),
+        (("normalizer",), {"type": "Lowercase"}, "normalizer"),
         (("decoder",), {"type": "BPEDecoder", "suffix": "</w>"}, "decoder"),
         (("pre_tokenizer", "replacement"), "_", "pre_tokenizer"),
         (("model", "byte_fallback"), True, "model.byte_fallback"),

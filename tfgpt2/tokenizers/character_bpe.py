@@ -15,7 +15,7 @@ import tensorflow as tf
 import tokenizers
 
 from tfgpt2.errors import value_error
-from tfgpt2.tokenizers import bpe
+from tfgpt2.tokenizers import bpe, normal_form
 from tfgpt2.tokenizers.added_tokens import AddedToken
 from tfgpt2.tokenizers.base import TokenizerSpec
 from tfgpt2.tokenizers.code_point_map import CodePointMap, make_tables
@@ -54,6 +54,7 @@ class CharacterBPESpec(TokenizerSpec):
             part of a text between added tokens, before the first one only, or before none. None
             leaves spaces as they are, and a text is one word.
         split_words: With `metaspace`, whether each `▁` begins a new word.
+        normal_form: Unicode's normal form that texts get first, such as `"NFKC"`, or None.
         strip_left: Whether texts lose the white space at their beginning.
         strip_right: Whether texts lose the white space at their end.
         unk_in_model: Whether characters without a token become `unk_token` instead of being
@@ -73,6 +74,7 @@ class CharacterBPESpec(TokenizerSpec):
     merges: tuple[tuple[str, str], ...] = ()
     metaspace: str | None = None
     split_words: bool = True
+    normal_form: str | None = None
     strip_left: bool = False
     strip_right: bool = False
     unk_in_model: bool = False
@@ -98,6 +100,7 @@ class CharacterBPESpec(TokenizerSpec):
         bpe.check_merges(self.vocab, self.merges)
         super().check()
         check_choice("metaspace", self.metaspace, (None, *_SCHEMES))
+        check_choice("normal_form", self.normal_form, (None, *normal_form.FORMS))
         if not self.unk_in_model:
             return
         self.check_role("unk_token", "unk_in_model")
@@ -135,6 +138,7 @@ class CharacterBPESpec(TokenizerSpec):
         pre = list_stages(data, "pre_tokenizer", "pretokenizers")
         decoder = list_stages(data, "decoder", "decoders")
         unsupported = {f"model.{key}": model[key] for key in _UNSUPPORTED if model.get(key)}
+        form = normal.pop(0)["type"] if normal and normal[0]["type"] in normal_form.FORMS else None
         if [step["type"] for step in normal] not in ([], ["Strip"]):
             unsupported["normalizer"] = data["normalizer"]
         if [step["type"] for step in decoder] not in ([], ["Metaspace"], ["Fuse"]):
@@ -159,6 +163,7 @@ class CharacterBPESpec(TokenizerSpec):
             "merges": get_value(model, "model.merges", list, []),
             "metaspace": _scheme(pre[0]) if pre else None,
             "split_words": get_value(pre[0], "pre_tokenizer.split", bool, True) if pre else True,
+            "normal_form": form,
             "strip_left": get_value(strip, "normalizer.strip_left", bool, True),
             "strip_right": get_value(strip, "normalizer.strip_right", bool, True),
             "unk_in_model": bool(unk_token),
@@ -185,8 +190,11 @@ class CharacterBPESpec(TokenizerSpec):
             self.vocab, list(self.merges), unk_token=unk, fuse_unk=self.fuse_unk
         )
         result = tokenizers.Tokenizer(model)
+        steps = [normal_form.host_normalizer(self.normal_form)] if self.normal_form else []
         if self.strip_left or self.strip_right:
-            result.normalizer = tokenizers.normalizers.Strip(self.strip_left, self.strip_right)
+            steps.append(tokenizers.normalizers.Strip(self.strip_left, self.strip_right))
+        if steps:
+            result.normalizer = tokenizers.normalizers.Sequence(steps)
         if self.metaspace:
             result.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace(
                 METASPACE, prepend_scheme=self.metaspace, split=self.split_words
@@ -213,7 +221,7 @@ class CharacterBPEGraph(TokenizerGraph):
 
     def __init__(self, spec: CharacterBPESpec, split: Sequence[AddedToken]) -> None:
         split = [
-            dataclasses.replace(token, content=_strip(spec, token.content))
+            dataclasses.replace(token, content=_normalized(spec, token.content))
             if token.normalized
             else token
             for token in split
@@ -243,6 +251,7 @@ class CharacterBPEGraph(TokenizerGraph):
             tf.lookup.KeyValueTensorInitializer(tf.constant(keys, tf.string), tf.constant(values)),
             -1,
         )
+        self._form = normal_form.NormalForm(spec.normal_form) if spec.normal_form else None
         self._strips = [
             pattern
             for pattern, wanted in (
@@ -254,11 +263,13 @@ class CharacterBPEGraph(TokenizerGraph):
         self._metaspace, self._splits = spec.metaspace, spec.split_words
 
     def normalize(self, text: Rows) -> Rows:
-        """Returns texts without the white space that they lose."""
+        """Returns texts in their normal form, without the white space that they lose."""
         values = text.values
+        if self._form is not None:
+            values = self._form(tf.where(is_special(values), "", values))
         for pattern in self._strips:
             values = tf.strings.regex_replace(values, pattern, "", replace_global=False)
-        return keep_special(text, values) if self._strips else text
+        return text if values is text.values else keep_special(text, values)
 
     def encode_segments(self, text: Rows) -> tf.RaggedTensor:
         """Returns the ids `[B, (T)]` of texts whose added tokens were split off."""
@@ -301,7 +312,7 @@ def _scheme(step: Mapping[str, Any]) -> str:
     return "always" if added else "never"
 
 
-def _strip(spec: CharacterBPESpec, text: str) -> str:
+def _normalized(spec: CharacterBPESpec, text: str) -> str:
     normalizer = spec.pipeline().normalizer
     return text if normalizer is None else normalizer.normalize_str(text)
 
