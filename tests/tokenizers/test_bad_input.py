@@ -236,7 +236,7 @@ def test_missing_files(tmp_path, cls):
 @pytest.mark.parametrize(
     ("path", "value", "name"),
     [
-        (("normalizer",), {"type": "NFC"}, "normalizer"),
+        (("normalizer",), {"type": "Lowercase"}, "normalizer"),
         (("pre_tokenizer",), {"type": "Whitespace"}, "pre_tokenizer"),
         (("pre_tokenizer", "use_regex"), False, "pre_tokenizer"),
         (("pre_tokenizer",), None, "pre_tokenizer"),

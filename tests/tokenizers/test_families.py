@@ -80,11 +80,14 @@ class CharacterGraph(TokenizerGraph):
 
 
 @pytest.fixture(autouse=True)
-def registered(monkeypatch):
-    others = {name: family for name, family in FAMILIES.items() if name != "byte_level_bpe"}
-    for name in others:  # behind the toy, which is WordLevel for `tokenizers`
-        monkeypatch.delitem(FAMILIES, name)
-    monkeypatch.setitem(FAMILIES, "characters", CharacterSpec)
+def registered():
+    before = dict(FAMILIES)  # the order counts, and `monkeypatch` would reverse it
+    FAMILIES.clear()
+    # The toy is WordLevel for `tokenizers`, so that family must not stand before it.
+    FAMILIES.update(byte_level_bpe=before["byte_level_bpe"], characters=CharacterSpec)
+    yield
+    FAMILIES.clear()
+    FAMILIES.update(before)
 
 
 @pytest.fixture

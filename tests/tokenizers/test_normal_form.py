@@ -4,8 +4,10 @@ import random
 
 import pytest
 import tensorflow as tf
+import tokenizers
 
 from tests.support.tokenizer_texts import all_code_points
+from tfgpt2 import GPT2Tokenizer, TFGPT2Tokenizer
 from tfgpt2.tokenizers.normal_form import FORMS, NormalForm, host_normalizer, inert_characters
 
 
@@ -47,3 +49,27 @@ def test_every_code_point_and_many_mixtures(form):
     assert differences(form, [f"e{one}\u0301\u0334{one}" for one in everything]) == []
     for seed in range(3):
         assert differences(form, mixtures(form, 100_000, seed)) == []
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFKD"])
+def test_byte_level_bpe_with_a_normalizer(form, tmp_path):
+    """As GPT-NeoX has NFC; added tokens before it and after it, saved and loaded."""
+    theirs = tokenizers.Tokenizer(tokenizers.models.BPE())
+    theirs.normalizer = host_normalizer(form)
+    theirs.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    theirs.decoder = tokenizers.decoders.ByteLevel()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=280, show_progress=False,
+        initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet())  # fmt: skip
+    theirs.train_from_iterator(["caf\u00e9 cafe\u0301 \ufb01ne \u32ff"] * 3, trainer)
+    theirs.add_tokens(["\ufb01ne"])
+    theirs.add_special_tokens(["<e\u0301>"])
+    layer = TFGPT2Tokenizer.from_tokenizer(theirs)
+    layer.save_pretrained(tmp_path)
+    for one in (layer, TFGPT2Tokenizer.from_pretrained(tmp_path)):
+        assert one.spec.normal_form == form
+        texts = ["cafe\u0301 caf\u00e9", "\ufb01ne fine", "<e\u0301><\u00e9>", "\u32ff\u0301"]
+        texts += mixtures(form, 300, 5)
+        assert one.tokenize(texts).to_list() == [theirs.encode(text).ids for text in texts]
+    assert GPT2Tokenizer.from_pretrained(tmp_path)("cafe\u0301").input_ids == theirs.encode(
+        "cafe\u0301").ids  # fmt: skip

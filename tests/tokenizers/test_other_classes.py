@@ -151,7 +151,7 @@ def test_sequences_of_none_and_of_one(tmp_path, backend, change):
         ("pre_tokenizer", sequence("pretokenizers", {"type": "Digits", "individual_digits": True},
                                    {"type": "ByteLevel", "add_prefix_space": False,
                                     "trim_offsets": True, "use_regex": True})),
-        ("normalizer", sequence("normalizers", {"type": "NFC"})),
+        ("normalizer", sequence("normalizers", {"type": "NFC"}, {"type": "Lowercase"})),
         ("decoder", sequence("decoders", {"type": "Fuse"})),
         ("post_processor", sequence("processors", *[{"type": "ByteLevel", "trim_offsets": True,
                                                      "add_prefix_space": True}] * 2)),

@@ -14,7 +14,7 @@ import tensorflow as tf
 import tokenizers
 
 from tfgpt2.errors import value_error
-from tfgpt2.tokenizers import bpe, pretokenize
+from tfgpt2.tokenizers import bpe, normal_form, pretokenize
 from tfgpt2.tokenizers.added_tokens import AddedToken
 from tfgpt2.tokenizers.base import SETTINGS, TokenizerSpec
 from tfgpt2.tokenizers.character_bpe import CharacterBPESpec
@@ -22,10 +22,11 @@ from tfgpt2.tokenizers.files import read_json, read_text
 from tfgpt2.tokenizers.graph import TokenizerGraph
 from tfgpt2.tokenizers.json_values import get_value, list_stages
 from tfgpt2.tokenizers.layer import Tokenizer
-from tfgpt2.tokenizers.segments import SPECIAL, Rows
+from tfgpt2.tokenizers.segments import SPECIAL, Rows, is_special, keep_special
 from tfgpt2.tokenizers.sentencepiece import SentencepieceModel
 from tfgpt2.tokenizers.spec_checks import check_pairs
 from tfgpt2.tokenizers.template import Affixes, Template, read_template, unsupported
+from tfgpt2.validation import check_choice
 
 # Options of the `BPE` model of `tokenizers` that GPT-2's tokenizer does not use.
 _UNSUPPORTED = (
@@ -39,6 +40,7 @@ class ByteLevelBPESpec(TokenizerSpec):
 
     Attributes:
         merges: Pairs of tokens, the most urgent first.
+        normal_form: Unicode's normal form that texts get first, such as `"NFC"`, or None.
         add_prefix_space: Whether text is encoded as if a space stood before it.
         add_bos_token: Whether each text starts with `bos_token`, in place of `template`.
         unk_in_model: Whether bytes without a token become `unk_token` instead of being dropped.
@@ -71,6 +73,7 @@ class ByteLevelBPESpec(TokenizerSpec):
     settings = ("add_prefix_space", "add_bos_token", *SETTINGS)
 
     merges: tuple[tuple[str, str], ...]
+    normal_form: str | None = None
     add_prefix_space: bool = False
     add_bos_token: bool = False
     unk_in_model: bool = False
@@ -100,6 +103,7 @@ class ByteLevelBPESpec(TokenizerSpec):
         bpe.check_merges(self.vocab, self.merges)
         super().check()
         _check_space(self.vocab)
+        check_choice("normal_form", self.normal_form, (None, *normal_form.FORMS))
         if self.add_bos_token:
             self.check_role("bos_token", "add_bos_token")
         if self.unk_in_model:
@@ -136,7 +140,8 @@ class ByteLevelBPESpec(TokenizerSpec):
         pre = list_stages(data, "pre_tokenizer", "pretokenizers")
         decoder = list_stages(data, "decoder", "decoders")
         unsupported = {f"model.{key}": model[key] for key in _UNSUPPORTED if model.get(key)}
-        if list_stages(data, "normalizer", "normalizers"):
+        form, others = normal_form.split_form(list_stages(data, "normalizer", "normalizers"))
+        if others:
             unsupported["normalizer"] = data["normalizer"]
         if [step["type"] for step in pre] != ["ByteLevel"] or not get_value(
             pre[0], "pre_tokenizer.use_regex", bool, True
@@ -157,6 +162,7 @@ class ByteLevelBPESpec(TokenizerSpec):
         return {
             "vocab": vocab,
             "merges": get_value(model, "model.merges", list, []),
+            "normal_form": form,
             "add_prefix_space": get_value(pre[0], "pre_tokenizer.add_prefix_space", bool, False),
             "unk_in_model": bool(unk_token),
             "fuse_unk": get_value(model, "model.fuse_unk", bool, False),
@@ -205,6 +211,8 @@ class ByteLevelBPESpec(TokenizerSpec):
             self.vocab, list(self.merges), unk_token=unk, fuse_unk=self.fuse_unk
         )
         result = tokenizers.Tokenizer(model)
+        if self.normal_form:
+            result.normalizer = normal_form.host_normalizer(self.normal_form)
         result.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(
             add_prefix_space=self.add_prefix_space
         )
@@ -224,7 +232,16 @@ class ByteLevelBPEGraph(TokenizerGraph):
     """
 
     def __init__(self, spec: ByteLevelBPESpec, split: Sequence[AddedToken]) -> None:
+        if spec.normal_form:
+            host = normal_form.host_normalizer(spec.normal_form)
+            split = [
+                dataclasses.replace(token, content=host.normalize_str(token.content))
+                if token.normalized
+                else token
+                for token in split
+            ]
         super().__init__(spec.token_bytes, spec.special_ids, split)
+        self._form = normal_form.NormalForm(spec.normal_form) if spec.normal_form else None
         unk_id = spec.role_id("unk_token") if spec.unk_in_model else None
         tables = bpe.build_tables(spec.vocab, spec.merges, unk_id=unk_id, fuse_unk=spec.fuse_unk)
         keys = tables.words + [SPECIAL + token.content.encode() for token in split]
@@ -236,6 +253,13 @@ class ByteLevelBPEGraph(TokenizerGraph):
         self._piece_ids = tf.constant(tables.piece_ids)  # [P]
         self._missing = tables.missing
         self._add_prefix_space = spec.add_prefix_space
+
+    def normalize(self, text: Rows) -> Rows:
+        """Returns texts in their normal form."""
+        if self._form is None:
+            return text
+        plain = tf.where(is_special(text.values), "", text.values)
+        return keep_special(text, self._form(plain))
 
     def encode_segments(self, text: Rows) -> tf.RaggedTensor:
         """Returns the ids `[B, (T)]` of texts whose added tokens were split off."""
@@ -261,8 +285,8 @@ class ByteLevelBPETokenizer(Tokenizer):
         vocab: Token to id, in the characters of `vocab.json`.
         merges: Pairs of tokens, as tuples or as `"left right"`, the most urgent first.
         **options: See `Tokenizer`; the settings of this family are `add_prefix_space`,
-            `add_bos_token`, `padding_side`, `truncation_side`, `model_max_length`, `unk_in_model`
-            and `fuse_unk`, see `ByteLevelBPESpec`.
+            `add_bos_token`, `padding_side`, `truncation_side`, `model_max_length`, `normal_form`,
+            `unk_in_model` and `fuse_unk`, see `ByteLevelBPESpec`.
 
     Raises:
         TypeError: There is no such option.

@@ -134,11 +134,10 @@ class CharacterBPESpec(TokenizerSpec):
     def fields_from_json(cls, data: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the family's fields from the contents of `tokenizer.json`."""
         model = get_value(data, "model", dict)
-        normal = list_stages(data, "normalizer", "normalizers")
+        form, normal = normal_form.split_form(list_stages(data, "normalizer", "normalizers"))
         pre = list_stages(data, "pre_tokenizer", "pretokenizers")
         decoder = list_stages(data, "decoder", "decoders")
         unsupported = {f"model.{key}": model[key] for key in _UNSUPPORTED if model.get(key)}
-        form = normal.pop(0)["type"] if normal and normal[0]["type"] in normal_form.FORMS else None
         if [step["type"] for step in normal] not in ([], ["Strip"]):
             unsupported["normalizer"] = data["normalizer"]
         if [step["type"] for step in decoder] not in ([], ["Metaspace"], ["Fuse"]):

@@ -11,7 +11,8 @@ from __future__ import annotations
 import functools
 import itertools
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import tensorflow as tf
 import tensorflow_text as tf_text
@@ -52,6 +53,17 @@ class NormalForm(tf.Module):
 
     def _operation(self, values: tf.Tensor) -> tf.Tensor:
         return tf_text.normalize_utf8(values, self._form)
+
+
+def split_form(steps: Sequence[Mapping[str, Any]]) -> tuple[str | None, list[Mapping[str, Any]]]:
+    """Splits a file's normalizer into the normal form that it begins with, or None, and the rest.
+
+    Example:
+        >>> split_form([{"type": "NFKC"}, {"type": "Strip"}])
+        ('NFKC', [{'type': 'Strip'}])
+    """
+    begins = bool(steps) and steps[0]["type"] in FORMS
+    return (steps[0]["type"] if begins else None), list(steps[begins:])
 
 
 def host_normalizer(form: str) -> tokenizers.normalizers.Normalizer:
