@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+LIBRARIES = ("sentencepiece_tokenizer", "normalize_ops", "wordpiece_tokenizer")  # of TF Text
 SOURCE = Path(__file__).parents[1] / "serving" / "export" / "cpp" / "run_saved_model.cc"
 
 
@@ -40,8 +41,8 @@ def compile_program(tensorflow, target):
 
 def run(binary, operations, directory, requests, *, xla=True):
     """Sends requests to the program; returns arrays by output, or an error's text, for each."""
-    libraries = sorted(operations.glob("_sentencepiece_tokenizer.so"))
-    assert libraries
+    libraries = [operations / f"_{name}.so" for name in LIBRARIES]
+    assert all(library.exists() for library in libraries)
     flags = [] if xla else ["--no-xla"]
     done = subprocess.run(
         [binary, directory, *flags, *libraries],

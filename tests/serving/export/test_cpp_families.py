@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from tests.support import cpp_program
 from tests.support import slow_sentencepiece as slow
+from tests.tokenizers.test_character_bpe import trained
 from tests.tokenizers.test_family_checkpoints import FAMILIES
 from tfgpt2 import GenerationConfig, GPT2Config, TextGenerator, TFGPT2LMHeadModel, TFGPT2Tokenizer
 from tfgpt2.serving import Client
@@ -25,6 +26,8 @@ OPTIONS = {"max_new_tokens": 6, "temperature": 0.0}
 
 
 def layer_of(name):
+    if name == "nfkc":
+        return TFGPT2Tokenizer.from_tokenizer(trained(form="NFKC")), "\uff48\uff45llo \u1112\u1161"
     if name in FAMILIES:
         make, prompt, _ = FAMILIES[name]
         return TFGPT2Tokenizer.from_tokenizer(make()), prompt
@@ -33,7 +36,7 @@ def layer_of(name):
     return TFGPT2Tokenizer(model=model, family=family), PROMPT
 
 
-@pytest.fixture(scope="module", params=[*FAMILIES, *SENTENCEPIECE])
+@pytest.fixture(scope="module", params=[*FAMILIES, "nfkc", *SENTENCEPIECE])
 def exported(request, tmp_path_factory):
     """A generator with random weights, its export, and a prompt."""
     layer, prompt = layer_of(request.param)
@@ -65,7 +68,8 @@ def test_in_cpp(exported, program):
     assert found["ids"].tolist() == [[*generator.tokenizer.spec.prefix_ids, *ids]]
     record = generator.generate(prompt, details=True, **OPTIONS)
     assert written["text_bytes"].tolist() == [record.text_bytes]
-    assert again["text"].tolist() == [generator.tokenizer.detokenize(ids).numpy()]
+    text = generator.tokenizer.detokenize(ids, skip_special_tokens=True).numpy()
+    assert again["text"].tolist() == [text]
 
 
 @pytest.mark.long
