@@ -2,6 +2,7 @@
 
 import json
 
+import keras
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
@@ -234,7 +235,6 @@ WTE = "base_model.model.transformer.wte"
             "factors of an embedding.*key='base_.*Merge",
         ),
         (lambda t: t | {KEY.replace("A.weight", "magnitude_vector"): t[KEY]}, "DoRA.*Merge"),
-        (lambda t: t | {f"{WTE}.weight": t[KEY]}, "whole layer.*`modules_to_save`.*Merge"),
         (
             lambda t: t | {f"{WTE}.token_adapter.trainable_tokens_delta": t[KEY]},
             "rows of the token",
@@ -282,10 +282,13 @@ def test_adapters_for_other_shapes_leave_the_model_alone(saved, changes, message
 
 def test_a_head_that_the_model_lacks_is_refused(saved, base):
     extra = {"base_model.model.score.weight": np.zeros((3, 16), np.float32)}
-    with pytest.raises(ValueError, match="has a head that the model does not have"):
+    with pytest.raises(ValueError, match="has a layer that the model does not have"):
         lora.load_adapter(ours(base), saved(tensors=lambda t: t | extra))
+
+
+def test_an_output_matrix_alone_is_refused(saved, base):
     extra = {"base_model.model.lm_head.weight": np.zeros((37, 16), np.float32)}
-    with pytest.raises(ValueError, match="'lm_head.weight' is absent.*is its token table: merge"):
+    with pytest.raises(ValueError, match="replaces only one of the two"):
         lora.load_adapter(ours(base), saved(tensors=lambda t: t | extra))
 
 
@@ -302,3 +305,56 @@ def test_a_save_that_fails_leaves_the_earlier_one(saved, base, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         lora.save_adapter(model, folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_layers_that_were_trained_whole(peft, base, tied, tmp_path):
+    """The token table and the output matrix, positions, and a layer norm, both ways."""
+    names = ["wpe", "ln_f"] if tied else ["wte", "lm_head", "ln_f"]
+    config, folder = {"modules_to_save": names}, base
+    if not tied:
+        folder = tmp_path / "base"
+        untied = tfgpt2.GPT2Config(**SHAPE, **SPECIAL, tie_word_embeddings=False)
+        tfgpt2.TFGPT2LMHeadModel(untied).save_pretrained(folder)
+    config = peft.LoraConfig(r=3, target_modules=["c_attn"], fan_in_fan_out=True, **config)
+    torch_model = peft.get_peft_model(theirs(folder), config).eval()
+    fill(torch_model)
+    torch_model.save_pretrained(tmp_path / "theirs")
+    expected = torch_logits(torch_model)
+    model = ours(folder)
+    plain = model(IDS).logits.numpy()
+    lora.load_adapter(model, tmp_path / "theirs")
+    np.testing.assert_allclose(model(IDS).logits, expected, atol=5e-5)
+    lora.save_adapter(model, tmp_path / "ours")
+    again = peft.PeftModel.from_pretrained(theirs(folder), tmp_path / "ours").eval()
+    np.testing.assert_allclose(torch_logits(again), expected, atol=2e-5)
+    lora.unload_adapters(model)
+    np.testing.assert_array_equal(model(IDS).logits, plain)
+    lora.load_adapter(model, tmp_path / "theirs")
+    lora.unload_adapters(model, merge=True)
+    np.testing.assert_allclose(model(IDS).logits, expected, atol=5e-5)
+
+
+def test_an_adapter_of_a_model_with_more_tokens(peft, base, tmp_path):
+    """PEFT saves the embeddings beside the factors where the vocabulary has grown."""
+    torch_model = theirs(base)
+    torch_model.resize_token_embeddings(41)
+    config = peft.LoraConfig(r=3, target_modules=["c_attn"], fan_in_fan_out=True)
+    torch_model = peft.get_peft_model(torch_model, config).eval()
+    fill(torch_model)
+    torch_model.save_pretrained(tmp_path / "theirs", save_embedding_layers=True)
+    model = ours(base)
+    with pytest.raises(ValueError, match="Call model.resize_token_embeddings"):
+        lora.load_adapter(model, tmp_path / "theirs")
+    model.resize_token_embeddings(41)
+    lora.load_adapter(model, tmp_path / "theirs")
+    np.testing.assert_allclose(model(IDS).logits, torch_logits(torch_model), atol=2e-5)
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(again(IDS).logits, model(IDS).logits, atol=1e-6)
+
+
+def test_a_token_table_for_the_input_alone_is_refused(saved, base):
+    table = {f"{WTE}.weight": np.zeros((37, 16), np.float32)}
+    with pytest.raises(ValueError, match="replaces only one of the two.*Merge the adapter"):
+        lora.load_adapter(ours(base), saved(tensors=lambda t: t | table))

@@ -35,6 +35,10 @@ WEIGHTS_NAME = "adapter_model.safetensors"
 _TORCH_NAME = "adapter_model.bin"
 _ROOT = "base_model.model."
 _FACTOR = re.compile(r"(.+)\.lora_([AB])\.weight")
+# A weight of a head, or one of the transformer that is not part of an adapter.
+_WHOLE = re.compile(
+    rf"(?:{'|'.join(HEADS)}|transformer)\.(?:(?!lora_|token_adapter)\w+\.)*(?:weight|bias)"
+)
 _unreadable = functools.partial(unreadable, kind="LoRA adapter")
 
 # Keys of PEFT's configuration that are used here, and keys that do not change the result. Any
@@ -58,8 +62,6 @@ _OTHER_TENSORS = {
     "lora_magnitude_vector": "magnitudes of DoRA (`use_dora`)",
     "trainable_tokens_": "trained rows of the token table (`trainable_token_indices`)",
     "lora_": "a part of LoRA other than its factors",
-    "transformer.": "a whole layer of the transformer (`modules_to_save`, or an embedding that"
-    " PEFT saved because `save_embedding_layers` was on)",
 }
 _MERGE = "Merge the adapter into its base model with PEFT (`merge_and_unload()`), and load that."
 # A name in `rank_pattern` is a regular expression. Python's may take for ever, so these have no
@@ -95,13 +97,15 @@ class Adapter:
 
     Attributes:
         layers: Factors by the projection's checkpoint key, such as `"transformer.h.0.attn.c_attn"`.
-        heads: Trained weights of a head, by checkpoint key.
+        weights: Whole weights that replace the model's, by checkpoint key: of a head, or of another
+            layer in PEFT's `modules_to_save`. A token table that is the output matrix, too, is both
+            `transformer.wte.weight` and `lm_head.weight`.
         dropout: Dropout rate of the input in training, in [0, 1).
         use_rslora: Whether the product is scaled by `alpha / sqrt(rank)` instead of `alpha / rank`.
     """
 
     layers: dict[str, Factors]
-    heads: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    weights: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     dropout: float = 0.0
     use_rslora: bool = False
 
@@ -221,21 +225,21 @@ def _is_pattern(value: Any, accepts: Callable[[Any], bool]) -> bool:
 
 
 def _from_peft(config: Mapping[str, Any], reader: CheckpointReader, path: Path) -> Adapter:
-    """Sorts the tensors of a file into projections and heads."""
+    """Sorts the tensors of a file into factors of projections and whole weights."""
     found: dict[str, dict[str, str]] = collections.defaultdict(dict)
-    heads = {}
+    weights = {}
     for stored in reader.keys():
         key = with_prefix(stored.removeprefix(_ROOT).replace(".modules_to_save", ""))
         match = _FACTOR.fullmatch(key)
         if match:
             found[match[1]][match[2]] = stored
-        elif part(key) in HEADS and stored.startswith(_ROOT):
-            heads[key] = np.asarray(reader.read(stored), np.float32)
+        elif stored.startswith(_ROOT) and _WHOLE.fullmatch(key):
+            weights[key] = np.asarray(reader.read(stored), np.float32)
         else:
             raise _unsupported_tensor(path, stored, key)
     adapter = Adapter(
         layers={},
-        heads=heads,
+        weights=weights,
         dropout=float(config.get("lora_dropout") or 0.0),
         use_rslora=bool(config.get("use_rslora")),
     )
@@ -261,9 +265,9 @@ def _unsupported_tensor(path: Path, stored: str, key: str) -> ValueError:
     """Returns the error for a tensor that is neither a factor nor a weight of a head."""
     what = next((what for start, what in _OTHER_TENSORS.items() if start in key), None)
     if what is None:
-        return _unreadable(path, f"{stored!r} is neither a factor of LoRA nor a weight of a head")
+        return _unreadable(path, f"{stored!r} is neither a factor of LoRA nor a weight of a layer")
     return value_error(
-        f"The adapter holds {what}. Plain LoRA on the projections of GPT-2, and whole heads, are"
+        f"The adapter holds {what}. Plain LoRA on the projections of GPT-2, and whole layers, are"
         " expected.",
         fix=_MERGE,
         path=str(path),
@@ -325,7 +329,7 @@ def write_adapter(
     for key, factors in adapter.layers.items():
         arrays[f"{_ROOT}{peft_key(key)}.lora_A.weight"] = factors.a.T
         arrays[f"{_ROOT}{peft_key(key)}.lora_B.weight"] = factors.b.T
-    arrays |= {f"{_ROOT}{key}": value for key, value in adapter.heads.items()}
+    arrays |= {f"{_ROOT}{peft_key(key)}": value for key, value in adapter.weights.items()}
     tensors = [
         StoredTensor(key, np.dtype(np.float32), array.shape, lambda array=array: array)
         for key, array in arrays.items()
@@ -358,7 +362,13 @@ def _peft_config(
         "lora_dropout": adapter.dropout,
         "use_rslora": adapter.use_rslora,
         "target_modules": _short_targets(ranks, [peft_key(key) for key in keys]),
-        "modules_to_save": sorted({part(key) for key in adapter.heads}) or None,
+        "modules_to_save": sorted(
+            {
+                part(key) if part(key) in HEADS else peft_key(key.rpartition(".")[0])
+                for key in adapter.weights
+            }
+        )
+        or None,
         "fan_in_fan_out": True,
         "bias": "none",
         "inference_mode": True,

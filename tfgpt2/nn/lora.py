@@ -28,6 +28,7 @@ from tfgpt2.nn.resize import replace_value
 
 # The `place` of each projection's dropout, see `layers.dropout`; the block itself uses 0 to 3.
 _PLACES = {"attn.c_attn": 4, "attn.c_proj": 5, "mlp.c_fc": 6, "mlp.c_proj": 7, "attn.q_attn": 8}
+_TABLES = ("transformer.wte.weight", "lm_head.weight")
 _SLOT = ("lora_kernel_a", "lora_kernel_b", "lora_scale")
 
 
@@ -40,14 +41,14 @@ class Adapters:
         active: Name of the active adapter, or None.
         merged: Whether its product has been added to the kernels.
         frozen: Weights of the base model that were trainable before.
-        base_heads: Weights of the base model's head, by key, which an adapter may replace.
+        replaced: Weights of the base model that adapters replace, by key.
     """
 
     named: dict[str, Adapter]
     active: str | None
     merged: bool
     frozen: list[keras.Variable]
-    base_heads: dict[str, np.ndarray]
+    replaced: dict[str, np.ndarray]
 
 
 def projections(model: Any) -> dict[str, Conv1D]:
@@ -65,6 +66,22 @@ def head_weights(model: Any) -> dict[str, keras.Variable]:
     """The weights beyond the transformer, by checkpoint key."""
     keyed = {key_from_path(weight.path): weight for weight in base_weights(model)}
     return {key: weight for key, weight in keyed.items() if part(key) != "transformer"}
+
+
+def whole_weights(model: Any) -> dict[str, keras.Variable]:
+    """All weights that an adapter can replace, by checkpoint key.
+
+    A token table that is the output matrix, too, has both keys.
+    """
+    weights = {key_from_path(weight.path): weight for weight in base_weights(model)}
+    table = weights["transformer.wte.weight"]
+    return {"lm_head.weight": table} | weights if _is_tied(model) else weights
+
+
+def _is_tied(model: Any) -> bool:
+    """Whether the output matrix of a model is its token table."""
+    keys = {key_from_path(weight.path) for weight in base_weights(model)}
+    return hasattr(model, "lm_head") and "lm_head.weight" not in keys
 
 
 def base_weights(model: Any) -> list[keras.Variable]:
@@ -114,12 +131,13 @@ def attach(model: Any, name: str, adapter: Adapter) -> None:
         ValueError: The adapter does not fit the model.
     """
     if model.adapters is None:
-        heads = {key: weight.numpy() for key, weight in head_weights(model).items()}
-        model.adapters = Adapters({}, None, False, list(model.trainable_weights), heads)
+        model.adapters = Adapters({}, None, False, list(model.trainable_weights), {})
         for weight in model.adapters.frozen:
             weight.trainable = False
     check_fit(model, adapter)
     model.adapters.named[name] = adapter
+    weights, replaced = whole_weights(model), model.adapters.replaced
+    replaced |= {key: weights[key].numpy() for key in adapter.weights if key not in replaced}
     _fit_slots(model)
 
 
@@ -137,7 +155,7 @@ def detach(model: Any, name: str) -> None:
 
 def activate(model: Any, name: str | None) -> None:
     """Activates one adapter, or none; the one that was active keeps its current values."""
-    state, layers, heads = model.adapters, projections(model), head_weights(model)
+    state, layers, weights = model.adapters, projections(model), whole_weights(model)
     if state.active is not None:
         state.named[state.active] = current(model)
     adapter = Adapter({}) if name is None else state.named[name]
@@ -149,9 +167,9 @@ def activate(model: Any, name: str | None) -> None:
         _fill(layer, adapter.layers.get(key), adapter.scale(key) if used else 0.0)
         layer.lora_kernel_a.trainable = layer.lora_kernel_b.trainable = used
         layer.lora_dropout = adapter.dropout if used else 0.0
-    for key, weight in heads.items():
-        weight.assign(adapter.heads.get(key, state.base_heads[key]))
-        weight.trainable = key in adapter.heads
+    for key, base in state.replaced.items():
+        weights[key].assign(adapter.weights.get(key, base))
+        weights[key].trainable = key in adapter.weights
     state.active = name
     if _training_state(model) != before:
         _discard_training(model)
@@ -160,7 +178,7 @@ def activate(model: Any, name: str | None) -> None:
 def current(model: Any) -> Adapter:
     """The active adapter, with its current values."""
     adapter = model.adapters.named[model.adapters.active]
-    layers, heads = projections(model), head_weights(model)
+    layers, weights = projections(model), whole_weights(model)
     return dataclasses.replace(
         adapter,
         layers={
@@ -171,7 +189,7 @@ def current(model: Any) -> Adapter:
             )
             for key, old in adapter.layers.items()
         },
-        heads={key: heads[key].numpy() for key in adapter.heads},
+        weights={key: weights[key].numpy() for key in adapter.weights},
     )
 
 
@@ -187,8 +205,9 @@ def add_products(model: Any, sign: int) -> None:
         layer.weight.assign(tf.cast(kernel, layer.weight.dtype))
         layer.lora_scale.assign(0.0 if sign > 0 else scale)
         layer.lora_kernel_a.trainable = layer.lora_kernel_b.trainable = sign < 0
-    for key, weight in head_weights(model).items():
-        weight.trainable = sign < 0 and key in adapter.heads
+    weights = whole_weights(model)
+    for key in state.replaced:
+        weights[key].trainable = sign < 0 and key in adapter.weights
     state.merged = sign > 0
     if _training_state(model) != before:
         _discard_training(model)
@@ -216,7 +235,7 @@ def to_config(model: Any) -> dict[str, Any] | None:
         "name": state.active,
         "merged": state.merged,
         "layers": {key: [pair.rank, pair.alpha] for key, pair in adapter.layers.items()},
-        "heads": sorted(adapter.heads),
+        "weights": sorted(adapter.weights),
         "dropout": adapter.dropout,
         "use_rslora": adapter.use_rslora,
     }
@@ -224,7 +243,7 @@ def to_config(model: Any) -> dict[str, Any] | None:
 
 def from_config(model: Any, config: dict[str, Any]) -> None:
     """Creates the slots that `to_config` described."""
-    layers, heads = projections(model), head_weights(model)
+    layers, weights = projections(model), whole_weights(model)
     for key, (rank, _) in config["layers"].items():
         check_layer(model, layers, key)
         check_rank(layers[key], key, rank)
@@ -236,7 +255,7 @@ def from_config(model: Any, config: dict[str, Any]) -> None:
         )
         for key, (rank, alpha) in config["layers"].items()
     }
-    own = {key: heads[key].numpy() for key in config["heads"]}
+    own = {key: weights[key].numpy() for key in config["weights"]}
     adapter = Adapter(empty, own, config["dropout"], config["use_rslora"])
     attach(model, config["name"], adapter)
     activate(model, config["name"])
@@ -250,7 +269,7 @@ def check_fit(model: Any, adapter: Adapter) -> None:
     Raises:
         ValueError: A projection or head does not exist, or has another shape.
     """
-    layers, heads = projections(model), head_weights(model)
+    layers, weights = projections(model), whole_weights(model)
     for key, factors in adapter.layers.items():
         check_layer(model, layers, key)
         check_rank(layers[key], key, factors.rank)
@@ -263,19 +282,26 @@ def check_fit(model: Any, adapter: Adapter) -> None:
                 fix="Load it into the model it was trained on.",
                 adapter=list(shape),
             )
-    for key, value in adapter.heads.items():
-        found = tuple(heads[key].shape) if key in heads else None
+    for key, value in adapter.weights.items():
+        found = tuple(weights[key].shape) if key in weights else None
         if found != value.shape:
-            tied = key == "lm_head.weight" and found is None
+            is_table = key in _TABLES and found is not None
             raise value_error(
-                f"The adapter has a head that the model does not have: {key!r} is"
+                f"The adapter has a layer that the model does not have: {key!r} is"
                 f" {list(found) if found else 'absent'} here.",
-                fix="The output matrix of this model is its token table: merge the adapter into"
-                " its base model with PEFT, and load that."
-                if tied
+                fix="Call model.resize_token_embeddings with the adapter's number of tokens first."
+                if is_table
                 else "Use the model class, and the number of labels, it was trained with.",
                 adapter=list(value.shape),
             )
+    one, other = (adapter.weights.get(key) for key in _TABLES)
+    if _is_tied(model) and not (one is other is None or np.array_equal(one, other)):
+        raise value_error(
+            "The output matrix of this model is its token table, and the adapter replaces only one"
+            " of the two, or each by another.",
+            fix="Merge the adapter into its base model with PEFT, and load that.",
+            weights=[key for key in _TABLES if key in adapter.weights],
+        )
 
 
 def check_layer(model: Any, layers: dict[str, Conv1D], key: str) -> None:

@@ -109,7 +109,7 @@ def enable_lora(
             )
             for key, (inputs, outputs) in shapes.items()
         },
-        heads=find_heads(model, modules_to_save),
+        weights=find_heads(model, modules_to_save),
         dropout=float(dropout),
         use_rslora=bool(use_rslora),
     )
@@ -206,8 +206,8 @@ def unload_adapters(model: TFGPT2PreTrainedModel, *, merge: bool = False) -> Non
     if state is None:
         return
     if merge:
-        heads = lora.head_weights(model)
-        state.base_heads = {key: weight.numpy() for key, weight in heads.items()}
+        weights = lora.whole_weights(model)
+        state.replaced = {key: weights[key].numpy() for key in state.replaced}
         state.merged = False
     elif state.merged:
         unmerge_adapter(model)
