@@ -255,6 +255,20 @@ def test_a_stream_is_the_request_that_is_not_streamed(client, options):
         assert one == pytest.approx(other, abs=1e-5)
 
 
+@pytest.mark.long
+def test_without_the_engine(client, exported, start_server):
+    """The way of older exports: the same texts, and greedy streams of them."""
+    url = start_server(exported, "--no-engine").url
+    other = openai.OpenAI(base_url=f"{url}/v1", api_key="none")
+    for options in ({}, {"temperature": 1.0, "seed": 5}, {"stop": "e"}):
+        assert ask(other, **options).choices[0].text == ask(client, **options).choices[0].text
+    pieces = [event.choices[0].text for event in ask(other, max_tokens=30, stream=True)]
+    assert "".join(pieces) == ask(client, max_tokens=30).choices[0].text
+    for options in ({"logprobs": 0}, {"echo": True}):
+        with pytest.raises(openai.BadRequestError, match="streamed by the engine only"):
+            ask(other, stream=True, **options)
+
+
 def test_concurrent_streams_are_independent(client):
     prompts = ["ROMEO:\n", "JULIET:\n", "To be", "Now is the winter", "KING:\n", "What"]
     alone = [ask(client, prompt, max_tokens=30).choices[0].text for prompt in prompts]

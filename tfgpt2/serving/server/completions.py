@@ -272,7 +272,7 @@ def _check_stream(model: TextModel, request: CompletionRequest) -> None:
     for name, off in (("logprobs", None), ("echo", False)):
         if getattr(request, name) is not off:
             raise invalid(
-                f"`{name}` cannot be streamed: this model was exported without the engine.",
+                f"`{name}` is streamed by the engine only, which this model lacks or which is off.",
                 param=name,
             )
 
