@@ -186,8 +186,6 @@ def join_rows(pipeline: TextPipeline, state: Tensors, other: Tensors, source: tf
     def resize(name: str, x: tf.Tensor) -> tf.Tensor:
         if name in _COLUMNS:
             return resize_axis(x, 1, size, at_end=not _COLUMNS[name])
-        if name.startswith(("keys_", "values_")):
-            return resize_axis(x, 2, size)
         if name == "stop_lengths":
             return resize_axis(x, 1, count)
         if name == "stop_tail":
@@ -197,7 +195,22 @@ def join_rows(pipeline: TextPipeline, state: Tensors, other: Tensors, source: tf
             return resize_axis(x, 2, width, filler=stopping.NO_BYTE)
         return x
 
-    joined = {name: pick(resize(name, x), resize(name, other[name])) for name, x in state.items()}
+    layers = [name for name in state if name.startswith(("keys_", "values_"))]
+
+    def resize_layers(one: Tensors) -> Tensors:
+        tensors = [one[name] for name in layers]
+        sized = tf.cond(
+            tf.shape(tensors[0])[2] == size,  # then they are not copied
+            lambda: tensors,
+            lambda: [resize_axis(x, 2, size) for x in tensors],
+        )
+        return dict(zip(layers, sized, strict=True))
+
+    one, two = (
+        {name: resize(name, x) for name, x in both.items()} | resize_layers(both)
+        for both in (state, other)
+    )
+    joined = {name: pick(x, two[name]) for name, x in one.items()}
     return joined | {
         "reason": tf.where(empty, stopping.LENGTH, joined["reason"]),
         "cached_tokens": tf.where(empty, 0, joined["cached_tokens"]),
