@@ -27,7 +27,7 @@ from tfgpt2.serving.server.text_model import STARTED_BY
 
 _log = logging.getLogger(__name__)
 _SLOT_COUNTS = (1, 4, 16, 64)
-_START_SIZES = (1, 2, 4, 8)  # prompts of about the same length are read together
+_START_SIZES = (1, 2, 4)  # prompts of about the same length are read together
 _START_BYTES = 4096  # of the prompts of a round; a longer one is read alone
 
 
