@@ -210,13 +210,14 @@ def test_only_the_request_at_fault_fails():
         world.engine.gate.clear()
         first = world.generate("first", 4)
         await asyncio.sleep(0.01)
-        tasks = [world.generate(text, 4) for text in ("x", "bad", "y")]
+        tasks = [world.generate(text, 4) for text in ("uvw", "bad", "xyz")]
         await asyncio.sleep(0.01)
         world.engine.gate.set()
         found = await asyncio.gather(first, *tasks, return_exceptions=True)
         texts = [one if isinstance(one, Exception) else one["text"][0] for one in found]
-        assert texts[:2] == [b"firs", b"xxxx"] and texts[3] == b"yyyy"
+        assert texts[:2] == [b"firs", b"uvwu"] and texts[3] == b"xyzx"
         assert isinstance(texts[2], ServingError) and "a bad text" in texts[2].message
+        assert ["uvw", "bad", "xyz"] in world.engine.starts  # they were read together at first
         world.engine.broken = True
         with pytest.raises(ServingError, match="the engine is broken"):
             await world.generate("a", 4)
