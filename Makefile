@@ -7,7 +7,7 @@ MODEL := saved_models/shakespeare-tiny/1
 export KERAS_BACKEND = tensorflow
 
 .PHONY: docs docs-test demo test test-long test-clients test-beam test-mlflow test-cpp-old lint load bench bench-tokenizer bench-training bench-int8 bench-filters \
-  bench-speculative bench-recompile bench-first-call bench-batch clean help
+  bench-speculative bench-recompile bench-first-call bench-batch bench-engine clean help
 
 help:
 	@echo "make demo             export the bundled model and continue a prompt with it"
@@ -30,6 +30,7 @@ help:
 	@echo "make bench-speculative measure speculative decoding with prompt lookup"
 	@echo "make bench-recompile  count XLA recompilations when settings change"
 	@echo "make bench-batch      measure tfgpt2 batch against the bare decode loop and a loop over generate"
+	@echo "make bench-engine     measure the engine of tfgpt2 serve under 64 clients, with and without"
 	@echo "make bench-first-call measure imports and the first call, with and without a compilation cache"
 
 demo: $(MODEL)
@@ -106,6 +107,9 @@ bench-speculative: $(VENV)/installed-test
 
 bench-recompile: $(VENV)/installed-test
 	$(BIN)/python benchmarks/recompile.py $(ARGS)
+
+bench-engine: $(VENV)/installed-test
+	$(BIN)/python benchmarks/engine.py
 
 bench-batch: $(VENV)/installed-test
 	$(BIN)/python benchmarks/batch.py

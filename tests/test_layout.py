@@ -76,13 +76,14 @@ serving/client: rest_transport grpc_transport client
 serving/client: __init__
 serving/export: __init__ allowed_ops batching_options stored_weights
 serving/export/signatures: __init__ base
-serving/export: graph_batching
+serving/export: graph_batching engine_state
 serving/export/signatures: text_scoring generate score next_token embed inspect
-serving/export/signatures: from_ids tokenize detokenize task_heads registry
+serving/export/signatures: from_ids tokenize detokenize task_heads engine registry
 serving/export: probe report warmup self_check version_directory export
 serving/server: __init__ api_key cancellation serving_error request_size settings signature
 serving/server: text_model saved_model version_manager browser_checks connection grpc_limits
-serving/server: metrics request_batcher server_core streaming json_request json_response http
+serving/server: metrics request_batcher streaming engine engine_scheduler engine_answers
+serving/server: server_core json_request json_response http
 serving/server: openai_errors responses rest grpc_api completion_request chat_request
 serving/server: completion_inputs answer_formats
 serving/server: completion_choice token_logprobs completions tokenizer_api access app run

@@ -1,12 +1,14 @@
 """Incremental decoding equals a full forward pass: `past_key_values`, and the KV cache."""
 
+import functools
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from tests.support import model_cases as cases
 from tfgpt2.nn.attention import BLOCK, attend, decode_attend
-from tfgpt2.nn.kv_cache import align_right, positions_from_mask, write
+from tfgpt2.nn.kv_cache import align_right, positions_from_mask, write, write_rows
 
 IDS = np.random.RandomState(3).randint(0, 23, (3, 12)).astype(np.int32)
 MASK = np.ones_like(IDS)
@@ -147,6 +149,24 @@ def test_write_in_place_is_write(dtype, column):
     expected = buffer.numpy()
     expected[:, :, int(column) : int(column) + 2] = new.numpy().astype(dtype)
     np.testing.assert_array_equal(slow, expected)
+
+
+def test_rows_write_into_columns_of_their_own():
+    random = np.random.RandomState(0)
+    buffers = [random.standard_normal([3, 2, 6, 4]).astype(np.float32) for _ in range(2)]
+    new = [random.standard_normal([3, 2, 1, 4]).astype(np.float32) for _ in range(2)]
+    columns = [0, 5, 2]
+    expected = [buffer.copy() for buffer in buffers]
+    for after, x in zip(expected, new, strict=True):
+        for row, column in enumerate(columns):
+            after[row, :, column] = x[row, :, 0]
+    for in_place in (False, True):
+        write = tf.function(functools.partial(write_rows, in_place=in_place), jit_compile=in_place)
+        found = write(
+            tuple(map(tf.constant, buffers)), tuple(map(tf.constant, new)), tf.constant(columns)
+        )
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(one, other)
 
 
 def test_align_right_keeps_the_order():

@@ -21,7 +21,7 @@ PANELS = {
     "Models": ("keep_versions", "poll_seconds"),
     "Addresses and access": ("host", "port", "grpc_port", "api_key", "allowed_hosts"),
     "Batches": ("enabled", "max_batch_size", "batch_timeout_micros", "num_batch_threads",
-                "max_queue"),
+                "max_queue", "engine", "engine_slots"),
     "Limits of a request": ("max_body_bytes", "max_new_tokens", "stream_tokens"),
     "Time limits": ("timeout_seconds", "drain_seconds", "receive_seconds", "send_seconds",
                     "idle_seconds", "grpc_connection_seconds"),

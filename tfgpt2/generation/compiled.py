@@ -10,7 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfgpt2.generation import stopping
-from tfgpt2.generation.model_wrappers import wrap_model
+from tfgpt2.generation.model_wrappers import PromptContextModel, wrap_model
 from tfgpt2.generation.params import DecodeSpec, Prompt, SamplingParams
 from tfgpt2.generation.results import Result, select_best
 from tfgpt2.generation.speculative.draft_model import DraftModelProposer
@@ -19,12 +19,13 @@ from tfgpt2.generation.stopping import TokenBytes
 from tfgpt2.generation.strategies import sampling
 from tfgpt2.generation.strategies.base import DecodeTask, LanguageModel
 from tfgpt2.generation.strategies.sampling import State
+from tfgpt2.nn.kv_cache import KVCache
 
 _DEADLINE_STEP = 8  # tokens between two looks at the clock
 
 
 class CompiledDecoder:
-    """The compiled programs of one model: decode at once, or start and advance.
+    """The compiled programs of one model: decode at once, start and advance, or rows of any age.
 
     A program is made for each `DecodeSpec` and each set of options that requests hold, when it is
     first used. Shapes are open in its trace: one trace, and one XLA program per concrete shape.
@@ -80,6 +81,32 @@ class CompiledDecoder:
         """Chooses more tokens; see `sampling.advance`."""
         return self._call("advance", spec, prompt, params, output_buffer, state, until)
 
+    def prefill(self, spec: DecodeSpec, prompt: Prompt) -> KVCache:
+        """Reads the prompts but for their last tokens, with which `advance_rows` goes on."""
+        return self._call("prefill", spec, prompt)
+
+    def advance_rows(
+        self,
+        spec: DecodeSpec,
+        prompt: Prompt,
+        params: SamplingParams,
+        output_buffer: tf.Tensor,
+        state: State,
+        steps: tf.Tensor,
+    ) -> State:
+        """Chooses more tokens in rows of different age; see `sampling.advance_rows`."""
+        return self._call("advance_rows", spec, prompt, params, output_buffer, state, steps)
+
+    def _traced_prefill(self, spec: DecodeSpec, prompt: Prompt) -> KVCache:
+        """The computation of `prefill`."""
+        model = self._model
+        ids, mask = (prompt.context or prompt)[:2]  # [B, P]
+        columns = tf.shape(ids)[1]
+        mask *= tf.cast(tf.range(columns) < columns - 1, mask.dtype)
+        if prompt.context:
+            model = PromptContextModel(model, prompt.context._replace(mask=mask))
+        return model.prefill_hidden(ids, mask, columns=columns)[1]
+
     def _traced(
         self,
         name: str,
@@ -111,7 +138,9 @@ class CompiledDecoder:
             # TensorFlow warns of retracing by the place of the code, which all programs share; a
             # partial has none, so each program is counted by itself.
             self._programs[key] = tf.function(
-                functools.partial(self._traced, name, spec),
+                functools.partial(self._traced_prefill, spec)
+                if name == "prefill"
+                else functools.partial(self._traced, name, spec),
                 input_signature=signature,
                 jit_compile=self._in_place,
                 autograph=False,

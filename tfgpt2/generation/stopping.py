@@ -114,11 +114,30 @@ def encode_stop_strings(stops: tf.Tensor) -> StopStrings:
     count = round_up(given, _COUNTS)
     stops = tf.concat([stops, tf.fill([rows, count - given], "")], axis=1)  # [B, Q]
     lengths = tf.strings.length(stops)  # [B, Q], in bytes
-    width = round_up(tf.reduce_max(tf.pad(lengths, [[0, 1], [0, 0]])), _WIDTHS)  # W
+    width = table_size(lengths)[1]  # W
     table = tf.cast(tf.io.decode_raw(stops, tf.uint8, fixed_length=width), tf.int16)  # [B, Q, W]
     inside = tf.range(width) < lengths[..., None]  # [B, Q, W]
     none = tf.constant(NO_BYTE, tf.int16)
     return StopStrings(tf.where(inside, table, none), lengths, before=tf.fill([rows, width], none))
+
+
+def table_size(lengths: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """The sizes `Q` and `W`, int32 `[]`, of a table for strings of so many bytes.
+
+    Args:
+        lengths: int32 `[B, Q]`; 0 for none.
+
+    Example:
+        >>> [int(size) for size in table_size(tf.constant([[2, 0], [0, 20]]))]
+        [4, 64]
+    """
+    number = tf.range(1, tf.shape(lengths)[1] + 1)
+    used = tf.where(lengths > 0, number, 0)  # [B, Q]
+    padding = [[0, 1], [0, 1]]
+    return (
+        round_up(tf.reduce_max(tf.pad(used, padding)), _COUNTS),
+        round_up(tf.reduce_max(tf.pad(lengths, padding)), _WIDTHS),
+    )
 
 
 def check_stop_strings(name: str, stop: Any, rows: int) -> tf.Tensor:

@@ -19,6 +19,7 @@ from tfgpt2.nn.kv_cache import (
     broadcast_prefix,
     pad_cache,
     write,
+    write_rows,
 )
 from tfgpt2.nn.layers import Embedding, GPT2Layer, LayerNorm, dropout, fold_in
 
@@ -196,28 +197,38 @@ class GPT2Transformer(GPT2Layer):
         Args:
             ids: int32 `[B, T]`.
             valid: bool `[B, T]`, False where a row has no token.
-            cache: The cache so far, with `T` free columns or more.
+            cache: The cache so far, with `T` free columns or more. Where each row has a column of
+                its own, `T` is 1, and rows without a token stay as they are.
             in_place: See `kv_cache.write`.
 
         Returns:
             The last hidden states `[B, T, D]` and the longer cache.
         """
         length, columns = tf.shape(ids)[1], tf.shape(cache.valid)[1]
-        new = cache.column + tf.range(length)  # [T], the columns being written
+        own_columns = cache.column.shape.rank == 1
         steps = tf.cumsum(tf.cast(valid, tf.int32), axis=1)  # [B, T]
         # A row past the end of the context is finished; its position only has to be in range.
         positions = tf.minimum(
             cache.positions[:, None] + tf.maximum(steps - 1, 0), self.config.n_positions - 1
         )
-        all_valid = _write_valid(cache.valid, valid, cache.column)  # [B, S]
-        visible = causal_mask(new, tf.range(columns)) & all_valid[:, None, None]  # [B, 1, T, S]
+        if own_columns:
+            here = tf.range(columns)[None] == cache.column[:, None]  # [B, S]
+            all_valid = cache.valid | (here & valid)  # [B, S]
+            visible = all_valid[:, None, None]  # [B, 1, 1, S], nothing comes after the token
+            end = tf.minimum(tf.reduce_max(cache.column) + 1, columns)
+            column = cache.column + steps[:, -1]  # [B]
+        else:
+            new = cache.column + tf.range(length)  # [T], the columns being written
+            all_valid = _write_valid(cache.valid, valid, cache.column)  # [B, S]
+            visible = causal_mask(new, tf.range(columns)) & all_valid[:, None, None]  # [B, 1, T, S]
+            end = column = cache.column + length
         outputs = self(
             self.wte(ids),
             positions=positions,
             visible=visible,
             append_kv=_append_to_cache(cache, in_place=in_place),
             # Outside XLA a loop in each block would cost more than it saves.
-            used_columns=cache.column + length if in_place else None,
+            used_columns=end if in_place else None,
             token_type_ids=(
                 None if isinstance(cache.token_type, tuple) else cache.token_type[:, None]  # [B, 1]
             ),
@@ -228,7 +239,7 @@ class GPT2Transformer(GPT2Layer):
             keys=keys,
             values=values,
             valid=all_valid,
-            column=cache.column + length,
+            column=column,
             positions=cache.positions + steps[:, -1],
         )
 
@@ -267,8 +278,11 @@ def _append_to(keys: tf.Tensor, values: tf.Tensor) -> AppendKV:
 
 def _append_to_cache(cache: KVCache, *, in_place: bool) -> list[AppendKV]:
     """Per block, a function that writes into the cache's next columns."""
+    own_columns = cache.column.shape.rank == 1
 
     def append_to(keys: tf.Tensor, values: tf.Tensor) -> AppendKV:
+        if own_columns:
+            return lambda *new: write_rows((keys, values), new, cache.column, in_place=in_place)
         return lambda key, value: (
             write(keys, key, cache.column, in_place=in_place),
             write(values, value, cache.column, in_place=in_place),

@@ -8,6 +8,8 @@ of every row is in the same column:
     prompt of row 0   .  .  a  b  c | d  e          columns 0-4 prompt, 5-6 generated
     prompt of row 1   .  a  b  c  d | e  f          "." is a column that `valid` masks
     positions         row 0: a=0 ... e=4            row 1: a=0 ... f=5
+
+Rows of different age, as a serving engine has them, write into columns of their own (`row_cache`).
 """
 
 from __future__ import annotations
@@ -51,7 +53,7 @@ class KVCache(NamedTuple):
         keys: `L` float tensors `[B, N, S, H]`.
         values: `L` float tensors `[B, N, S, H]`.
         valid: bool `[B, S]`, the columns that hold a token of the row.
-        column: int32 `[]`, the column that is written next.
+        column: int32 `[]`, the column that is written next; `[B]`, that of each row.
         positions: int32 `[B]`, the position of each row's next token.
         encoder: For cross-attention; an empty tuple without an encoder.
         token_type: int32 `[B]`, the type of all further tokens; an empty tuple without types.
@@ -184,6 +186,98 @@ def compact(cache: KVCache) -> KVCache:
         valid=tf.range(tf.shape(cache.valid)[1])[None] < count[:, None],  # [B, S]
         column=tf.reduce_max(count),
     )
+
+
+def row_cache(
+    keys: tuple[tf.Tensor, ...], values: tuple[tf.Tensor, ...], count: tf.Tensor
+) -> KVCache:
+    """A cache whose rows have a column each to write next: that after their tokens.
+
+    Args:
+        keys: `L` float tensors `[B, N, S, H]`, without holes.
+        values: `L` float tensors `[B, N, S, H]`.
+        count: int32 `[B]`, the tokens of each row, in its first columns.
+    """
+    valid = tf.range(tf.shape(keys[0])[2])[None] < count[:, None]  # [B, S]
+    return KVCache(keys, values, valid, count, count)
+
+
+def resize_cache(cache: KVCache, columns: tf.Tensor) -> KVCache:
+    """Keeps the first columns (int32 `[]`), or appends empty ones."""
+
+    def resize(x: tf.Tensor) -> tf.Tensor:
+        return resize_axis(x, 2, columns)  # [B, N, S, H]
+
+    return cache._replace(
+        keys=tuple(map(resize, cache.keys)),
+        values=tuple(map(resize, cache.values)),
+        valid=resize_axis(cache.valid, 1, columns),  # [B, S]
+    )
+
+
+def resize_axis(
+    x: tf.Tensor, axis: int, size: tf.Tensor, *, filler: float = 0, at_end: bool = True
+) -> tf.Tensor:
+    """Makes an axis shorter or longer.
+
+    Args:
+        x: The tensor.
+        axis: Its axis.
+        size: int32 `[]`.
+        filler: Value of what is added.
+        at_end: Whether its end changes; False changes its beginning.
+
+    Example:
+        >>> resize_axis(tf.constant([1, 2, 3]), 0, tf.constant(2), at_end=False).numpy().tolist()
+        [2, 3]
+    """
+    shape = tf.shape(x)
+    surplus = tf.maximum(shape[axis] - size, 0)
+    index = [slice(None)] * axis + [slice(None, size) if at_end else slice(surplus, None)]
+    missing = tf.tensor_scatter_nd_update(shape, [[axis]], [tf.maximum(size - shape[axis], 0)])
+    filling = tf.fill(missing, tf.cast(filler, x.dtype))
+    parts = [x[tuple(index)], filling]
+    resized = tf.concat(parts if at_end else parts[::-1], axis=axis)
+    open_shape = [None if i == axis else n for i, n in enumerate(x.shape)]
+    return tf.ensure_shape(resized, open_shape)
+
+
+def write_rows(
+    buffers: tuple[tf.Tensor, tf.Tensor],
+    new: tuple[tf.Tensor, tf.Tensor],
+    columns: tf.Tensor,
+    *,
+    in_place: bool,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Overwrites one column of each row of one layer's keys and values.
+
+    Args:
+        buffers: Floats `[B, N, S, H]`.
+        new: Floats `[B, N, 1, H]`.
+        columns: int32 `[B]`. Of a row that has ended it may be `S`: then the last one, or none, is
+            overwritten.
+        in_place: See `write`.
+
+    Returns:
+        Floats `[B, N, S, H]`.
+    """
+    new = tuple(tf.cast(x, buffer.dtype) for x, buffer in zip(new, buffers, strict=True))
+    if not in_place:
+        here = tf.range(tf.shape(buffers[0])[2])[None] == columns[:, None]  # [B, S]
+        return tuple(
+            tf.where(here[:, None, :, None], x, buffer)
+            for x, buffer in zip(new, buffers, strict=True)
+        )
+    rows, heads, size = tf.shape(columns)[0], buffers[0].shape[1], buffers[0].shape[3]
+
+    def body(row: tf.Tensor, *buffers: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        start = tf.stack([row, 0, columns[row], 0])
+        parts = (tf.slice(x, tf.stack([row, 0, 0, 0]), [1, heads, 1, size]) for x in new)
+        written = map(xla.dynamic_update_slice, buffers, parts, [start] * 2)
+        return row + 1, *map(tf.ensure_shape, written, shapes)
+
+    shapes = [buffer.shape for buffer in buffers]
+    return tf.while_loop(lambda row, *_: row < rows, body, (tf.constant(0), *buffers))[1:]
 
 
 def write(buffer: tf.Tensor, new: tf.Tensor, column: tf.Tensor, *, in_place: bool) -> tf.Tensor:

@@ -160,6 +160,11 @@ class TextPipeline(tf.Module):
         size = self.model.config.vocab_size
         return next((one for one in ids if one is not None and 0 <= one < size), None)
 
+    @property
+    def has_constraint(self) -> bool:
+        """Whether the texts of the configuration must match something."""
+        return bool(self._extra.constraint)
+
     def compile_config(
         self, config: GenerationConfig, rows: int, **functions: Any
     ) -> tuple[DecodeSpec, SamplingParams]:
@@ -293,9 +298,12 @@ class TextPipeline(tf.Module):
 
     def decode_texts(self, result: Result, status: PromptStatus) -> dict[str, tf.Tensor]:
         """Pass 3: see `result_to_text`."""
-        if self._prefix_end is not None:  # the prefix's own token is not part of the prompt
-            status = status._replace(length=status.length - 1)
-        return self._result_to_text(result, status)
+        return self._result_to_text(result, self.own_status(status))
+
+    def own_status(self, status: PromptStatus) -> PromptStatus:
+        """The status without the token of a prefix, which is not part of the prompts."""
+        before = 0 if self._prefix_end is None else 1
+        return status._replace(length=status.length - before)
 
     def score(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
         """Scores texts under the model, in one graph.

@@ -96,6 +96,8 @@ def test_every_output_has_one_row_per_text(loaded):
     for count in (0, 1, 4):
         text = tf.fill([count], "abc")
         for name in SIGNATURES:
+            if name.startswith("engine_"):  # states
+                continue
             inputs = {"ids": ids[:count]} if name == "detokenize" else {"text": text}
             if name.endswith("_ids"):
                 inputs = {"ids": tf.fill([count], "1 2")}

@@ -1,8 +1,9 @@
 """Greedy decoding and sampling, with draft tokens or without: the decode loop.
 
-    start    read the prompts, choose the first token          -> State
-    advance  repeat: read the last token, choose the next one  -> State
-    decode   start, then advance until every row has ended     -> Result
+    start         read the prompts, choose the first token          -> State
+    advance       repeat: read the last token, choose the next one  -> State
+    advance_rows  the same for rows of different age                -> State
+    decode        start, then advance until every row has ended     -> Result
 
 Pure functions from prompts and per-row settings to tokens. What a request may set is a tensor with
 one value per row; what is static is the model, the `DecodeSpec` and the shapes, so one compiled
@@ -31,6 +32,7 @@ from tfgpt2.generation.logits.pipeline import (
 )
 from tfgpt2.generation.logits.random import add_gumbel_noise
 from tfgpt2.generation.logits.vocab_ops import best_token
+from tfgpt2.generation.params import repeat_rows
 from tfgpt2.generation.results import Result, TopLogprobs, select_best
 from tfgpt2.generation.stopping import StopState
 from tfgpt2.generation.strategies.base import DecodeTask, Strategy
@@ -109,14 +111,32 @@ class State(NamedTuple):
 
 def start(task: DecodeTask) -> State:
     """Reads the prompts and chooses the first token."""
-    rows, size = tf.unstack(tf.shape(task.output_buffer))
+    size = tf.shape(task.output_buffer)[1]
     spec, params, prompt = task.spec, task.params, task.prompt
     # Holes that rejected draft tokens leave need columns of their own.
     slack = (spec.num_draft_tokens + 1) * _SLACK if spec.num_draft_tokens else 0
     columns = tf.shape(prompt.ids)[1] + size + slack
     logits, cache = task.model.prefill(prompt.ids, prompt.mask, columns=columns)
     logits, cache = (repeat_cache(x, spec.rows_per_prompt) for x in (logits, cache))
-    limit, vocab_size = task.max_new_tokens, logits.shape[-1]
+    drafts = task.proposer.start(prompt, params, columns) if task.proposer else ()
+    state = first_state(task, prompt.ids[:, -1], cache, drafts, vocab_size=logits.shape[-1])
+    return choose(task, state, logits, state.reason == stopping.RUNNING)
+
+
+def first_state(
+    task: DecodeTask, token: tf.Tensor, cache: Any, drafts: Any = (), *, vocab_size: int
+) -> State:
+    """The state before the first token is chosen.
+
+    Args:
+        task: The task.
+        token: int32 `[B]` or `[R]`, the last token of each prompt.
+        cache: The model's, `R` rows.
+        drafts: The state of the draft proposer.
+        vocab_size: `V`.
+    """
+    rows, size = tf.unstack(tf.shape(task.output_buffer))
+    spec, params, limit = task.spec, task.params, task.max_new_tokens
     per_token, best = [rows, size, vocab_size], [rows, size, spec.top_logprobs]
     top = TopLogprobs(tf.zeros(best, tf.int32), tf.zeros(best)) if spec.top_logprobs else ()
     stops, constraint = params.stop_strings, params.constraint
@@ -124,8 +144,8 @@ def start(task: DecodeTask) -> State:
     if constraint:  # the empty text may be all that matches
         whole = masking.is_complete(constraint, constraint.start, limit)
         reason = tf.where((limit > 0) & whole, stopping.STOP, reason)
-    state = State(
-        token=tf.zeros([rows], tf.int32),
+    return State(
+        token=repeat_rows(token, spec.rows_per_prompt),
         tokens=tf.zeros([rows, size], tf.int32),
         logprobs=tf.zeros([rows, size], tf.float32),
         count=tf.zeros([rows], tf.int32),
@@ -137,9 +157,8 @@ def start(task: DecodeTask) -> State:
         scores=tf.zeros(per_token) if spec.output_scores else (),
         logits=tf.zeros(per_token) if spec.output_logits else (),
         cache=cache,
-        drafts=task.proposer.start(prompt, params, columns) if task.proposer else (),
+        drafts=drafts,
     )
-    return choose(task, state, logits, state.reason == stopping.RUNNING)
 
 
 def advance(task: DecodeTask, state: State, until: tf.Tensor) -> State:
@@ -153,6 +172,23 @@ def advance(task: DecodeTask, state: State, until: tf.Tensor) -> State:
         return tf.reduce_any(running_rows) & (most < until)
 
     (state,) = tf.while_loop(running, lambda state: (body(task, state),), (state,))
+    return state
+
+
+def advance_rows(task: DecodeTask, state: State, steps: tf.Tensor) -> State:
+    """Chooses up to `steps` (int32 `[]`) tokens for each running row; rows may differ in age.
+
+    The cache is one of `kv_cache.row_cache`: rows that have ended leave theirs as it is.
+    """
+
+    def body(step: tf.Tensor, state: State) -> tuple[tf.Tensor, State]:
+        return step + 1, _step(task, state, state.reason == stopping.RUNNING)
+
+    _, state = tf.while_loop(
+        lambda step, state: (step < steps) & tf.reduce_any(state.reason == stopping.RUNNING),
+        body,
+        (tf.constant(0), state),
+    )
     return state
 
 
@@ -177,11 +213,11 @@ def finish(state: State) -> Result:
     )
 
 
-def _step(task: DecodeTask, state: State) -> State:
-    """Reads the last token and chooses the next."""
-    valid = tf.ones_like(state.token, tf.bool)[:, None]  # [R, 1]
+def _step(task: DecodeTask, state: State, valid: tf.Tensor | None = None) -> State:
+    """Reads the last token, in the rows that bool `[R]` marks, and chooses the next."""
+    valid = tf.ones_like(state.token, tf.bool) if valid is None else valid
     logits, cache = task.model.decode_step(
-        state.token[:, None], valid, state.cache, in_place=task.in_place
+        state.token[:, None], valid[:, None], state.cache, in_place=task.in_place
     )
     state = state._replace(cache=cache, steps=state.steps + 1)
     return choose(task, state, logits[:, 0], state.reason == stopping.RUNNING)

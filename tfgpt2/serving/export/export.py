@@ -112,7 +112,7 @@ def export(
     """
     path = new_version(path, version)
     options = SignatureOptions(
-        names=registry.check_signatures(signatures),
+        names=None if signatures is None else registry.check_signatures(signatures),
         inputs=None if inputs is None else tuple(inputs),
         top=top,
         inspect_top=inspect_top,

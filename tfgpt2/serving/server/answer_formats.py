@@ -40,16 +40,19 @@ class CompletionFormat:
         """
         return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}
 
-    def chunk(self, index: int, text: str, reason: str | None, *, first: bool) -> dict[str, Any]:
+    def chunk(
+        self, index: int, text: str, logprobs: Any, reason: str | None, *, first: bool
+    ) -> dict[str, Any]:
         """A piece of a streamed text.
 
         Args:
             index: Number of the text.
             text: The piece.
+            logprobs: See `completion_logprobs`, of the tokens of the piece.
             reason: OpenAI's finish reason, None before the end.
             first: Whether it is the first piece.
         """
-        return self.choice(index, text, None, reason)
+        return self.choice(index, text, logprobs, reason)
 
 
 class ChatFormat(CompletionFormat):
@@ -69,10 +72,17 @@ class ChatFormat(CompletionFormat):
             "finish_reason": reason,
         }
 
-    def chunk(self, index: int, text: str, reason: str | None, *, first: bool) -> dict[str, Any]:
+    def chunk(
+        self, index: int, text: str, logprobs: Any, reason: str | None, *, first: bool
+    ) -> dict[str, Any]:
         """A piece of a message; the first one says whose it is."""
         delta = ({"role": "assistant"} if first else {}) | ({"content": text} if text else {})
-        return {"index": index, "delta": delta, "logprobs": None, "finish_reason": reason}
+        return {
+            "index": index,
+            "delta": delta,
+            "logprobs": None if logprobs is None else {"content": _tokens(logprobs)},
+            "finish_reason": reason,
+        }
 
 
 def _tokens(logprobs: dict[str, Any]) -> list[dict[str, Any]]:

@@ -266,12 +266,8 @@ def _make_request(values: dict[str, Any]) -> CompletionRequest:
     best_of = values.get("best_of", n)
     if best_of < n:
         raise invalid(f"`best_of` must be at least `n`, {n}. Received: {best_of}.", param="best_of")
-    if values.get("stream"):
-        if best_of > n:
-            raise invalid("`best_of` above `n` cannot be streamed.", param="best_of")
-        for name, off in (("logprobs", None), ("echo", False)):
-            if values.get(name, off) is not off:
-                raise invalid(f"`{name}` cannot be streamed on this server.", param=name)
+    if values.get("stream") and best_of > n:
+        raise invalid("`best_of` above `n` cannot be streamed.", param="best_of")
     prompts = len(values["prompts"])
     if prompts * best_of > _MAX_CHOICES:  # one request must not fill the queue
         raise invalid(

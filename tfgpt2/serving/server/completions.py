@@ -148,11 +148,7 @@ class CompletionsApi:
                 self._core.measure(form.name, request.model),
                 self._lease(request) as model,
             ):
-                for name in ("tokenize", "detokenize"):
-                    model.require(name, "stream")
-                signature = model.signatures["generate"]
-                if "score" in signature.outputs:
-                    raise invalid("Beam search cannot be streamed.", param="stream")
+                _check_stream(model, request)
                 prompts = await prompt_inputs(model, request, self._core.settings.max_body_bytes)
                 rows = [prompt for prompt in prompts for _ in range(request.n)]
                 chunks = stream_rows(
@@ -167,7 +163,14 @@ class CompletionsApi:
                     async for row, chunk in chunks:
                         completion_choice.check_finish_reason(chunk.finish_reason)
                         reason = openai_finish_reason(chunk.finish_reason)
-                        choice = form.chunk(row, chunk.text, reason, first=row not in last)
+                        text, logprobs, first = chunk.text, None, row not in last
+                        if request.echo and first:
+                            text = rows[row].text.decode("utf-8", "replace") + text
+                        if request.logprobs is not None:
+                            logprobs = await _chunk_logprobs(
+                                model, request, rows[row], chunk, last.get(row)
+                            )
+                        choice = form.chunk(row, text, logprobs, reason, first=first)
                         last[row] = chunk
                         event = envelope | {"choices": [choice]}
                         if request.stream_options.continuous_usage_stats:
@@ -252,6 +255,47 @@ async def _choice_entry(
     entry = form.choice(index, prompt + choice.text, logprobs, reason)
     # OpenAI's format has no field for a prompt that lost its beginning.
     return entry | ({"truncated": choice.truncated} if choice.truncated else {})
+
+
+def _check_stream(model: TextModel, request: CompletionRequest) -> None:
+    """Checks that a model can stream what is asked for.
+
+    Raises:
+        ServingError: INVALID_ARGUMENT.
+    """
+    if "score" in model.signatures["generate"].outputs:
+        raise invalid("Beam search cannot be streamed.", param="stream")
+    if model.stream is not None:
+        return
+    for name in ("tokenize", "detokenize"):
+        model.require(name, "stream")
+    for name, off in (("logprobs", None), ("echo", False)):
+        if getattr(request, name) is not off:
+            raise invalid(
+                f"`{name}` is streamed by the engine only, which this model lacks or which is off.",
+                param=name,
+            )
+
+
+async def _chunk_logprobs(
+    model: TextModel,
+    request: CompletionRequest,
+    prompt: PromptInput,
+    chunk: TextChunk,
+    last: TextChunk | None,
+) -> dict[str, Any]:
+    """The log-probabilities of the tokens of a chunk, after those of the last one."""
+    choice = Choice(
+        prompt, "", b"", chunk.token_ids, chunk.token_logprobs, chunk.prompt_tokens,
+        chunk.truncated, "length",
+    )  # fmt: skip
+    found = await completion_logprobs(
+        model, choice, alternatives=request.logprobs, echo=request.echo
+    )
+    sent = 0
+    if last is not None:
+        sent = len(found["tokens"]) - len(chunk.token_ids) + len(last.token_ids)
+    return {name: values and values[sent:] for name, values in found.items()}
 
 
 def _signature(model: TextModel, rows: list[PromptInput]) -> Signature:

@@ -21,7 +21,13 @@ from tfgpt2.serving.server.signature import (
     find_signature,
     inputs_from_protos,
 )
-from tfgpt2.serving.server.text_model import MAX_NEW_TOKENS
+from tfgpt2.serving.server.text_model import (
+    ENGINE,
+    MAX_NEW_TOKENS,
+    START_OUTPUTS,
+    STARTED_BY,
+    has_engine,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -46,6 +52,7 @@ class Servable:
         chat_template: The chat template of its files, or None.
         batches_in_graph: The graph contains an operation that batches concurrent calls; their rows
             must not be batched twice.
+        scheduler: Schedules rows on the engine; made when the first comes.
     """
 
     def __init__(self, name: str, version: int, path: Path):
@@ -55,6 +62,7 @@ class Servable:
         graph = _read_serving_graph(path)
         self.signature_defs = dict(graph.signature_def)
         self.batches_in_graph = _has_operation(graph.graph_def, "BatchFunction")
+        self.scheduler: Any = None
         self._loaded = tf.saved_model.load(str(path))
         self._functions = dict(self._loaded.signatures)
         self.signatures = {
@@ -71,9 +79,18 @@ class Servable:
         Returns:
             All its outputs.
         """
+        return {name: out.numpy() for name, out in self.call(signature, inputs).items()}
+
+    def call(self, signature: str, inputs: Mapping[str, Any]) -> dict[str, tf.Tensor]:
+        """Like `run`, with tensors as outputs, which may be inputs again."""
         infos = self.signatures[signature].inputs
-        tensors = {name: tf.constant(inputs[name], info.dtype) for name, info in infos.items()}
-        return {name: out.numpy() for name, out in self._functions[signature](**tensors).items()}
+        tensors = {
+            name: inputs[name]
+            if tf.is_tensor(inputs[name])
+            else tf.constant(inputs[name], info.dtype)
+            for name, info in infos.items()
+        }
+        return dict(self._functions[signature](**tensors))
 
     def warm_up(self) -> int:
         """Runs the warm-up requests of the export and returns their number.
@@ -93,15 +110,32 @@ class Servable:
             signature = find_signature(self.signatures, request.model_spec.signature_name)
             self.run(signature.name, inputs_from_protos(signature, request.inputs))
             count += 1
+        if has_engine(self.signatures):
+            self._run_engine(self.signatures[ENGINE[0]])
         return count
 
     def _run_each_signature(self) -> int:
+        engine = has_engine(self.signatures)
         for name, signature in self.signatures.items():
+            if engine and name in (*ENGINE[1:], *STARTED_BY):  # the engine runs in their place
+                continue
             try:
-                self.run(name, dummy_inputs(signature))
+                if engine and name == ENGINE[0]:
+                    self._run_engine(signature)
+                else:
+                    self.run(name, dummy_inputs(signature))
             except Exception as error:  # the row may be invalid for this model
                 _log.info("%s: no warm-up of %s: %s", self.name, name, type(error).__name__)
         return len(self.signatures)
+
+    def _run_engine(self, start: Signature) -> None:
+        """Generates a token on the engine."""
+        state = self.call(start.name, dummy_inputs(start))
+        state = {name: value for name, value in state.items() if name not in START_OUTPUTS}
+        others = {f"other_{name}": value for name, value in state.items()}
+        one = np.ones(1, np.int32)
+        state = self.call("engine_join", state | others | {"source": 0 * one})
+        self.call("engine_advance", state | {"active": one, "steps": one})
 
 
 def dummy_inputs(signature: Signature) -> Arrays:

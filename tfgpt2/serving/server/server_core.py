@@ -5,21 +5,39 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterator
+import weakref
+from collections.abc import AsyncGenerator, Awaitable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from typing import NamedTuple
+from functools import partial
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from tfgpt2.serving.server.cancellation import run_within
+from tfgpt2.serving.server.cancellation import gather, run_within
+from tfgpt2.serving.server.engine import Engine
+from tfgpt2.serving.server.engine_answers import generate_row, merge_rows, stream_row
+from tfgpt2.serving.server.engine_scheduler import EngineScheduler, Round
 from tfgpt2.serving.server.metrics import Metrics
-from tfgpt2.serving.server.request_batcher import RequestBatcher
+from tfgpt2.serving.server.request_batcher import RequestBatcher, broadcast_rows, count_rows
+from tfgpt2.serving.server.request_size import check_bytes, check_rows, full_bytes
 from tfgpt2.serving.server.saved_model import Servable
 from tfgpt2.serving.server.serving_error import ServingError, invalid
 from tfgpt2.serving.server.settings import ServerSettings
 from tfgpt2.serving.server.signature import Arrays, Signature
-from tfgpt2.serving.server.text_model import MAX_NEW_TOKENS, TextModel, count_tokens
+from tfgpt2.serving.server.streaming import TextChunk
+from tfgpt2.serving.server.text_model import (
+    GENERATE_IDS,
+    MAX_NEW_TOKENS,
+    STARTED_BY,
+    TextModel,
+    count_tokens,
+    has_engine,
+)
 from tfgpt2.serving.server.version_manager import ModelRegistry, VersionManager
+
+_ENGINE_THREADS = 2  # versions that generate at the same time
+_Result = TypeVar("_Result")
 
 
 class ModelSpec(NamedTuple):
@@ -48,7 +66,12 @@ class ServerCore:
         self.batcher = RequestBatcher(
             settings.batching, self._observe_batch, settings.max_body_bytes
         )
-        self.metrics = Metrics(lambda: self.batcher.num_queued, lambda: self.batcher.num_running)
+        self._engine_threads = ThreadPoolExecutor(_ENGINE_THREADS, thread_name_prefix="engine")
+        self._schedulers: weakref.WeakSet[EngineScheduler] = weakref.WeakSet()
+        self.metrics = Metrics(
+            lambda: self.batcher.num_queued + sum(one.num_waiting for one in self._schedulers),
+            lambda: self.batcher.num_running + sum(one.is_running for one in self._schedulers),
+        )
         self.models = ModelRegistry(
             {
                 name: VersionManager(
@@ -78,14 +101,11 @@ class ServerCore:
             ServingError: See `RequestBatcher.run`; DEADLINE_EXCEEDED.
         """
         self._check_limits(inputs)
-        limit = self.settings.timeout_seconds
-        limit = limit if timeout is None else min(timeout, limit)
-        try:
-            return await run_within(self.batcher.run(servable, signature, inputs), limit)
-        except asyncio.TimeoutError as error:
-            raise ServingError(
-                "DEADLINE_EXCEEDED", f"The request took longer than {limit:.3g} seconds."
-            ) from error
+        if signature.name in STARTED_BY and self._uses_engine(servable):
+            work = self._run_on_engine(servable, signature, inputs)
+        else:
+            work = self.batcher.run(servable, signature, inputs)
+        return await self._within(work, timeout)
 
     def text_model(self, servable: Servable) -> TextModel:
         """Returns the signatures of a leased version by name."""
@@ -93,7 +113,64 @@ class ServerCore:
         async def run(name: str, inputs: Arrays) -> Arrays:
             return await self.run(servable, servable.signatures[name], inputs)
 
-        return TextModel(run, servable.signatures, self.settings.batching.max_batch_size)
+        most = self.settings.batching.max_batch_size
+        stream = partial(self._stream, servable) if self._uses_engine(servable) else None
+        return TextModel(run, servable.signatures, most, stream)
+
+    async def _run_on_engine(
+        self, servable: Servable, signature: Signature, inputs: Arrays
+    ) -> Arrays:
+        """Generates each row by itself."""
+        signature.check(inputs)
+        rows = count_rows(inputs)
+        check_rows(rows, self.settings.batching.max_batch_size)
+        check_bytes(full_bytes(inputs, rows), self.settings.max_body_bytes)
+        if not rows:
+            return signature.empty_outputs()
+        inputs, scheduler = broadcast_rows(inputs, rows), self._scheduler(servable)
+        outputs = await gather(
+            generate_row(scheduler, signature, {n: x[row : row + 1] for n, x in inputs.items()})
+            for row in range(rows)
+        )
+        return merge_rows(outputs)
+
+    async def _stream(self, servable: Servable, inputs: Arrays) -> AsyncGenerator[TextChunk, None]:
+        """Streams a row; each chunk may take as long as a request."""
+        self._check_limits(inputs)
+        signature = servable.signatures[GENERATE_IDS if "ids" in inputs else "generate"]
+        signature.check(inputs)
+        chunks = stream_row(self._scheduler(servable), signature, inputs)
+        async with contextlib.aclosing(chunks):
+            while True:
+                chunk = await self._within(anext(chunks, None), None)
+                if chunk is None:
+                    return
+                yield chunk
+
+    async def _within(self, work: Awaitable[_Result], timeout: float | None) -> _Result:
+        limit = self.settings.timeout_seconds
+        limit = limit if timeout is None else min(timeout, limit)
+        try:
+            return await run_within(work, limit)
+        except asyncio.TimeoutError as error:
+            raise ServingError(
+                "DEADLINE_EXCEEDED", f"The request took longer than {limit:.3g} seconds."
+            ) from error
+
+    def _uses_engine(self, servable: Servable) -> bool:
+        return self.settings.engine and has_engine(servable.signatures)
+
+    def _scheduler(self, servable: Servable) -> EngineScheduler:
+        if servable.scheduler is None:
+            servable.scheduler = EngineScheduler(
+                Engine(servable),
+                servable.signatures,
+                self.settings,
+                self._engine_threads,
+                partial(self._observe_round, servable.name),
+            )
+            self._schedulers.add(servable.scheduler)
+        return servable.scheduler
 
     @contextlib.contextmanager
     def measure(self, api: str, model: str) -> Iterator[None]:
@@ -121,6 +198,9 @@ class ServerCore:
     async def close(self) -> None:
         """Finishes what is queued and running, and stops watching."""
         await self.batcher.close()
+        for scheduler in list(self._schedulers):
+            await scheduler.close()
+        self._engine_threads.shutdown(wait=False)
         await self.models.close()
 
     def _check_limits(self, inputs: Arrays) -> None:
@@ -144,3 +224,9 @@ class ServerCore:
         if tokens is not None:
             self.metrics.tokens.labels(servable.name).inc(tokens[0])
             self.metrics.prompt_tokens.labels(servable.name).inc(tokens[1])
+
+    def _observe_round(self, name: str, done: Round) -> None:
+        self.metrics.batch_rows.labels(name, "engine_advance").observe(done.rows)
+        self.metrics.padding.labels(name, "engine_advance").inc(done.slots - done.rows)
+        self.metrics.tokens.labels(name).inc(done.tokens)
+        self.metrics.prompt_tokens.labels(name).inc(done.prompt_tokens)

@@ -105,10 +105,13 @@ class ServerSettings:
     grpc_connection_seconds: float = _field(600.0, "Then a gRPC client has to connect again.")
     max_body_bytes: int = _field(4 * 2**20, "Of a request.")
     max_new_tokens: int = _field(4096, "The most a request may ask for.")
-    stream_tokens: int = _field(8, "Tokens of a stream's piece.")
+    stream_tokens: int = _field(8, "Tokens of a stream's piece, and of a round of the engine.")
+    engine: bool = _field(True, "Use the engine of exports that have one.")
+    engine_slots: int = _field(32, "Texts that are generated at a time; others wait.")
 
     def __post_init__(self) -> None:
-        for name in ("keep_versions", "max_body_bytes", "max_new_tokens", "stream_tokens"):
+        for name in ("keep_versions", "max_body_bytes", "max_new_tokens", "stream_tokens",
+                     "engine_slots"):  # fmt: skip
             _check_minimum(name, getattr(self, name), 1)
         for name in ("poll_seconds", "timeout_seconds", "receive_seconds", "send_seconds",
                      "idle_seconds", "grpc_connection_seconds"):  # fmt: skip

@@ -1,4 +1,6 @@
-"""Streaming from a SavedModel that cannot stream: a call of `generate` for every few tokens.
+"""Streaming from a SavedModel without the engine: a call of `generate` for every few tokens.
+
+`stream_rows` streams the rows of all exports; see `engine_answers` for those with the engine.
 
 Each call continues the prompt and the *committed* tokens. With `generate_ids` these are all tokens:
 they are read as ids. Exports without it read text, and tokens are committed when the text so far
@@ -16,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import codecs
+import contextlib
 import secrets
 from collections.abc import AsyncIterator
 from typing import Any, NamedTuple
@@ -45,12 +48,18 @@ class TextChunk(NamedTuple):
         num_tokens: Tokens generated so far.
         prompt_tokens: Tokens of the prompt.
         finish_reason: None until the text ends, then that of the signature.
+        truncated: Tokens of the prompt that were dropped; of the engine, like the next two.
+        token_ids: int32 `[T]`, the tokens of the text so far.
+        token_logprobs: float32 `[T]`, nats.
     """
 
     text: str
     num_tokens: int
     prompt_tokens: int
     finish_reason: str | None = None
+    truncated: int = 0
+    token_ids: np.ndarray | None = None
+    token_logprobs: np.ndarray | None = None
 
 
 class _GeneratedTokens:
@@ -134,9 +143,11 @@ async def stream_rows(
 
     async def stream_row(row: int) -> None:
         one = {name: array[row : row + 1] for name, array in inputs.items()}
+        chunks = stream(model, one, **options) if model.stream is None else model.stream(one)
         try:
-            async for chunk in stream(model, one, **options):
-                await queue.put((row, chunk))
+            async with contextlib.aclosing(chunks):
+                async for chunk in chunks:
+                    await queue.put((row, chunk))
         except Exception as error:
             await queue.put((row, from_exception(error)))
 
@@ -211,7 +222,7 @@ async def stream(
             before = generated.tokens[: generated.num_committed]
             end = len(b"".join(before)) + len(outputs["text_bytes"][0])
         else:
-            end = len(text) - (_partial_stop_string(text, stop_strings) if reason is None else 0)
+            end = len(text) - (partial_stop_string(text, stop_strings) if reason is None else 0)
         chunk = decoder.decode(text[sent : max(sent, end)], final=reason is not None)
         sent = max(sent, end)
         if chunk or reason is not None:
@@ -266,7 +277,7 @@ def _find_stop_string(tokens: list[bytes], known: int, stop_strings: list[bytes]
     return None
 
 
-def _partial_stop_string(text: bytes, stop_strings: list[bytes]) -> int:
+def partial_stop_string(text: bytes, stop_strings: list[bytes]) -> int:
     """Counts the bytes at the end that may be the start of a stop string."""
     longest = max(map(len, stop_strings), default=1)
     for size in range(min(longest - 1, len(text)), 0, -1):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -11,6 +12,20 @@ from tfgpt2.serving.server.signature import Arrays, Signature
 
 MAX_NEW_TOKENS = "max_new_tokens"  # an input
 GENERATE_IDS = "generate_ids"
+# The engine's signatures; those that run on it, and what starts their rows; and the outputs of a
+# start that are no part of its state.
+ENGINE = ("engine_start", "engine_start_ids", "engine_join", "engine_advance", "engine_tokens")
+STARTED_BY = {
+    "generate": "engine_start",
+    "serving_default": "engine_start",
+    GENERATE_IDS: "engine_start_ids",
+}
+START_OUTPUTS = ("prompt_tokens", "truncated", "finish_reason")
+
+
+def has_engine(signatures: Mapping[str, Signature]) -> bool:
+    """Whether a version was exported with the engine."""
+    return all(name in signatures for name in ENGINE)
 
 
 def write_ids(ids: Iterable[int]) -> bytes:
@@ -35,9 +50,12 @@ class TextModel:
         run: Runs a signature: name and inputs -> outputs.
         signatures: The signatures of the version.
         max_rows: The most rows of a call.
+        stream: Streams the text of one row of inputs of `generate`; None where the version has no
+            engine.
 
     Attributes:
         signatures: As given.
+        stream: As given.
     """
 
     def __init__(
@@ -45,8 +63,10 @@ class TextModel:
         run: Callable[[str, Arrays], Awaitable[Arrays]],
         signatures: Mapping[str, Signature],
         max_rows: int,
+        stream: Callable[[Arrays], AsyncGenerator[Any, None]] | None = None,
     ):
         self._run, self.signatures, self._max_rows = run, signatures, max_rows
+        self.stream = stream
 
     def require(self, signature: str, param: str) -> None:
         """Checks that the version has a signature.

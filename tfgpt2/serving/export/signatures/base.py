@@ -184,6 +184,11 @@ class SignatureFn:
         """
         raise NotImplementedError
 
+    @classmethod
+    def is_available(cls, generator: TextGenerator, options: SignatureOptions) -> bool:
+        """Whether an export of the generator can have it."""
+        return True
+
     # What `__call__` takes, where it differs from the inputs of the signature -------------------
 
     @property

@@ -71,6 +71,10 @@ class Generate(SignatureFn):
 
     def __call__(self, inputs: Tensors) -> Tensors:
         """Texts and settings `[B]`, stop strings `[B, Q]` -> see `tfgpt2.text.records`."""
+        return self.generator.pipeline(*self.read_inputs(inputs), self.read)
+
+    def read_inputs(self, inputs: Tensors) -> tuple[tf.Tensor, Tensors, tf.Tensor]:
+        """Texts, settings, and stop strings without unused columns."""
         stop = inputs["stop"]
         stop = tf.where(tf.strings.length(stop) > self.options.stop_limits[1], "", stop)
         # Columns that no row uses are dropped, so that they need no larger program.
@@ -78,7 +82,7 @@ class Generate(SignatureFn):
         columns = tf.range(1, tf.size(used) + 1)
         last = tf.reduce_max(tf.pad(tf.where(used, columns, 1), [[0, 1]], constant_values=1))
         settings = {name: inputs[name] for name in self.settings}
-        return self.generator.pipeline(inputs["text"], settings, stop[:, :last], self.read)
+        return inputs["text"], settings, stop[:, :last]
 
     @property
     def row_inputs(self) -> tuple[tf.TensorSpec, ...]:

@@ -14,6 +14,13 @@ from tfgpt2.serving.export.graph_batching import batch_rows
 from tfgpt2.serving.export.signatures.base import SignatureFn, SignatureOptions, check_names
 from tfgpt2.serving.export.signatures.detokenize import Detokenize
 from tfgpt2.serving.export.signatures.embed import Embed
+from tfgpt2.serving.export.signatures.engine import (
+    EngineAdvance,
+    EngineJoin,
+    EngineStart,
+    EngineStartIds,
+    EngineTokens,
+)
 from tfgpt2.serving.export.signatures.from_ids import GenerateIds, InspectIds
 from tfgpt2.serving.export.signatures.generate import Generate, ServingDefault
 from tfgpt2.serving.export.signatures.inspect import Inspect
@@ -39,6 +46,11 @@ SIGNATURES: dict[str, type[SignatureFn]] = {
         InspectIds,
         Tokenize,
         Detokenize,
+        EngineStart,
+        EngineStartIds,
+        EngineJoin,
+        EngineAdvance,
+        EngineTokens,
     )
 }
 # Signatures of models with a task head, one for each head.
@@ -57,13 +69,24 @@ def create(
         options: Options of the export; None is the defaults.
 
     Returns:
-        A `SignatureFn` for each name of the options, in the order of `SIGNATURES`.
+        A `SignatureFn` for each name of the options, in the order of `SIGNATURES`; without names,
+        for each that the generator can have.
 
     Raises:
-        ValueError: A name is unknown or repeated, there is none, or an input has no effect.
+        ValueError: A name is unknown or repeated, the generator cannot have it, there is none, or
+            an input has no effect.
     """
     options = SignatureOptions() if options is None else options
     names = check_signatures(options.names)
+    available = [n for n in names if SIGNATURES[n].is_available(generator, options)]
+    if options.names is not None and len(available) < len(names):
+        raise value_error(
+            "The engine decodes greedily or samples one text for each prompt, without draft tokens"
+            " and guidance.",
+            fix="Leave its signatures out: such exports are served without it.",
+            signatures=[name for name in names if name not in available],
+        )
+    names = tuple(available)
     options = dataclasses.replace(options, names=names)
     return {name: SIGNATURES[name](generator, options) for name in SIGNATURES if name in names}
 
