@@ -50,8 +50,9 @@ def test_details(gen):
         np.testing.assert_allclose(record.token_logprobs, expected, atol=1e-4)
     assert {field.name for field in dataclasses.fields(records[0])} == {
         "text", "text_bytes", "token_ids", "prompt_tokens", "truncated", "logprob",
-        "token_logprobs", "finish_reason", "score", "top_logprobs",
+        "token_logprobs", "finish_reason", "score", "top_logprobs", "tokens",
     }  # fmt: skip
+    assert b"".join(records[0].tokens) == records[0].text_bytes
     assert records[0].score is records[0].top_logprobs is None
 
 

@@ -103,7 +103,8 @@ def test_official_messages_read_what_we_wrote(records, tmp_path):
 def test_without_xla_there_is_one_request_for_each_signature():
     plain = toy_text.generator(jit_compile=False)
     found = make_requests(plain, SignatureOptions(batch_sizes=SIZES))
-    assert [one.signature for one in found] == list(SIGNATURES)
+    stateful = ("engine_start", "engine_start_ids", "engine_join", "engine_advance")
+    assert [one.signature for one in found] == [n for n in SIGNATURES if n not in stateful]
 
 
 def test_more_than_a_server_takes(gen):
