@@ -4,9 +4,9 @@
 
 The bundled model is exported, served by `tfgpt2 serve` on loopback, and queried by 64 threads with
 different prompts, batch sizes, lengths and settings, over REST and gRPC. Each answer is compared
-with that of the same request sent alone. Four runs: with batching, without batching, with a server
-that is killed and restarted, and with a new model version appearing under load. Exits with 1 if an
-answer was wrong or a request failed unexpectedly.
+with that of the same request sent alone. Five runs: on the engine, in batches of whole requests,
+without batching, with a server that is killed and restarted, and with a new model version appearing
+under load. Exits with 1 if an answer was wrong or a request failed unexpectedly.
 """
 
 from __future__ import annotations
@@ -288,9 +288,11 @@ def main() -> int:
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         print(f"{CLIENTS} clients, {REQUESTS} distinct requests, {os.cpu_count()} cores,"
               f" load average before {os.getloadavg()[0]:.1f}")  # fmt: skip
-        errors, alone = steady(base, options.seconds, "batched")
-        unbatched, other = steady(base, options.seconds, "unbatched", "--no-batching")
-        errors += unbatched + (alone != other)
+        errors, alone = steady(base, options.seconds, "engine")
+        for title, *how in (("batched", "--no-engine"),
+                            ("unbatched", "--no-engine", "--no-batching")):  # fmt: skip
+            more, other = steady(base, options.seconds, title, *how)
+            errors += more + (alone != other)
         errors += kill_and_restart(base, options.seconds / 2, alone)
         errors += new_version(base, options.seconds / 2, alone)
     print("all answers correct" if not errors else f"{errors} errors")
