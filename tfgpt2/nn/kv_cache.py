@@ -202,19 +202,6 @@ def row_cache(
     return KVCache(keys, values, valid, count, count)
 
 
-def resize_cache(cache: KVCache, columns: tf.Tensor) -> KVCache:
-    """Keeps the first columns (int32 `[]`), or appends empty ones."""
-
-    def resize(x: tf.Tensor) -> tf.Tensor:
-        return resize_axis(x, 2, columns)  # [B, N, S, H]
-
-    return cache._replace(
-        keys=tuple(map(resize, cache.keys)),
-        values=tuple(map(resize, cache.values)),
-        valid=resize_axis(cache.valid, 1, columns),  # [B, S]
-    )
-
-
 def resize_axis(
     x: tf.Tensor, axis: int, size: tf.Tensor, *, filler: float = 0, at_end: bool = True
 ) -> tf.Tensor:

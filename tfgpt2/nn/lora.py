@@ -267,7 +267,8 @@ def check_fit(model: Any, adapter: Adapter) -> None:
     """Checks that an adapter's shapes are those of the model.
 
     Raises:
-        ValueError: A projection or head does not exist, or has another shape.
+        ValueError: A projection or layer does not exist, or has another shape, or only one of token
+            table and output matrix is replaced where they are one.
     """
     layers, weights = projections(model), whole_weights(model)
     for key, factors in adapter.layers.items():
