@@ -94,6 +94,19 @@ class FakeEngine:
         return [(bytes([one]), bytes([one])) for one in ids]
 
 
+class Turnstile:
+    """A gate that lets one round through for each release: a reader gets every round by itself."""
+
+    def __init__(self):
+        self.turns = threading.Semaphore(0)
+
+    def wait(self, timeout):
+        return self.turns.acquire(timeout=timeout)
+
+    def release(self):
+        self.turns.release()
+
+
 class World:
     """A scheduler with its engine."""
 
@@ -170,10 +183,18 @@ def test_short_texts_do_not_wait_for_long_ones():
 def test_streams_are_the_text_and_one_that_is_left_frees_its_slot():
     async def test():
         world = World(slots=1)
-        pieces = [chunk async for chunk in world.stream("abc", 10)]
+        world.engine.gate = Turnstile()
+        pieces = []
+        async with contextlib.aclosing(world.stream("abc", 10)) as chunks:
+            world.engine.gate.release()
+            async for chunk in chunks:
+                pieces.append(chunk)
+                world.engine.gate.release()
         assert "".join(piece.text for piece in pieces) == "abcabcabca"
-        assert len(pieces) > 1 and pieces[0].num_tokens == 4 and pieces[-1].num_tokens == 10
+        assert [piece.num_tokens for piece in pieces] == [4, 8, 10]
         assert [piece.finish_reason for piece in pieces] == [None] * (len(pieces) - 1) + ["length"]
+        world.engine.gate = threading.Event()
+        world.engine.gate.set()
         async with contextlib.aclosing(world.stream("left", 90)) as chunks:
             await anext(chunks)
             waiting = world.generate("next", 4)
@@ -209,9 +230,11 @@ def test_only_the_request_at_fault_fails():
         world = World(slots=4)
         world.engine.gate.clear()
         first = world.generate("first", 4)
-        await asyncio.sleep(0.01)
+        while not world.engine.starts:
+            await asyncio.sleep(0.001)
         tasks = [world.generate(text, 4) for text in ("uvw", "bad", "xyz")]
-        await asyncio.sleep(0.01)
+        while world.scheduler.num_waiting != 3:
+            await asyncio.sleep(0.001)
         world.engine.gate.set()
         found = await asyncio.gather(first, *tasks, return_exceptions=True)
         texts = [one if isinstance(one, Exception) else one["text"][0] for one in found]
