@@ -157,23 +157,27 @@ def speed(name: str, model: str, arguments: argparse.Namespace, folder: Path) ->
     print(f"job / generate by 8, mixed lengths: {top['job, mixed'] / top['generate']:.2f}")
 
 
-def random_124m(folder: Path) -> str:
-    """A checkpoint of the 124M shape with random weights and the bundled tokenizer."""
+def random_model(folder: Path, **config: int) -> str:
+    """A checkpoint with random weights and the bundled tokenizer; by default the 124M shape."""
     tokenizer = tfgpt2.TFGPT2Tokenizer.from_pretrained("shakespeare-tiny")
-    model = tfgpt2.TFGPT2LMHeadModel(tfgpt2.GPT2Config())
-    tfgpt2.TextGenerator(model, tokenizer).save_pretrained(folder / "124m")
-    return str(folder / "124m")
+    model = tfgpt2.TFGPT2LMHeadModel(tfgpt2.GPT2Config(**config))
+    tfgpt2.TextGenerator(model, tokenizer).save_pretrained(folder / "model")
+    return str(folder / "model")
 
 
 def memory(rows: int, folder: Path) -> None:
-    """Prints the resident memory while a job of many short rows runs."""
+    """Prints the resident memory while a job of many short rows runs.
+
+    The model is tiny: what may grow with the rows is the job.
+    """
     import psutil
 
     with (folder / "short.txt").open("w") as file:
         for start in range(0, rows, 1000):
             file.write("\n".join(texts(min(1000, rows - start), [1, 2, 3], start)) + "\n")
     settings = JobSettings(batch_size=256, rows_per_file=4096)
-    job = Job(Score(), [folder / "short.txt"], folder / "scores", "shakespeare-tiny", settings)
+    model = random_model(folder, vocab_size=1024, n_embd=16, n_layer=1, n_head=1, n_positions=64)
+    job = Job(Score(), [folder / "short.txt"], folder / "scores", model, settings)
     process, done, write_window = psutil.Process(), 0, job.write
     print("\n| rows | resident MB |\n|---|---|")
 
@@ -213,7 +217,7 @@ def main() -> None:
         if not arguments.tiny:
             shutil.rmtree(folder)
             folder.mkdir()
-            speed("124M shape", random_124m(folder), arguments, folder)
+            speed("124M shape", random_model(folder), arguments, folder)
     finally:
         shutil.rmtree(folder)
 

@@ -1,5 +1,6 @@
 """Fixtures of all tests, who runs them, and the summary of the figures that they record."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -9,6 +10,22 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 # Folders whose files share an export or a server that takes long to make.
 ONE_WORKER = ("tests/serving/export", "tests/serving/server", "tests/litert")
+
+
+def pytest_configure(config):
+    """Makes the suite without the long proofs compile quickly rather than well.
+
+    Most of its programs run once or twice, so optimising them takes longer than running them. The
+    long proofs run every test with the settings that users have.
+    """
+    if config.option.markexpr != "not long":
+        return
+    os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+    gc.set_threshold(100_000, 20, 20)  # tracing makes many objects and little garbage
+    if hasattr(config, "workerinput") or not config.option.numprocesses:  # this process runs tests
+        import tensorflow as tf
+
+        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 
 
 @pytest.hookimpl(optionalhook=True)

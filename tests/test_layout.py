@@ -26,7 +26,8 @@ checkpoints: tokenizer_files single_file
 checkpoints: detection loader lora_adapters
 nn: __init__ shapes activations attention blockwise kv_cache int8 layers blocks backbone
 nn: losses chunked_loss lora quantization resize
-tokenizers: __init__ unicode_classes json_values added_tokens segments added_token_split
+tokenizers: __init__ json_values json_files chat_template_files unicode_classes
+tokenizers: added_tokens segments added_token_split
 tokenizers: pretokenize bpe sentencepiece arguments spec_checks code_point_map character_changes
 tokenizers: template graph base vocabulary_folder rows batch_encoding files layer normal_form
 tokenizers: character_bpe byte_level_bpe
@@ -70,13 +71,13 @@ training: __init__ settings schedules recipes distribution output_files
 training/data: sources schedule padding columns corpus language_modeling classification qa __init__
 training: lora_checks lora plan build checkpoint callbacks display trainer
 migrate: __init__ advice usage introspect check rewrite report
-serving: __init__ chunks version_number
+serving: __init__ chunks version_number chat_files
 serving/client: records exceptions request_settings messages retrying streaming
 serving/client: rest_transport grpc_transport client
 serving/client: __init__
 serving/export: __init__ allowed_ops batching_options stored_weights
 serving/export/signatures: __init__ base
-serving/export: graph_batching engine_state
+serving/export: graph_batching token_biases engine_state
 serving/export/signatures: text_scoring generate score next_token embed inspect
 serving/export/signatures: from_ids tokenize detokenize task_heads engine registry
 serving/export: probe report warmup self_check version_directory export

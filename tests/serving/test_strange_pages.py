@@ -65,7 +65,7 @@ class Server:
         monkeypatch.setattr(
             server_core,
             "VersionManager",
-            lambda *arguments: VersionManager(*arguments, load=lambda *_: self.servable),
+            lambda *arguments, **_: VersionManager(*arguments, load=lambda *_: self.servable),
         )
         self.core = server_core.ServerCore(ServerSettings(models={"m": folder}))
         config = uvicorn.Config(

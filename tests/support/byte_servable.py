@@ -37,7 +37,7 @@ class ByteServable:
     """Continues every text with `xxx...`, and records the inputs of each call."""
 
     batches_in_graph = False
-    chat_template = None
+    chat_template, special_tokens = None, {}
 
     def __init__(self, name="m", version=1, path=None):
         self.name, self.version, self.path, self.calls = name, version, path, []

@@ -22,7 +22,7 @@ class FakeTextServable:
     """
 
     batches_in_graph = True  # each request runs as it is
-    chat_template = None
+    chat_template, special_tokens = None, {}
 
     def __init__(self, name="m", version=1, path=None):
         self.name, self.version = name, version

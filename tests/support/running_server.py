@@ -57,7 +57,7 @@ class RunningServer:
         if not self._serving.done():
             await self.stop()
 
-    def _make_manager(self, *arguments):
+    def _make_manager(self, *arguments, **_):
         self._managers.append(VersionManager(*arguments, load=lambda *_: self.servable))
         return self._managers[-1]
 

@@ -5,7 +5,7 @@ import json
 import pytest
 import tokenizers
 
-from tfgpt2 import AutoTokenizer, GPT2Tokenizer
+from tfgpt2 import AutoTokenizer, GPT2Tokenizer, TFGPT2Tokenizer
 
 
 @pytest.fixture
@@ -184,6 +184,26 @@ def test_chat_templates(tokenizer, options, tmp_path):
     assert found == (dict(expected) if options.get("return_dict") else expected)
     several = tokenizer.apply_chat_template([CHAT, CHAT[:1]], tokenize=False)
     assert len(several) == 2
+
+
+def test_chat_templates_belong_to_the_tokenizer(tokenizer, tmp_path):
+    named = {"default": TEMPLATE, "other": "b"}
+    for template in (TEMPLATE, named):
+        tokenizer.chat_template = template
+        tokenizer.save_pretrained(tmp_path / "a")
+        layer = TFGPT2Tokenizer.from_pretrained(tmp_path / "a")
+        layer.save_pretrained(tmp_path / "b")
+        again = AutoTokenizer.from_pretrained(tmp_path / "b")
+        copy = TFGPT2Tokenizer.from_config(layer.get_config())
+        given = TFGPT2Tokenizer.from_pretrained(tmp_path / "a", chat_template="c")
+        found = [one.spec.chat_template for one in (layer, again, copy, given)]
+        assert found == [template, template, template, "c"]
+        assert type(tokenizer).from_tokenizer(layer).chat_template == template
+    transformers = pytest.importorskip("transformers")
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "b")
+    assert TFGPT2Tokenizer.from_tokenizer(theirs).spec.chat_template == named
+    with pytest.raises(ValueError, match="`chat_template` must be"):
+        tokenizer.chat_template = 3
 
 
 def test_chat_templates_are_files_and_run_in_a_sandbox(tokenizer, tmp_path):

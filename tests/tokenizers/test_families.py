@@ -13,8 +13,8 @@ from tfgpt2 import GPT2Tokenizer, TFGPT2Tokenizer
 from tfgpt2.tokenizers import segments
 from tfgpt2.tokenizers.base import TokenizerSpec
 from tfgpt2.tokenizers.byte_level_bpe import ByteLevelBPETokenizer
-from tfgpt2.tokenizers.files import read_text
 from tfgpt2.tokenizers.graph import TokenizerGraph
+from tfgpt2.tokenizers.json_files import read_text
 from tfgpt2.tokenizers.registry import FAMILIES
 
 VOCAB = {"a": 0, "b": 1, " ": 2, "é": 3, "日": 4, "<|endoftext|>": 5}

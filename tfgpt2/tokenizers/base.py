@@ -28,6 +28,7 @@ from tfgpt2.tokenizers.graph import TokenizerGraph
 from tfgpt2.tokenizers.spec_checks import (
     DEFAULT_ROLES,
     ROLES,
+    check_chat_template,
     check_ids,
     check_named,
     check_setting,
@@ -86,6 +87,7 @@ class TokenizerSpec(abc.ABC):
         padding_side: Side on which a shorter row is padded.
         truncation_side: Side on which a longer row is cut.
         model_max_length: Longest row the model takes, or None.
+        chat_template: A jinja2 template that writes conversations, templates by name, or None.
     """
 
     tokenizer_class: ClassVar[str]
@@ -103,6 +105,7 @@ class TokenizerSpec(abc.ABC):
     padding_side: str = "right"
     truncation_side: str = "right"
     model_max_length: int | None = None
+    chat_template: str | dict[str, str] | None = None
 
     @classmethod
     @abc.abstractmethod
@@ -239,7 +242,7 @@ class TokenizerSpec(abc.ABC):
     @classmethod
     def changeable_options(cls) -> tuple[str, ...]:
         """Returns the names of the arguments of `replace`."""
-        return (*ROLES, *cls.settings, *_SPECIAL_TOKENS)
+        return (*ROLES, *cls.settings, "chat_template", *_SPECIAL_TOKENS)
 
     @classmethod
     def from_options(cls, *vocabulary: Any, **options: Any) -> TokenizerSpec:
@@ -266,14 +269,15 @@ class TokenizerSpec(abc.ABC):
     def to_options(self) -> dict[str, Any]:
         """Returns the arguments of `from_options` that make an equal specification, for JSON."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        names = ("added", "roles", "named", "template")
-        added, roles, named, template = (values.pop(name) for name in names)
+        names = ("added", "roles", "named", "template", "chat_template")
+        added, roles, named, template, chat = (values.pop(name) for name in names)
         return {
             **dict.fromkeys(DEFAULT_ROLES),
             **roles,
             "additional_special_tokens": list(values.pop("additional")),
             **({"extra_special_tokens": dict(named)} if named else {}),
             **({"template": template.to_options()} if template else {}),
+            **({} if chat is None else {"chat_template": chat}),
             "added_tokens": [dataclasses.asdict(token) for token in added],
             **values,
         }
@@ -283,8 +287,8 @@ class TokenizerSpec(abc.ABC):
 
         Args:
             **options: Roles (`eos_token="</s>"`), settings (`padding_side="left"`),
-                `additional_special_tokens`, or `extra_special_tokens` (a list replaces the
-                additional ones; names to tokens are added to the named ones).
+                `chat_template`, `additional_special_tokens`, or `extra_special_tokens` (a list
+                replaces the additional ones; names to tokens are added to the named ones).
 
         Raises:
             TypeError: There is no such option.
@@ -292,7 +296,8 @@ class TokenizerSpec(abc.ABC):
         """
         check_names(options, (*self.changeable_options(), *self.named))
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        fields |= {name: options[name] for name in self.settings if name in options}
+        own = (*self.settings, "chat_template")
+        fields |= {name: options[name] for name in own if name in options}
         fields["roles"] = dict.fromkeys(DEFAULT_ROLES) | self.roles
         fields["roles"] |= {role: options[role] for role in ROLES if role in options}
         extra, named = split_extra(options.get("extra_special_tokens"))
@@ -430,6 +435,7 @@ class TokenizerSpec(abc.ABC):
         check_ids(self.vocab, self.added)
         for name in self.settings:
             check_setting(name, getattr(self, name))
+        check_chat_template(self.chat_template)
         for token in self.template.tokens:
             if self.id_of(token) is None:
                 raise value_error(

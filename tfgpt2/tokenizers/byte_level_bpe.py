@@ -18,8 +18,8 @@ from tfgpt2.tokenizers import bpe, normal_form, pretokenize
 from tfgpt2.tokenizers.added_tokens import AddedToken
 from tfgpt2.tokenizers.base import SETTINGS, TokenizerSpec
 from tfgpt2.tokenizers.character_bpe import CharacterBPESpec
-from tfgpt2.tokenizers.files import read_json, read_text
 from tfgpt2.tokenizers.graph import TokenizerGraph
+from tfgpt2.tokenizers.json_files import read_json, read_text
 from tfgpt2.tokenizers.json_values import get_value, list_stages
 from tfgpt2.tokenizers.layer import Tokenizer
 from tfgpt2.tokenizers.segments import SPECIAL, Rows, is_special, keep_special

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from tfgpt2.chat_template import Messages, render
 from tfgpt2.errors import value_error
-from tfgpt2.hub import Repository
-from tfgpt2.tokenizers.files import read_json, read_text
-
-TEMPLATE_NAME = "chat_template.jinja"
-MORE_TEMPLATES = "additional_chat_templates"  # a folder, where there are several
+from tfgpt2.tokenizers.base import TokenizerSpec
 
 
 class ChatMethods:
     """The chat template of a tokenizer, and the texts and ids of conversations.
 
     Attributes:
-        chat_template: A jinja2 template, templates by name, or None.
+        spec: The tokenizer.
     """
 
-    chat_template: str | dict[str, str] | None = None
+    spec: TokenizerSpec
+
+    @property
+    def chat_template(self) -> str | dict[str, str] | None:
+        """A jinja2 template, templates by name, or None."""
+        return self.spec.chat_template
+
+    @chat_template.setter
+    def chat_template(self, value: str | Mapping[str, str] | None) -> None:
+        self.spec = self.spec.replace(chat_template=value)
 
     def get_chat_template(self, chat_template: str | None = None, tools: Any = None) -> str:
         """Returns the template to use.
@@ -140,80 +143,3 @@ def _check(generation: bool, final: bool, tokenize: bool, whole: bool, tools: An
     for contradiction, what, fix in wrong:
         if contradiction:
             raise value_error(what, fix=fix)
-
-
-def read_template(repository: Repository) -> str | dict[str, str] | None:
-    """Reads a tokenizer's chat templates, from files of their own or from its configuration.
-
-    Raises:
-        ValueError: A file is damaged.
-    """
-    path = repository.find(TEMPLATE_NAME)
-    if path is not None:
-        more = sorted((path.parent / MORE_TEMPLATES).glob("*.jinja"))
-        named = {file.stem: read_text(file) for file in more}
-        return {"default": read_text(path)} | named if named else read_text(path)
-    path = repository.find("tokenizer_config.json")
-    return _checked(None if path is None else read_json(path).get("chat_template"))
-
-
-def _checked(found: Any) -> str | dict[str, str] | None:
-    """A template, or several by name, from a configuration; there they are a list of pairs."""
-    if isinstance(found, list) and all(isinstance(one, Mapping) for one in found):
-        found = {one.get("name"): one.get("template") for one in found}
-    named = isinstance(found, Mapping) and all(
-        isinstance(name, str) and isinstance(text, str) for name, text in found.items()
-    )
-    if found is None or isinstance(found, str) or named:
-        return found
-    raise value_error(
-        "`chat_template` must be a text, or a list of names and templates.",
-        fix="Check `tokenizer_config.json`.",
-        chat_template=found,
-    )
-
-
-def write_template(
-    template: str | Mapping[str, str] | None, directory: Path, *, own_file: bool = True
-) -> list[Path]:
-    """Writes chat templates where transformers finds them.
-
-    Args:
-        template: The template, or several by name.
-        directory: Where the tokenizer's files are.
-        own_file: Whether templates have files of their own; else they go into the configuration.
-
-    Returns:
-        The paths of those files.
-
-    Raises:
-        ValueError: A name is no file's name.
-    """
-    if template is None:
-        return []
-    named = dict(template) if isinstance(template, Mapping) else {"default": template}
-    for name in named:
-        if Path(name).name != name or "\\" in name:  # it is a part of a path
-            raise value_error(
-                "The name of a chat template is a file's name without a folder.",
-                fix="Rename it in tokenizer.chat_template.",
-                name=name,
-            )
-    if own_file and "default" in named:
-        if len(named) > 1:
-            (directory / MORE_TEMPLATES).mkdir(exist_ok=True)
-        paths = {
-            name: directory / (f"{MORE_TEMPLATES}/{name}.jinja" if name != "default"
-                               else TEMPLATE_NAME)
-            for name in named
-        }  # fmt: skip
-        for name, path in paths.items():
-            path.write_text(named[name], encoding="utf-8")
-        return list(paths.values())
-    path = directory / "tokenizer_config.json"
-    found: Any = template
-    if isinstance(template, Mapping):
-        found = [{"name": name, "template": text} for name, text in named.items()]
-    config = read_json(path) | {"chat_template": found}
-    path.write_text(json.dumps(config, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-    return []

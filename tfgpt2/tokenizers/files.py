@@ -18,6 +18,8 @@ from tfgpt2.hub import HubOptions, Repository
 from tfgpt2.tokenizers import vocabulary_folder
 from tfgpt2.tokenizers.added_tokens import by_text, parse_added_token, to_added_token, token_text
 from tfgpt2.tokenizers.base import TokenizerSpec
+from tfgpt2.tokenizers.chat_template_files import read_chat_template, write_chat_template
+from tfgpt2.tokenizers.json_files import read_json
 from tfgpt2.tokenizers.json_values import check_value, get_value
 from tfgpt2.tokenizers.spec_checks import DEFAULT_ROLES, ROLES, check_tokens, split_extra
 
@@ -74,7 +76,8 @@ def read(name: str | os.PathLike[str], families: Families, **options: Any) -> To
         for token, token_id in _read_optional(repository, "added_tokens.json").items()
     ]
     added = by_text([*fields.get("added", ()), *described]).values()
-    return _combine(family, fields | {"added": added}, names, options)
+    fields |= {"added": added, "chat_template": read_chat_template(repository, config)}
+    return _combine(family, fields, names, options)
 
 
 def read_paths(
@@ -135,15 +138,19 @@ def from_tokenizer(tokenizer: Any, families: Families, **options: Any) -> Tokeni
     names |= {name: token for name, token in special.items() if isinstance(token, str)}
     for key in ("additional_special_tokens", "extra_special_tokens"):
         names[key] = getattr(tokenizer, key, None)
+    fields["chat_template"] = getattr(tokenizer, "chat_template", None)
     return _combine(family, fields, names, options)
 
 
-def write(spec: TokenizerSpec, directory: str | os.PathLike[str]) -> list[Path]:
+def write(
+    spec: TokenizerSpec, directory: str | os.PathLike[str], *, save_jinja_files: bool = True
+) -> list[Path]:
     """Writes the files that `tokenizers`, transformers and `read` load.
 
     Args:
         spec: The tokenizer.
         directory: Folder to write to, made if it is not there.
+        save_jinja_files: False writes chat templates into `tokenizer_config.json`.
 
     Returns:
         The files written.
@@ -170,41 +177,14 @@ def write(spec: TokenizerSpec, directory: str | os.PathLike[str]) -> list[Path]:
     }
     if spec.has_tokenizer_json:
         texts["tokenizer.json"] = spec.backend().to_str() + "\n"
-    return write_vocabulary(spec, folder) + _write_texts(folder, texts)
+    paths = write_vocabulary(spec, folder) + _write_texts(folder, texts)
+    return paths + write_chat_template(spec.chat_template, folder, own_file=save_jinja_files)
 
 
 def write_vocabulary(spec: TokenizerSpec, folder: Path, prefix: str = "") -> list[Path]:
     """Writes the vocabulary files alone, and returns their paths."""
     files = spec.vocabulary_files()
     return _write_texts(folder, {prefix + name: text for name, text in files.items()})
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Reads a file that holds a JSON object.
-
-    Raises:
-        ValueError: It does not.
-    """
-    text = read_text(path)
-    try:
-        data = json.loads(text)
-    except (ValueError, RecursionError) as error:  # a number may have too many digits
-        raise _damaged(path, str(error)) from error
-    if not isinstance(data, dict):
-        raise _damaged(path, f"expected an object, found {type(data).__name__}")
-    return data
-
-
-def read_text(path: Path) -> str:
-    """Reads a file of UTF-8 text.
-
-    Raises:
-        ValueError: It is not valid UTF-8.
-    """
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise _damaged(path, str(error)) from error
 
 
 def _parse(
@@ -308,11 +288,3 @@ def _write_texts(folder: Path, texts: Mapping[str, str | bytes]) -> list[Path]:
     for filename, text in texts.items():
         (folder / filename).write_bytes(text.encode() if isinstance(text, str) else text)
     return [folder / filename for filename in texts]
-
-
-def _damaged(path: Path, reason: str) -> ValueError:
-    return value_error(
-        f"{path.name!r} is damaged: {reason}.",
-        fix="Download or save the tokenizer again.",
-        path=str(path),
-    )

@@ -13,14 +13,13 @@ from typing import Any
 
 import tokenizers
 
-from tfgpt2.checkpoints.single_file import open_repository
 from tfgpt2.errors import type_error, value_error
-from tfgpt2.hub import HubOptions, check_no_upload
+from tfgpt2.hub import check_no_upload
 from tfgpt2.tokenizers import files
 from tfgpt2.tokenizers.added_tokens import token_text
 from tfgpt2.tokenizers.base import ROLES, TokenizerSpec
 from tfgpt2.tokenizers.batch_encoding import BatchEncoding, to_tensors
-from tfgpt2.tokenizers.chat_methods import ChatMethods, read_template, write_template
+from tfgpt2.tokenizers.chat_methods import ChatMethods
 from tfgpt2.tokenizers.decoding_methods import DecodingMethods
 from tfgpt2.tokenizers.padding_methods import PaddingMethods
 from tfgpt2.tokenizers.registry import FAMILIES
@@ -33,7 +32,7 @@ from tfgpt2.validation import check_names
 # Options of transformers that change nothing for GPT-2, there as here.
 _WITHOUT_EFFECT = ("do_lower_case", "from_slow", "verbose")
 # Options that are attributes of a tokenizer and no part of its specification.
-_OWN_OPTIONS = ("chat_template", "clean_up_tokenization_spaces", "name_or_path")
+_OWN_OPTIONS = ("clean_up_tokenization_spaces", "name_or_path")
 # Arguments of a call that a call for its targets does not take over.
 _NOT_PASSED_ON = ("self", "text", "text_pair", "text_target", "text_pair_target", "unknown")
 
@@ -129,9 +128,7 @@ class GPT2Tokenizer(
         names = (*_OWN_OPTIONS, *_WITHOUT_EFFECT)
         own = {name: options.pop(name) for name in names if name in options}
         result = kind._from_spec(files.read(pretrained_model_name_or_path, FAMILIES, **options))
-        hub_options, _ = HubOptions.split(options)
-        template = read_template(open_repository(pretrained_model_name_or_path, hub_options))
-        result._set_own({"chat_template": template} | own)
+        result._set_own(own)
         result.name_or_path = str(pretrained_model_name_or_path)
         return result
 
@@ -186,8 +183,7 @@ class GPT2Tokenizer(
             ValueError: `push_to_hub` is set.
         """
         check_no_upload(push_to_hub)
-        paths = files.write(self.spec, save_directory)
-        paths += write_template(self.chat_template, Path(save_directory), own_file=save_jinja_files)
+        paths = files.write(self.spec, save_directory, save_jinja_files=save_jinja_files)
         written = tuple(map(str, paths))
         if filename_prefix:
             written += self.save_vocabulary(save_directory, filename_prefix)

@@ -180,3 +180,16 @@ def _pair(merge: Any) -> tuple[str, str]:
             merge=merge,
         )
     return tuple(parts)
+
+
+def check_chat_template(value: Any) -> None:
+    """Raises `ValueError` for what is neither a text, nor texts by name, nor None."""
+    named = isinstance(value, Mapping) and all(
+        isinstance(name, str) and isinstance(text, str) for name, text in value.items()
+    )
+    if not (value is None or isinstance(value, str) or named):
+        raise value_error(
+            "`chat_template` must be a text, or texts by name.",
+            fix="Check `tokenizer_config.json`.",
+            chat_template=value,
+        )

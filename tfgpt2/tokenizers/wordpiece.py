@@ -17,8 +17,8 @@ from tfgpt2.tokenizers import character_changes
 from tfgpt2.tokenizers.added_tokens import AddedToken, token_text
 from tfgpt2.tokenizers.base import SETTINGS, TokenizerSpec
 from tfgpt2.tokenizers.code_point_map import CodePointMap, Tables, make_tables
-from tfgpt2.tokenizers.files import read_text
 from tfgpt2.tokenizers.graph import TokenizerGraph
+from tfgpt2.tokenizers.json_files import read_text
 from tfgpt2.tokenizers.json_values import get_value, list_stages
 from tfgpt2.tokenizers.segments import (
     SPECIAL,

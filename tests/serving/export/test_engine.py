@@ -64,7 +64,7 @@ def call(function, rows):
     return call_with(function, [PROMPTS[row] for row in rows], [SETTINGS_OF[row] for row in rows])
 
 
-def call_with(function, prompts, settings):
+def call_with(function, prompts, settings, **more):
     """Calls it with every setting, since each subset would be traced by itself."""
     off = {name: one.off for name, one in REQUEST_OPTIONS.items()} | {"seed": 0}
     stops = [one.get("stop", []) for one in settings]
@@ -74,7 +74,7 @@ def call_with(function, prompts, settings):
         for name, value in off.items()
     }
     stop = tf.constant([[*one, *[""] * (width - len(one))] for one in stops])
-    return function(tf.constant(prompts), **inputs, stop=stop)
+    return function(tf.constant(prompts), **inputs, stop=stop, **more)
 
 
 def build(generator, names=NAMES):
@@ -200,6 +200,56 @@ def test_exports_without_an_engine():
     assert "generate" in names and not [name for name in names if name.startswith("engine_start")]
     with pytest.raises(ValueError, match="The engine decodes greedily"):
         registry.create(generator, SignatureOptions(names=NAMES))
+
+
+def test_settings_that_only_the_engine_takes(functions):
+    """Penalties and biases of single tokens are those of `GenerationConfig`, in any company."""
+    tokens = 12
+    generator = toy_text.generator(jit_compile=False)
+    (free,) = generator.generate([PROMPTS[4]], temperature=0, max_new_tokens=tokens, details=True)
+    first, often = free.token_ids[0], int(np.bincount(free.token_ids).argmax())
+    asked = [
+        ({"logit_bias": f"{first}:-100 {often}:1.5"},
+         {"sequence_bias": {(int(first),): -100.0, (often,): 1.5}}),
+        ({"presence_penalty": 50.0}, {"presence_penalty": 50.0}),
+        ({"frequency_penalty": 0.7}, {"frequency_penalty": 0.7}),
+        ({"logit_bias": " ".join(f"{one}:100" for one in range(20))},
+         {"sequence_bias": {(one,): 100.0 for one in range(20)}}),
+    ]  # fmt: skip
+    slots = Slots(functions)
+    off = {"presence_penalty": 0.0, "frequency_penalty": 0.0, "logit_bias": ""}
+    for row, (settings, _) in enumerate(asked):
+        values = {name: tf.constant([settings.get(name, value)]) for name, value in off.items()}
+        started = call_with(functions["engine_start"], [PROMPTS[4]],
+                            [{"max_new_tokens": tokens}], **values)  # fmt: skip
+        slots.join(state_of(started), [*range(row), 4 if row else 0, *[-1] * (3 - row)])
+        slots.advance(2)
+    assert slots.state["bias_ids"].shape[1] == 128
+    for _ in range(2):
+        slots.advance(tokens)
+    texts = []
+    for slot, (_, config) in enumerate(asked):
+        (found,) = generator.generate(
+            [PROMPTS[4]], temperature=0, max_new_tokens=tokens, details=True, **config
+        )
+        ids, logprobs = slots.row(slot)
+        assert ids == list(found.token_ids)
+        np.testing.assert_allclose(logprobs, found.token_logprobs, atol=1e-5)
+        texts.append(ids)
+    assert len({*map(tuple, texts), tuple(free.token_ids)}) == 5
+    slots.join(None, [1, 2])
+    assert slots.state["bias_ids"].shape[1] == 1
+
+
+@pytest.mark.parametrize("written", ["999999:1", "5", "x:1", "5:1e9", "-1:2", "5:nan"])
+def test_a_bias_of_no_token_is_refused(functions, written):
+    more = {"presence_penalty": [0.0] * 2, "frequency_penalty": [0.0] * 2}
+    more |= {"logit_bias": ["5:1", written]}
+    outputs = call_with(
+        functions["engine_start"], ["a", "a"], [{"max_new_tokens": 3}] * 2,
+        **{name: tf.constant(value) for name, value in more.items()},
+    )  # fmt: skip
+    assert outputs["finish_reason"].numpy().tolist() == [b"running", b"unknown_token"]
 
 
 def test_sizes():

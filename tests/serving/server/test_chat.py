@@ -7,6 +7,7 @@ import openai
 import pytest
 
 from tests.support.server_requests import MODEL
+from tfgpt2.serving.chat_files import TOKENS_FILE, read_chat_files, write_chat_files
 from tfgpt2.serving.server import chat_request
 from tfgpt2.serving.server.serving_error import ServingError
 from tfgpt2.serving.server.settings import ServerSettings
@@ -146,3 +147,15 @@ def test_a_file_is_the_template_and_chats_can_be_off(exported, start_server, tmp
 def test_a_missing_template_is_an_error_at_the_start(tmp_path):
     with pytest.raises(FileNotFoundError, match="no such chat template.*Received"):
         ServerSettings(models={"m": tmp_path}, chat_template=str(tmp_path / "x"))
+
+
+def test_templates_name_special_tokens(tmp_path):
+    named = {"default": "{{ messages[0].content }}{{ eos_token }}", "other": "x"}
+    write_chat_files(tmp_path, named, {"eos_token": "<|end|>"})
+    files = read_chat_files(tmp_path)
+    assert files == (named["default"], {"eos_token": "<|end|>"})
+    request = chat_request.parse({"model": MODEL, "messages": TALK[1:]}, *files)
+    assert request.prompts == ("Who is there?<|end|>",)
+    (tmp_path / TOKENS_FILE).write_text("[1]")
+    with pytest.raises(ValueError, match="must be an object of texts"):
+        read_chat_files(tmp_path)

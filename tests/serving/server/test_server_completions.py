@@ -325,7 +325,11 @@ def test_a_disconnect_ends_the_stream(http):
         ({"stream": 1}, "stream", "true or false"),
         ({"stream_options": {"include_usage": True}}, "stream_options", "needs `stream`"),
         ({"suffix": "x"}, "suffix", "not supported"),
-        ({"logit_bias": {"5": 1}}, "logit_bias", "not supported"),
+        ({"logit_bias": {"x": 1}}, "logit_bias", "from token ids to numbers"),
+        ({"logit_bias": [5]}, "logit_bias", "from token ids to numbers"),
+        ({"logit_bias": {"5": 101}}, "logit_bias.5", "a number in [-100, 100]"),
+        ({"logit_bias": {str(one): 1 for one in range(1025)}}, "logit_bias", "at most 1024"),
+        ({"logit_bias": {"999999": 1}}, "prompt", "a token that the model does not have"),
         ({"temprature": 1}, "temprature", "Did you mean 'temperature'?"),
     ],
 )
@@ -337,18 +341,17 @@ def test_errors_have_openais_format(http, changed, param, words):
     assert error["param"] == param and words in error["message"]
 
 
-def test_penalties_need_an_export_that_takes_them(client, http):
-    signatures = http.get(f"/v1/models/{MODEL}/metadata").json()["metadata"]["signature_def"]
-    inputs = signatures["signature_def"]["generate"]["inputs"]
-    for name in ("presence_penalty", "frequency_penalty"):
-        assert ask(client, **{name: 0.0}).choices
-        if name in inputs:
-            assert ask(client, **{name: 1.0}).choices
-        else:
-            with pytest.raises(
-                openai.BadRequestError, match="is not an input of this model's export"
-            ):
-                ask(client, **{name: 1.0})
+def test_penalties_and_biases_need_no_special_export(client, http):
+    free = ask(client, logprobs=0).choices[0]
+    often = max(free.logprobs.tokens, key=free.logprobs.tokens.count)
+    for options in ({"presence_penalty": 2.0}, {"frequency_penalty": 2.0}):
+        assert ask(client, **options).choices[0].text != free.text
+        assert ask(client, **dict.fromkeys(options, 0.0)).choices[0].text == free.text
+    (token,) = ids_of(http, often)
+    never = ask(client, logit_bias={str(token): -100}, logprobs=0).choices[0]
+    assert often not in never.logprobs.tokens
+    always = ask(client, logit_bias={str(token): 100}, logprobs=0).choices[0]
+    assert set(always.logprobs.tokens) == {often}
 
 
 def test_an_unknown_model_and_the_list(client):

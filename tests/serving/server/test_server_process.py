@@ -148,6 +148,7 @@ def test_the_server_imports_no_model_code():
             "tfgpt2.errors",
             "tfgpt2.keras_classes",
             "tfgpt2.serving",
+            "tfgpt2.serving.chat_files",
             "tfgpt2.serving.chunks",
             "tfgpt2.serving.version_number",
             "tfgpt2.version",

@@ -68,12 +68,12 @@ class LogitsProcessor:
 
     Attributes:
         option: The option, owned by the processor.
-        always: Whether every program has it. It is then skipped at run time in a batch where
-            `active` is False for all rows.
+        skips: Whether it is skipped, at run time, in a batch where `active` is False for all rows:
+            for those that many programs have and few requests use.
     """
 
     option: ClassVar[Option]
-    always: ClassVar[bool] = False
+    skips: ClassVar[bool] = False
 
     def __call__(self, scores: tf.Tensor, value: Any, context: ProcessorContext) -> tf.Tensor:
         """Returns the changed scores.
@@ -103,8 +103,8 @@ class LogitsProcessor:
         return value != self.option.off
 
     def apply(self, scores: tf.Tensor, value: Any, context: ProcessorContext) -> tf.Tensor:
-        """Calls the processor; one that is in every program only if some row uses it."""
-        if not self.always:
+        """Calls the processor; one that `skips` only if some row uses it."""
+        if not self.skips:
             return self(scores, value, context)
         return tf.cond(
             tf.reduce_any(self.active(value, context)),

@@ -16,6 +16,7 @@ from tfgpt2.generation.logits.id_lists import check_ids, check_list, depth, per_
 from tfgpt2.generation.logits.vocab_ops import sum_by_id
 from tfgpt2.generation.options import Option
 from tfgpt2.nn.attention import MASK_VALUE
+from tfgpt2.nn.kv_cache import resize_axis
 
 # Tokens of a sequence, and sequences of a row; a program is compiled for each size that occurs.
 LONGEST_SEQUENCE = 256
@@ -79,6 +80,19 @@ def lay_out_biases(rows: Sequence[Mapping[tuple[int, ...], float]]) -> SequenceB
             ids[row, place, width - len(sequence) :] = sequence
             bias[row, place] = min(max(value, MASK_VALUE), -MASK_VALUE)
     return SequenceBiases(tf.constant(ids), tf.constant(bias))
+
+
+def join_biases(one: SequenceBiases, two: SequenceBiases) -> SequenceBiases:
+    """Gives each row the sequences of both.
+
+    Example:
+        >>> biases = [lay_out_biases([{(5,): -1.0}]), lay_out_biases([{(1, 2): 2.0}])]
+        >>> join_biases(*biases).ids.numpy().tolist()
+        [[[-1, 5], [1, 2]]]
+    """
+    width = tf.maximum(tf.shape(one.ids)[2], tf.shape(two.ids)[2])
+    ids = [resize_axis(x.ids, 2, width, filler=-1, at_end=False) for x in (one, two)]
+    return SequenceBiases(tf.concat(ids, axis=1), tf.concat([one.bias, two.bias], axis=1))
 
 
 def bad_word_biases(
@@ -181,6 +195,8 @@ class SequenceBias(LogitsProcessor):
     option = Option("sequence_bias", None, "yes, per row as a list; also applies to a sequence at"
                     " the beginning of the text, as in transformers 5")  # fmt: skip
 
+    skips = True
+
     def is_asked(self, config: Any) -> bool:
         """Whether there is a sequence."""
         return bool(getattr(config, self.option.name))
@@ -188,6 +204,10 @@ class SequenceBias(LogitsProcessor):
     def values(self, config: Any, rows: int, vocab_size: int) -> SequenceBiases:
         """See `LogitsProcessor`."""
         return lay_out_biases(read_biases(config.sequence_bias, rows, vocab_size))
+
+    def active(self, value: SequenceBiases, context: ProcessorContext) -> tf.Tensor:
+        """The rows that have a sequence."""
+        return tf.reduce_any(value.bias != 0, axis=1)
 
     def __call__(
         self, scores: tf.Tensor, value: SequenceBiases, context: ProcessorContext

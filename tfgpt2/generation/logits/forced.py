@@ -53,7 +53,7 @@ class MinNewTokens(LogitsProcessor):
     Source: transformers' `MinNewTokensLengthLogitsProcessor`.
     """
 
-    option, always = REQUEST_OPTIONS["min_new_tokens"], True
+    option, skips = REQUEST_OPTIONS["min_new_tokens"], True
 
     def active(self, value: tf.Tensor, context: ProcessorContext) -> tf.Tensor:
         """See `LogitsProcessor`."""

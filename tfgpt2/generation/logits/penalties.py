@@ -31,7 +31,7 @@ def penalize_repetition(logits: tf.Tensor, seen: tf.Tensor, penalty: tf.Tensor) 
 class RepetitionPenalty(LogitsProcessor):
     """See `penalize_repetition`, over prompt and continuation."""
 
-    option, always = REQUEST_OPTIONS["repetition_penalty"], True
+    option, skips = REQUEST_OPTIONS["repetition_penalty"], True
 
     def __call__(self, scores: tf.Tensor, value: tf.Tensor, context: ProcessorContext) -> tf.Tensor:
         seen = context.seen(context.mask, scores.shape[-1])
@@ -107,6 +107,7 @@ class PresencePenalty(LogitsProcessor):
         "presence_penalty", 0.0, "own, OpenAI's formula over new tokens, per row",
         "float32", 0.0, -100, 100, "a number in [-100, 100]",
     )  # fmt: skip
+    skips = True
 
     def __call__(self, scores: tf.Tensor, value: tf.Tensor, context: ProcessorContext) -> tf.Tensor:
         return penalize_presence(scores, _new_token_counts(context, scores.shape[-1]), value)
@@ -119,6 +120,7 @@ class FrequencyPenalty(LogitsProcessor):
         "frequency_penalty", 0.0, "own, OpenAI's formula over new tokens, per row",
         "float32", 0.0, -100, 100, "a number in [-100, 100]",
     )  # fmt: skip
+    skips = True
 
     def __call__(self, scores: tf.Tensor, value: tf.Tensor, context: ProcessorContext) -> tf.Tensor:
         return penalize_frequency(scores, _new_token_counts(context, scores.shape[-1]), value)

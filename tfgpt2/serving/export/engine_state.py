@@ -20,6 +20,7 @@ import tensorflow as tf
 from tfgpt2.generation import stopping
 from tfgpt2.generation.buckets import default_buckets, round_up
 from tfgpt2.generation.guidance import GUIDANCE_SCALE
+from tfgpt2.generation.logits.bias import SequenceBias, SequenceBiases, join_biases
 from tfgpt2.generation.option_table import EXTRA_OPTIONS
 from tfgpt2.generation.options import REQUEST_OPTIONS
 from tfgpt2.generation.params import Prompt, SamplingParams
@@ -28,6 +29,7 @@ from tfgpt2.generation.stopping import StopState, StopStrings
 from tfgpt2.generation.strategies.base import DecodeTask
 from tfgpt2.generation.strategies.sampling import State, first_state
 from tfgpt2.nn.kv_cache import resize_axis, row_cache
+from tfgpt2.serving.export.token_biases import TokenBiases, fit_biases
 from tfgpt2.text.pipeline import EncodedTexts, TextPipeline, TextRequest
 from tfgpt2.text.prompts import FINISH_REASONS
 
@@ -79,6 +81,7 @@ def state_specs(pipeline: TextPipeline, settings: Iterable[str]) -> dict[str, tf
         "prompt_ids": ("int32", None), "prompt_mask": ("int32", None),
         "max_new_tokens": ("int32",), "seed": ("int64",),
         "stop_table": ("int16", None, None), "stop_lengths": ("int32", None),
+        "bias_ids": ("int32", None), "bias_values": ("float32", None),
         "stop_tail": ("int16", None), "written_bytes": ("int32",), "stop_cut": ("int32",),
         "cached_tokens": ("int32",), "last_token": ("int32",), "num_tokens": ("int32",),
         "token_ids": ("int32", None), "token_logprobs": ("float32", None), "reason": ("int32",),
@@ -95,13 +98,16 @@ def state_specs(pipeline: TextPipeline, settings: Iterable[str]) -> dict[str, tf
     }
 
 
-def start_rows(pipeline: TextPipeline, encoded: EncodedTexts, request: TextRequest) -> Tensors:
+def start_rows(
+    pipeline: TextPipeline, encoded: EncodedTexts, request: TextRequest, biases: TokenBiases
+) -> Tensors:
     """Reads prompts but for their last tokens, with which `advance_rows` goes on.
 
     Args:
         pipeline: The pipeline.
         encoded: The prompts and settings, `S` rows.
         request: The same, as input of the decoder.
+        biases: Those of single tokens.
 
     Returns:
         The state.
@@ -131,6 +137,8 @@ def start_rows(pipeline: TextPipeline, encoded: EncodedTexts, request: TextReque
         "seed": params.seed,
         "stop_table": params.stop_strings.table,
         "stop_lengths": params.stop_strings.lengths,
+        "bias_ids": biases.ids,
+        "bias_values": biases.values,
     }
     return fixed | _changing(state)
 
@@ -182,6 +190,8 @@ def join_rows(pipeline: TextPipeline, state: Tensors, other: Tensors, source: tf
     columns = tf.maximum(*(tf.shape(one["stop_lengths"])[1] for one in (state, other)))
     stops = (resize_axis(one["stop_lengths"], 1, columns) for one in (state, other))
     count, width = stopping.table_size(tf.where(empty[:, None], 0, pick(*stops)))  # of [S', Q]
+    biased = (tf.math.count_nonzero(o["bias_ids"] >= 0, 1, dtype=tf.int32) for o in (state, other))
+    biased = tf.where(empty, 0, pick(*biased))  # [S']
 
     def resize(name: str, x: tf.Tensor) -> tf.Tensor:
         if name in _COLUMNS:
@@ -195,6 +205,10 @@ def join_rows(pipeline: TextPipeline, state: Tensors, other: Tensors, source: tf
             return resize_axis(x, 2, width, filler=stopping.NO_BYTE)
         return x
 
+    def resize_biases(one: Tensors) -> Tensors:
+        biases = fit_biases(TokenBiases(one["bias_ids"], one["bias_values"]), biased)
+        return {"bias_ids": biases.ids, "bias_values": biases.values}
+
     layers = [name for name in state if name.startswith(("keys_", "values_"))]
 
     def resize_layers(one: Tensors) -> Tensors:
@@ -207,7 +221,9 @@ def join_rows(pipeline: TextPipeline, state: Tensors, other: Tensors, source: tf
         return dict(zip(layers, sized, strict=True))
 
     one, two = (
-        {name: resize(name, x) for name, x in both.items()} | resize_layers(both)
+        {name: resize(name, x) for name, x in both.items()}
+        | resize_layers(both)
+        | resize_biases(both)
         for both in (state, other)
     )
     joined = {name: pick(x, two[name]) for name, x in one.items()}
@@ -285,4 +301,10 @@ def _params(pipeline: TextPipeline, tensors: Tensors, prompt: Prompt) -> Samplin
     before = tf.fill(tf.shape(tensors["stop_tail"]), tf.constant(stopping.NO_BYTE, tf.int16))
     stops = StopStrings(tensors["stop_table"], tensors["stop_lengths"], before)
     encoded = EncodedTexts(prompt, None, values, tensors["max_new_tokens"], stops)
-    return pipeline.make_request(encoded).params
+    params = pipeline.make_request(encoded).params
+    # As one of the options that a configuration can ask for.
+    name = SequenceBias.option.name
+    biases = SequenceBiases(tensors["bias_ids"][:, :, None], tensors["bias_values"])
+    if name in params.options:
+        biases = join_biases(params.options[name], biases)
+    return params._replace(options={**params.options, name: biases})

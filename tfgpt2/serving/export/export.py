@@ -12,6 +12,7 @@ import tensorflow as tf
 from tfgpt2.errors import value_error
 from tfgpt2.generation.config import GenerationConfig
 from tfgpt2.generation.options import LONGEST_STOP, MOST_STOPS
+from tfgpt2.serving.chat_files import write_chat_files
 from tfgpt2.serving.export import batching_options
 from tfgpt2.serving.export.batching_options import Batching
 from tfgpt2.serving.export.report import ExportReport, count_programs
@@ -138,6 +139,8 @@ def export(
     requests = make_requests(live, signature_fns) if warmup else []
 
     def add_files(directory: Path) -> None:
+        spec = live.tokenizer.spec
+        write_chat_files(directory, spec.chat_template, spec.roles | spec.named)
         if requests:
             write_requests(directory, path.parent.name, requests)
         if options.batching is not None and options.batching.kind == "server":

@@ -8,6 +8,7 @@ language model goes on with, and the text ends where another one would speak.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from tfgpt2 import chat_template
@@ -36,12 +37,17 @@ _NOT_SUPPORTED: dict[str, tuple[Any, ...]] = {
 }
 
 
-def parse(document: Mapping[str, Any], template: str | None) -> CompletionRequest:
+def parse(
+    document: Mapping[str, Any],
+    template: str | None,
+    special_tokens: Mapping[str, str] = MappingProxyType({}),
+) -> CompletionRequest:
     r"""Parses and checks a request.
 
     Args:
         document: The body, an object.
         template: A chat template; None is the plain one.
+        special_tokens: What a template can name: `eos_token` and others.
 
     Returns:
         The request for a completion of the conversation's text.
@@ -64,7 +70,10 @@ def parse(document: Mapping[str, Any], template: str | None) -> CompletionReques
     messages = _messages(given.pop("messages", None))
     try:
         text = chat_template.render(
-            PLAIN_TEMPLATE if template is None else template, messages, add_generation_prompt=True
+            PLAIN_TEMPLATE if template is None else template,
+            messages,
+            add_generation_prompt=True,
+            **special_tokens,
         )
     except ValueError as error:
         raise invalid(str(error), param="messages") from error

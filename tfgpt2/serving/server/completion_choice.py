@@ -68,7 +68,9 @@ def check_finish_reason(reason: str | None) -> None:
     if reason == "empty_prompt":
         raise invalid("The prompt has no token, and the model no start token.", param="prompt")
     if reason == "unknown_token":
-        raise invalid("The prompt has a token that the model does not have.", param="prompt")
+        raise invalid(
+            "The prompt or `logit_bias` has a token that the model does not have.", param="prompt"
+        )
 
 
 def best_choices(choices: list[Choice], n: int) -> list[Choice]:

@@ -5,6 +5,7 @@ A setting that the export does not take is an error unless its value has no effe
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -108,6 +109,10 @@ def generate_inputs(
         given["stop"] = np.repeat(np.array([stop_strings], object), rows, axis=0)  # [B, Q]
     elif request.stop:
         raise _not_an_input("stop")
+    if "logit_bias" in signature.inputs:
+        given["logit_bias"] = np.full(rows, _write_biases(request.logit_bias), object)
+    elif request.logit_bias:
+        raise _not_an_input("logit_bias")
     if "seed" in signature.inputs:
         # Derived, so that the rows of requests with seeds 1 and 2 are not the same draws.
         first = -1 if request.seed is None else request.seed % _NUM_SEEDS
@@ -125,6 +130,11 @@ def generate_inputs(
         name: given[name] if name in given else np.repeat(signature.defaults[name], rows, axis=0)
         for name in signature.inputs
     }
+
+
+def _write_biases(biases: Iterable[tuple[int, float]]) -> bytes:
+    """Writes biases as `engine_start` reads them."""
+    return " ".join(f"{token}:{bias:.9f}" for token, bias in biases if bias).encode()
 
 
 def _not_an_input(field: str) -> ServingError:

@@ -12,12 +12,12 @@ from tfgpt2.serving.server.serving_error import ServingError, cut, invalid
 _MAX_CHOICES = 128
 _MAX_STOPS, _MAX_STOP_BYTES = 64, 256  # of the signature `generate`
 _MAX_ALTERNATIVES = 100
+_MAX_BIASES, _LARGEST_BIAS = 1024, 100
 # These do not change the response, in the APIs that have them either.
 _IGNORED = ("user", "metadata", "store", "service_tier", "request_id", "priority")
 # Fields that this server does not have, with the values that ask for nothing.
 _NOT_SUPPORTED: dict[str, tuple[Any, ...]] = {
     "suffix": ("",),
-    "logit_bias": ({},),
     "stop_token_ids": ([],),
     "skip_special_tokens": (True,),
     "spaces_between_special_tokens": (True, False),  # no special token is in a text
@@ -140,6 +140,19 @@ def _logprobs(value: Any, name: str) -> int | None:
     return None if value is False else _integer(0, _MAX_ALTERNATIVES)(value, name)
 
 
+def _biases(value: Any, name: str) -> tuple[tuple[int, float], ...]:
+    """Parses an object from ids, as strings, to biases."""
+    expected = f"an object from token ids to numbers in [-{_LARGEST_BIAS}, {_LARGEST_BIAS}]"
+    if not isinstance(value, dict) or not all(
+        key.isascii() and key.isdigit() and len(key) < 10 for key in value
+    ):
+        raise _wrong_value(value, name, expected)
+    if len(value) > _MAX_BIASES:
+        raise _wrong_value(value, name, f"an object with at most {_MAX_BIASES} tokens")
+    read = _number(-_LARGEST_BIAS, _LARGEST_BIAS)
+    return tuple((int(key), read(bias, f"{name}.{key}")) for key, bias in value.items())
+
+
 def _limit(value: Any, name: str) -> int:
     """Parses a limit of tokens; other servers take -1 for none."""
     return _UNLIMITED if value == _UNLIMITED else _integer(0, 2**31 - 1)(value, name)
@@ -182,6 +195,7 @@ class CompletionRequest:
         echo: Whether the prompt is part of the text.
         presence_penalty: Subtracted from the logits of generated tokens.
         frequency_penalty: The same for each time that a token was generated.
+        logit_bias: Ids of tokens, and what is added to their logits.
         stream: Whether the text is sent in chunks.
         stream_options: What a stream says of the number of tokens.
         top_k: 0 is off.
@@ -204,6 +218,7 @@ class CompletionRequest:
     echo: bool = _field(_boolean, False)
     presence_penalty: float = _field(_number(-2, 2), 0.0)
     frequency_penalty: float = _field(_number(-2, 2), 0.0)
+    logit_bias: tuple[tuple[int, float], ...] = _field(_biases, ())
     stream: bool = _field(_boolean, False)
     stream_options: StreamOptions = _field(_stream_options, StreamOptions())
     top_k: int = _field(_top_k, 0)

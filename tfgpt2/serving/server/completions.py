@@ -68,11 +68,13 @@ class CompletionsApi:
         setting, name = self._core.settings.chat_template, document.get("model")
         if setting == NO_CHAT:
             raise invalid("This server has no chats. Use /v1/completions.", param="messages")
-        template = Path(setting).read_text(encoding="utf-8") if setting else None
-        if not setting and isinstance(name, str) and name in self._core.settings.models:
+        template, special_tokens = None, {}
+        if isinstance(name, str) and name in self._core.settings.models:
             with self._core.lease(ModelSpec(name)) as servable:
-                template = servable.chat_template
-        return chat_request.parse(document, template)
+                template, special_tokens = servable.chat_template, servable.special_tokens
+        if setting:
+            template = Path(setting).read_text(encoding="utf-8")
+        return chat_request.parse(document, template, special_tokens)
 
     async def _answer(self, request: Request, parse: _Parse, form: CompletionFormat) -> Response:
         try:

@@ -26,7 +26,6 @@ from tfgpt2.serving.server.signature import Arrays, Signature
 from tfgpt2.serving.server.text_model import STARTED_BY
 
 _log = logging.getLogger(__name__)
-_SLOT_COUNTS = (1, 4, 16, 64)
 _START_SIZES = (1, 2, 4)  # prompts of about the same length are read together
 _START_BYTES = 4096  # of the prompts of a round; a longer one is read alone
 
@@ -90,7 +89,7 @@ class EngineScheduler:
     ):
         self._engine, self._signatures, self._settings = engine, signatures, settings
         self._executor, self._observe = executor, observe
-        self._sizes = _slot_counts(settings.engine_slots)
+        self._sizes = settings.slot_counts
         self._waiting: collections.deque[_Row] = collections.deque()
         self._slots: list[_Row | None] = []
         self._task: asyncio.Task[None] | None = None
@@ -267,11 +266,6 @@ def _groups(rows: list[_Row]) -> list[list[_Row]]:
             parts.append([])
         parts[-1].append(row)
     return [part for parts in groups.values() for part in parts]
-
-
-def _slot_counts(most: int) -> tuple[int, ...]:
-    """Numbers of slots that a state can have."""
-    return (*(size for size in _SLOT_COUNTS if size < most), most)
 
 
 def _padded(rows: int, sizes: tuple[int, ...]) -> int:

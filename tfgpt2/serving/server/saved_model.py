@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import tensorflow_text  # noqa: F401  (registers the tokenizer's operations)
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
+from tfgpt2.serving.chat_files import read_chat_files
 from tfgpt2.serving.server.serving_error import invalid
 from tfgpt2.serving.server.signature import (
     Arrays,
@@ -32,7 +33,6 @@ from tfgpt2.serving.server.text_model import (
 _log = logging.getLogger(__name__)
 
 WARMUP_FILE = Path("assets.extra", "tf_serving_warmup_requests")
-CHAT_TEMPLATE_FILE = Path("assets.extra", "chat_template.jinja")
 _MAX_WARMUP_RECORDS = 1000  # as TensorFlow Serving
 
 
@@ -43,6 +43,7 @@ class Servable:
         name: The model's name.
         version: The version's number.
         path: The version directory.
+        slot_counts: The numbers of slots that the engine will have; none: it is not used.
 
     Attributes:
         name: As given.
@@ -50,15 +51,16 @@ class Servable:
         signatures: Its signatures, by name.
         signature_defs: The same as TensorFlow's messages, for `/metadata`.
         chat_template: The chat template of its files, or None.
+        special_tokens: The special tokens of its files, by role or name.
         batches_in_graph: The graph contains an operation that batches concurrent calls; their rows
             must not be batched twice.
         scheduler: Schedules rows on the engine; made when the first comes.
     """
 
-    def __init__(self, name: str, version: int, path: Path):
+    def __init__(self, name: str, version: int, path: Path, slot_counts: Sequence[int] = ()):
         self.name, self.version, self.path = name, version, path
-        template = path / CHAT_TEMPLATE_FILE
-        self.chat_template = template.read_text("utf-8") if template.is_file() else None
+        self._slot_counts = slot_counts
+        self.chat_template, self.special_tokens = read_chat_files(path)
         graph = _read_serving_graph(path)
         self.signature_defs = dict(graph.signature_def)
         self.batches_in_graph = _has_operation(graph.graph_def, "BatchFunction")
@@ -97,7 +99,8 @@ class Servable:
 
         Without a warm-up file each signature runs once with a dummy row. TensorFlow Serving does
         not do that: its first requests wait for TensorFlow to prepare the graph, for seconds in
-        which a switch to a new version would fail requests by their deadline.
+        which a switch to a new version would fail requests by their deadline. An engine generates
+        a token with each number of slots.
 
         Raises:
             Exception: The error of the first failing request of the file; TensorFlow Serving
@@ -110,14 +113,15 @@ class Servable:
             signature = find_signature(self.signatures, request.model_spec.signature_name)
             self.run(signature.name, inputs_from_protos(signature, request.inputs))
             count += 1
-        if has_engine(self.signatures):
+        if self._slot_counts and has_engine(self.signatures):
             self._run_engine(self.signatures[ENGINE[0]])
         return count
 
     def _run_each_signature(self) -> int:
-        engine = has_engine(self.signatures)
+        engine = self._slot_counts and has_engine(self.signatures)
         for name, signature in self.signatures.items():
-            if engine and name in (*ENGINE[1:], *STARTED_BY):  # the engine runs in their place
+            # The engine runs in place of those that it can do, or is not used at all.
+            if name in (*ENGINE[1:], *STARTED_BY) if engine else name in ENGINE:
                 continue
             try:
                 if engine and name == ENGINE[0]:
@@ -129,13 +133,15 @@ class Servable:
         return len(self.signatures)
 
     def _run_engine(self, start: Signature) -> None:
-        """Generates a token on the engine."""
-        state = self.call(start.name, dummy_inputs(start))
-        state = {name: value for name, value in state.items() if name not in START_OUTPUTS}
-        others = {f"other_{name}": value for name, value in state.items()}
-        one = np.ones(1, np.int32)
-        state = self.call("engine_join", state | others | {"source": 0 * one})
-        self.call("engine_advance", state | {"active": one, "steps": one})
+        """Generates a token on the engine with each number of slots."""
+        row = self.call(start.name, dummy_inputs(start))
+        row = {name: value for name, value in row.items() if name not in START_OUTPUTS}
+        others = {f"other_{name}": value for name, value in row.items()}
+        for count in self._slot_counts:
+            source = np.array([0] + [-1] * (count - 1), np.int32)
+            state = self.call("engine_join", row | others | {"source": source})
+            controls = {"active": 1 + source, "steps": np.ones(1, np.int32)}
+            self.call("engine_advance", state | controls)
 
 
 def dummy_inputs(signature: Signature) -> Arrays:

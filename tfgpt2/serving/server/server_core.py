@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 import weakref
-from collections.abc import AsyncGenerator, Awaitable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from functools import partial
@@ -32,6 +32,7 @@ from tfgpt2.serving.server.text_model import (
     STARTED_BY,
     TextModel,
     count_tokens,
+    engine_signatures,
     has_engine,
 )
 from tfgpt2.serving.server.version_manager import ModelRegistry, VersionManager
@@ -75,7 +76,11 @@ class ServerCore:
         self.models = ModelRegistry(
             {
                 name: VersionManager(
-                    name, path, settings.labels.get(name, {}), settings.keep_versions
+                    name,
+                    path,
+                    settings.labels.get(name, {}),
+                    settings.keep_versions,
+                    load=partial(Servable, slot_counts=settings.slot_counts),
                 )
                 for name, path in settings.models.items()
             },
@@ -109,13 +114,15 @@ class ServerCore:
 
     def text_model(self, servable: Servable) -> TextModel:
         """Returns the signatures of a leased version by name."""
+        signatures, stream = servable.signatures, None
+        if self._uses_engine(servable):
+            signatures = engine_signatures(signatures)
+            stream = partial(self._stream, servable, signatures)
 
         async def run(name: str, inputs: Arrays) -> Arrays:
-            return await self.run(servable, servable.signatures[name], inputs)
+            return await self.run(servable, signatures[name], inputs)
 
-        most = self.settings.batching.max_batch_size
-        stream = partial(self._stream, servable) if self._uses_engine(servable) else None
-        return TextModel(run, servable.signatures, most, stream)
+        return TextModel(run, signatures, self.settings.batching.max_batch_size, stream)
 
     async def _run_on_engine(
         self, servable: Servable, signature: Signature, inputs: Arrays
@@ -134,10 +141,12 @@ class ServerCore:
         )
         return merge_rows(outputs)
 
-    async def _stream(self, servable: Servable, inputs: Arrays) -> AsyncGenerator[TextChunk, None]:
+    async def _stream(
+        self, servable: Servable, signatures: Mapping[str, Signature], inputs: Arrays
+    ) -> AsyncGenerator[TextChunk, None]:
         """Streams a row; each chunk may take as long as a request."""
         self._check_limits(inputs)
-        signature = servable.signatures[GENERATE_IDS if "ids" in inputs else "generate"]
+        signature = signatures[GENERATE_IDS if "ids" in inputs else "generate"]
         signature.check(inputs)
         chunks = stream_row(self._scheduler(servable), signature, inputs)
         async with contextlib.aclosing(chunks):

@@ -12,6 +12,7 @@ from typing import Any
 from tfgpt2.errors import explain, value_error
 
 _NAME = re.compile(r"[^/:\s]+")
+_SLOT_COUNTS = (1, 4, 16, 64)  # few, since XLA compiles a program for each
 _HOST_NAME = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+")  # or an IP address
 NO_CHAT = "none"  # a chat template
 _ORIGIN = re.compile(r"(?i)https?://[^\s/?#@*]+")
@@ -108,6 +109,13 @@ class ServerSettings:
     stream_tokens: int = _field(8, "Tokens of a stream's piece, and of a round of the engine.")
     engine: bool = _field(True, "Use the engine of exports that have one.")
     engine_slots: int = _field(32, "Texts that are generated at a time; others wait.")
+
+    @property
+    def slot_counts(self) -> tuple[int, ...]:
+        """Numbers of slots that a state of the engine can have; none without an engine."""
+        if not self.engine:
+            return ()
+        return (*(count for count in _SLOT_COUNTS if count < self.engine_slots), self.engine_slots)
 
     def __post_init__(self) -> None:
         for name in ("keep_versions", "max_body_bytes", "max_new_tokens", "stream_tokens",

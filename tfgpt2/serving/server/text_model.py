@@ -28,6 +28,21 @@ def has_engine(signatures: Mapping[str, Signature]) -> bool:
     return all(name in signatures for name in ENGINE)
 
 
+def engine_signatures(signatures: Mapping[str, Signature]) -> dict[str, Signature]:
+    """The signatures, with those that run on the engine as it runs them.
+
+    What starts a row may take settings that `generate` does not.
+    """
+    changed = {
+        name: signatures[name]._replace(
+            inputs=signatures[start].inputs, defaults=signatures[start].defaults
+        )
+        for name, start in STARTED_BY.items()
+        if name in signatures
+    }
+    return {**signatures, **changed}
+
+
 def write_ids(ids: Iterable[int]) -> bytes:
     """Writes ids as `generate_ids` and `inspect_ids` read them.
 

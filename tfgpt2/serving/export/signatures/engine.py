@@ -21,9 +21,15 @@ from tfgpt2.serving.export.signatures.base import (
 )
 from tfgpt2.serving.export.signatures.from_ids import GenerateIds
 from tfgpt2.serving.export.signatures.generate import Generate, default_settings
+from tfgpt2.serving.export.token_biases import read_biases
 from tfgpt2.text.generator import TextGenerator
+from tfgpt2.text.prompts import UNKNOWN
 
 _OTHER = "other_"  # begins the names of the second state
+# Settings of OpenAI's API that `generate` does not take unless asked: there every client of
+# TensorFlow Serving's REST API would have to send them.
+_MORE_SETTINGS = ("presence_penalty", "frequency_penalty")
+_BIAS = tf.TensorSpec([None], tf.string, "logit_bias")
 
 
 class EngineStart(Generate):
@@ -34,6 +40,20 @@ class EngineStart(Generate):
     record = None
     ragged_outputs = ()
 
+    def __init__(self, generator: TextGenerator, options: SignatureOptions) -> None:
+        super().__init__(generator, options)
+        self.inputs = (*self.inputs, _BIAS)
+        self.padding_values = {**self.padding_values, _BIAS.name: ""}
+
+    @classmethod
+    def choose_inputs(cls, generator: TextGenerator, options: SignatureOptions) -> tuple[str, ...]:
+        """The settings of `generate`, and more that clients of completions send."""
+        return tuple(dict.fromkeys((*super().choose_inputs(generator, options), *_MORE_SETTINGS)))
+
+    def default_inputs(self) -> Tensors:
+        """See `Generate.default_inputs`."""
+        return {**super().default_inputs(), _BIAS.name: tf.constant([""])}
+
     @classmethod
     def is_available(cls, generator: TextGenerator, options: SignatureOptions) -> bool:
         """See `engine_state.can_serve`."""
@@ -42,8 +62,15 @@ class EngineStart(Generate):
     def __call__(self, inputs: Tensors) -> Tensors:
         """Texts and settings `[S]` -> the state, and what became of the prompts."""
         pipeline = self.generator.pipeline
-        encoded = pipeline.encode_texts(*self.read_inputs(inputs), self.read)
-        state = engine_state.start_rows(pipeline, encoded, pipeline.make_request(encoded))
+        text, settings, stop = self.read_inputs(inputs)
+        encoded = pipeline.encode_texts(text, settings, stop, self.read)
+        written = tf.broadcast_to(inputs[_BIAS.name], tf.shape(text))
+        biases, known = read_biases(written, pipeline.model.config.vocab_size)
+        refusal = encoded.status.refusal
+        refusal = tf.where(known | (refusal > 0), refusal, UNKNOWN)
+        encoded = encoded._replace(status=encoded.status._replace(refusal=refusal))
+        request = pipeline.make_request(encoded)
+        state = engine_state.start_rows(pipeline, encoded, request, biases)
         return state | {
             "prompt_tokens": pipeline.own_status(encoded.status).length,
             "truncated": encoded.status.truncated,
@@ -76,7 +103,7 @@ class _StateFn(SignatureFn):
 
     def __init__(self, generator: TextGenerator, options: SignatureOptions) -> None:
         super().__init__(generator, options)
-        names = default_settings(generator, options.inputs or ())
+        names = default_settings(generator, EngineStart.choose_inputs(generator, options))
         self.state = engine_state.state_specs(generator.pipeline, names)
 
     @classmethod

@@ -53,7 +53,7 @@ class Generate(SignatureFn):
     def __init__(self, generator: TextGenerator, options: SignatureOptions) -> None:
         super().__init__(generator, options)
         config = generator.generation_config
-        self.setting_names = usual_inputs(config) if options.inputs is None else options.inputs
+        self.setting_names = self.choose_inputs(generator, options)
         self.settings = default_settings(generator, self.setting_names)
         self._tensors = {
             name: tf.constant([value], SETTINGS[name].dtype)
@@ -68,6 +68,12 @@ class Generate(SignatureFn):
         if spec.top_logprobs:
             self.ragged_outputs += ("top_ids", "top_logprobs")
         self.ragged_axis = 2 if spec.num_return_sequences > 1 else 1
+
+    @classmethod
+    def choose_inputs(cls, generator: TextGenerator, options: SignatureOptions) -> tuple[str, ...]:
+        """Settings that the signature takes."""
+        usual = usual_inputs(generator.generation_config)
+        return usual if options.inputs is None else options.inputs
 
     def __call__(self, inputs: Tensors) -> Tensors:
         """Texts and settings `[B]`, stop strings `[B, Q]` -> see `tfgpt2.text.records`."""
