@@ -15,6 +15,7 @@ from tfgpt2.config_fields import (
     FIELDS,
     GPT2_FIELDS,
     MAX_LABELS,
+    UNREAD_FIELDS,
     is_int,
 )
 from tfgpt2.errors import explain, nearest, type_error, value_error
@@ -57,8 +58,9 @@ class GPT2Config:
         **kwargs: The other fields: `add_cross_attention`, `tie_word_embeddings`, `num_labels`,
             `id2label`, `label2id`, `problem_type`, `pad_token_id`, `output_attentions`,
             `output_hidden_states`, `return_dict`, `attn_implementation`, `architectures`,
-            `pruned_heads`, `dtype`, `task_specific_params`; and the aliases `hidden_size`,
-            `max_position_embeddings`, `num_attention_heads`, `num_hidden_layers`.
+            `pruned_heads`, `dtype`, `task_specific_params`; the aliases `hidden_size`,
+            `max_position_embeddings`, `num_attention_heads`, `num_hidden_layers`; and those that
+            GPT-2 does not read but programs do, such as `is_encoder_decoder` and `finetuning_task`.
 
     Raises:
         TypeError: A keyword is unknown or given twice, once under an alias.
@@ -125,6 +127,12 @@ class GPT2Config:
                     fix=f"The default is {field.default!r}.",
                     **{name: value},
                 )
+        if self.is_encoder_decoder:
+            raise value_error(
+                "GPT-2 has no encoder, so `is_encoder_decoder` in a GPT2Config must be False.",
+                fix="For cross-attention to another model, set add_cross_attention=True.",
+                is_encoder_decoder=self.is_encoder_decoder,
+            )
         if self.n_embd % self.n_head:
             raise value_error(
                 "`n_head` must divide `n_embd`, because the heads share it equally.",
@@ -141,11 +149,13 @@ class GPT2Config:
         unknown = self.__dict__.get("_unknown", {})
         if name in unknown:
             return unknown[name]
+        if name in UNREAD_FIELDS:
+            return UNREAD_FIELDS[name]
         raise AttributeError(f"'GPT2Config' object has no attribute {name!r}")
 
     def __setattr__(self, name: str, value: Any) -> None:
         name = ALIASES.get(name, name)
-        if name in self.__dict__.get("_unknown", {}):
+        if name in UNREAD_FIELDS or name in self.__dict__.get("_unknown", {}):
             self._unknown[name] = value
         elif name in FIELDS or name == "num_labels":
             super().__setattr__(name, value)
@@ -385,7 +395,7 @@ def _positional(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, A
 def _is_field(name: str) -> bool:
     """Whether there is a field of this name, or under this alias."""
     field = ALIASES.get(name, name)
-    return field in FIELDS or field == "num_labels"
+    return field in FIELDS or field in UNREAD_FIELDS or field == "num_labels"
 
 
 def _unknown_field(name: str, value: Any) -> str:

@@ -129,6 +129,21 @@ _COMMON_FIELDS: dict[str, Field] = {
     "task_specific_params": _optional(Mapping, "a dict"),
 }
 FIELDS = GPT2_FIELDS | _COMMON_FIELDS
+# Fields that all configurations of transformers have and GPT-2 does not read, with their defaults.
+# Those that are set are kept, as keys of a file that nobody knows.
+UNREAD_FIELDS: dict[str, Any] = {
+    "is_encoder_decoder": False,
+    "is_decoder": False,
+    "tie_encoder_decoder": False,
+    "cross_attention_hidden_size": None,
+    "chunk_size_feed_forward": 0,
+    "torchscript": False,
+    "finetuning_task": None,
+    "tokenizer_class": None,
+    "prefix": None,
+    "sep_token_id": None,
+    "decoder_start_token_id": None,
+}
 ALIASES = {
     "hidden_size": "n_embd",
     "max_position_embeddings": "n_positions",
