@@ -13,6 +13,7 @@ from tfgpt2.config_fields import (
     ALIASES,
     ATTENTION_IMPLEMENTATIONS,
     FIELDS,
+    GENERATION_FIELDS,
     GPT2_FIELDS,
     MAX_LABELS,
     UNREAD_FIELDS,
@@ -60,7 +61,8 @@ class GPT2Config:
             `output_hidden_states`, `return_dict`, `attn_implementation`, `architectures`,
             `pruned_heads`, `dtype`, `task_specific_params`; the aliases `hidden_size`,
             `max_position_embeddings`, `num_attention_heads`, `num_hidden_layers`; and those that
-            GPT-2 does not read but programs do, such as `is_encoder_decoder` and `finetuning_task`.
+            GPT-2 does not read but programs do, such as `is_encoder_decoder` and `finetuning_task`;
+            and options of generation, such as `max_length`, which are defaults of `generate`.
 
     Raises:
         TypeError: A keyword is unknown or given twice, once under an alias.
@@ -155,7 +157,8 @@ class GPT2Config:
 
     def __setattr__(self, name: str, value: Any) -> None:
         name = ALIASES.get(name, name)
-        if name in UNREAD_FIELDS or name in self.__dict__.get("_unknown", {}):
+        kept = (*UNREAD_FIELDS, *GENERATION_FIELDS)
+        if name in kept or name in self.__dict__.get("_unknown", {}):
             self._unknown[name] = value
         elif name in FIELDS or name == "num_labels":
             super().__setattr__(name, value)
@@ -171,6 +174,11 @@ class GPT2Config:
         # JSON turns the numbers of the blocks into strings.
         pruned = {int(key): heads for key, heads in self.pruned_heads.items()}.get(block, [])
         return [head for head in range(self.n_head) if head not in pruned]
+
+    @property
+    def generation_options(self) -> dict[str, Any]:
+        """The options of generation among the fields; files hold them before transformers 4.26."""
+        return {n: v for n, v in self._unknown.items() if n in GENERATION_FIELDS and v is not None}
 
     @property
     def head_size(self) -> int:
@@ -395,7 +403,7 @@ def _positional(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, A
 def _is_field(name: str) -> bool:
     """Whether there is a field of this name, or under this alias."""
     field = ALIASES.get(name, name)
-    return field in FIELDS or field in UNREAD_FIELDS or field == "num_labels"
+    return field in (*FIELDS, *UNREAD_FIELDS, *GENERATION_FIELDS, "num_labels")
 
 
 def _unknown_field(name: str, value: Any) -> str:

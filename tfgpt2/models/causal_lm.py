@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ class TFGPT2LMHeadModel(TFGPT2PreTrainedModel):
 
     def make_head(self) -> None:
         """Creates the output matrix, unless it is the token table."""
-        self.generation_config = GenerationConfig.from_model_config(self.config)
+        self._generation_config = self._followed_config = None
         self.lm_head = None
         if not self.config.tie_word_embeddings:
             self.lm_head = Embedding(
@@ -146,6 +147,19 @@ class TFGPT2LMHeadModel(TFGPT2PreTrainedModel):
     def get_output_embeddings(self) -> Embedding:
         """The table that hidden states are scored against."""
         return self.lm_head or self.transformer.wte
+
+    @property
+    def generation_config(self) -> GenerationConfig:
+        """Default options of `generate`. Until they are set, they follow those in `config`."""
+        if self._generation_config == self._followed_config:
+            current = GenerationConfig.from_model_config(self.config)
+            if current != self._followed_config:
+                self._generation_config, self._followed_config = current, copy.deepcopy(current)
+        return self._generation_config
+
+    @generation_config.setter
+    def generation_config(self, config: GenerationConfig) -> None:
+        self._generation_config, self._followed_config = config, None
 
     def load_generation_config(self, files: Any) -> None:
         """Reads `generation_config.json`; ids that it lacks come from `config.json`."""
