@@ -287,9 +287,18 @@ def test_maps_of_special_tokens(tokenizer):
     assert tokenizer.additional_special_tokens == ["<a>"]
 
 
-def test_a_tokenizer_of_ones_own():
+def test_a_tokenizer_of_ones_own(tokenizer, tmp_path):
     made = PreTrainedTokenizerFast(tokenizer_object=word_level(), unk_token="<unk>")
     assert made.encode("a b c") == [0, 1, 2] and made.is_fast
+    file = tmp_path / "own.json"
+    tokenizer.train_new_from_iterator(["low lower lowest"], 260).backend_tokenizer.save(str(file))
+    made = AutoTokenizer.from_pretrained("shakespeare-tiny", tokenizer_file=file)
+    assert made.encode("lower") == AutoTokenizer.from_pretrained(
+        "shakespeare-tiny", tokenizer_file=str(file)
+    ).encode("lower") != tokenizer.encode("lower")  # fmt: skip
+    assert made.vocab_size <= 260 and made.eos_token == tokenizer.eos_token
+    with pytest.raises(FileNotFoundError):
+        AutoTokenizer.from_pretrained("shakespeare-tiny", tokenizer_file=tmp_path / "none.json")
 
 
 ANSWERS = (

@@ -119,8 +119,9 @@ class GPT2Tokenizer(
         Args:
             pretrained_model_name_or_path: Directory, bundled name or hub name.
             **options: Where to look (`revision`, `token`, `cache_dir`, `subfolder`,
-                `local_files_only`, `force_download`), options of the class, and `use_fast`, as in
-                transformers, which says nothing but the class.
+                `local_files_only`, `force_download`), options of the class, `tokenizer_file` in
+                place of the model's own, and `use_fast`, as in transformers, which says nothing but
+                the class.
 
         Returns:
             The tokenizer.
