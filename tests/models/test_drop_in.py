@@ -224,14 +224,17 @@ def test_options_of_generation_in_the_configuration(tmp_path):
     options.top_k = 5
     lm.config.num_beams = 4
     assert lm.generation_config is options and options.num_beams == 2
+    lm.config.top_p = -3  # which `generation_config.json` makes void
     lm.save_pretrained(tmp_path / "model")
     loaded = tfgpt2.TFGPT2LMHeadModel.from_pretrained(tmp_path / "model")
     assert loaded.generation_config == options and loaded.config.num_beams == 4
+    loaded.config.top_p = None
+    loaded.config.save_pretrained(tmp_path / "model")
     (tmp_path / "model" / "generation_config.json").unlink()
     loaded = tfgpt2.TFGPT2LMHeadModel.from_pretrained(tmp_path / "model", max_length=20)
     assert loaded.generation_config.num_beams == 4
     assert loaded.generation_config.max_length is None  # as written by old versions for "none"
-    lm.generation_config = None
+    lm.generation_config = lm.config.top_p = None
     assert lm.generation_config.num_beams == 4
     with pytest.raises(ValueError, match="`top_k` must be"):
         tfgpt2.TFGPT2LMHeadModel(tfgpt2.GPT2Config(**QUIET, top_k=-3)).generation_config  # noqa: B018

@@ -13,7 +13,7 @@ import tensorflow as tf
 from tfgpt2.generation.config import GenerationConfig
 from tfgpt2.generation.generate import generate
 from tfgpt2.generation.inputs import read_prefix
-from tfgpt2.generation.option_values import TOKEN_IDS
+from tfgpt2.generation.option_values import TOKEN_IDS, without_negative_ids
 from tfgpt2.generation.transition_scores import transition_scores
 from tfgpt2.models.base import TFGPT2PreTrainedModel
 from tfgpt2.models.call_inputs import CallInputs, check_labels
@@ -165,11 +165,13 @@ class TFGPT2LMHeadModel(TFGPT2PreTrainedModel):
         """Reads `generation_config.json`; ids that it lacks come from `config.json`."""
         path = files.find("generation_config.json")
         if path is not None:
-            defaults = self.generation_config
-            self.generation_config = GenerationConfig.from_json_file(path)
-            for name in TOKEN_IDS:
+            # Not through the property, whose old value TensorFlow would read first.
+            self._generation_config = GenerationConfig.from_json_file(path)
+            self._followed_config = None
+            ids = {name: getattr(self.config, name) for name in TOKEN_IDS}
+            for name, token_id in without_negative_ids(ids).items():
                 if getattr(self.generation_config, name) is None:
-                    setattr(self.generation_config, name, getattr(defaults, name))
+                    setattr(self.generation_config, name, token_id)
 
     def save_generation_config(self, directory: Path) -> None:
         """Writes `generation_config.json`."""
