@@ -277,3 +277,18 @@ def test_transformers_agrees(tmp_path):
     ours.save_pretrained(tmp_path / "ours")
     again = transformers.GPT2Config.from_pretrained(tmp_path / "ours")
     assert {n: getattr(theirs, n) for n in DEFAULTS} == {n: getattr(again, n) for n in DEFAULTS}
+
+
+def test_fields_that_gpt2_does_not_read(tmp_path):
+    """Programs for all models of transformers read them, and some set them."""
+    config = GPT2Config()
+    assert config.is_encoder_decoder is False and config.sep_token_id is None
+    assert "is_encoder_decoder" not in config.to_dict() and config == GPT2Config()
+    config = GPT2Config(finetuning_task="sst2", is_decoder=True)
+    config.tokenizer_class = "GPT2Tokenizer"
+    config.save_pretrained(tmp_path)
+    again = GPT2Config.from_pretrained(tmp_path, prefix="To")
+    assert (again.finetuning_task, again.is_decoder, again.prefix) == ("sst2", True, "To")
+    assert again.tokenizer_class == "GPT2Tokenizer" and config.prefix is None
+    with pytest.raises(ValueError, match="GPT-2 has no encoder"):
+        GPT2Config(is_encoder_decoder=True)

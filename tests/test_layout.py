@@ -33,7 +33,7 @@ tokenizers: template graph base vocabulary_folder rows batch_encoding files laye
 tokenizers: character_bpe byte_level_bpe
 tokenizers: text_rules sentencepiece_model sentencepiece_json sentencepiece_graph
 tokenizers: sentencepiece_host sentencepiece_families wordpiece word_level registry
-tokenizers: special_tokens sequence_methods decoding_methods padding_methods
+tokenizers: special_tokens encoding_methods sequence_methods decoding_methods padding_methods
 tokenizers: chat_methods retraining gpt2 host
 tokenizers: training collators
 generation: __init__ buckets options option_values stop_lists written_text token_texts stopping
@@ -43,7 +43,7 @@ generation/constraints: json_schema token_dfa masking compile
 generation: params results
 generation/logits: __init__ vocab_ops random threshold id_lists history base
 generation/logits: temperature top_k top_p min_p typical_p epsilon_cutoff eta_cutoff
-generation/logits: penalties ngrams bias forced length validity pipeline callables
+generation/logits: penalties ngrams bias forced length validity pipeline callables torch_callables
 generation/speculative: __init__ base
 generation/strategies: __init__ cache_rows
 generation/speculative: prompt_lookup draft_model

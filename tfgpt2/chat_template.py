@@ -6,16 +6,21 @@ lets them neither import anything nor change what they are given.
 
 from __future__ import annotations
 
+import contextvars
 import copy
 import datetime
 import functools
+import itertools
 import json
+import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tfgpt2.errors import explain, value_error
 
 _FINAL = "CONTINUE_FINAL_MESSAGE_TAG "  # marks the end of the message to continue
+# What is written before and after each answer, so that its place is known.
+_ANSWER_MARK = contextvars.ContextVar("_ANSWER_MARK", default="")
 
 Messages = Sequence[Mapping[str, Any]]
 
@@ -72,6 +77,34 @@ def render(
     return kept if text[end : end + len(_FINAL)] == _FINAL else kept.rstrip()
 
 
+def render_with_answers(
+    template: str, messages: Messages, **variables: Any
+) -> tuple[str, list[tuple[int, int]]]:
+    """Returns the text of a conversation, and where in it the answers are.
+
+    Args:
+        template: The template, which writes answers in `{% generation %}` blocks.
+        messages: See `render`.
+        **variables: See `render`.
+
+    Returns:
+        The text, and the start and end of each answer in characters.
+
+    Example:
+        >>> template = "Q: {{ messages[0].content }} A: {% generation %}No.{% endgeneration %}"
+        >>> render_with_answers(template, [{"role": "user", "content": "Is it?"}])
+        ('Q: Is it? A: No.', [(13, 16)])
+    """
+    mark = f"<{secrets.token_hex(16)}>"  # which no message can hold
+    token = _ANSWER_MARK.set(mark)
+    try:
+        pieces = render(template, messages, **variables).split(mark)
+    finally:
+        _ANSWER_MARK.reset(token)
+    ends = [*itertools.accumulate(map(len, pieces))]
+    return "".join(pieces), [(ends[i - 1], ends[i]) for i in range(1, len(pieces), 2)]
+
+
 def _mark_end(messages: Messages) -> list[Any]:
     """The conversation with a mark at the end of its last text."""
     marked = copy.deepcopy(list(messages))
@@ -104,15 +137,21 @@ def _compiled(template: str) -> Any:
 
 
 def _generation() -> Any:
-    """The block `{% generation %}`, by which templates mark answers; its text is just shown."""
+    """The block `{% generation %}`, by which templates mark answers."""
+    from jinja2 import nodes
     from jinja2.ext import Extension
 
     class Generation(Extension):
         tags = {"generation"}
 
         def parse(self, parser: Any) -> Any:
-            next(parser.stream)
-            return parser.parse_statements(["name:endgeneration"], drop_needle=True)
+            line = next(parser.stream).lineno
+            body = parser.parse_statements(["name:endgeneration"], drop_needle=True)
+            return nodes.CallBlock(self.call_method("_marked"), [], [], body).set_lineno(line)
+
+        def _marked(self, caller: Any) -> str:
+            mark = _ANSWER_MARK.get()
+            return f"{mark}{caller()}{mark}"
 
     return Generation
 

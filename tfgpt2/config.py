@@ -13,8 +13,10 @@ from tfgpt2.config_fields import (
     ALIASES,
     ATTENTION_IMPLEMENTATIONS,
     FIELDS,
+    GENERATION_FIELDS,
     GPT2_FIELDS,
     MAX_LABELS,
+    UNREAD_FIELDS,
     is_int,
 )
 from tfgpt2.errors import explain, nearest, type_error, value_error
@@ -57,8 +59,10 @@ class GPT2Config:
         **kwargs: The other fields: `add_cross_attention`, `tie_word_embeddings`, `num_labels`,
             `id2label`, `label2id`, `problem_type`, `pad_token_id`, `output_attentions`,
             `output_hidden_states`, `return_dict`, `attn_implementation`, `architectures`,
-            `pruned_heads`, `dtype`, `task_specific_params`; and the aliases `hidden_size`,
-            `max_position_embeddings`, `num_attention_heads`, `num_hidden_layers`.
+            `pruned_heads`, `dtype`, `task_specific_params`; the aliases `hidden_size`,
+            `max_position_embeddings`, `num_attention_heads`, `num_hidden_layers`; and those that
+            GPT-2 does not read but programs do, such as `is_encoder_decoder` and `finetuning_task`;
+            and options of generation, such as `max_length`, which are defaults of `generate`.
 
     Raises:
         TypeError: A keyword is unknown or given twice, once under an alias.
@@ -125,6 +129,12 @@ class GPT2Config:
                     fix=f"The default is {field.default!r}.",
                     **{name: value},
                 )
+        if self.is_encoder_decoder:
+            raise value_error(
+                "GPT-2 has no encoder, so `is_encoder_decoder` in a GPT2Config must be False.",
+                fix="For cross-attention to another model, set add_cross_attention=True.",
+                is_encoder_decoder=self.is_encoder_decoder,
+            )
         if self.n_embd % self.n_head:
             raise value_error(
                 "`n_head` must divide `n_embd`, because the heads share it equally.",
@@ -141,11 +151,14 @@ class GPT2Config:
         unknown = self.__dict__.get("_unknown", {})
         if name in unknown:
             return unknown[name]
+        if name in UNREAD_FIELDS:
+            return UNREAD_FIELDS[name]
         raise AttributeError(f"'GPT2Config' object has no attribute {name!r}")
 
     def __setattr__(self, name: str, value: Any) -> None:
         name = ALIASES.get(name, name)
-        if name in self.__dict__.get("_unknown", {}):
+        kept = (*UNREAD_FIELDS, *GENERATION_FIELDS)
+        if name in kept or name in self.__dict__.get("_unknown", {}):
             self._unknown[name] = value
         elif name in FIELDS or name == "num_labels":
             super().__setattr__(name, value)
@@ -161,6 +174,11 @@ class GPT2Config:
         # JSON turns the numbers of the blocks into strings.
         pruned = {int(key): heads for key, heads in self.pruned_heads.items()}.get(block, [])
         return [head for head in range(self.n_head) if head not in pruned]
+
+    @property
+    def generation_options(self) -> dict[str, Any]:
+        """The options of generation among the fields; files hold them before transformers 4.26."""
+        return {n: v for n, v in self._unknown.items() if n in GENERATION_FIELDS and v is not None}
 
     @property
     def head_size(self) -> int:
@@ -385,7 +403,7 @@ def _positional(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, A
 def _is_field(name: str) -> bool:
     """Whether there is a field of this name, or under this alias."""
     field = ALIASES.get(name, name)
-    return field in FIELDS or field == "num_labels"
+    return field in (*FIELDS, *UNREAD_FIELDS, *GENERATION_FIELDS, "num_labels")
 
 
 def _unknown_field(name: str, value: Any) -> str:

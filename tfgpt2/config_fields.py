@@ -129,6 +129,31 @@ _COMMON_FIELDS: dict[str, Field] = {
     "task_specific_params": _optional(Mapping, "a dict"),
 }
 FIELDS = GPT2_FIELDS | _COMMON_FIELDS
+# Fields that all configurations of transformers have and GPT-2 does not read, with their defaults.
+# Those that are set are kept, as keys of a file that nobody knows.
+UNREAD_FIELDS: dict[str, Any] = {
+    "is_encoder_decoder": False,
+    "is_decoder": False,
+    "tie_encoder_decoder": False,
+    "cross_attention_hidden_size": None,
+    "chunk_size_feed_forward": 0,
+    "torchscript": False,
+    "finetuning_task": None,
+    "tokenizer_class": None,
+    "prefix": None,
+    "sep_token_id": None,
+    "decoder_start_token_id": None,
+}
+# Options of generation that a model's configuration may hold, as old files do; kept likewise. They
+# are the defaults of `generate` unless there is a `generation_config.json`.
+GENERATION_FIELDS = (
+    *("max_length", "min_length", "do_sample", "early_stopping", "num_beams", "num_beam_groups"),
+    *("diversity_penalty", "temperature", "top_k", "top_p", "typical_p", "repetition_penalty"),
+    *("length_penalty", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "bad_words_ids"),
+    *("num_return_sequences", "output_scores", "return_dict_in_generate", "forced_bos_token_id"),
+    *("forced_eos_token_id", "remove_invalid_values", "exponential_decay_length_penalty"),
+    *("suppress_tokens", "begin_suppress_tokens"),
+)
 ALIASES = {
     "hidden_size": "n_embd",
     "max_position_embeddings": "n_positions",

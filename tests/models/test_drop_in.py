@@ -6,6 +6,8 @@ import pytest
 import tensorflow as tf
 
 import tfgpt2
+from tfgpt2.config_fields import GENERATION_FIELDS
+from tfgpt2.generation.option_table import DEFAULTS
 
 HEADS = ("TFGPT2Model", "TFGPT2LMHeadModel", "TFGPT2DoubleHeadsModel",
          "TFGPT2ForSequenceClassification", "TFGPT2ForTokenClassification",
@@ -191,6 +193,51 @@ def test_small_methods(lm, classifier, models):
         classifier.set_output_embeddings(table)
     hidden = tfgpt2.TFGPT2MainLayer(tfgpt2.GPT2Config(**QUIET))(IDS).last_hidden_state
     assert hidden.shape == (4, 6, 8)
+
+
+def test_results_for_serving(lm):
+    """What the configuration asks for, with one tensor for those of all blocks."""
+    out = lm(IDS, output_hidden_states=True, use_cache=True)
+    served = lm.serving_output(out)
+    assert set(served) == {"logits", "past_key_values"} and "hidden_states" in out
+    assert served.past_key_values.shape == (len(out.past_key_values), *out.past_key_values[0].shape)
+    lm.config.output_hidden_states = True
+    try:
+        served = lm.serving_output(out)
+    finally:
+        lm.config.output_hidden_states = False
+    np.testing.assert_array_equal(served.hidden_states[-1], out.hidden_states[-1])
+
+
+def test_options_of_generation_in_the_configuration(tmp_path):
+    """They are defaults of `generate` and can change, until `generation_config` does."""
+    assert set(GENERATION_FIELDS) <= set(DEFAULTS)
+    config = tfgpt2.GPT2Config(**QUIET, max_length=9, do_sample=True, top_k=3)
+    (tmp_path / "model").mkdir()
+    lm = tfgpt2.TFGPT2LMHeadModel(config)
+    options = lm.generation_config
+    assert (options.max_length, options.do_sample, options.top_k) == (9, True, 3)
+    assert lm.generation_config is options
+    lm.config.pad_token_id, lm.config.num_beams = 3, 2
+    options = lm.generation_config
+    assert (options.pad_token_id, options.num_beams, options.do_sample) == (3, 2, True)
+    options.top_k = 5
+    lm.config.num_beams = 4
+    assert lm.generation_config is options and options.num_beams == 2
+    lm.config.top_p = -3  # which `generation_config.json` makes void
+    lm.save_pretrained(tmp_path / "model")
+    loaded = tfgpt2.TFGPT2LMHeadModel.from_pretrained(tmp_path / "model")
+    assert loaded.generation_config == options and loaded.config.num_beams == 4
+    loaded.config.top_p = None
+    loaded.config.save_pretrained(tmp_path / "model")
+    (tmp_path / "model" / "generation_config.json").unlink()
+    loaded = tfgpt2.TFGPT2LMHeadModel.from_pretrained(tmp_path / "model", max_length=20)
+    assert loaded.generation_config.num_beams == 4
+    assert loaded.generation_config.max_length is None  # as written by old versions for "none"
+    lm.generation_config = lm.config.top_p = None
+    assert lm.generation_config.num_beams == 4
+    with pytest.raises(ValueError, match="`top_k` must be"):
+        tfgpt2.TFGPT2LMHeadModel(tfgpt2.GPT2Config(**QUIET, top_k=-3)).generation_config  # noqa: B018
 
 
 def test_losses_of_ones_own(lm, classifier):

@@ -1,8 +1,10 @@
 """Programs for transformers' TensorFlow classes: some that work unchanged, and some that do not.
 
-All ran on transformers 4.57 with tf-keras, too. `MODEL` is replaced by a model name. In a program
-that must change, the line to change ends in `# change`; if the program fails only at a later line,
-that line ends in `# fails`, and if it runs to its end with another result, `# differs`.
+Those that work ran on transformers 4.57.6 with tf-keras and TensorFlow 2.21, too, except for the
+function with a signature in "generation compiled", which needs an AutoGraph that can read its
+`generate`, and the pipelines, which need PyTorch there. `MODEL` is replaced by a model name. In a
+program that must change, the line to change ends in `# change`; if the program fails only at a
+later line, that line ends in `# fails`, and if it runs to its end with another result, `# differs`.
 """
 
 WORK = {
@@ -344,11 +346,11 @@ ids = tf.constant([[1, 2, 3, 4]])
 out = xla_generate(ids, attention_mask=tf.ones_like(ids), max_new_tokens=4, num_beams=2)
 assert out.shape == (1, 8)
 
-@tf.function(input_signature=[tf.TensorSpec([None, 4], tf.int32)])
-def serve(ids):
-    return {"ids": model.generate(ids, max_new_tokens=4)}
+@tf.function(input_signature=[tf.TensorSpec([None, 4], tf.int32)] * 2)
+def serve(ids, mask):
+    return {"ids": model.generate(ids, attention_mask=mask, max_new_tokens=4)}
 
-assert serve(ids)["ids"].shape == (1, 8)
+assert serve(ids, tf.ones_like(ids))["ids"].shape == (1, 8)
 """,
     "generation with types": """
 import tensorflow as tf

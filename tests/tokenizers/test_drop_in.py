@@ -1,11 +1,13 @@
 """The host tokenizer behaves as transformers 4.57's where programs depend on it."""
 
+import copy
 import json
+import pickle
 
 import pytest
 import tokenizers
 
-from tfgpt2 import AutoTokenizer, GPT2Tokenizer, TFGPT2Tokenizer
+from tfgpt2 import AutoTokenizer, GPT2Tokenizer, PreTrainedTokenizerFast, TFGPT2Tokenizer
 
 
 @pytest.fixture
@@ -243,3 +245,106 @@ def test_chat_templates_are_files_and_run_in_a_sandbox(tokenizer, tmp_path):
                  "{{ messages.append(1) }}", "{{ ''.__class__.__subclasses__() }}"):  # fmt: skip
         with pytest.raises(ValueError, match="The chat template fails"):
             tokenizer.apply_chat_template(CHAT, chat_template=code)
+
+
+def test_settings_of_one_call(tokenizer):
+    """A space before the text, and special tokens that are text, for one call or for all."""
+    spaced = AutoTokenizer.from_pretrained("shakespeare-tiny", add_prefix_space=True)
+    for call in (tokenizer, tokenizer.encode, tokenizer.tokenize):
+        assert call("To be", add_prefix_space=True) == call(" To be") != call("To be")
+    assert spaced.encode("To be", add_prefix_space=False) == tokenizer.encode("To be")
+    words = tokenizer(["To", "be"], is_split_into_words=True, add_prefix_space=True)
+    assert words.word_ids() == spaced(["To", "be"], is_split_into_words=True).word_ids()
+    text = f"To be{tokenizer.eos_token}"
+    split = tokenizer.encode(text, split_special_tokens=True)
+    assert tokenizer.encode(text)[-1] == tokenizer.eos_token_id not in split
+    assert tokenizer.decode(split) == text
+    with pytest.raises(ValueError, match="`split_special_tokens` must be True or False"):
+        tokenizer(text, split_special_tokens="yes")
+    with pytest.raises(TypeError, match="add_prefix_space"):
+        GPT2Tokenizer.from_tokenizer(word_level())("a", add_prefix_space=True)
+
+
+def word_level():
+    model = tokenizers.models.WordLevel({"a": 0, "b": 1, "<unk>": 2}, unk_token="<unk>")
+    made = tokenizers.Tokenizer(model)
+    made.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    return made
+
+
+def test_special_tokens_that_are_text(tokenizer, tmp_path):
+    """The setting is kept in files, copies and graphs; tokens that are not special stay whole."""
+    tokenizer.add_tokens(["zzz"])
+    text = f"To be zzz{tokenizer.eos_token}"
+    whole = tokenizer.encode(text)
+    tokenizer.split_special_tokens = True
+    split = tokenizer.encode(text)
+    zzz = tokenizer.convert_tokens_to_ids("zzz")
+    assert split[: whole.index(zzz) + 1] == whole[:-1] and tokenizer.eos_token_id not in split
+    for again in (copy.deepcopy(tokenizer), pickle.loads(pickle.dumps(tokenizer))):
+        assert again.encode(text) == split
+        assert again.encode(text, split_special_tokens=False) == whole
+    assert tokenizer.encode(text) == split
+    tokenizer.save_pretrained(tmp_path)
+    assert AutoTokenizer.from_pretrained(tmp_path).encode(text) == split
+    layer = TFGPT2Tokenizer.from_pretrained(tmp_path)
+    assert layer([text])["input_ids"].numpy().tolist() == [split]
+    layer = TFGPT2Tokenizer.from_pretrained(tmp_path, split_special_tokens=False)
+    assert layer([text])["input_ids"].numpy().tolist() == [whole]
+
+
+def test_maps_of_special_tokens(tokenizer):
+    tokenizer.add_special_tokens({"pad_token": tokenizers.AddedToken("<pad>", lstrip=True)})
+    tokenizer.additional_special_tokens = ["<new>"]
+    extended = tokenizer.special_tokens_map_extended
+    assert extended["pad_token"].lstrip and not extended["eos_token"].lstrip
+    assert [token.content for token in extended["additional_special_tokens"]] == ["<new>"]
+    assert extended.keys() == tokenizer.special_tokens_map.keys()
+    tokenizer.additional_special_tokens = None
+    assert tokenizer.additional_special_tokens is None
+    assert tokenizer.additional_special_tokens_ids == []
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<a>"]})
+    assert tokenizer.additional_special_tokens == ["<a>"]
+
+
+def test_a_tokenizer_of_ones_own(tokenizer, tmp_path):
+    made = PreTrainedTokenizerFast(tokenizer_object=word_level(), unk_token="<unk>")
+    assert made.encode("a b c") == [0, 1, 2] and made.is_fast
+    file = tmp_path / "own.json"
+    tokenizer.train_new_from_iterator(["low lower lowest"], 260).backend_tokenizer.save(str(file))
+    made = AutoTokenizer.from_pretrained("shakespeare-tiny", tokenizer_file=file)
+    assert made.encode("lower") == AutoTokenizer.from_pretrained(
+        "shakespeare-tiny", tokenizer_file=str(file)
+    ).encode("lower") != tokenizer.encode("lower")  # fmt: skip
+    assert made.vocab_size <= 260 and made.eos_token == tokenizer.eos_token
+    with pytest.raises(FileNotFoundError):
+        AutoTokenizer.from_pretrained("shakespeare-tiny", tokenizer_file=tmp_path / "none.json")
+
+
+ANSWERS = (
+    "{% for m in messages %}{{ m.role }}: {% if m.role == 'assistant' %}"
+    "{% generation %}{{ m.content }}{% endgeneration %}{% else %}{{ m.content }}{% endif %};"
+    "{% endfor %}"
+)
+
+
+@pytest.mark.parametrize("options", [{}, {"truncation": True, "max_length": 30}, {"padding": True}])
+def test_masks_of_answers(tokenizer, options, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    theirs = transformers.AutoTokenizer.from_pretrained(
+        to_oracle(tmp_path, transformers).name_or_path
+    )
+    theirs.pad_token = tokenizer.pad_token = tokenizer.eos_token
+    more = {"chat_template": ANSWERS, "return_assistant_tokens_mask": True, "return_dict": True}
+    chats = [CHAT, [*CHAT, {"role": "user", "content": "Who?"}, *CHAT]]
+    for chat in (CHAT, chats):
+        found = tokenizer.apply_chat_template(chat, **more, **options)
+        assert dict(found) == dict(theirs.apply_chat_template(chat, **more, **options))
+    masks = found["assistant_masks"]
+    assert 0 < sum(masks[0]) < len(masks[0]) and sum(masks[1]) >= sum(masks[0])
+    one = tokenizer.apply_chat_template(CHAT, **more, return_tensors="np")
+    assert one["assistant_masks"].shape == one["input_ids"].shape == (1, one["input_ids"].size)
+    for wrong, match in (({"return_dict": False}, "beside the ids"),
+                         ({"continue_final_message": True}, "no whole answer")):  # fmt: skip
+        with pytest.raises(ValueError, match=match):
+            tokenizer.apply_chat_template(CHAT, **more | wrong)

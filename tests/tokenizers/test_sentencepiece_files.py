@@ -294,6 +294,17 @@ def albert(model, tmp_path_factory):
     return folder
 
 
+def test_special_tokens_that_are_text(albert):
+    """Also where a text is nothing but such a token."""
+    texts = ["[SEP]", "a[SEP]b", "[CLS] x [MASK]", *TEXTS]
+    host = GPT2Tokenizer.from_pretrained(albert, split_special_tokens=True)
+    layer = TFGPT2Tokenizer.from_pretrained(albert, split_special_tokens=True)
+    expected = layer.tokenize(texts).to_list()
+    assert host(texts, add_special_tokens=False)["input_ids"] == expected
+    found = {token_id for ids in expected for token_id in ids}
+    assert not found & {host.sep_token_id, host.cls_token_id, host.mask_token_id}
+
+
 def test_in_datasets_and_keras_files(albert, tmp_path):
     layer = TFGPT2Tokenizer.from_pretrained(albert, padding_side="left")
     expected = layer(TEXTS)["input_ids"].numpy().tolist()

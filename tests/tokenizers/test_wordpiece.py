@@ -94,6 +94,13 @@ def test_added_tokens(lower):
     assert count_differences(layer, texts, host.backend_tokenizer) == (0, [])
     text = TFGPT2Tokenizer.from_tokenizer(host, special_tokens="text")
     assert text.tokenize("[CLS]").numpy().tolist() != [VOCAB["[CLS]"]]
+    host.split_special_tokens = True
+    layer = TFGPT2Tokenizer.from_tokenizer(host)
+    expected = host(texts, add_special_tokens=False)["input_ids"]
+    assert layer.tokenize(texts).to_list() == expected
+    assert (
+        VOCAB["[CLS]"] not in expected[5] and host.convert_tokens_to_ids("New York") in expected[5]
+    )
 
 
 def test_groups_graphs_and_datasets():

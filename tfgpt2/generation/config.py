@@ -38,6 +38,7 @@ from tfgpt2.generation.validation import check_asked, check_together
 from tfgpt2.hub import HubOptions, Repository, check_no_upload
 
 CONFIG_NAME = "generation_config.json"
+_OLD_MAX_LENGTH = 20  # transformers' default, which it once wrote to every `config.json`
 
 
 class GenerationConfig:
@@ -233,7 +234,12 @@ class GenerationConfig:
 
         Args:
             model_config: The model's configuration, whose `bos_token_id`, `eos_token_id` and
-                `pad_token_id` are taken; a negative id is no token.
+                `pad_token_id` are taken, a negative id is no token; and the options of generation
+                that it holds, except for the `max_length` of 20 that old files have for none.
+
+        Raises:
+            TypeError: An option of it has the wrong type.
+            ValueError: An option of it is out of range.
 
         Example:
             >>> from tfgpt2 import GPT2Config
@@ -241,7 +247,10 @@ class GenerationConfig:
             []
         """
         ids = {name: getattr(model_config, name) for name in TOKEN_IDS}
-        return cls(**without_negative_ids(ids))
+        options = model_config.generation_options
+        if options.get("max_length") == _OLD_MAX_LENGTH:
+            del options["max_length"]
+        return cls.from_dict(options | without_negative_ids(ids))
 
     def update(self, **options: Any) -> dict[str, Any]:
         """Sets several options at once, as far as there are such options.

@@ -14,6 +14,7 @@ from tfgpt2.tokenizers.host import GPT2TokenizerFast
 
 AutoConfig = GPT2Config
 AutoTokenizer = GPT2TokenizerFast
+PreTrainedTokenizerFast = GPT2TokenizerFast  # for a tokenizer.json or tokenizer of one's own
 TFAutoModel = TFGPT2Model
 TFAutoModelForCausalLM = TFGPT2LMHeadModel
 TFAutoModelForSequenceClassification = TFGPT2ForSequenceClassification

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import tensorflow as tf
 from tfgpt2.generation.config import GenerationConfig
 from tfgpt2.generation.generate import generate
 from tfgpt2.generation.inputs import read_prefix
-from tfgpt2.generation.option_values import TOKEN_IDS
+from tfgpt2.generation.option_values import TOKEN_IDS, without_negative_ids
 from tfgpt2.generation.transition_scores import transition_scores
 from tfgpt2.models.base import TFGPT2PreTrainedModel
 from tfgpt2.models.call_inputs import CallInputs, check_labels
@@ -47,7 +48,7 @@ class TFGPT2LMHeadModel(TFGPT2PreTrainedModel):
 
     def make_head(self) -> None:
         """Creates the output matrix, unless it is the token table."""
-        self.generation_config = GenerationConfig.from_model_config(self.config)
+        self._generation_config = self._followed_config = None
         self.lm_head = None
         if not self.config.tie_word_embeddings:
             self.lm_head = Embedding(
@@ -147,15 +148,30 @@ class TFGPT2LMHeadModel(TFGPT2PreTrainedModel):
         """The table that hidden states are scored against."""
         return self.lm_head or self.transformer.wte
 
+    @property
+    def generation_config(self) -> GenerationConfig:
+        """Default options of `generate`. Until they are set, they follow those in `config`."""
+        if self._generation_config == self._followed_config:
+            current = GenerationConfig.from_model_config(self.config)
+            if current != self._followed_config:
+                self._generation_config, self._followed_config = current, copy.deepcopy(current)
+        return self._generation_config
+
+    @generation_config.setter
+    def generation_config(self, config: GenerationConfig) -> None:
+        self._generation_config, self._followed_config = config, None
+
     def load_generation_config(self, files: Any) -> None:
         """Reads `generation_config.json`; ids that it lacks come from `config.json`."""
         path = files.find("generation_config.json")
         if path is not None:
-            defaults = self.generation_config
-            self.generation_config = GenerationConfig.from_json_file(path)
-            for name in TOKEN_IDS:
+            # Not through the property, whose old value TensorFlow would read first.
+            self._generation_config = GenerationConfig.from_json_file(path)
+            self._followed_config = None
+            ids = {name: getattr(self.config, name) for name in TOKEN_IDS}
+            for name, token_id in without_negative_ids(ids).items():
                 if getattr(self.generation_config, name) is None:
-                    setattr(self.generation_config, name, getattr(defaults, name))
+                    setattr(self.generation_config, name, token_id)
 
     def save_generation_config(self, directory: Path) -> None:
         """Writes `generation_config.json`."""

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from tfgpt2.models.editable import EditableModel
 from tfgpt2.models.tf_dataset import prepare_tf_dataset
+from tfgpt2.outputs import ModelOutput
 
 
 class ModelMethods(EditableModel):
@@ -20,10 +21,12 @@ class ModelMethods(EditableModel):
     Attributes:
         name_or_path: What `from_pretrained` was called with; empty for a new model.
         framework: `"tf"`.
+        supports_xla_generation: True, in models with `generate`.
         main_input_name: `"input_ids"`.
     """
 
     framework = "tf"
+    supports_xla_generation = True
     main_input_name = "input_ids"
     name_or_path = ""
     # Inputs of an export without `input_signature`, and their numbers of axes.
@@ -49,6 +52,25 @@ class ModelMethods(EditableModel):
         if self.config.add_cross_attention and "encoder_hidden_states" in known:
             made["encoder_hidden_states"] = tf.zeros([1, 2, self.config.n_embd])
         return made
+
+    def serving_output(self, output: Mapping[str, Any]) -> ModelOutput:
+        """Returns the result of a call as transformers serves it.
+
+        Args:
+            output: The result of a call.
+
+        Returns:
+            What the configuration asks for. Tensors of all blocks become one, if their shapes are
+            equal.
+        """
+        attentions = self.config.output_attentions
+        asked = {
+            "past_key_values": self.config.use_cache,
+            "hidden_states": self.config.output_hidden_states,
+            "attentions": attentions,
+            "cross_attentions": attentions and self.config.add_cross_attention,
+        }
+        return type(output)({n: _joined(x) for n, x in output.items() if asked.get(n, True)})
 
     def num_parameters(self, only_trainable: bool = False) -> int:
         """Number of weights.
@@ -121,3 +143,10 @@ class ModelMethods(EditableModel):
             drop_remainder=drop_remainder,
             prefetch=prefetch,
         )
+
+
+def _joined(values: Any) -> Any:
+    """One tensor of a tuple of them, if their shapes are equal."""
+    if not isinstance(values, tuple) or len({tuple(x.shape) for x in values}) > 1:
+        return values
+    return tf.stack(values)

@@ -41,7 +41,7 @@ from tfgpt2.validation import check_names
 
 END_OF_TEXT = "<|endoftext|>"
 _SPECIAL_TOKENS = ("additional_special_tokens", "extra_special_tokens")  # names of 4 and of 5
-SETTINGS = ("padding_side", "truncation_side", "model_max_length")
+SETTINGS = ("padding_side", "truncation_side", "model_max_length", "split_special_tokens")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -88,6 +88,7 @@ class TokenizerSpec(abc.ABC):
         truncation_side: Side on which a longer row is cut.
         model_max_length: Longest row the model takes, or None.
         chat_template: A jinja2 template that writes conversations, templates by name, or None.
+        split_special_tokens: Whether special tokens in a text are text like any other.
     """
 
     tokenizer_class: ClassVar[str]
@@ -106,6 +107,7 @@ class TokenizerSpec(abc.ABC):
     truncation_side: str = "right"
     model_max_length: int | None = None
     chat_template: str | dict[str, str] | None = None
+    split_special_tokens: bool = False
 
     @classmethod
     @abc.abstractmethod
@@ -333,6 +335,11 @@ class TokenizerSpec(abc.ABC):
         return self.vocab | {token.content: token.id for token in self.added}
 
     @property
+    def split_off(self) -> tuple[AddedToken, ...]:
+        """The added tokens that are found in texts."""
+        return tuple(t for t in self.added if not (t.special and self.split_special_tokens))
+
+    @property
     def special_ids(self) -> set[int]:
         """Ids of the added tokens that decoding can skip."""
         return {token.id for token in self.added if token.special}
@@ -391,6 +398,7 @@ class TokenizerSpec(abc.ABC):
             ValueError: An added token has an id that `tokenizers` would not give it.
         """
         result = self.pipeline()
+        result.encode_special_tokens = self.split_special_tokens
         flags = ("special", *FLAGS)
         result.add_tokens(
             [

@@ -285,8 +285,9 @@ class ByteLevelBPETokenizer(Tokenizer):
         vocab: Token to id, in the characters of `vocab.json`.
         merges: Pairs of tokens, as tuples or as `"left right"`, the most urgent first.
         **options: See `Tokenizer`; the settings of this family are `add_prefix_space`,
-            `add_bos_token`, `padding_side`, `truncation_side`, `model_max_length`, `normal_form`,
-            `unk_in_model` and `fuse_unk`, see `ByteLevelBPESpec`.
+            `add_bos_token`, `padding_side`, `truncation_side`, `model_max_length`,
+            `split_special_tokens`, `normal_form`, `unk_in_model` and `fuse_unk`, see
+            `ByteLevelBPESpec`.
 
     Raises:
         TypeError: There is no such option.

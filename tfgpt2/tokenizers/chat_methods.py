@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tfgpt2.chat_template import Messages, render
+from tfgpt2.chat_template import Messages, render, render_with_answers
 from tfgpt2.errors import value_error
 from tfgpt2.tokenizers.base import TokenizerSpec
+from tfgpt2.tokenizers.batch_encoding import to_tensors
+from tfgpt2.tokenizers.rows import Row
 
 
 class ChatMethods:
@@ -67,6 +69,7 @@ class ChatMethods:
         max_length: int | None = None,
         return_tensors: str | None = None,
         return_dict: bool = False,
+        return_assistant_tokens_mask: bool = False,
         tokenizer_kwargs: Mapping[str, Any] | None = None,
         **variables: Any,
     ) -> Any:
@@ -85,6 +88,8 @@ class ChatMethods:
             max_length: Most tokens.
             return_tensors: `"tf"`, `"np"` or None.
             return_dict: Return all that a call returns, not just the ids.
+            return_assistant_tokens_mask: Return `assistant_masks`, too: 1 for tokens of answers,
+                which the template writes in `{% generation %}` blocks, and 0 for others.
             tokenizer_kwargs: More options of a call.
             **variables: What else the template can read.
 
@@ -101,22 +106,26 @@ class ChatMethods:
             'To be|'
         """
         template = self.get_chat_template(chat_template, tools)
-        _check(add_generation_prompt, continue_final_message, tokenize, return_dict, tools)
+        masks = return_assistant_tokens_mask
+        _check(add_generation_prompt, continue_final_message, tokenize, return_dict, masks, tools)
         several = not (conversation and isinstance(conversation[0], Mapping))
         special = {role: token for role, token in self.special_tokens_map.items()}
-        variables = special | variables
-        texts = [
-            render(
-                template,
-                messages,
-                continue_final_message=continue_final_message,
-                tools=None if tools is None else list(tools),
-                documents=documents,
-                add_generation_prompt=add_generation_prompt,
-                **variables,
-            )
-            for messages in (conversation if several else [conversation])
-        ]
+        variables = {
+            "tools": None if tools is None else list(tools),
+            "documents": documents,
+            "add_generation_prompt": add_generation_prompt,
+        } | special | variables  # fmt: skip
+        conversations = conversation if several else [conversation]
+        answers: list[list[tuple[int, int]]] = []
+        if masks:
+            pairs = [render_with_answers(template, one, **variables) for one in conversations]
+            texts, answers = [text for text, _ in pairs], [found for _, found in pairs]
+        else:
+            final = continue_final_message
+            texts = [
+                render(template, one, continue_final_message=final, **variables)
+                for one in conversations
+            ]
         texts = texts if several else texts[0]
         if not tokenize:
             return texts
@@ -129,14 +138,34 @@ class ChatMethods:
             return_tensors=return_tensors,
             **(tokenizer_kwargs or {}),
         )
+        if masks:
+            columns = [
+                _mask(row, found) for row, found in zip(encoded.encodings, answers, strict=True)
+            ]
+            columns = columns if several or return_tensors else columns[0]
+            encoded |= to_tensors({"assistant_masks": columns}, return_tensors)
         return encoded if return_dict else encoded["input_ids"]
 
 
-def _check(generation: bool, final: bool, tokenize: bool, whole: bool, tools: Any) -> None:
+def _mask(row: Row, answers: Sequence[tuple[int, int]]) -> list[int]:
+    """1 for the tokens of a row that write a part of an answer, and 0 for others."""
+    return [
+        int(text is not None and any(start < last and end > first for first, last in answers))
+        for text, (start, end) in zip(row.sequence_ids, row.offsets, strict=True)
+    ]
+
+
+def _check(
+    generation: bool, final: bool, tokenize: bool, whole: bool, masks: bool, tools: Any
+) -> None:
     wrong = [
         (generation and final, "A text ends with the start of an answer, or with the last message.",
          "Leave out add_generation_prompt or continue_final_message."),
         (whole and not tokenize, "`return_dict` needs ids.", "Leave out tokenize=False."),
+        (masks and not whole, "Masks of answers are returned beside the ids.",
+         "Pass return_dict=True."),
+        (masks and final, "A text that goes on with the last message has no whole answer.",
+         "Leave out continue_final_message or return_assistant_tokens_mask."),
         (any(callable(tool) for tool in tools or ()), "Tools are given as JSON schemas.",
          "Write the schema of the function as a dict."),
     ]  # fmt: skip

@@ -30,7 +30,13 @@ _UNLIMITED = 1 << 31  # No row is so long; files say "no limit" with several lar
 Families = Mapping[str, type[TokenizerSpec]]
 
 
-def read(name: str | os.PathLike[str], families: Families, **options: Any) -> TokenizerSpec:
+def read(
+    name: str | os.PathLike[str],
+    families: Families,
+    *,
+    tokenizer_file: str | os.PathLike[str] | None = None,
+    **options: Any,
+) -> TokenizerSpec:
     """Reads a tokenizer from a directory, a bundled model or the hub.
 
     `tokenizer.json` decides the family and the ids when there is one (but not beside the model of a
@@ -41,6 +47,7 @@ def read(name: str | os.PathLike[str], families: Families, **options: Any) -> To
     Args:
         name: Directory, bundled name or hub name.
         families: The families to choose from.
+        tokenizer_file: Path of a `tokenizer.json` in place of the model's own.
         **options: Where to look (see `Repository`), and what replaces the files' own roles and
             settings (see `TokenizerSpec.replace`).
 
@@ -63,7 +70,9 @@ def read(name: str | os.PathLike[str], families: Families, **options: Any) -> To
     whole = find_tokenizer_file(repository.find, "tokenizer.json")
     if vocabulary_folder.wins(repository, names, families):
         whole = None
-    if embedded or whole is not None:
+    if tokenizer_file is not None:
+        family, fields = _parse(read_json(Path(tokenizer_file)), families)
+    elif embedded or whole is not None:
         data = embedded.get("tokenizer.json") or read_json(whole)
         family, fields = _parse(data, families)
     else:

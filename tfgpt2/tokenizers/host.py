@@ -13,7 +13,7 @@ from typing import Any
 
 import tokenizers
 
-from tfgpt2.errors import type_error, value_error
+from tfgpt2.errors import type_error
 from tfgpt2.hub import check_no_upload
 from tfgpt2.tokenizers import files
 from tfgpt2.tokenizers.added_tokens import token_text
@@ -21,10 +21,11 @@ from tfgpt2.tokenizers.base import ROLES, TokenizerSpec
 from tfgpt2.tokenizers.batch_encoding import BatchEncoding, to_tensors
 from tfgpt2.tokenizers.chat_methods import ChatMethods
 from tfgpt2.tokenizers.decoding_methods import DecodingMethods
+from tfgpt2.tokenizers.encoding_methods import EncodingMethods
 from tfgpt2.tokenizers.padding_methods import PaddingMethods
 from tfgpt2.tokenizers.registry import FAMILIES
 from tfgpt2.tokenizers.retraining import retrain
-from tfgpt2.tokenizers.rows import Part, Truncation, join_pair, read_texts
+from tfgpt2.tokenizers.rows import Truncation, join_pair, read_texts
 from tfgpt2.tokenizers.sequence_methods import SequenceMethods
 from tfgpt2.tokenizers.special_tokens import SpecialTokensMixin
 from tfgpt2.validation import check_names
@@ -38,7 +39,12 @@ _NOT_PASSED_ON = ("self", "text", "text_pair", "text_target", "text_pair_target"
 
 
 class GPT2Tokenizer(
-    SequenceMethods, DecodingMethods, PaddingMethods, ChatMethods, SpecialTokensMixin
+    EncodingMethods,
+    SequenceMethods,
+    DecodingMethods,
+    PaddingMethods,
+    ChatMethods,
+    SpecialTokensMixin,
 ):
     """Tokenizer on the host, named as in transformers.
 
@@ -112,8 +118,9 @@ class GPT2Tokenizer(
         Args:
             pretrained_model_name_or_path: Directory, bundled name or hub name.
             **options: Where to look (`revision`, `token`, `cache_dir`, `subfolder`,
-                `local_files_only`, `force_download`), options of the class, and `use_fast`, as in
-                transformers, which says nothing but the class.
+                `local_files_only`, `force_download`), options of the class, `tokenizer_file` in
+                place of the model's own, and `use_fast`, as in transformers, which says nothing but
+                the class.
 
         Returns:
             The tokenizer.
@@ -219,6 +226,9 @@ class GPT2Tokenizer(
         return_offsets_mapping: bool = False,
         return_length: bool = False,
         verbose: bool = True,
+        *,
+        add_prefix_space: bool | None = None,
+        split_special_tokens: bool | None = None,
         **unknown: Any,
     ) -> BatchEncoding:
         """Tokenizes a text, or a list of texts.
@@ -247,6 +257,9 @@ class GPT2Tokenizer(
             return_offsets_mapping: Whether to return each token's start and end in its text.
             return_length: Whether to return `length`.
             verbose: As in transformers; changes nothing.
+            add_prefix_space: Whether a space is put before a text; None is the tokenizer's setting.
+            split_special_tokens: Whether special tokens in a text are text like any other, as
+                befits what users write; None is the tokenizer's setting.
             **unknown: None allowed; named in the error.
 
         Returns:
@@ -268,7 +281,14 @@ class GPT2Tokenizer(
             return source
         single, firsts, seconds = read_texts(text, text_pair, is_split_into_words)
         limit = Truncation.from_options(self.spec, padding, truncation, max_length, stride)
-        encoded = [self._encode_batch(column, is_split_into_words) for column in (firsts, seconds)]
+        settings = {
+            "add_prefix_space": add_prefix_space,
+            "split_special_tokens": split_special_tokens,
+        }
+        encoded = [
+            self._encode_batch(column, is_split_into_words, **settings)
+            for column in (firsts, seconds)
+        ]
         texts = [
             join_pair(a, b, self._around(b is not None, add_special_tokens), limit)
             for a, b in zip(*encoded, strict=True)
@@ -354,39 +374,6 @@ class GPT2Tokenizer(
             **settings,
             **({"additional_special_tokens": additional} if additional else {}),
         )
-
-    def _encode_batch(self, texts: list[Any], words: bool) -> list[Part | None]:
-        """Returns the tokens of each text; None for None."""
-        if words and not getattr(self.spec, "add_prefix_space", True):
-            raise value_error(
-                "Words are tokenized with a space before each, and `add_prefix_space` is off.",
-                fix="Load the tokenizer with add_prefix_space=True.",
-                is_split_into_words=True,
-            )
-        encoded = iter(self._run_backend([t for t in texts if t is not None], words))
-        return [None if text is None else Part.from_encoding(next(encoded)) for text in texts]
-
-    def _run_backend(self, texts: list[Any], words: bool = False) -> list[tokenizers.Encoding]:
-        """Returns what `tokenizers` makes of texts, without special tokens.
-
-        Raises:
-            ValueError: It cannot tokenize them.
-        """
-        try:
-            if words:
-                return self.backend_tokenizer.encode_batch(
-                    texts, is_pretokenized=True, add_special_tokens=False
-                )
-            return self.spec.encode_on_host(self.backend_tokenizer, texts)
-        except BaseException as error:  # its `PanicException` is no `Exception`
-            if type(error).__name__ != "PanicException":
-                raise
-            raise value_error(
-                "`tokenizers` fails on a text, where white space that is an added token with"
-                " `lstrip` follows an added token with `rstrip`.",
-                fix="Give the white space token `rstrip` too, or use `TFGPT2Tokenizer`.",
-                texts=texts,
-            ) from error
 
 
 class GPT2TokenizerFast(GPT2Tokenizer):

@@ -67,7 +67,7 @@ class Tokenizer(keras_nlp.tokenizers.Tokenizer):
         check_names(options, (*spec_class.options(), *self.own_options, "config_file", "family"))
         self.spec = spec_class.from_options(*vocabulary, **options)
         self.special_tokens_policy = special_tokens
-        split = self.spec.added if special_tokens == "split" else ()
+        split = self.spec.split_off if special_tokens == "split" else ()
         with tf.init_scope():  # The tables must outlive the graph that may be under construction.
             self._graph = self.spec.build_graph(split)
 

@@ -240,7 +240,7 @@ class SentencePieceSpec(TokenizerSpec):
     @functools.cached_property
     def _host(self) -> SentencePieceHost:
         tokens = {token_id: token for token, token_id in self.tokens.items()}
-        added = [token.id for token in self.added]
+        added = [token.id for token in self.split_off]
         return SentencePieceHost(self.kernel, tokens, added, self.rules(), self.expansions())
 
 

@@ -30,11 +30,13 @@ class SpecialTokensMixin:
     SPECIAL_TOKENS_ATTRIBUTES = [*ROLES, "additional_special_tokens"]
     spec: TokenizerSpec
     backend_tokenizer: tokenizers.Tokenizer
+    _additional_unset = False
 
     def _set_spec(self, spec: TokenizerSpec) -> None:
         """Sets the specification, from which everything else follows."""
-        self.spec = spec
+        self.spec, self._additional_unset = spec, False
         self.backend_tokenizer = spec.backend()
+        self.__dict__.pop("_changed", None)  # see `EncodingMethods`
 
     def __len__(self) -> int:
         return len(self.get_vocab())
@@ -97,6 +99,15 @@ class SpecialTokensMixin:
         return [known.get(token, token) for token in self.all_special_tokens]
 
     @property
+    def special_tokens_map_extended(self) -> dict[str, Any]:
+        """`special_tokens_map` with the flags of the tokens."""
+        known = {token.content: _with_flags(token) for token in self.spec.added}
+        return {
+            name: known.get(token, token) if isinstance(token, str) else [known[t] for t in token]
+            for name, token in self.special_tokens_map.items()
+        }
+
+    @property
     def special_tokens_map(self) -> dict[str, Any]:
         """Role or name to token, and `additional_special_tokens` if there are any."""
         extra = list(self.spec.additional)
@@ -104,13 +115,14 @@ class SpecialTokensMixin:
         return named | ({"additional_special_tokens": extra} if extra else {})
 
     @property
-    def additional_special_tokens(self) -> list[str]:
-        """The special tokens without a role or a name."""
-        return list(self.spec.additional)
+    def additional_special_tokens(self) -> list[str] | None:
+        """The special tokens without a role or a name; None where that was assigned."""
+        return None if self._additional_unset else list(self.spec.additional)
 
     @additional_special_tokens.setter
-    def additional_special_tokens(self, tokens: Sequence[Any]) -> None:
+    def additional_special_tokens(self, tokens: Sequence[Any] | None) -> None:
         self._set_spec(self.spec.replace(additional_special_tokens=tokens))
+        self._additional_unset = tokens is None
 
     @property
     def additional_special_tokens_ids(self) -> list[int]:

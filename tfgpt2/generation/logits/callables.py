@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ import tensorflow as tf
 
 from tfgpt2.errors import value_error
 from tfgpt2.generation.logits.base import LogitsWarper, ProcessorContext
-from tfgpt2.generation.logits.bias import bad_word_biases, lay_out_biases, read_biases
+from tfgpt2.generation.logits.bias import bad_word_biases, lay_out_biases
 from tfgpt2.generation.logits.history import history_end
 from tfgpt2.generation.logits.pipeline import PROCESSORS
 from tfgpt2.generation.logits.vocab_ops import RULED_OUT
@@ -58,7 +57,7 @@ class TFLogitsProcessorList(list):
         return scores
 
 
-class _OptionProcessor(TFLogitsProcessor):
+class OptionProcessor(TFLogitsProcessor):
     """A processor that does what an option of `generate` does.
 
     A subclass names the option, and sets `value`.
@@ -101,16 +100,16 @@ class _OptionProcessor(TFLogitsProcessor):
         return tf.where(changed <= RULED_OUT, -float("inf"), changed)
 
 
-class TFTemperatureLogitsWarper(_OptionProcessor, TFLogitsWarper):
+class TFTemperatureLogitsWarper(OptionProcessor, TFLogitsWarper):
     """Divides scores by `temperature`, a number above 0."""
 
     option = "temperature"
 
     def __init__(self, temperature: float) -> None:
-        self.temperature = self.value = _positive("temperature", temperature)
+        self.temperature = self.value = positive("temperature", temperature)
 
 
-class _Filter(_OptionProcessor, TFLogitsWarper):
+class Filter(OptionProcessor, TFLogitsWarper):
     """A filter of unlikely tokens."""
 
     def _set(self, name: str, value: Any, filter_value: float, least: int) -> None:
@@ -119,7 +118,7 @@ class _Filter(_OptionProcessor, TFLogitsWarper):
         option_rows(_BY_OPTION[self.option].option, value, 1)  # checks it
 
 
-class TFTopKLogitsWarper(_Filter):
+class TFTopKLogitsWarper(Filter):
     """Keeps the `top_k` likeliest tokens."""
 
     option = "top_k"
@@ -127,11 +126,11 @@ class TFTopKLogitsWarper(_Filter):
     def __init__(
         self, top_k: int, filter_value: float = -float("inf"), min_tokens_to_keep: int = 1
     ) -> None:
-        top_k = max(_positive("top_k", top_k), min_tokens_to_keep)
+        top_k = max(positive("top_k", top_k), min_tokens_to_keep)
         self._set("top_k", top_k, filter_value, min_tokens_to_keep)
 
 
-class TFTopPLogitsWarper(_Filter):
+class TFTopPLogitsWarper(Filter):
     """Keeps the likeliest tokens that together have the probability `top_p`."""
 
     option = "top_p"
@@ -142,105 +141,35 @@ class TFTopPLogitsWarper(_Filter):
         self._set("top_p", top_p, filter_value, min_tokens_to_keep)
 
 
-class MinPLogitsWarper(_Filter):
-    """Keeps tokens of at least `min_p` times the probability of the likeliest."""
-
-    option = "min_p"
-
-    def __init__(
-        self, min_p: float, filter_value: float = -float("inf"), min_tokens_to_keep: int = 1
-    ) -> None:
-        self._set("min_p", min_p, filter_value, min_tokens_to_keep)
-
-
-class TypicalLogitsWarper(_Filter):
-    """Keeps the most typical tokens that together have the probability `mass`."""
-
-    option = "typical_p"
-
-    def __init__(
-        self, mass: float = 0.9, filter_value: float = -float("inf"), min_tokens_to_keep: int = 1
-    ) -> None:
-        self._set("mass", mass, filter_value, min_tokens_to_keep)
-
-
-class EpsilonLogitsWarper(_Filter):
-    """Keeps tokens of at least the probability `epsilon`."""
-
-    option = "epsilon_cutoff"
-
-    def __init__(
-        self, epsilon: float, filter_value: float = -float("inf"), min_tokens_to_keep: int = 1
-    ) -> None:
-        self._set("epsilon", epsilon, filter_value, min_tokens_to_keep)
-
-
-class EtaLogitsWarper(_Filter):
-    """Keeps tokens of at least a probability that depends on `epsilon` and the entropy."""
-
-    option = "eta_cutoff"
-
-    def __init__(
-        self, epsilon: float, filter_value: float = -float("inf"), min_tokens_to_keep: int = 1
-    ) -> None:
-        self._set("epsilon", epsilon, filter_value, min_tokens_to_keep)
-
-
-class TFMinLengthLogitsProcessor(_OptionProcessor):
+class TFMinLengthLogitsProcessor(OptionProcessor):
     """Forbids end tokens in texts of fewer than `min_length` tokens, the prompt's included."""
 
     option = "min_new_tokens"
 
     def __init__(self, min_length: int, eos_token_id: Any) -> None:
         self.min_length = self.value = min_length
-        self.eos_token_id, self.eos = eos_token_id, _ids(eos_token_id)
+        self.eos_token_id, self.eos = eos_token_id, ids_of(eos_token_id)
 
 
-class MinNewTokensLengthLogitsProcessor(_OptionProcessor):
-    """Forbids end tokens until there are `min_new_tokens` after the prompt."""
-
-    option = "min_new_tokens"
-
-    def __init__(self, prompt_length_to_skip: int, min_new_tokens: int, eos_token_id: Any) -> None:
-        self.prompt_length_to_skip, self.min_new_tokens = prompt_length_to_skip, min_new_tokens
-        self.value = prompt_length_to_skip + min_new_tokens
-        self.eos_token_id, self.eos = eos_token_id, _ids(eos_token_id)
-
-
-class TFRepetitionPenaltyLogitsProcessor(_OptionProcessor):
+class TFRepetitionPenaltyLogitsProcessor(OptionProcessor):
     """Makes tokens of the text less likely, by the factor `penalty`."""
 
     option = "repetition_penalty"
 
     def __init__(self, penalty: float) -> None:
-        self.penalty = self.value = _positive("penalty", penalty)
+        self.penalty = self.value = positive("penalty", penalty)
 
 
-class TFNoRepeatNGramLogitsProcessor(_OptionProcessor):
+class TFNoRepeatNGramLogitsProcessor(OptionProcessor):
     """Forbids sequences of `ngram_size` tokens that the text holds already."""
 
     option = "no_repeat_ngram_size"
 
     def __init__(self, ngram_size: int) -> None:
-        self.ngram_size = self.value = _positive("ngram_size", ngram_size)
+        self.ngram_size = self.value = positive("ngram_size", ngram_size)
 
 
-class SequenceBiasLogitsProcessor(_OptionProcessor):
-    """Adds a bias to the last token of each of some sequences."""
-
-    option = "sequence_bias"
-
-    def __init__(self, sequence_bias: Any) -> None:
-        pairs = sequence_bias
-        pairs = pairs.items() if isinstance(pairs, Mapping) else pairs
-        self.sequence_bias = {tuple(sequence): bias for sequence, bias in pairs}
-
-    def rows(self, count: int | tf.Tensor, vocab_size: int) -> Any:
-        """See `_OptionProcessor`."""
-        return lay_out_biases(read_biases(self.sequence_bias, 1, vocab_size))
-
-
-class TFNoBadWordsLogitsProcessor(_OptionProcessor):
+class TFNoBadWordsLogitsProcessor(OptionProcessor):
     """Forbids sequences of tokens."""
 
     option = "bad_words_ids"
@@ -252,20 +181,20 @@ class TFNoBadWordsLogitsProcessor(_OptionProcessor):
                 fix="For example [[5], [7, 8]].",
                 bad_words_ids=bad_words_ids,
             )
-        self.bad_word_ids, self.eos = bad_words_ids, _ids(eos_token_id)
+        self.bad_word_ids, self.eos = bad_words_ids, ids_of(eos_token_id)
 
     def rows(self, count: int | tf.Tensor, vocab_size: int) -> Any:
-        """See `_OptionProcessor`."""
+        """See `OptionProcessor`."""
         return lay_out_biases([bad_word_biases(self.bad_word_ids, self.eos)])
 
 
-class _Listed(_OptionProcessor):
+class _Listed(OptionProcessor):
     """A processor of listed ids."""
 
     ids: list[int]
 
     def rows(self, count: int | tf.Tensor, vocab_size: int) -> tf.Tensor:
-        """See `_OptionProcessor`; ids beyond the vocabulary are none."""
+        """See `OptionProcessor`; ids beyond the vocabulary are none."""
         return tf.constant([[one if one < vocab_size else -1 for one in self.ids] or [-1]])
 
 
@@ -288,7 +217,7 @@ class TFSuppressTokensAtBeginLogitsProcessor(_Listed):
         self.begin_index = begin_index
 
     def place(self, length: tf.Tensor) -> tuple[tf.Tensor | int, tf.Tensor | int]:
-        """See `_OptionProcessor`."""
+        """See `OptionProcessor`."""
         return length - self.begin_index, 2**30
 
 
@@ -298,7 +227,7 @@ class TFForcedBOSTokenLogitsProcessor(_Listed):
     option = "forced_bos_token_id"
 
     def __init__(self, bos_token_id: int) -> None:
-        self.bos_token_id, self.ids = bos_token_id, list(_ids(bos_token_id))
+        self.bos_token_id, self.ids = bos_token_id, list(ids_of(bos_token_id))
 
 
 class TFForcedEOSTokenLogitsProcessor(_Listed):
@@ -308,10 +237,10 @@ class TFForcedEOSTokenLogitsProcessor(_Listed):
 
     def __init__(self, max_length: int, eos_token_id: Any, device: Any = None) -> None:
         self.max_length, self.eos_token_id = max_length, eos_token_id
-        self.ids = list(_ids(eos_token_id))
+        self.ids = list(ids_of(eos_token_id))
 
     def place(self, length: tf.Tensor) -> tuple[tf.Tensor | int, tf.Tensor | int]:
-        """See `_OptionProcessor`."""
+        """See `OptionProcessor`."""
         return length, self.max_length
 
 
@@ -329,22 +258,6 @@ class TFForceTokensLogitsProcessor(TFLogitsProcessor):
             only = tf.where(tf.range(scores.shape[-1])[None] == token, 0.0, -float("inf"))
             scores = tf.where(tf.equal(length, place), only, scores)
         return scores
-
-
-# The same classes under the names of transformers' PyTorch side, which configuration code uses.
-TemperatureLogitsWarper = TFTemperatureLogitsWarper
-TopKLogitsWarper = TFTopKLogitsWarper
-TopPLogitsWarper = TFTopPLogitsWarper
-MinLengthLogitsProcessor = TFMinLengthLogitsProcessor
-RepetitionPenaltyLogitsProcessor = TFRepetitionPenaltyLogitsProcessor
-NoRepeatNGramLogitsProcessor = TFNoRepeatNGramLogitsProcessor
-NoBadWordsLogitsProcessor = TFNoBadWordsLogitsProcessor
-SuppressTokensLogitsProcessor = TFSuppressTokensLogitsProcessor
-SuppressTokensAtBeginLogitsProcessor = TFSuppressTokensAtBeginLogitsProcessor
-ForcedBOSTokenLogitsProcessor = TFForcedBOSTokenLogitsProcessor
-ForcedEOSTokenLogitsProcessor = TFForcedEOSTokenLogitsProcessor
-LogitsProcessor = TFLogitsProcessor
-LogitsProcessorList = TFLogitsProcessorList
 
 
 @dataclasses.dataclass(frozen=True)
@@ -375,12 +288,14 @@ def adapt(function: Any) -> Any:
     return AdaptedProcessor(function) if isinstance(function, TFLogitsProcessor) else function
 
 
-def _ids(value: Any) -> tuple[int, ...]:
+def ids_of(value: Any) -> tuple[int, ...]:
+    """One id, several or None, as a tuple."""
     ids = value if isinstance(value, (list, tuple, np.ndarray)) else [value]
     return tuple(int(one) for one in ids if one is not None)
 
 
-def _positive(name: str, value: Any) -> Any:
+def positive(name: str, value: Any) -> Any:
+    """Returns a number above 0, the argument of that name, or raises."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
         raise value_error(f"`{name}` must be above 0.", fix="Pass 1 or more.", **{name: value})
     return value
