@@ -47,10 +47,15 @@ def generator(checkpoint):
     return TextGenerator.from_pretrained(checkpoint[0], jit_compile=False)
 
 
+def prompt_ids(theirs, prompt, generator):
+    """What the library makes of a text, but for what ends it."""
+    ids = theirs.encode(prompt).ids
+    return ids[: len(ids) - len(generator.tokenizer.spec.suffix_ids)]
+
+
 def test_prompts_are_the_text_without_what_ends_it(checkpoint, generator):
     _, theirs, prompt = checkpoint
-    ids = theirs.encode(prompt).ids
-    ids = ids[: len(ids) - len(generator.tokenizer.spec.suffix_ids)]
+    ids = prompt_ids(theirs, prompt, generator)
     record = generator.generate(prompt, max_new_tokens=6, temperature=0, details=True)
     assert record.prompt_tokens == len(ids)
     end = generator.tokenizer.eos_token_id
@@ -103,7 +108,7 @@ def test_in_a_saved_model_in_a_clean_process(generator, checkpoint, tmp_path):
         "ids": ("tokenize", {"text": [prompt]}),
         "text": ("generate", {"text": [prompt], "max_new_tokens": [6], "temperature": [0.0]}),
     })  # fmt: skip
-    assert answers["ids"]["ids"][2][0] == theirs.encode(prompt, add_special_tokens=False).ids
+    assert answers["ids"]["ids"][2][0] == prompt_ids(theirs, prompt, generator)
     ours = generator.generate(prompt, max_new_tokens=6, temperature=0, details=True)
     assert answers["text"]["text_bytes"][2][0].encode("latin-1") == ours.text_bytes
 

@@ -371,8 +371,9 @@ def test_a_saved_model_in_a_clean_process(checkpoint, tmp_path):
     )  # fmt: skip
     expected = generator.generate(texts, max_new_tokens=5)
     assert [raw.encode("latin-1").decode() for raw in answers["text"]["text"][2]] == expected
-    ids = generator.tokenizer.tokenize(texts)
+    ids = generator.tokenizer.tokenize_prompts(texts)  # with `[CLS]`
     assert answers["ids"]["num_tokens"][2] == ids.row_lengths().numpy().tolist()
+    ids = generator.tokenizer.tokenize(texts)
     back = [text.decode() for text in generator.tokenizer.detokenize(ids).numpy()]
     assert [raw.encode("latin-1").decode() for raw in answers["back"]["text"][2]] == back
 
