@@ -374,7 +374,8 @@ def test_a_saved_model_in_a_clean_process(checkpoint, tmp_path):
     ids = generator.tokenizer.tokenize_prompts(texts)  # with `[CLS]`
     assert answers["ids"]["num_tokens"][2] == ids.row_lengths().numpy().tolist()
     ids = generator.tokenizer.tokenize(texts)
-    back = [text.decode() for text in generator.tokenizer.detokenize(ids).numpy()]
+    texts = generator.tokenizer.detokenize(ids, skip_special_tokens=True).numpy()
+    back = [text.decode() for text in texts]
     assert [raw.encode("latin-1").decode() for raw in answers["back"]["text"][2]] == back
 
 
