@@ -22,7 +22,8 @@ def pytest_configure(config):
         return
     os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
     gc.set_threshold(100_000, 20, 20)  # tracing makes many objects and little garbage
-    if hasattr(config, "workerinput") or not config.option.numprocesses:  # this process runs tests
+    workers = getattr(config.option, "numprocesses", None)  # of pytest-xdist, if it is there
+    if hasattr(config, "workerinput") or not workers:  # this process runs tests
         import tensorflow as tf
 
         tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})

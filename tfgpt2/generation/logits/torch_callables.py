@@ -160,7 +160,8 @@ class EncoderNoRepeatNGramLogitsProcessor(TFLogitsProcessor):
         columns = tf.shape(ids)[1]
         length = columns if cur_len is None else tf.cast(cur_len, tf.int32)
         # The text stands behind the prompt, whose sequences alone are compared with its end.
-        inside = tf.concat([prompt >= 0, (tf.range(columns) < length)[None] & (ids == ids)], axis=1)
+        written = tf.sequence_mask(tf.fill([tf.shape(ids)[0]], length), columns)  # [R, S]
+        inside = tf.concat([prompt >= 0, written], axis=1)
         source = tf.concat([prompt >= 0, tf.zeros_like(ids, tf.bool)], axis=1)
         size = tf.fill([tf.shape(ids)[0]], self.ngram_size)
         both = tf.concat([prompt, ids], axis=1)  # [R, P + S]
