@@ -26,6 +26,9 @@ def pytest_configure(config):
     if hasattr(config, "workerinput") or not workers:  # this process runs tests
         import tensorflow as tf
 
+        import tfgpt2.text.generator  # noqa: F401  with what it imports
+
+        gc.freeze()  # what modules hold is never garbage
         tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 
 

@@ -387,7 +387,9 @@ def _make_slot(layer: Conv1D, rank: int) -> None:
 def _drop_slot(layer: Conv1D) -> None:
     """Removes the weights of a slot."""
     for name in _SLOT:
-        delattr(layer, name)
+        # Not `delattr`, which in Keras ends with a full garbage collection for each weight.
+        layer._untrack_variable(getattr(layer, name))
+        super(keras.Layer, layer).__delattr__(name)
         setattr(layer, name, None)
     layer.lora_dropout = 0.0
 
