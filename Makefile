@@ -6,7 +6,7 @@ MODEL := saved_models/shakespeare-tiny/1
 
 export KERAS_BACKEND = tensorflow
 
-.PHONY: docs docs-test demo test test-long test-clients test-beam test-mlflow test-cpp-old lint load bench bench-tokenizer bench-training bench-int8 bench-filters \
+.PHONY: docs docs-version docs-test demo test test-long test-clients test-beam test-mlflow test-cpp-old lint load bench bench-tokenizer bench-training bench-int8 bench-filters \
   bench-speculative bench-recompile bench-first-call bench-batch bench-engine clean help
 
 help:
@@ -20,6 +20,7 @@ help:
 	@echo "make robustness       damaged files, random options and texts: more than the tests try"
 	@echo "make lint             check style"
 	@echo "make docs             build the docs site into site/"
+	@echo "make docs-version     add this version to the branch gh-pages, for the site's version selector"
 	@echo "make docs-test        run every Python block of the pages"
 	@echo "make load             64 clients on the local server, for a few minutes"
 	@echo "make bench            compare with other implementations (ARGS=--short for 5 minutes)"
@@ -120,6 +121,11 @@ bench-first-call: $(VENV)/installed-test
 
 docs: $(VENV)/installed-docs
 	$(BIN)/python -m mkdocs build --strict
+
+# A commit on the branch gh-pages; push it to publish. With the selector: mike serve.
+docs-version: $(VENV)/installed-docs
+	PATH=$(abspath $(BIN)):$$PATH $(BIN)/mike deploy --update-aliases $$($(BIN)/python -c 'import tfgpt2.version as v; print(v.__version__)') latest
+	$(BIN)/mike set-default latest
 
 docs-test: $(VENV)/installed-test $(VENV)/installed-docs
 	$(BIN)/python -m pytest tests/test_docs.py tests/test_docs_figures.py tests/test_notebooks.py

@@ -104,6 +104,32 @@ def test_weights_with_the_own_loss(classifier):
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("head", ["ForTokenClassification", "ForQuestionAnswering", "DoubleHeads"])
+def test_weights_with_the_own_loss_of_other_heads(head):
+    """Weights of one text after the other give parts that add up to the own loss."""
+    name = "TFGPT2DoubleHeadsModel" if head == "DoubleHeads" else f"TFGPT2{head}"
+    model = getattr(tfgpt2, name)(tfgpt2.GPT2Config(**QUIET, num_labels=3))
+    if head == "DoubleHeads":
+        model = getattr(tfgpt2, name)(tfgpt2.GPT2Config(**QUIET))
+    labels = {
+        "ForTokenClassification": {"labels": IDS % 3},
+        "ForQuestionAnswering": {
+            "start_positions": np.array([1, 2, 0, 99]), "end_positions": np.array([3, 3, 4, 1]),
+        },
+        "DoubleHeads": {"labels": np.stack([IDS, IDS], 1), "mc_labels": np.array([0, 1, 0, 1])},
+    }[head]  # fmt: skip
+    ids = np.stack([IDS, IDS[:, ::-1]], 1) if head == "DoubleHeads" else IDS
+    still(model)
+    inputs = {"input_ids": ids}
+    own = model.evaluate(inputs, labels, verbose=0, return_dict=True)["loss"]
+    parts = [
+        model.evaluate(inputs, labels, sample_weight=row, verbose=0, return_dict=True)["loss"]
+        for row in np.eye(len(IDS))
+    ]
+    np.testing.assert_allclose(sum(parts), own, rtol=1e-5)
+    assert len({round(part, 6) for part in parts}) > 1
+
+
 def test_a_compiled_loss_takes_labels_of_the_features(classifier):
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     still(classifier, loss=loss)

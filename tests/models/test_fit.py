@@ -72,11 +72,52 @@ def test_both_or_neither(loss, data):
         model.fit(*data, verbose=0)
 
 
-def test_sample_weights_need_targets():
+@pytest.mark.parametrize("settings", [{}, {"label_smoothing": 0.1, "z_loss": 1e-3}])
+def test_weights_of_texts_and_labels_with_the_own_loss(settings):
+    model = make_model()
+    model.compile(keras.optimizers.SGD(0.0), **settings)
+    labels = IDS.copy()
+    labels[2, 3:] = -100
+    inputs = {"input_ids": IDS}
+
+    def fitted(weights):
+        return model.fit(inputs, labels, sample_weight=weights, verbose=0).history["loss"][0]
+
+    own = model.fit(inputs, labels, verbose=0).history["loss"][0]
+    np.testing.assert_allclose(fitted(np.ones(8)), own, rtol=1e-5)
+    np.testing.assert_allclose(fitted(np.full(IDS.shape, 2.0)), 2 * own, rtol=1e-5)
+    # One text, or one label, at a time: their parts of the mean add up to it.
+    texts = [fitted(row) for row in np.eye(8)]
+    np.testing.assert_allclose(sum(texts), own, rtol=1e-5)
+    columns = [fitted(np.tile(row, (8, 1))) for row in np.eye(IDS.shape[1])]
+    assert columns[0] == 0  # nothing predicts the first token
+    np.testing.assert_allclose(sum(columns), own, rtol=1e-5)
+    if not settings:
+        scored = (labels[:, 1:] != -100).sum()
+        one = model(IDS[:1], labels=labels[:1]).loss * (IDS.shape[1] - 1) / scored
+        np.testing.assert_allclose(texts[0], one, rtol=1e-4)
+    found = model.evaluate(inputs, labels, sample_weight=np.zeros(8), verbose=0, return_dict=True)
+    assert found["loss"] == 0
+
+
+@pytest.mark.parametrize("weights, settings, message", [
+    ("sample_weight", {"chunked_loss": True}, "keeps no losses of single texts"),
+    ("class_weight", {}, "is for one class per text"),
+    ("class_weight", {"loss": cross_entropy()}, "is for one class per text"),
+])  # fmt: skip
+def test_weights_that_cannot_act(weights, settings, message):
+    model = make_model()
+    model.compile("sgd", **settings)
+    value = np.ones(8) if weights == "sample_weight" else {0: 2.0}
+    with pytest.raises(ValueError, match=message):
+        model.fit(IDS, np.abs(IDS), **{weights: value}, verbose=0)
+
+
+def test_weights_of_another_shape_are_refused():
     model = make_model()
     model.compile("sgd")
-    with pytest.raises(ValueError, match="one of all tokens, so examples have no weights"):
-        model.fit(IDS, IDS, sample_weight=np.ones(8), verbose=0)
+    with pytest.raises(ValueError, match="one number for each example, or one for each of its"):
+        model.fit(IDS, IDS, sample_weight=np.ones((*IDS.shape, 1)), verbose=0)
 
 
 CLASSES = np.arange(8) % 3

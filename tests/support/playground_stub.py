@@ -1,5 +1,6 @@
 """A server for the playground with canned responses."""
 
+import asyncio
 import base64
 import hashlib
 import json
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import uvicorn
 from starlette.applications import Starlette
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 import tfgpt2.serving
@@ -58,11 +59,16 @@ def inspect(text):
 
 
 class StubServer:
-    """Runs in a thread; `requests` are the received bodies, `answer` replaces a response."""
+    """Runs in a thread; `requests` are the received bodies, `answer` replaces a response.
+
+    A stream sends the first half of its text, and the rest when `second_half` is set; `left` counts
+    the streams whose client went before.
+    """
 
     def __init__(self, port=0, signatures=("generate", "inspect")):
         self.requests, self.signatures, self.answer = [], signatures, None
         self.loading = False
+        self.second_half, self.left = threading.Event(), 0
         page = PAGE.read_text()
 
         async def index(request):
@@ -94,7 +100,17 @@ class StubServer:
                 "token_ids": [[1, 2, 3, 4]] * rows, "token_logprobs": [[-1.0] * 4] * rows,
                 "truncated": [0] * rows}})  # fmt: skip
 
+        async def complete(request):
+            body = json.loads(await request.body())
+            self.requests.append(body)
+            if self.answer is not None:
+                return self.answer
+            return StreamingResponse(
+                self._events(WORDS[body["seed"] % len(WORDS)]), media_type="text/event-stream"
+            )
+
         routes = [
+            Route("/v1/completions", complete, methods=["POST"]),
             Route("/", index), Route("/v1/models", models),
             Route("/v1/models/{name}/metadata", metadata),
             Route("/v1/models/{name}:predict", predict, methods=["POST"]),
@@ -110,6 +126,19 @@ class StubServer:
             time.sleep(0.01)
         self.port = self._server.servers[0].sockets[0].getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}/"
+
+    async def _events(self, words):
+        half = len(words) // 2
+        try:
+            for part in (words[:half], words[half:]):
+                choice = {"index": 0, "text": part, "logprobs": {"token_logprobs": [-1.0, -1.0]}}
+                yield f"data: {json.dumps({'choices': [choice]})}\n\n"
+                while not self.second_half.is_set():
+                    await asyncio.sleep(0.01)
+        except asyncio.CancelledError:
+            self.left += 1
+            raise
+        yield "data: [DONE]\n\n"
 
     def stop(self):
         self._server.should_exit = self._server.force_exit = True

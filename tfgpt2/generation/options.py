@@ -70,9 +70,8 @@ FLAGS = tuple(
         ("use_cache", True, "yes; False recomputes the whole sequence for each token"),
         ("return_dict_in_generate", False, "yes, a `TFGenerateOutput`"),
         ("output_scores", False,
-         "yes: after logits processors and warpers; raises with beam and contrastive search"
-         " (use `token_logprobs`)"),
-        ("output_logits", False, "yes; raises with beam and contrastive search"),
+         "yes: after logits processors and warpers; of beam search, of every beam"),
+        ("output_logits", False, "yes"),
         ("output_attentions", False,
          "yes, from a forward pass over the finished sequences; for beam search, the returned"
          " ones"),

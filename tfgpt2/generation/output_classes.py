@@ -20,10 +20,11 @@ class TFGenerateOutput(ModelOutput):
         sequences: int32 `[R, P + T]`, prompts and continuations, padded after a row's end.
         sequences_scores: float32 `[R]` of beam search, the sum of the (processed)
             log-probabilities divided by the number of new tokens to the power `length_penalty`.
-        scores: `T` floats `[R, V]`, after processing, warping included.
-        logits: `T` floats `[R, V]`, as the model gave them.
-        beam_indices: int32 `[R, T]` of beam search, the running text each token was added to; -1
-            after the end.
+        scores: `T` floats `[R, V]`, after processing, warping included; `[B * num_beams, V]` of
+            beam search: log-probabilities before they add up.
+        logits: `T` floats like `scores`, as the model gave them.
+        beam_indices: int32 `[R, T]` of beam search, the running text, a row of `scores`, that each
+            token was added to; -1 after the end.
         attentions: For each new token, `L` floats `[R, N, T, S]`: of the prompt with `T = P` for
             the first, of the token before with `T = 1` for the others.
         hidden_states: For each new token, `L + 1` floats `[R, T, D]`.

@@ -37,8 +37,9 @@ class Result(NamedTuple):
             penalty.
         beam_indices: int32 `[R, T]` of beam search: the beam that each token was appended to.
         top: The likeliest tokens.
-        scores: float32 `[R, T, V]`, after processing.
-        logits: float32 `[R, T, V]`.
+        scores: float32 `[R, T, V]`, after processing; `[B * K, T, V]` of beam search, whose
+            `beam_indices` are rows of it.
+        logits: float32, like `scores`, as the model gave them.
         steps: int32 `[]`, calls of the model.
     """
 
@@ -95,6 +96,13 @@ def select_best(result: Result, spec: DecodeSpec) -> Result:
     index = tf.reshape(first + order, [-1])  # [B * num_return_sequences]
     best = tf.nest.map_structure(lambda x: tf.gather(x, index), result._replace(steps=()))
     return best._replace(steps=result.steps)
+
+
+def record(table: tf.Tensor | Nothing, values: tf.Tensor, here: tf.Tensor) -> tf.Tensor | Nothing:
+    """Writes values `[..., X]` into a table `[..., T, X]` at bool `[..., T]`, if there is one."""
+    if isinstance(table, tuple):
+        return table
+    return tf.where(here[..., None], values[..., None, :], table)
 
 
 def check_finite(logprobs: np.ndarray) -> None:

@@ -25,7 +25,6 @@ def check_together(config: Any) -> None:
     most = strategy.max_sequences(config)
     given = tuple(name for name in CONSTRAINTS if getattr(config, name) is not None)
     search = ("num_beams", "penalty_alpha")
-    reports = ("output_scores", "output_logits", "top_logprobs")
     wrong = [
         (most == 1 and returns > 1, "`num_return_sequences` above 1 needs sampling or beams: all"
          " sequences would be equal.", "Add do_sample=True or num_beams.",
@@ -46,9 +45,8 @@ def check_together(config: Any) -> None:
          "Write one regex.", given),
         (config.max_time is not None and not strategy.streams, "`max_time` can end greedy decoding"
          " and sampling, not a search.", "Use max_new_tokens.", ("max_time", *search)),
-        (not strategy.reports_vocab_scores and any(getattr(config, n) for n in reports), "Searches"
-         " report the scores of the tokens they chose, not those of the whole vocabulary.",
-         "Use token_logprobs and sequences_scores.", (*reports, *search)),
+        (config.top_logprobs and not strategy.reports_top_logprobs, "`top_logprobs` is for greedy"
+         " decoding and sampling.", "Use output_scores=True.", ("top_logprobs", *search)),
         (given and not strategy.takes_constraints, f"{strategy.name.capitalize()} cannot be"
          " constrained.", "Use sampling or beams.", ("penalty_alpha", *given)),
     ]  # fmt: skip

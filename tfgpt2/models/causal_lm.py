@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from tfgpt2.errors import value_error
 from tfgpt2.generation.config import GenerationConfig
 from tfgpt2.generation.generate import generate
 from tfgpt2.generation.inputs import read_prefix
@@ -22,7 +23,7 @@ from tfgpt2.nn.backbone import ForwardOutputs
 from tfgpt2.nn.chunked_loss import chunked_causal_lm_loss
 from tfgpt2.nn.kv_cache import KVCache, Prefix, compact, rollback
 from tfgpt2.nn.layers import Embedding
-from tfgpt2.nn.losses import causal_lm_loss, classification_loss
+from tfgpt2.nn.losses import Losses, causal_lm_loss, causal_lm_nll, classification_loss
 from tfgpt2.outputs import TFCausalLMOutputWithCrossAttentions
 
 
@@ -139,6 +140,26 @@ class TFGPT2LMHeadModel(TFGPT2PreTrainedModel):
             ), None
         logits = self.score(hidden)  # [B, T, V]
         return causal_lm_loss(logits, labels, settings), logits
+
+    def loss_parts(
+        self, labels: Mapping[str, tf.Tensor], results: Mapping[str, tf.Tensor], training: bool
+    ) -> dict[str, Losses]:
+        """See `TrainableModel`."""
+        settings = self.loss_settings if training else self.loss_settings.for_evaluation()
+        if settings.chunked:
+            raise value_error(
+                "The chunked loss keeps no losses of single texts, which weights would scale.",
+                fix="Compile with chunked_loss=False, or leave the weights out.",
+                chunked_loss=settings.chunk or True,
+            )
+        wanted, logits = tf.convert_to_tensor(labels["labels"]), results["logits"]
+        shape = tf.shape(wanted)  # [B, T], or [B, C, T]
+        rows = tf.reshape(wanted, [-1, shape[-1]])
+        flat = tf.reshape(logits, tf.concat([tf.shape(rows), [logits.shape[-1]]], axis=0))
+        part = causal_lm_nll(flat, rows, settings)
+        # The first label of a text is predicted by nothing.
+        part = [tf.reshape(tf.pad(x, [[0, 0], [1, 0]]), shape) for x in part]
+        return {"labels": Losses(*(tf.ensure_shape(x, wanted.shape) for x in part))}
 
     def score(self, hidden: tf.Tensor) -> tf.Tensor:
         """Scores every token: float `[B, T, D]` -> float32 logits `[B, T, V]`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -15,7 +15,7 @@ from tfgpt2.models.causal_lm import TFGPT2LMHeadModel
 from tfgpt2.nn import activations
 from tfgpt2.nn.backbone import ForwardOutputs
 from tfgpt2.nn.layers import GPT2Layer, Linear, nan_outside
-from tfgpt2.nn.losses import classification_loss
+from tfgpt2.nn.losses import Losses, classification_loss, token_nll
 from tfgpt2.outputs import TFGPT2DoubleHeadsModelOutput
 
 
@@ -162,6 +162,16 @@ class TFGPT2DoubleHeadsModel(TFGPT2LMHeadModel):
         Source: transformers 4.57, `modeling_gpt2.py::GPT2DoubleHeadsModel.forward`.
         """
         return self.run(locals())
+
+    def loss_parts(
+        self, labels: Mapping[str, tf.Tensor], results: Mapping[str, tf.Tensor], training: bool
+    ) -> dict[str, Losses]:
+        """See `TrainableModel`."""
+        parts = super().loss_parts(labels, results, training) if "labels" in labels else {}
+        if "mc_labels" in labels:
+            chosen = tf.reshape(labels["mc_labels"], [-1])
+            parts["mc_labels"] = token_nll(results["mc_logits"], chosen)
+        return parts
 
     def forward(
         self, inputs: CallInputs, outputs: ForwardOutputs, arguments: dict[str, Any]

@@ -16,10 +16,12 @@ from tfgpt2.nn.backbone import ForwardOutputs
 from tfgpt2.nn.layers import Linear
 from tfgpt2.nn.losses import (
     IGNORED_LABEL,
+    Losses,
     classification_loss,
     sequence_loss,
     sequence_losses,
     span_loss,
+    span_nll,
     token_nll,
 )
 from tfgpt2.outputs import (
@@ -46,6 +48,7 @@ class TFGPT2ForSequenceClassification(TFGPT2PreTrainedModel):
     """
 
     head_parts = frozenset({"score"})
+    labels_texts = True
     float_labels = True
 
     def make_head(self) -> None:
@@ -98,16 +101,20 @@ class TFGPT2ForSequenceClassification(TFGPT2PreTrainedModel):
         """
         return self.run(locals())
 
-    def example_losses(self, labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-        """The loss of each text: float32 `[B]`."""
-        return sequence_losses(logits, tf.convert_to_tensor(labels), self.config.problem_type)
+    def loss_parts(
+        self, labels: Mapping[str, tf.Tensor], results: Mapping[str, tf.Tensor], training: bool
+    ) -> dict[str, Losses]:
+        """See `TrainableModel`."""
+        wanted = tf.convert_to_tensor(labels["labels"])
+        losses = sequence_losses(results["logits"], wanted, self.config.problem_type)
+        return {"labels": losses}
 
     def hf_compute_loss(self, labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
         """The loss of each text: labels as in a call, float `[B, num_labels]` -> `[B]`."""
         labels = tf.convert_to_tensor(labels)
         if labels.shape.rank == 1 and logits.shape[-1] > 1:  # as a compiled loss it gets floats
             labels = tf.cast(labels, tf.int32)
-        return self.example_losses(labels, logits)
+        return sequence_losses(logits, labels, self.config.problem_type).values
 
     def forward(
         self, inputs: CallInputs, outputs: ForwardOutputs, arguments: dict[str, Any]
@@ -189,6 +196,12 @@ class TFGPT2ForTokenClassification(TFGPT2PreTrainedModel):
         """
         return self.run(locals())
 
+    def loss_parts(
+        self, labels: Mapping[str, tf.Tensor], results: Mapping[str, tf.Tensor], training: bool
+    ) -> dict[str, Losses]:
+        """See `TrainableModel`."""
+        return {"labels": token_nll(results["logits"], labels["labels"])}
+
     def hf_compute_loss(self, labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
         """Mean loss: int `[B, T]` (negative: not scored), float `[B, T, num_labels]` -> `[1]`."""
         labels = tf.cast(labels, tf.int32)
@@ -268,6 +281,18 @@ class TFGPT2ForQuestionAnswering(TFGPT2PreTrainedModel):
         Source: transformers 4.57, `modeling_gpt2.py::GPT2ForQuestionAnswering.forward`.
         """
         return self.run(locals())
+
+    def loss_parts(
+        self, labels: Mapping[str, tf.Tensor], results: Mapping[str, tf.Tensor], training: bool
+    ) -> dict[str, Losses]:
+        """See `TrainableModel`."""
+        names = ("start_positions", "end_positions")
+        logits = (results["start_logits"], results["end_logits"])
+        parts = span_nll(*logits, *(labels[name] for name in names))
+        return {
+            name: Losses(part.values / 2, part.scored)
+            for name, part in zip(names, parts, strict=True)
+        }
 
     def hf_compute_loss(
         self, labels: Mapping[str, tf.Tensor], logits: tuple[tf.Tensor, tf.Tensor]

@@ -14,9 +14,9 @@ import tensorflow as tf
 from tfgpt2.errors import value_error
 from tfgpt2.models.batch_checks import check_batches, explain_failure
 from tfgpt2.models.call_arguments import LABELS
-from tfgpt2.models.label_places import metric_pairs, place_labels
+from tfgpt2.models.label_places import label_names, metric_pairs, place_labels
 from tfgpt2.nn import quantization
-from tfgpt2.nn.losses import DEFAULT_LOSS, LossSettings
+from tfgpt2.nn.losses import DEFAULT_LOSS, Losses, LossSettings, mean_loss
 from tfgpt2.outputs import ModelOutput
 
 _LOSSES = ("loss", "mc_loss")  # whose sum is the own loss
@@ -26,6 +26,7 @@ class TrainableModel(keras.Model):
     """Base class of models that can compute their own loss, with `compile` and `fit` to match."""
 
     has_lm_loss = False  # whether the own loss is that of a language model
+    labels_texts = False  # whether each text has one class, or several yes and no
     loss_settings = DEFAULT_LOSS  # of that loss; set by `compile`
 
     def compile(
@@ -112,7 +113,7 @@ class TrainableModel(keras.Model):
             ValueError: An id or a label is out of range, or there are weights and no targets.
         """
         options = inspect.signature(super().fit).bind(x, y, *args, **kwargs).arguments
-        _check_weights(options)
+        _check_weights(self, options)
         validation = options.get("validation_data")
         if isinstance(validation, tuple) and validation:
             check_batches(validation[0], self)
@@ -131,7 +132,7 @@ class TrainableModel(keras.Model):
         if kwargs.get("_use_cached_eval_dataset"):  # by `fit`, which has checked it
             return super().evaluate(x, y, *args, **kwargs)
         options = inspect.signature(super().evaluate).bind(x, y, *args, **kwargs).arguments
-        _check_weights(options)
+        _check_weights(self, options)
         with self._explained():
             return super().evaluate(check_batches(x, self), y, *args, **kwargs)
 
@@ -142,7 +143,8 @@ class TrainableModel(keras.Model):
             ValueError: An id or a label is out of range, or there are weights and no targets.
         """
         _check_weights(
-            inspect.signature(super().train_on_batch).bind(x, y, *args, **kwargs).arguments
+            self,
+            inspect.signature(super().train_on_batch).bind(x, y, *args, **kwargs).arguments,
         )
         return super().train_on_batch(check_batches(x, self), y, *args, **kwargs)
 
@@ -184,7 +186,14 @@ class TrainableModel(keras.Model):
         own = tf.add_n(parts) if parts else None
         if own is not None and not self._has_keras_loss:
             if sample_weight is not None:
-                own = self._weighted_loss(x, y_pred, sample_weight)
+                labels = {name: x[name] for name in label_names(self) if name in x}
+                parts = self.loss_parts(labels, y_pred, training)
+                by_label = (
+                    sample_weight
+                    if isinstance(sample_weight, Mapping)
+                    else dict.fromkeys(parts, sample_weight)
+                )
+                own = tf.add_n([mean_loss(*parts[name], by_label[name]) for name in parts])
             # Gradients are summed over replicas; `fit` shows the loss times their number.
             replicas = tf.distribute.get_strategy().num_replicas_in_sync
             return tf.add_n([own, *self.losses]) / replicas
@@ -205,21 +214,20 @@ class TrainableModel(keras.Model):
             results=type(y_pred).__name__,
         )
 
-    def example_losses(self, labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor | None:
-        """The own loss of each example, float32 `[B]`, or None where it is one of all tokens."""
-        return None
+    def loss_parts(
+        self, labels: Mapping[str, tf.Tensor], results: Mapping[str, tf.Tensor], training: bool
+    ) -> dict[str, Losses]:
+        """The losses whose means add up to the own loss, by label.
 
-    def _weighted_loss(self, x: Any, y_pred: ModelOutput, weights: Any) -> tf.Tensor:
-        """The own loss with a weight for each example, averaged over all as Keras does."""
-        losses = self.example_losses(x["labels"], y_pred["logits"]) if "labels" in x else None
-        if losses is None:
-            raise value_error(
-                "The own loss of this model is one of all tokens, so examples have no weights.",
-                fix="Compile with a Keras loss, and give (inputs, targets, sample_weight); or set"
-                " labels to -100 where nothing is scored.",
-                model=type(self).__name__,
-            )
-        return tf.reduce_mean(losses * tf.reshape(tf.cast(weights, tf.float32), [-1]))
+        Args:
+            labels: The labels among the inputs, by name.
+            results: The model's results.
+            training: Whether label smoothing and z-loss are applied.
+
+        Returns:
+            Losses `[B]`, or of the shape of their labels.
+        """
+        raise NotImplementedError
 
     def train_step(self, data: Any) -> Any:
         """Trains on one batch; see `place_labels` for what a batch can be."""
@@ -270,14 +278,33 @@ class TrainableModel(keras.Model):
         return self.transformer.checkpointing
 
 
-def _check_weights(options: Mapping[str, Any]) -> None:
-    """Checks that weights of classes or examples come with targets.
+def _check_weights(model: TrainableModel, options: Mapping[str, Any]) -> None:
+    """Checks that weights of classes or examples come with targets that they can act on.
 
     Args:
+        model: The model.
         options: The arguments of `fit`, `evaluate` or `train_on_batch`.
     """
     weights = [n for n in ("class_weight", "sample_weight") if options.get(n) is not None]
-    x, targets = options.get("x"), options.get("y") is not None
+    if "class_weight" in weights and not model.labels_texts:
+        # Of ids `[B, T]` Keras would take the place of the largest one as the class of the text.
+        raise value_error(
+            "`class_weight` is for one class per text, which this model's labels are not.",
+            fix="Use sample_weight, with the shape of the labels: np.take(weights, labels).",
+            class_weight=options["class_weight"],
+            model=type(model).__name__,
+        )
+    y, by_row = options.get("y"), options.get("sample_weight")
+    if by_row is not None and hasattr(y, "shape"):
+        shape, places = tuple(np.shape(by_row)), tuple(y.shape)
+        if shape not in (places[:1], places):
+            raise value_error(
+                "Weights are one number for each example, or one for each of its labels.",
+                fix="Give weights [B], or of the shape of the labels.",
+                sample_weight=shape,
+                targets=places,
+            )
+    x, targets = options.get("x"), y is not None
     if isinstance(x, tf.data.Dataset):
         targets = isinstance(x.element_spec, tuple) and len(x.element_spec) > 1
     elif not isinstance(x, (np.ndarray, tf.Tensor, Mapping, list)):

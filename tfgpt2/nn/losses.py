@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -107,21 +108,50 @@ def regularized_nll(
     return nll, weights, log_sum
 
 
-def token_nll(logits: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+class Losses(NamedTuple):
+    """Losses before they are averaged.
+
+    Attributes:
+        values: float32 `[...]`, nats; 0 where not scored.
+        scored: float32 `[...]`, 1 where there is a label, else 0.
+    """
+
+    values: tf.Tensor
+    scored: tf.Tensor
+
+
+def mean_loss(values: tf.Tensor, scored: tf.Tensor, weights: tf.Tensor | None = None) -> tf.Tensor:
+    """The mean of what is scored, float32 `[]`; 0 when nothing is.
+
+    Args:
+        values: See `Losses`.
+        scored: Likewise.
+        weights: Float `[B]` or of the shape of `values`: factors of the examples, or of their
+            places. The sum is still divided by the number of scored places, as in Keras.
+
+    Example:
+        >>> float(mean_loss(tf.constant([1.0, 3.0]), tf.ones([2]), tf.constant([0.0, 2.0])))
+        3.0
+    """
+    if weights is not None:
+        rows = tf.shape(values)[0]
+        values = tf.reshape(values, [rows, -1])  # [B, N]
+        values *= tf.reshape(tf.cast(weights, tf.float32), [rows, -1])  # [B, 1] or [B, N]
+    return tf.math.divide_no_nan(tf.reduce_sum(values), tf.reduce_sum(scored))
+
+
+def token_nll(logits: tf.Tensor, labels: tf.Tensor) -> Losses:
     """Negative log-likelihood of each label, in float32.
 
     Args:
         logits: Float `[..., V]`.
         labels: int `[...]` in `[0, V)`, or -100 for "not scored".
-
-    Returns:
-        Nats `[...]` (0 where not scored) and weights `[...]` (1 where scored, else 0).
     """
     scored = tf.not_equal(labels, IGNORED_LABEL)
     labels = tf.where(scored, labels, tf.zeros_like(labels))
     nll = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, tf.cast(logits, tf.float32))
-    weights = tf.cast(scored, tf.float32)
-    return nll * weights, weights
+    scored = tf.cast(scored, tf.float32)
+    return Losses(nll * scored, scored)
 
 
 def causal_lm_loss(
@@ -144,13 +174,22 @@ def causal_lm_loss(
         >>> float(causal_lm_loss(tf.zeros([1, 3, 4]), tf.constant([[0, 1, -100]])))
         1.3862943649291992
     """
+    return mean_loss(*causal_lm_nll(logits, labels, settings))
+
+
+def causal_lm_nll(
+    logits: tf.Tensor, labels: tf.Tensor, settings: LossSettings = DEFAULT_LOSS
+) -> Losses:
+    """The loss of predicting each label from the logits before it; see `causal_lm_loss`.
+
+    Returns:
+        float32 `[B, T - 1]`, for the labels from the second on.
+    """
     logits, labels = logits[:, :-1], labels[:, 1:]  # [B, T - 1, V], [B, T - 1]
     if settings.label_smoothing or settings.z_loss:
-        nll, weights, _ = regularized_nll(tf.cast(logits, tf.float32), labels, settings)
-        nll *= weights
-    else:
-        nll, weights = token_nll(logits, labels)
-    return tf.math.divide_no_nan(tf.reduce_sum(nll), tf.reduce_sum(weights))
+        nll, scored, _ = regularized_nll(tf.cast(logits, tf.float32), labels, settings)
+        return Losses(nll * scored, scored)
+    return token_nll(logits, labels)
 
 
 def classification_loss(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
@@ -165,11 +204,10 @@ def classification_loss(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
 
     Source: PyTorch `CrossEntropyLoss` with its default `ignore_index`.
     """
-    nll, weights = token_nll(logits, labels)
-    return tf.math.divide_no_nan(tf.reduce_sum(nll), tf.reduce_sum(weights))
+    return mean_loss(*token_nll(logits, labels))
 
 
-def sequence_losses(logits: tf.Tensor, labels: tf.Tensor, problem_type: str | None) -> tf.Tensor:
+def sequence_losses(logits: tf.Tensor, labels: tf.Tensor, problem_type: str | None) -> Losses:
     """Loss of each text in sequence classification, by problem type.
 
     Args:
@@ -180,25 +218,26 @@ def sequence_losses(logits: tf.Tensor, labels: tf.Tensor, problem_type: str | No
             regression, integer labels one class each, float labels several.
 
     Returns:
-        float32 `[B]`: mean squared error, or cross-entropy in nats; 0 where the label is -100.
+        `[B]`: mean squared error, or cross-entropy in nats; a class of -100 is not scored.
 
     Source: transformers 4.57, `modeling_gpt2.py::GPT2ForSequenceClassification.forward`.
     """
     problem_type = _problem_type(logits, labels, problem_type)
     logits = tf.cast(logits, tf.float32)
     if problem_type == "single_label_classification":
-        return token_nll(logits, tf.reshape(labels, [-1]))[0]
+        return token_nll(logits, tf.reshape(labels, [-1]))
     targets = tf.reshape(tf.cast(labels, tf.float32), tf.shape(logits))  # [B, C]
     if problem_type == "regression":
-        return tf.reduce_mean(tf.square(logits - targets), axis=-1)
-    return tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(targets, logits), axis=-1)
+        losses = tf.square(logits - targets)
+    else:
+        losses = tf.nn.sigmoid_cross_entropy_with_logits(targets, logits)
+    losses = tf.reduce_mean(losses, axis=-1)  # [B]
+    return Losses(losses, tf.ones_like(losses))
 
 
 def sequence_loss(logits: tf.Tensor, labels: tf.Tensor, problem_type: str | None) -> tf.Tensor:
     """Mean of `sequence_losses` over the texts: float32 `[]`; labels of -100 are left out."""
-    if _problem_type(logits, labels, problem_type) == "single_label_classification":
-        return classification_loss(tf.cast(logits, tf.float32), tf.reshape(labels, [-1]))
-    return tf.reduce_mean(sequence_losses(logits, labels, problem_type))
+    return mean_loss(*sequence_losses(logits, labels, problem_type))
 
 
 def _problem_type(logits: tf.Tensor, labels: tf.Tensor, problem_type: str | None) -> str:
@@ -226,11 +265,17 @@ def span_loss(start: tf.Tensor, end: tf.Tensor, first: tf.Tensor, last: tf.Tenso
 
     Source: transformers 4.57, `modeling_gpt2.py::GPT2ForQuestionAnswering.forward`.
     """
+    return tf.add_n([mean_loss(*part) for part in span_nll(start, end, first, last)]) / 2
+
+
+def span_nll(
+    start: tf.Tensor, end: tf.Tensor, first: tf.Tensor, last: tf.Tensor
+) -> tuple[Losses, Losses]:
+    """The losses `[B]` of the first and of the last token; see `span_loss`."""
     length = tf.shape(start)[1]
 
     def ignore_outside(labels: tf.Tensor) -> tf.Tensor:
         labels = tf.maximum(tf.reshape(tf.cast(labels, tf.int32), [-1]), 0)  # [B]
         return tf.where(labels < length, labels, IGNORED_LABEL)
 
-    start_loss = classification_loss(start, ignore_outside(first))
-    return (start_loss + classification_loss(end, ignore_outside(last))) / 2
+    return token_nll(start, ignore_outside(first)), token_nll(end, ignore_outside(last))

@@ -130,7 +130,7 @@ def test_beam_sampling_through_generate(model):
     ({"num_beams": 0}, ValueError, "`num_beams` must be an integer of 1 or more"),
     ({"num_beams": 2.0}, ValueError, "`num_beams` must be an integer of 1 or more"),
     ({"num_beams": 2, "num_return_sequences": 0}, ValueError, "integer of 1 or more"),
-    ({"num_beams": 2, "output_scores": True}, ValueError, "Use token_logprobs and sequences_sco"),
+    ({"num_beams": 2, "top_logprobs": 2}, ValueError, "Use output_scores=True"),
     ({"num_beams": 2, "max_time": 1.0}, ValueError, "`max_time` can end greedy decoding and samp"),
     ({"num_beams": 2, "prompt_lookup_num_tokens": 3}, ValueError, "Prompt lookup is for greedy"),
     ({"num_beams": 2, "top_p": 0.5}, ValueError, "`top_p` acts on sampling only"),

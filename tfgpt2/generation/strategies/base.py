@@ -132,7 +132,7 @@ class Strategy:
         takes_constraints: Whether `choices`, `regex` and `json_schema` work.
         takes_guidance: Whether `guidance_scale` works.
         takes_prefix: Whether a prompt may begin with a prefix that was read before.
-        reports_vocab_scores: Whether results can hold scores of the whole vocabulary.
+        reports_top_logprobs: Whether results can hold the likeliest tokens of each position.
     """
 
     name: ClassVar[str]
@@ -145,7 +145,7 @@ class Strategy:
     takes_constraints: ClassVar[bool] = True
     takes_guidance: ClassVar[bool] = True
     takes_prefix: ClassVar[bool] = True
-    reports_vocab_scores: ClassVar[bool] = False
+    reports_top_logprobs: ClassVar[bool] = False
 
     @classmethod
     def matches(cls, config: Any) -> bool:

@@ -42,6 +42,7 @@ from tfgpt2.generation.strategies.beam_step import (
     can_improve,
     keep_finished,
     keep_stuck,
+    record_scores,
     score_candidates,
 )
 from tfgpt2.generation.strategies.cache_rows import reorder_cache, repeat_cache
@@ -101,13 +102,19 @@ class BeamSearch(Strategy):
             The `K` best hypotheses of each row. A score that is not a number says that the
             model's are not; a count of 0, that there are fewer hypotheses or none was asked for.
         """
-        return finish_search(run_search(task, _choose, self.num_beams))
+        return finish_search(self.final_state(task))
+
+    def final_state(self, task: DecodeTask) -> BeamState:
+        """The state in which no row can improve; its tables keep the order of the beams."""
+        return run_search(task, _choose, self.num_beams)
 
     def run(self, task: DecodeTask) -> Result:
         """See `Strategy`."""
-        found, most = self.search(task), task.spec.num_return_sequences
+        state, most = self.final_state(task), task.spec.num_return_sequences
+        found = finish_search(state)
         best = tf.nest.map_structure(lambda x: flatten_beams(x[:, :most]), found)
-        return Result(**best._asdict())
+        scores, logits = tf.nest.map_structure(flatten_beams, (state.scores, state.logits))
+        return Result(**best._asdict(), scores=scores, logits=logits)
 
 
 def early_stopping_codes(value: Any) -> Any:
@@ -142,7 +149,7 @@ def run_search(task: DecodeTask, choose: Choose, beams: int, groups: int = 1) ->
         beams: `K`, of all groups together; each group is a row of the state with its share.
         groups: Groups of beams, a divisor of `K`.
     """
-    state, logits = _start(task, beams, groups)
+    state, logits = _start(task, beams, groups)  # [B * K, V]
     state = choose(task, state, logits)
 
     def body(state: BeamState) -> tuple[BeamState]:
@@ -163,6 +170,7 @@ def _start(task: DecodeTask, beams: int, groups: int) -> tuple[BeamState, tf.Ten
     rows, own = rows * groups, beams // groups
     score = tf.tile(tf.constant([[0.0] + [NO_BEAM] * (own - 1)]), [rows, 1])  # [B, K]
     none = empty_beams(rows, own, size, score)
+    table, spec = [rows, own, size, logits.shape[-1]], task.spec  # [B, K, T, V]
     stop = stopping.start_matching(params.stop_strings) if params.stop_strings else ()
     state = BeamState(
         step=tf.constant(0),
@@ -175,6 +183,8 @@ def _start(task: DecodeTask, beams: int, groups: int) -> tuple[BeamState, tf.Ten
         stop=tf.nest.map_structure(
             lambda x: tf.stack([tf.repeat(x, groups, axis=0)] * own, axis=1), stop
         ),  # [B, K, ...]
+        scores=tf.zeros(table) if spec.output_scores else (),
+        logits=tf.zeros(table) if spec.output_logits else (),
         cache=repeat_cache(cache, beams),
     )
     return state, tf.repeat(logits, beams, axis=0)
@@ -210,8 +220,9 @@ def _choose(task: DecodeTask, state: BeamState, logits: tf.Tensor) -> BeamState:
     new = ended & first & state.searching[:, None]  # [B, M]
     finished = keep_finished(state.finished, candidates, new, task.params)
     finished = keep_stuck(finished, state, candidates, task.params)
+    tables = record_scores(state, found, logits)
     state = advance_beams(state, found._replace(beams=candidates))
-    state = state._replace(step=step, finished=finished)
+    state = state._replace(step=step, finished=finished, **tables)
     best = state.running.score[:, 0]  # [B]
     improves = can_improve(best, finished, state.limit, step, task.params)
     return state._replace(searching=state.searching & (step < state.limit) & improves)

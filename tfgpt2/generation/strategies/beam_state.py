@@ -61,6 +61,9 @@ class BeamState(NamedTuple):
         parent: int32 `[B, K]`, the beam whose cache each beam continues.
         stop: State of the stop strings of each beam, `[B, K, ...]`; an empty tuple when the
             program matches none.
+        scores: float32 `[B, K, T, V]`, the processed scores that each step chose from, where
+            results hold them.
+        logits: float32 `[B, K, T, V]`, likewise.
         cache: The model's, with `B * K` rows.
     """
 
@@ -72,6 +75,8 @@ class BeamState(NamedTuple):
     token: tf.Tensor
     parent: tf.Tensor
     stop: StopState | tuple[()]
+    scores: tf.Tensor | tuple[()]
+    logits: tf.Tensor | tuple[()]
     cache: Any
 
 

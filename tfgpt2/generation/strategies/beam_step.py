@@ -14,6 +14,7 @@ from tfgpt2.generation.logits.penalties import hamming_diversity
 from tfgpt2.generation.logits.pipeline import apply_warpers
 from tfgpt2.generation.logits.random import add_gumbel_noise
 from tfgpt2.generation.params import SamplingParams, repeat_rows
+from tfgpt2.generation.results import record
 from tfgpt2.generation.stopping import StopState
 from tfgpt2.generation.strategies.base import DecodeTask
 from tfgpt2.generation.strategies.beam_state import (
@@ -37,6 +38,7 @@ class Candidates(NamedTuple):
         token: int32 `[B, M]`, its last token.
         stop: State of the stop strings, `[B, M, ...]`; an empty tuple without any.
         broken: bool `[B]`, rows where the model's scores are not numbers.
+        scores: float32 `[B, K, V]`, what the beams chose from: processed, not yet added up.
     """
 
     beams: Beams
@@ -44,6 +46,7 @@ class Candidates(NamedTuple):
     token: tf.Tensor
     stop: StopState | tuple[()]
     broken: tf.Tensor
+    scores: tf.Tensor
 
 
 def score_candidates(
@@ -79,8 +82,8 @@ def score_candidates(
         penalty = tf.repeat(options["diversity_penalty"], beams)  # [B * K]
         chosen = tf.repeat(previous_group_tokens, beams, axis=0)  # [B * K, C]
         scores = hamming_diversity(scores, chosen, penalty)
-    scores = tf.reshape(_process(task, state, scores), [-1, beams, size])  # [B, K, V]
-    scores = tf.reshape(scores + state.running.score[..., None], [-1, beams * size])
+    processed = tf.reshape(_process(task, state, scores), [-1, beams, size])  # [B, K, V]
+    scores = tf.reshape(processed + state.running.score[..., None], [-1, beams * size])
     # Enough that `K` beams continue even when every end token of every beam is among them.
     most = tf.minimum(beams * tf.maximum(2, 1 + tf.shape(params.eos_token_ids)[1]), beams * size)
     noisy = scores
@@ -112,7 +115,19 @@ def score_candidates(
         )
         met = tf.reshape(met, tf.shape(token)) & (reason == stopping.RUNNING)
         found = found._replace(reason=tf.where(met, stopping.STOP, reason))
-    return Candidates(found, parent, token, stop, broken)
+    return Candidates(found, parent, token, stop, broken, processed)
+
+
+def record_scores(
+    state: BeamState, found: Candidates, logits: tf.Tensor
+) -> dict[str, tf.Tensor | tuple[()]]:
+    """The tables of `BeamState` with this step's scores and logits `[B * K, V]`, if it has any."""
+    here = _column(state)  # [1, 1, T]
+    logits = tf.reshape(logits, tf.shape(found.scores))
+    return {
+        "scores": record(state.scores, found.scores, here),
+        "logits": record(state.logits, logits, here),
+    }
 
 
 def advance_beams(state: BeamState, found: Candidates) -> BeamState:

@@ -24,7 +24,7 @@ import tensorflow as tf
 from tfgpt2.generation import stopping
 from tfgpt2.generation.logits.vocab_ops import RULED_OUT, argmax
 from tfgpt2.generation.options import Option
-from tfgpt2.generation.results import Result
+from tfgpt2.generation.results import Result, record
 from tfgpt2.generation.stopping import StopState
 from tfgpt2.generation.strategies.base import DecodeTask, Strategy
 from tfgpt2.generation.strategies.cache_rows import reorder_cache, repeat_cache
@@ -87,7 +87,10 @@ class ContrastiveSearch(Strategy):
 
         (state,) = tf.while_loop(running, body, (state,))
         cut = state.stop.cut if state.stop else tf.fill(tf.shape(state.count), -1)
-        return Result(state.tokens, state.logprobs, state.count, state.reason, cut)
+        return Result(
+            state.tokens, state.logprobs, state.count, state.reason, cut,
+            scores=state.all_scores, logits=state.all_logits,
+        )  # fmt: skip
 
 
 class ContrastiveState(NamedTuple):
@@ -103,6 +106,8 @@ class ContrastiveState(NamedTuple):
         count: int32 `[B]`, tokens of each row.
         reason: int32 `[B]`, a code of `tfgpt2.generation.stopping`.
         stop: State of the stop strings; an empty tuple when the program matches none.
+        all_scores: float32 `[B, T, V]`, the processed scores of each step, where results hold them.
+        all_logits: float32 `[B, T, V]`, likewise.
         cache: The model's, with `B * K` rows.
     """
 
@@ -115,6 +120,8 @@ class ContrastiveState(NamedTuple):
     count: tf.Tensor
     reason: tf.Tensor
     stop: StopState | tuple[()]
+    all_scores: tf.Tensor | tuple[()]
+    all_logits: tf.Tensor | tuple[()]
     cache: Any
 
 
@@ -125,6 +132,7 @@ def _start(task: DecodeTask, candidates: int) -> ContrastiveState:
     columns = tf.shape(ids)[1] + size  # S
     hidden, cache = task.model.prefill_hidden(ids, mask, columns=columns)
     logits = task.model.score(hidden[:, -1:])[:, 0]  # [B, V]
+    table, spec = [rows, size, logits.shape[-1]], task.spec  # [B, T, V]
     vectors = tf.pad(_unit_vectors(hidden), [[0, 0], [0, size], [0, 0]])  # [B, S, D]
     return ContrastiveState(
         step=tf.constant(0),
@@ -136,6 +144,8 @@ def _start(task: DecodeTask, candidates: int) -> ContrastiveState:
         count=tf.zeros([rows], tf.int32),
         reason=tf.where(task.max_new_tokens > 0, stopping.RUNNING, stopping.LENGTH),
         stop=stopping.start_matching(stops) if stops else (),
+        all_scores=tf.zeros(table) if spec.output_scores else (),
+        all_logits=tf.zeros(table) if spec.output_logits else (),
         cache=repeat_cache(cache, min(candidates, logits.shape[-1])),
     )
 
@@ -149,6 +159,13 @@ def _step(task: DecodeTask, state: ContrastiveState, count: int) -> ContrastiveS
     # A model whose scores are not numbers goes on, and the result shows it.
     stuck = (state.reason == stopping.RUNNING) & (best <= RULED_OUT) & tf.math.is_finite(total)
     state = state._replace(reason=tf.where(stuck, stopping.NO_TOKEN, state.reason))
+    here = (tf.range(tf.shape(state.tokens)[1])[None] == state.step) & (
+        state.reason == stopping.RUNNING
+    )[:, None]  # [B, T]
+    state = state._replace(
+        all_scores=record(state.all_scores, scores, here),
+        all_logits=record(state.all_logits, state.logits, here),
+    )
     chosen, token, logits = _choose(task, state, scores, count)
     new = _append(task, chosen, token)._replace(logits=logits)
     if task.spec.stopping_criteria:

@@ -24,13 +24,14 @@ import tensorflow as tf
 from tfgpt2.generation import stopping
 from tfgpt2.generation.options import Option
 from tfgpt2.generation.strategies.base import DecodeTask
-from tfgpt2.generation.strategies.beam_search import BeamSearch, finish_search, run_search
-from tfgpt2.generation.strategies.beam_state import Beams, BeamState, gather_beams
+from tfgpt2.generation.strategies.beam_search import BeamSearch, run_search
+from tfgpt2.generation.strategies.beam_state import BeamState, gather_beams
 from tfgpt2.generation.strategies.beam_step import (
     advance_beams,
     can_improve,
     keep_finished,
     keep_stuck,
+    record_scores,
     score_candidates,
 )
 
@@ -74,16 +75,14 @@ class DiverseBeamSearch(BeamSearch):
             *super().contradictions(config),
         ]  # fmt: skip
 
-    def search(self, task: DecodeTask) -> Beams:
+    def final_state(self, task: DecodeTask) -> BeamState:
         """See `BeamSearch`."""
         groups = self.num_beam_groups
 
         def choose(task: DecodeTask, state: BeamState, logits: tf.Tensor) -> BeamState:
             return _choose(task, state, logits, groups)
 
-        return finish_search(
-            _join_prompts(run_search(task, choose, self.num_beams, groups), groups)
-        )
+        return _join_prompts(run_search(task, choose, self.num_beams, groups), groups)
 
 
 def _choose(task: DecodeTask, state: BeamState, logits: tf.Tensor, groups: int) -> BeamState:
@@ -122,13 +121,14 @@ def _choose_group(
     new = ended & (rank < beams) & state.searching[:, None]  # [B, M]
     finished = keep_finished(state.finished, found.beams, new, params)
     finished = keep_stuck(finished, state, found.beams, params)
+    tables = record_scores(state, found, logits)
     state = advance_beams(state, found)
     best = tf.where(found.broken, float("nan"), found.beams.score[:, 0])  # [B]
     improves = state.searching & can_improve(best, finished, state.limit, step, params)
     last = step >= state.limit  # [B]
     running = state.running._replace(reason=tf.fill(tf.shape(state.token), stopping.LENGTH))
     finished = keep_finished(finished, running, (improves & last)[:, None], params)
-    return state._replace(finished=finished, searching=improves & ~last)
+    return state._replace(finished=finished, searching=improves & ~last, **tables)
 
 
 def _join_prompts(state: BeamState, groups: int) -> BeamState:

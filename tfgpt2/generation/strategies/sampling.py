@@ -33,7 +33,7 @@ from tfgpt2.generation.logits.pipeline import (
 from tfgpt2.generation.logits.random import add_gumbel_noise
 from tfgpt2.generation.logits.vocab_ops import best_token
 from tfgpt2.generation.params import repeat_rows
-from tfgpt2.generation.results import Result, TopLogprobs, select_best
+from tfgpt2.generation.results import Result, TopLogprobs, record, select_best
 from tfgpt2.generation.stopping import StopState
 from tfgpt2.generation.strategies.base import DecodeTask, Strategy
 from tfgpt2.generation.strategies.cache_rows import repeat_cache
@@ -46,7 +46,7 @@ class GreedySearch(Strategy):
     """Takes the likeliest token; see `Strategy`."""
 
     name = "greedy decoding"
-    one_row_per_sequence = streams = takes_draft_tokens = reports_vocab_scores = True
+    one_row_per_sequence = streams = takes_draft_tokens = reports_top_logprobs = True
 
     @classmethod
     def matches(cls, config: Any) -> bool:
@@ -305,13 +305,13 @@ def choose(task: DecodeTask, state: State, logits: tf.Tensor, active: tf.Tensor)
         tokens=tf.where(here, token[:, None], state.tokens),
         logprobs=tf.where(here, logprob[:, None], state.logprobs),
         count=state.count + 1,
-        scores=_record(state.scores, scores, here),
-        logits=_record(state.logits, logits, here),
+        scores=record(state.scores, scores, here),
+        logits=record(state.logits, logits, here),
     )
     if state.top:
         best = tf.math.top_k(logprobs, spec.top_logprobs)
-        ids = _record(state.top.ids, best.indices, here)
-        values = _record(state.top.logprobs, best.values, here)
+        ids = record(state.top.ids, best.indices, here)
+        values = record(state.top.logprobs, best.values, here)
         chosen = chosen._replace(top=TopLogprobs(ids, values))
     if params.stop_strings:
         stop = stopping.match_token(state.stop, params.stop_strings, task.token_bytes, token)
@@ -351,13 +351,6 @@ def _reason(task: DecodeTask, state: State, limit: tf.Tensor) -> tf.Tensor:
     if state.stop:
         reason = tf.where(state.stop.cut >= 0, stopping.STOP, reason)
     return reason
-
-
-def _record(record: Any, values: tf.Tensor, here: tf.Tensor) -> Any:
-    """Writes values `[R, X]` into a record `[R, T, X]` at bool `[R, T]`, where there is one."""
-    if isinstance(record, tuple):
-        return record
-    return tf.where(here[..., None], values[:, None], record)
 
 
 def _where(rows: tf.Tensor, new: tf.Tensor, old: tf.Tensor) -> tf.Tensor:
