@@ -214,6 +214,7 @@ def test_token_from_the_environment(hub, ask):
     assert answer.get("error") in (None, "FileNotFoundError")
 
 
+@pytest.mark.long
 def test_another_cache(hub, ask, tmp_path):
     place = str(tmp_path / "my cache")
     assert ask(hub.url, TINY | {"cache_dir": place})[0].get("value")

@@ -102,6 +102,7 @@ def check_in_another_process(order, folder):
     assert set(done.stdout.split()) == {path.stem for path in folder.glob("*.keras")}
 
 
+@pytest.mark.long
 def test_files_load_where_keras_is_imported_later(tmp_path):
     write_files(tmp_path, make_few_models())
     check_in_another_process("ours first", tmp_path)

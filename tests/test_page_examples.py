@@ -112,6 +112,7 @@ lm_prediction_scores, mc_prediction_scores = outputs[:2]
     assert names["mc_prediction_scores"].shape == (1, 2)
 
 
+@pytest.mark.long
 def test_sequence_classification():
     names = run("""
 from transformers import AutoTokenizer, TFGPT2ForSequenceClassification

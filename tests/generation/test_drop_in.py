@@ -44,6 +44,7 @@ def test_options_replace_those_of_the_file(tmp_path):
         GenerationConfig.from_pretrained(tmp_path, max_new_token=3)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("options, name, first", [
     ({}, "GreedySearch", ("sequences", "scores", "logits", "attentions", "hidden_states")),
     pytest.param({"num_beams": 2}, "BeamSearch", ("sequences", "sequences_scores", "beam_indices"),
@@ -260,6 +261,7 @@ RUNS = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name, jit", RUNS)
 def test_generate_in_a_function(model, name, jit):
     """The pattern of transformers' XLA guide; rows are padded to the most new tokens."""

@@ -127,6 +127,7 @@ def test_lengths_mean_what_they_mean_in_transformers(model):
     assert model.generate([[1, 2, 3]], **ends).shape[1] == 4
 
 
+@pytest.mark.long
 def test_sampling_arguments(model):
     ids, off = [[1, 2, 3]] * 4, {"max_new_tokens": 12, "eos_token_id": None, "jit_compile": False}
     sample = lambda **o: model.generate(ids, **off, **o).numpy()  # noqa: E731

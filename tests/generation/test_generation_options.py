@@ -148,6 +148,7 @@ def test_users_own_functions(model):
         assert [len(row) for row in rows] == [2, 6, 1]
 
 
+@pytest.mark.long
 def test_a_streamer_gets_every_token(model):
     class Streamer:
         def __init__(self):

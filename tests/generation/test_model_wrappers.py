@@ -42,6 +42,7 @@ def after(before):
     return ids, np.concatenate([np.ones([3, 7], int), MASK], axis=1)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("rows", "way", "jit"), [
     (1, "greedy", False),
     pytest.param(3, "greedy", False, marks=pytest.mark.long),

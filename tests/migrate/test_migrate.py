@@ -42,6 +42,7 @@ def command(*arguments):
     return CliRunner().invoke(cli.app, ["migrate", *map(str, arguments)])
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:.*freshly initialised")
 @pytest.mark.parametrize("name", mostly_quick(WORK))
 def test_unchanged_programs_run(name):

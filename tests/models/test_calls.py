@@ -109,6 +109,7 @@ def test_functional_saves_and_loads(model, expected, tmp_path):
     np.testing.assert_array_equal(again(IDS), joined(IDS))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("jit", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_tf_function(model, expected, jit):
     spec = tf.TensorSpec([None, None], tf.int32)

@@ -65,6 +65,7 @@ def test_labels_beside_the_inputs(lm, classifier):
         np.testing.assert_allclose(model.evaluate(dataset, verbose=0), expected, rtol=1e-5)
 
 
+@pytest.mark.long
 def test_labels_of_several_heads():
     config = tfgpt2.GPT2Config(**QUIET)
     model = still(tfgpt2.TFGPT2ForQuestionAnswering(config), metrics={

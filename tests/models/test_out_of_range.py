@@ -109,6 +109,7 @@ def feeds(batch):
     return [batch, dataset, dataset.map(lambda x: (x, None))]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", [
     "input_ids",
     *(pytest.param(name, marks=pytest.mark.long)

@@ -57,6 +57,7 @@ def test_functional_model_equals_its_parts_and_reloads(head, tokenizer, tmp_path
     np.testing.assert_allclose(again(tf.constant(TEXTS)), expected, atol=1e-5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "head", [pytest.param("ForSequenceClassification", marks=pytest.mark.long), "LMHeadModel"]
 )

@@ -122,6 +122,7 @@ ALL = list(itertools.product(CASES, ["float32", "mixed_bfloat16", "mixed_float16
 FITS = [*QUICK, *(pytest.param(*fit, marks=pytest.mark.long) for fit in ALL if fit not in QUICK)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("case", "policy", "jit"), FITS)
 def test_fit_on_a_dataset_lowers_the_loss(case, policy, jit):
     name, changes, inputs = CASES[case]

@@ -53,6 +53,7 @@ def whole(tmp_path_factory):
     return folder
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", [0, *(pytest.param(s, marks=pytest.mark.long) for s in (1, 2))])
 def test_damaged_checkpoints(seed, whole, count, amount):
     number, seed = amount(20 if seed == 0 else 400), 1000 * amount(1) + seed

@@ -87,6 +87,7 @@ def test_invalid_arguments_of_from_pretrained(tmp_path):
         TextGenerator.from_pretrained(tmp_path)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", ["generate", pytest.param("stream", marks=pytest.mark.long)])
 def test_nan_weights_raise(gen, method):
     model = toy_text.model(gen.tokenizer)

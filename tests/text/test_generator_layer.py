@@ -30,6 +30,7 @@ def test_call_and_functional_model(keras_gen):
     assert model.predict(texts, verbose=0).tolist() == expected
 
 
+@pytest.mark.long
 def test_dataset_map(keras_gen):
     texts = ["abc", "the", "é"]
     data = tf.data.Dataset.from_tensor_slices(texts).batch(2).map(keras_gen)
@@ -83,6 +84,7 @@ def test_save_pretrained_and_from_pretrained(keras_gen, config, tmp_path):
     assert loaded.generate(["abc", "é"]) == keras_gen.generate(["abc", "é"])
 
 
+@pytest.mark.long
 def test_changed_weights_are_used():
     own = toy_text.generator(jit_compile=False)
     before = own.generate("abc", max_new_tokens=8)

@@ -90,6 +90,7 @@ def test_model_generate(gen, end, third):
     assert out.sequences[0, 3:].numpy().tolist() == [*free.token_ids, end]
 
 
+@pytest.mark.long
 def test_as_a_graph(gen, third):
     options, free = third
     config = GenerationConfig(stop_strings=[CONTENT], **options)
@@ -97,6 +98,7 @@ def test_as_a_graph(gen, third):
     assert model(tf.constant(["abc"])).numpy().tolist() == [free.text.encode()]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("constraint", [
     {"choices": [f"yes{CONTENT}", f"no{CONTENT}"]},
     {"regex": r"(yes|no)<\|end\|>"},

@@ -53,6 +53,7 @@ def prompt_ids(theirs, prompt, generator):
     return ids[: len(ids) - len(generator.tokenizer.spec.suffix_ids)]
 
 
+@pytest.mark.long
 def test_prompts_are_the_text_without_what_ends_it(checkpoint, generator):
     _, theirs, prompt = checkpoint
     ids = prompt_ids(theirs, prompt, generator)

@@ -51,7 +51,7 @@ def test_every_code_point_and_many_mixtures(form):
         assert differences(form, mixtures(form, 100_000, seed)) == []
 
 
-@pytest.mark.parametrize("form", ["NFC", "NFKD"])
+@pytest.mark.parametrize("form", ["NFC", pytest.param("NFKD", marks=pytest.mark.long)])
 def test_byte_level_bpe_with_a_normalizer(form, tmp_path):
     """As GPT-NeoX has NFC; added tokens before it and after it, saved and loaded."""
     theirs = tokenizers.Tokenizer(tokenizers.models.BPE())

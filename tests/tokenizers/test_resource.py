@@ -3,6 +3,7 @@
 import gc
 
 import keras
+import pytest
 import tensorflow as tf
 
 from tfgpt2 import TFGPT2Tokenizer
@@ -23,6 +24,7 @@ def ids_of(layer):
     return ids
 
 
+@pytest.mark.long
 def test_a_tokenizer_survives_new_seeds_and_other_tokenizers():
     one, other = tokenizer("a b"), tokenizer("b a")
     expected = one.tokenize(TEXTS).to_list(), other.tokenize(TEXTS).to_list()

@@ -328,6 +328,7 @@ def checkpoint(albert):
     return albert
 
 
+@pytest.mark.long
 def test_string_in_string_out(checkpoint):
     generator = TextGenerator.from_pretrained(checkpoint, jit_compile=False)
     tokenizer, spec = generator.tokenizer, generator.tokenizer.spec

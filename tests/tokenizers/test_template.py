@@ -93,6 +93,7 @@ def model():
     return TFGPT2LMHeadModel(config)
 
 
+@pytest.mark.long
 def test_prompts_keep_what_comes_before_and_texts_end(model):
     layer = TFGPT2Tokenizer.from_tokenizer(backend(**TEMPLATES[0]))
     generator = TextGenerator(model, layer, on_long_prompt="truncate_left", jit_compile=False)

@@ -31,6 +31,7 @@ def full_run(tmp_path_factory):
     return folder / "out", run, screen.file.getvalue(), history.history
 
 
+@pytest.mark.long
 def test_the_progress_bar_shows_steps_and_evaluations(full_run):
     _, run, text, _ = full_run
     assert "9/9" in text and "tokens/s" in text and "loss" in text and "left" in text

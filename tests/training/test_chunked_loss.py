@@ -276,6 +276,7 @@ def test_double_heads():
     assert one.logits.shape == (4, 1, 12, V) and other.logits is None
 
 
+@pytest.mark.long
 def test_a_keras_file_remembers_the_settings(tmp_path):
     model = make()
     model.compile("sgd", chunked_loss=8, label_smoothing=0.1)

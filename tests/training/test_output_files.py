@@ -114,6 +114,7 @@ QUICK = ("model.safetensors",)
 OPTIONS = dict(steps=4, eval_every=4, checkpoint_every=2, log_every=1)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", [
     pytest.param(name, marks=[] if name in QUICK else pytest.mark.long) for name in WRITERS
 ])  # fmt: skip

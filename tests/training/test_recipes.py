@@ -126,6 +126,7 @@ def joined(data, every=EVERY):
     ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("rate, overwrite", [
     ("warm-up and cosine", None),
     *(pytest.param(*one, marks=pytest.mark.long)
@@ -235,6 +236,7 @@ def test_averages_follow_the_formula():
     np.testing.assert_array_equal(keras.ops.convert_to_numpy(model.weights[0]), average)
 
 
+@pytest.mark.long
 def test_frozen_weights_do_not_change():
     model = tiny()
     paths = recipes.freeze(model, "wte", "wpe", "h.0", "h.1.attn", "transformer.ln_f")

@@ -200,6 +200,7 @@ def matched(text, longest):
     return None
 
 
+@pytest.mark.long
 @settings(deadline=None, max_examples=150, derandomize=True)
 @given(st.data())
 def test_last_match_equals_a_plain_search(data):

@@ -74,6 +74,7 @@ def check_same(found, expected):
     return flat, np.where(inside[:, :width], traced, 0.0)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", NAMES)
 def test_beam_indices_equal_pytorch(build, name):
     found = ours(build, name)

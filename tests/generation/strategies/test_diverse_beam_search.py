@@ -61,6 +61,7 @@ def test_texts_and_scores_equal_the_golden_file(build, shape):
     check_golden(search(build, rows, run_as), rows)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "run_as", [beam_batches.eager, pytest.param(beam_batches.jit, marks=pytest.mark.long)]
 )

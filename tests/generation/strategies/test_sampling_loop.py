@@ -102,6 +102,7 @@ def check(found, expected):
         np.testing.assert_allclose(logprobs, slow_logprobs, atol=1e-4)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("mode", [pytest.param("jit", marks=pytest.mark.long), "graph"])
 def test_mixed_rows_equal_the_slow_twin(decoders, slow, mode):
     check(decode(decoders[mode], MIXED, EOS), slow)
@@ -181,6 +182,7 @@ def test_end_tokens(decoders, score):
     assert all(len(tokens) <= 3 for tokens, _, _ in every)
 
 
+@pytest.mark.long
 def test_parts_of_a_stream_are_the_whole(decoders, slow):
     decoder = decoders["graph"]
     buffer = tf.zeros([ROWS, ROOM], tf.int32)

@@ -178,6 +178,7 @@ def test_cross_attention_against_a_plain_loop(build):
 OUTPUTS = ("scores", "logits", "attentions", "hidden_states")
 
 
+@pytest.mark.long
 def test_records_of_a_generation(build):
     """Scores, logits, attention and hidden states have PyTorch's shapes and values."""
     ids, mask = torch_strategies.prompts(LENGTHS, 3)

@@ -15,6 +15,7 @@ import tfgpt2
 from tests.support import toy_text
 from tfgpt2.serving import Client, InvalidRequest, ModelNotFound, Unreachable
 
+pytestmark = pytest.mark.long  # `tests/serving/server/test_client.py` is the quick proof
 READY_SECONDS = 120  # the machine may be busy
 
 

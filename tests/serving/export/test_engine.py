@@ -202,6 +202,7 @@ def test_exports_without_an_engine():
         registry.create(generator, SignatureOptions(names=NAMES))
 
 
+@pytest.mark.long
 def test_settings_that_only_the_engine_takes(functions):
     """Penalties and biases of single tokens are those of `GenerationConfig`, in any company."""
     tokens = 12

@@ -186,6 +186,7 @@ def test_numbers_are_finite_and_rows_are_counted(plain):
     assert seen["num_tokens"].tolist()[1:3] == [64, 0]
 
 
+@pytest.mark.long
 def test_nothing_to_go_by_gives_zeros(gen):
     model = toy_text.model(gen.tokenizer)
     model.config.bos_token_id = model.config.eos_token_id = None
@@ -212,6 +213,7 @@ def test_inputs_are_chosen(gen, plain):
     assert_same_outputs(found, call(plain, "generate", ["abc"], max_new_tokens=3))
 
 
+@pytest.mark.long
 def test_stop_limits(gen, plain):
     options = SignatureOptions(names=("generate",), stop_limits=(1, 2))
     function = {"generate": build(gen, options)["generate"]}

@@ -111,6 +111,7 @@ def test_converted_models(tmp_path):
     np.testing.assert_array_equal(copy(ids).logits, model(ids).logits)
 
 
+@pytest.mark.long
 def test_task_heads(tmp_path):
     tokens = toy_text.tokenizer()
     config = tfgpt2.GPT2Config(n_layer=1, n_embd=16, n_head=2, n_positions=32, num_labels=3,

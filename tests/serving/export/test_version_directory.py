@@ -41,6 +41,7 @@ def quick(report, live, monkeypatch):
     return functions
 
 
+@pytest.mark.long
 def test_a_difference_is_found_and_nothing_stays(gen, quick, tmp_path, monkeypatch):
     def other(**inputs):
         outputs = dict(right(**inputs))

@@ -70,6 +70,7 @@ def test_serving_default_alone_is_warmed_up_itself(gen):
     assert sorted(shapes) == sorted(product(SIZES, (16, 32, 64)))
 
 
+@pytest.mark.long
 def test_writing_ends_after_a_token(records):
     """Otherwise a server would write hundreds of tokens for each shape before it is ready."""
     plain = toy_text.generator(jit_compile=False)

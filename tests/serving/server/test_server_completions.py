@@ -129,6 +129,7 @@ def test_the_token_itself_is_among_its_alternatives(client):
     assert unlikely > 2
 
 
+@pytest.mark.long
 def test_an_end_token_is_a_token_of_the_completion(client):
     """A model with this start ends soon; its end token has a place and no text."""
     end = "<|endoftext|>"
@@ -269,6 +270,7 @@ def test_without_the_engine(client, exported, start_server):
             ask(other, stream=True, **options)
 
 
+@pytest.mark.long
 def test_concurrent_streams_are_independent(client):
     prompts = ["ROMEO:\n", "JULIET:\n", "To be", "Now is the winter", "KING:\n", "What"]
     alone = [ask(client, prompt, max_tokens=30).choices[0].text for prompt in prompts]

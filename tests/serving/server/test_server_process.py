@@ -133,6 +133,7 @@ def test_a_port_in_use_is_an_error(exported, served):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.long
 def test_the_server_imports_no_model_code():
     program = (
         "import sys, tfgpt2.serving.server.run\n"
