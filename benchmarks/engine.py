@@ -1,17 +1,22 @@
 """The engine of `tfgpt2 serve` against the same server without it, in one run.
 
     python benchmarks/engine.py [--export saved_models/shakespeare-tiny] [--seconds 15]
+    python benchmarks/engine.py --shape 124M --ctranslate2
 
 64 clients send prompts of 8 to 200 tokens and ask for 8 to 256 tokens, with a long tail, greedily
 and sampled. Two servers of one export, with the engine and with `--no-engine`, are measured in
 turns, with streams and with whole answers. Printed: tokens per second, time to the first token,
 time between pieces, and wrong answers: texts that differ from those of the same request sent alone.
+
+With `--ctranslate2` prompts are ids and all is greedy, and a server of CTranslate2 with static
+batches (`ctranslate2_server.py`) takes part in the rounds with whole answers.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import dataclasses
 import json
 import os
 import re
@@ -22,13 +27,39 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import checkpoint
+import environments
 import numpy as np
 import psutil
 
-MODEL = "shakespeare-tiny"
 CLIENTS, REQUESTS, CONTEXT = 64, 32, 256
 BUCKETS = (64, 256)  # of prompts and outputs: few programs to compile before the measurement
 WORDS = "my lord the king and love shall not be with a heart of day for night to come".split()
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """A model: its name on the server, its checkpoint, its tokenizer and the ids in use."""
+
+    name: str
+    folder: Path
+    tokenizer: str
+    ids: int
+
+
+def shape_of(name: str, folder: Path) -> Shape:
+    """The bundled model, or one of GPT-2's smallest shape with random weights."""
+    if name == "bundled":
+        import tfgpt2
+
+        name = "shakespeare-tiny"
+        tfgpt2.TFGPT2LMHeadModel.from_pretrained(name).save_pretrained(folder / "model")
+        return Shape(name, folder / "model", name, 1000)
+    sys.path.insert(0, str(Path(__file__).parent / "backends"))
+    from tfgpt2_saved_model import vocabulary
+
+    path = checkpoint.write(folder / "model")
+    return Shape("gpt2-124m", path, str(vocabulary()), 50_000)
 
 
 class Answer(NamedTuple):
@@ -39,20 +70,21 @@ class Answer(NamedTuple):
     times: list[float]
 
 
-def make_requests(seed: int = 0) -> list[dict[str, Any]]:
-    """Requests whose lengths have a long tail."""
-    random = np.random.RandomState(seed)
+def make_requests(shape: Shape, *, plain: bool) -> list[dict[str, Any]]:
+    """Requests whose lengths have a long tail; plain ones are ids, and greedy."""
+    random = np.random.RandomState(0)
     requests = []
     for number in range(REQUESTS):
         prompt = int(np.clip(random.lognormal(3.6, 0.8), 8, 200))
         most = int(np.clip(random.lognormal(3.8, 0.9), 8, 256))
         requests.append({
-            "model": MODEL,
-            "prompt": [int(one) for one in random.randint(1, 1000, prompt)]
-            if number % 4 == 0 else " ".join(random.choice(WORDS, max(1, prompt * 3 // 4))),
+            "model": shape.name,
+            "prompt": [int(one) for one in random.randint(1, shape.ids, prompt)]
+            if plain or number % 4 == 0
+            else " ".join(random.choice(WORDS, max(1, prompt * 3 // 4))),
             "max_tokens": min(most, CONTEXT - prompt),
-            "temperature": float(random.choice([0.0, 0.8])),
-            "top_p": float(random.choice([1.0, 0.95])),
+            "temperature": 0.0 if plain else float(random.choice([0.0, 0.8])),
+            "top_p": 1.0 if plain else float(random.choice([1.0, 0.95])),
             "seed": number,
             "ignore_eos": True,
         })  # fmt: skip
@@ -60,11 +92,9 @@ def make_requests(seed: int = 0) -> list[dict[str, Any]]:
 
 
 class Server:
-    """A `tfgpt2 serve` process."""
+    """A server process; the first line that it prints has its address."""
 
-    def __init__(self, base: Path, cache: Path | None, *options: str):
-        command = [sys.executable, "-m", "tfgpt2.cli", "serve", str(base), "--port", "0"]
-        command += ["--grpc-port", "-1", "--timeout-seconds", "300", *options]
+    def __init__(self, command: list[str], cache: Path | None = None):
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
             env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"} | ({} if cache is None else {
@@ -112,7 +142,7 @@ async def ask(port: int, request: dict[str, Any], *, stream: bool) -> Answer:
 
 
 async def load(
-    port: int, requests: list[dict], expected: list[str], seconds: float, *, stream: bool
+    port: int, requests: list[dict], expected: list[str] | None, seconds: float, *, stream: bool
 ) -> dict[str, Any]:
     """Keeps all clients busy for a while."""
     end, begin = time.perf_counter() + seconds, time.perf_counter()
@@ -132,7 +162,7 @@ async def load(
                 print("   ", str(error)[:200])
                 continue
             done.append((start, answer))
-            wrong += answer.text != expected[index]
+            wrong += expected is not None and answer.text != expected[index]
 
     await asyncio.gather(*map(client, range(CLIENTS)))
     wall = time.perf_counter() - begin
@@ -151,9 +181,9 @@ async def alone(port: int, requests: list[dict]) -> list[str]:
     return [(await ask(port, request, stream=False)).text for request in requests]
 
 
-async def stream_cost(port: int) -> float:
-    """Time of a stream of 256 tokens over that of the same request, not streamed; one client."""
-    request = {"model": MODEL, "prompt": "A", "max_tokens": CONTEXT - 4, "temperature": 0,
+async def stream_cost(port: int, name: str) -> float:
+    """Time of a stream of 252 tokens over that of the same request, not streamed; one client."""
+    request = {"model": name, "prompt": "A", "max_tokens": CONTEXT - 4, "temperature": 0,
                "ignore_eos": True}  # fmt: skip
     best = {}
     for stream in (False, True) * 4:
@@ -164,13 +194,21 @@ async def stream_cost(port: int) -> float:
     return best[True] / best[False]
 
 
-def run(base: Path, options: argparse.Namespace) -> None:
-    """Measures both servers in turns."""
-    requests = make_requests()
+def run(base: Path, shape: Shape, options: argparse.Namespace) -> None:
+    """Measures the servers in turns."""
+    requests = make_requests(shape, plain=options.ctranslate2)
+    command = [sys.executable, "-m", "tfgpt2.cli", "serve", str(base), "--port", "0"]
+    command += ["--grpc-port", "-1", "--timeout-seconds", "600"]
     servers = {
-        "engine": Server(base, options.cache, "--engine-slots", str(options.slots)),
-        "without": Server(base, options.cache, "--no-engine"),
+        "engine": Server([*command, "--engine-slots", str(options.slots)], options.cache),
+        "without": Server([*command, "--no-engine"], options.cache),
     }
+    if options.ctranslate2:
+        python = environments.interpreter("ctranslate2")
+        program = Path(__file__).with_name("ctranslate2_server.py")
+        servers["ctranslate2"] = Server(
+            [str(python), str(program), str(shape.folder), str(options.slots)]
+        )
     clock = time.perf_counter()
 
     def note(what: str) -> None:
@@ -179,15 +217,17 @@ def run(base: Path, options: argparse.Namespace) -> None:
     try:
         expected = asyncio.run(alone(servers["engine"].port, requests))
         note("answers of requests sent alone")
-        note(f"stream / whole: {asyncio.run(stream_cost(servers['engine'].port)):.3f}")
+        cost = asyncio.run(stream_cost(servers["engine"].port, shape.name))
+        note(f"stream / whole: {cost:.3f}")
         results: dict[tuple[str, bool], list[dict]] = {}
         for stream in (True, False):
             for turn in range(options.turns + 1):
                 for name, server in servers.items():
+                    if stream and name == "ctranslate2":
+                        continue
                     seconds = options.seconds if turn else options.warm  # XLA compiles at first
-                    found = asyncio.run(
-                        load(server.port, requests, expected, seconds, stream=stream)
-                    )
+                    right = None if name == "ctranslate2" else expected
+                    found = asyncio.run(load(server.port, requests, right, seconds, stream=stream))
                     note(f"{name}, stream {stream}: {found}")
                     if turn:
                         results.setdefault((name, stream), []).append(found)
@@ -196,7 +236,7 @@ def run(base: Path, options: argparse.Namespace) -> None:
             mean = {key: np.mean([one[key] for one in found]) for key in found[0]}
             counts = {key: sum(one[key] for one in found) for key in ("answers", "wrong", "failed")}
             line = "  ".join(f"{key} {mean[key]:.3f}" for key in list(mean)[:5])
-            print(f"{name:<8} {'stream' if stream else 'whole ':<6} {line}  {counts}")
+            print(f"{name:<11} {'stream' if stream else 'whole ':<6} {line}  {counts}")
         for name, server in servers.items():
             print(f"{name}: {server.megabytes():.0f} MB")
     finally:
@@ -213,18 +253,23 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=2)
     parser.add_argument("--slots", type=int, default=64)
     parser.add_argument("--cache", type=Path, help="folder in which XLA keeps its programs")
+    parser.add_argument("--shape", choices=("bundled", "124M"), default="bundled")
+    parser.add_argument("--ctranslate2", action="store_true", help="its server, too")
     options = parser.parse_args()
-    if options.export is not None:
-        run(options.export, options)
-        return
     with tempfile.TemporaryDirectory() as folder:
-        from tfgpt2 import TextGenerator
+        shape = shape_of(options.shape, Path(folder))
+        if options.export is not None:
+            run(options.export, shape, options)
+            return
+        import tfgpt2
 
-        base = Path(folder) / MODEL
-        TextGenerator.from_pretrained(MODEL).export(
-            base / "1", check=False, prompt_buckets=BUCKETS, output_buckets=BUCKETS
+        base = Path(folder) / shape.name
+        generator = tfgpt2.TextGenerator(
+            tfgpt2.TFGPT2LMHeadModel.from_pretrained(shape.folder),
+            tfgpt2.TFGPT2Tokenizer.from_pretrained(shape.tokenizer),
         )
-        run(base, options)
+        generator.export(base / "1", check=False, prompt_buckets=BUCKETS, output_buckets=BUCKETS)
+        run(base, shape, options)
 
 
 if __name__ == "__main__":
