@@ -14,7 +14,7 @@ help:
 	@echo "make test             run the test suite"
 	@echo "make test-long        run the longer proofs too"
 	@echo "make test-cpp-old     run exports in C++, with TensorFlow 2.18 too (fetches its wheel)"
-	@echo "make test-clients     lm_eval, openai, LangChain and LiteLLM against tfgpt2 serve"
+	@echo "make test-clients     lm_eval, openai, LangChain, LiteLLM, llm and guidellm against tfgpt2 serve"
 	@echo "make test-beam        large jobs on Apache Beam"
 	@echo "make test-mlflow      the MLflow recipe"
 	@echo "make robustness       damaged files, random options and texts: more than the tests try"
@@ -52,7 +52,8 @@ test: $(VENV)/installed-test
 test-clients: $(VENV)/installed-test
 	@test -d .venv-clients || $(PYTHON) -m venv .venv-clients
 	@.venv-clients/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 \
-	  'lm_eval[api]==0.4.13' transformers==5.24.0 accelerate openai==3.57.0 langchain-openai==1.7.4 litellm==1.110.2
+	  'lm_eval[api]==0.4.13' transformers==5.24.0 accelerate openai==3.57.0 langchain-openai==1.7.4 litellm==1.110.2 \
+	  llm==0.36 guidellm==0.8.1
 	TFGPT2_CLIENTS_PYTHON=$(CURDIR)/.venv-clients/bin/python $(BIN)/python -m pytest tests/serving/test_real_clients.py
 
 test-beam:

@@ -5,7 +5,11 @@ do from standard input.
 """
 
 import json
+import os
+import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 
 def lm_eval_requests(kind, rows):
@@ -54,6 +58,50 @@ def ask_langchain(asked):
     return [model.invoke(prompt), "".join(model.stream(prompt))]
 
 
+def ask_llm(asked):
+    """The command line `llm`, with a model of its file for OpenAI-compatible servers."""
+    with tempfile.TemporaryDirectory() as folder:
+        model = {"model_id": "served", "model_name": asked["model"], "completion": True,
+                 "api_base": asked["url"] + "/v1"}  # fmt: skip
+        Path(folder, "extra-openai-models.yaml").write_text(json.dumps([model]))
+        options = {name: value for name, value in asked["options"].items() if name != "prompt"}
+        given = [part for name, value in options.items() for part in ("-o", name, str(value))]
+        texts = []
+        for how in (["--no-stream"], []):
+            command = [sys.executable, "-m", "llm", "-m", "served", "--key", "none", *given, *how]
+            done = subprocess.run(
+                [*command, asked["options"]["prompt"]], capture_output=True, text=True,
+                env=os.environ | {"LLM_USER_PATH": folder}, check=True,
+            )  # fmt: skip
+            texts.append(done.stdout.removesuffix("\n"))  # the command ends its output with one
+    return texts
+
+
+def ask_guidellm(asked):
+    """A minute of the load generator for each path: its counts of requests and of tokens."""
+    found = []
+    for path in ("/v1/completions", "/v1/chat/completions"):
+        with tempfile.TemporaryDirectory() as folder:
+            report = Path(folder, "found.json")
+            backend = f"target={asked['url']},model={asked['model']},request_format={path}"
+            command = [
+                sys.executable, "-m", "guidellm", "run", "--disable-console",
+                "--backend", f"kind=openai_http,{backend}",
+                "--profile", "kind=concurrent,streams=8",
+                "--constraint", f"kind=max_duration,seconds={asked['seconds']}",
+                "--tokenizer", f"kind=hf_auto,model={asked['checkpoint']}",
+                "--data", "kind=synthetic_text,prompt_tokens=40,output_tokens=24",
+                "--output", f"kind=json,path={report}",
+            ]  # fmt: skip
+            done = subprocess.run(command, capture_output=True, text=True)
+            if done.returncode:
+                raise RuntimeError(done.stdout[-2000:] + done.stderr[-2000:])
+            metrics = json.loads(report.read_text())["benchmarks"][0]["metrics"]
+        tokens = metrics["output_token_count"]["successful"]
+        found.append([metrics["request_totals"], tokens["min"], tokens["max"]])
+    return found
+
+
 def ask_litellm(asked):
     import litellm
 
@@ -69,6 +117,8 @@ CLIENTS = {
     "openai": ask_openai,
     "langchain": ask_langchain,
     "litellm": ask_litellm,
+    "llm": ask_llm,
+    "guidellm": ask_guidellm,
 }
 
 if __name__ == "__main__":
