@@ -125,6 +125,8 @@ def on_config(config: Any) -> Any:
         return entry if entry in generated or Path(config.docs_dir, entry).is_file() else None
 
     config.nav = kept(config.nav)
+    if config.repo_url:
+        config.edit_uri = "edit/main/docs/"
     return config
 
 

@@ -221,8 +221,8 @@ def test_blocks_of_a_page_run(name, tmp_path):
     if OWN_PROCESS not in PAGES[name].read_text(encoding="utf-8"):
         run_page(name, tmp_path)
         return
-    command = [sys.executable, __file__, name, str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    command = [sys.executable, "-m", "tests.test_docs", name, str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
