@@ -1,15 +1,15 @@
 """The engine of `tfgpt2 serve` against the same server without it, in one run.
 
     python benchmarks/engine.py [--export saved_models/shakespeare-tiny] [--seconds 15]
-    python benchmarks/engine.py --shape 124M --ctranslate2
+    python benchmarks/engine.py --shape 124M --servers engine ctranslate2
 
 64 clients send prompts of 8 to 200 tokens and ask for 8 to 256 tokens, with a long tail, greedily
 and sampled. Two servers of one export, with the engine and with `--no-engine`, are measured in
 turns, with streams and with whole answers. Printed: tokens per second, time to the first token,
 time between pieces, and wrong answers: texts that differ from those of the same request sent alone.
 
-With `--ctranslate2` prompts are ids and all is greedy, and a server of CTranslate2 with static
-batches (`ctranslate2_server.py`) takes part in the rounds with whole answers.
+With `ctranslate2` among the servers, prompts are ids and all is greedy; a server of CTranslate2
+with static batches (`ctranslate2_server.py`) takes part in the rounds with whole answers.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def make_requests(shape: Shape, *, plain: bool) -> list[dict[str, Any]]:
 class Server:
     """A server process; the first line that it prints has its address."""
 
-    def __init__(self, command: list[str], cache: Path | None = None):
+    def __init__(self, command: list[str], cache: Path | None):
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
             env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"} | ({} if cache is None else {
@@ -196,19 +196,17 @@ async def stream_cost(port: int, name: str) -> float:
 
 def run(base: Path, shape: Shape, options: argparse.Namespace) -> None:
     """Measures the servers in turns."""
-    requests = make_requests(shape, plain=options.ctranslate2)
+    requests = make_requests(shape, plain="ctranslate2" in options.servers)
     command = [sys.executable, "-m", "tfgpt2.cli", "serve", str(base), "--port", "0"]
     command += ["--grpc-port", "-1", "--timeout-seconds", "600"]
-    servers = {
-        "engine": Server([*command, "--engine-slots", str(options.slots)], options.cache),
-        "without": Server([*command, "--no-engine"], options.cache),
+    python = environments.interpreter("ctranslate2")
+    program = Path(__file__).with_name("ctranslate2_server.py")
+    commands = {
+        "engine": [*command, "--engine-slots", str(options.slots)],
+        "without": [*command, "--no-engine"],
+        "ctranslate2": [str(python), str(program), str(shape.folder), str(options.slots)],
     }
-    if options.ctranslate2:
-        python = environments.interpreter("ctranslate2")
-        program = Path(__file__).with_name("ctranslate2_server.py")
-        servers["ctranslate2"] = Server(
-            [str(python), str(program), str(shape.folder), str(options.slots)]
-        )
+    servers = {name: Server(commands[name], options.cache) for name in options.servers}
     clock = time.perf_counter()
 
     def note(what: str) -> None:
@@ -254,7 +252,13 @@ def main() -> None:
     parser.add_argument("--slots", type=int, default=64)
     parser.add_argument("--cache", type=Path, help="folder in which XLA keeps its programs")
     parser.add_argument("--shape", choices=("bundled", "124M"), default="bundled")
-    parser.add_argument("--ctranslate2", action="store_true", help="its server, too")
+    parser.add_argument(
+        "--servers",
+        nargs="+",
+        default=["engine", "without"],
+        choices=("engine", "without", "ctranslate2"),
+        help="engine comes first",
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         shape = shape_of(options.shape, Path(folder))

@@ -1,6 +1,8 @@
 """Notebooks of the tutorials: the cells are the blocks of the pages, and they run."""
 
 import importlib.util
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -45,7 +47,7 @@ def test_files_are_valid(notebooks, page):
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", RUNNING)
-def test_notebooks_run(notebooks, name, tmp_path):
+def test_notebooks_run(notebooks, name, tmp_path, monkeypatch):
     nbformat = pytest.importorskip("nbformat")
     nbclient = pytest.importorskip("nbclient")
     pytest.importorskip("ipykernel")
@@ -53,6 +55,9 @@ def test_notebooks_run(notebooks, name, tmp_path):
     made = nbformat.reads(notebooks.write(page.read_text(encoding="utf-8")), 4)
     expected = [["".join(o.get("text", "") for o in c.outputs)] for c in made.cells
                 if c.cell_type == "code"]  # fmt: skip
+    # Cells of shell commands call `tfgpt2`, as in an environment that is active.
+    scripts = str(Path(sys.executable).parent)
+    monkeypatch.setenv("PATH", f"{scripts}{os.pathsep}{os.environ['PATH']}")
     nbclient.NotebookClient(
         made, timeout=600, resources={"metadata": {"path": str(tmp_path)}}
     ).execute()
