@@ -82,7 +82,8 @@ serving/export/signatures: text_scoring generate score next_token embed inspect
 serving/export/signatures: from_ids tokenize detokenize task_heads engine registry
 serving/export: probe report warmup self_check version_directory export
 serving/server: __init__ api_key cancellation serving_error request_size settings signature
-serving/server: text_model saved_model version_manager browser_checks connection grpc_limits
+serving/server: text_model first_runs saved_model version_manager browser_checks
+serving/server: connection grpc_limits
 serving/server: metrics request_batcher streaming engine engine_scheduler engine_answers
 serving/server: server_core json_request json_response http
 serving/server: openai_errors responses rest grpc_api completion_request chat_request

@@ -4,6 +4,7 @@ import numpy as np
 from tensorflow.core.protobuf import meta_graph_pb2
 
 from tests.support.fake_servable import tensor_info
+from tfgpt2.serving.server.first_runs import FirstRuns
 from tfgpt2.serving.server.signature import Signature
 
 _TEXTS = tensor_info("string", -1)
@@ -37,6 +38,7 @@ class ByteServable:
     """Continues every text with `xxx...`, and records the inputs of each call."""
 
     batches_in_graph = False
+    first_runs = FirstRuns("m", compiles=False)
     chat_template, special_tokens = None, {}
 
     def __init__(self, name="m", version=1, path=None):

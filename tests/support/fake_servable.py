@@ -5,6 +5,7 @@ import threading
 import numpy as np
 import tensorflow as tf
 
+from tfgpt2.serving.server.first_runs import FirstRuns
 from tfgpt2.serving.server.signature import Signature, TensorInfo
 
 
@@ -39,6 +40,7 @@ class FakeServable:
     """
 
     batches_in_graph = False
+    first_runs = FirstRuns("m", compiles=False)
 
     def __init__(self, name="m", version=1, path=None):
         self.name, self.version = name, version

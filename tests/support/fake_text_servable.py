@@ -6,6 +6,7 @@ import numpy as np
 from tensorflow.core.protobuf import meta_graph_pb2
 
 from tests.support.fake_servable import tensor_info
+from tfgpt2.serving.server.first_runs import FirstRuns
 from tfgpt2.serving.server.signature import Signature
 
 _STRING, _INT = tensor_info("string", -1), tensor_info("int32", -1)
@@ -22,6 +23,7 @@ class FakeTextServable:
     """
 
     batches_in_graph = True  # each request runs as it is
+    first_runs = FirstRuns("m", compiles=False)
     chat_template, special_tokens = None, {}
 
     def __init__(self, name="m", version=1, path=None):

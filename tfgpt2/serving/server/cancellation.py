@@ -8,18 +8,23 @@ client has left would go on with its next call. `asyncio.wait` never forgets one
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
 
 _Result = TypeVar("_Result")
 
 
-async def run_within(work: Awaitable[_Result], seconds: float | None) -> _Result:
+async def run_within(
+    work: Awaitable[_Result],
+    seconds: float | None,
+    more_seconds: Callable[[], float] = lambda: 0.0,
+) -> _Result:
     """Waits for a result, and cancels the work when time is up or the caller is cancelled.
 
     Args:
         work: What to wait for.
         seconds: How long; None waits as long as it takes.
+        more_seconds: Asked when time is up: how much longer, counted from the beginning.
 
     Raises:
         asyncio.TimeoutError: Time is up; or the error of the work.
@@ -31,6 +36,10 @@ async def run_within(work: Awaitable[_Result], seconds: float | None) -> _Result
     task = asyncio.ensure_future(work)
     try:
         await asyncio.wait((task,), timeout=seconds)
+        granted = 0.0
+        while not task.done() and (more := more_seconds()) > granted:
+            await asyncio.wait((task,), timeout=more - granted)
+            granted = more
         if not task.done():
             raise asyncio.TimeoutError
         return task.result()

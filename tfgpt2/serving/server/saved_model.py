@@ -14,6 +14,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
 from tfgpt2.serving.chat_files import read_chat_files
+from tfgpt2.serving.server.first_runs import FirstRuns
 from tfgpt2.serving.server.serving_error import invalid
 from tfgpt2.serving.server.signature import (
     Arrays,
@@ -54,6 +55,7 @@ class Servable:
         special_tokens: The special tokens of its files, by role or name.
         batches_in_graph: The graph contains an operation that batches concurrent calls; their rows
             must not be batched twice.
+        first_runs: A clock that runs while programs are compiled.
         scheduler: Schedules rows on the engine; made when the first comes.
     """
 
@@ -64,6 +66,7 @@ class Servable:
         graph = _read_serving_graph(path)
         self.signature_defs = dict(graph.signature_def)
         self.batches_in_graph = _has_operation(graph.graph_def, "BatchFunction")
+        self.first_runs = FirstRuns(name, compiles=_is_compiled(graph.graph_def))
         self.scheduler: Any = None
         self._loaded = tf.saved_model.load(str(path))
         self._functions = dict(self._loaded.signatures)
@@ -92,7 +95,9 @@ class Servable:
             else tf.constant(inputs[name], info.dtype)
             for name, info in infos.items()
         }
-        return dict(self._functions[signature](**tensors))
+        shapes = tuple(tuple(tensor.shape) for tensor in tensors.values())
+        with self.first_runs.measure(signature, shapes):
+            return dict(self._functions[signature](**tensors))
 
     def warm_up(self) -> int:
         """Runs the warm-up requests of the export and returns their number.
@@ -191,6 +196,12 @@ def _infos(protos: Mapping[str, Any]) -> dict[str, TensorInfo]:
         )
         for name, info in sorted(protos.items())
     }
+
+
+def _is_compiled(graph: Any) -> bool:
+    """Whether XLA compiles parts of an export."""
+    mark = "_XlaMustCompile"
+    return any(mark in one.attr and one.attr[mark].b for one in graph.library.function)
 
 
 def _has_operation(graph: Any, operation: str) -> bool:

@@ -110,7 +110,7 @@ class ServerCore:
             work = self._run_on_engine(servable, signature, inputs)
         else:
             work = self.batcher.run(servable, signature, inputs)
-        return await self._within(work, timeout)
+        return await self._within(servable, work, timeout)
 
     def text_model(self, servable: Servable) -> TextModel:
         """Returns the signatures of a leased version by name."""
@@ -151,19 +151,26 @@ class ServerCore:
         chunks = stream_row(self._scheduler(servable), signature, inputs)
         async with contextlib.aclosing(chunks):
             while True:
-                chunk = await self._within(anext(chunks, None), None)
+                chunk = await self._within(servable, anext(chunks, None), None)
                 if chunk is None:
                     return
                 yield chunk
 
-    async def _within(self, work: Awaitable[_Result], timeout: float | None) -> _Result:
-        limit = self.settings.timeout_seconds
-        limit = limit if timeout is None else min(timeout, limit)
+    async def _within(
+        self, servable: Servable, work: Awaitable[_Result], timeout: float | None
+    ) -> _Result:
+        """Waits as long as a request may take; what is compiled meanwhile does not count."""
+        own, clock = self.settings.timeout_seconds, servable.first_runs
+        limit = own if timeout is None else min(timeout, own)
+        most = float("inf") if timeout is None else timeout - limit
+        begin = clock.seconds()
         try:
-            return await run_within(work, limit)
+            return await run_within(work, limit, lambda: min(clock.seconds() - begin, most))
         except asyncio.TimeoutError as error:
+            compiling = clock.seconds() - begin
+            besides = f", besides {compiling:.3g} of compiling" if compiling else ""
             raise ServingError(
-                "DEADLINE_EXCEEDED", f"The request took longer than {limit:.3g} seconds."
+                "DEADLINE_EXCEEDED", f"The request took longer than {limit:.3g} seconds{besides}."
             ) from error
 
     def _uses_engine(self, servable: Servable) -> bool:
