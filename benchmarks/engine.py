@@ -24,6 +24,8 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -103,6 +105,15 @@ class Server:
         )  # fmt: skip
         line = self.process.stdout.readline()
         self.port = int(re.search(r"http://127\.0\.0\.1:(\d+)", line)[1])
+        while not self._is_ready():
+            time.sleep(1)
+
+    def _is_ready(self) -> bool:
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health").close()
+        except urllib.error.HTTPError as error:
+            return error.code == 501  # a server without this path
+        return True
 
     def megabytes(self) -> float:
         """Resident memory in MB."""

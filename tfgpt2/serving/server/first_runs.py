@@ -73,6 +73,6 @@ class FirstRuns:
                     self._total += end - self._since
             if end - begin > _WORTH_A_LINE:
                 _log.info(
-                    "%s: compiled %s for new shapes in %.1f s, which requests waited",
+                    "%s: compiled %s for new shapes in %.1f s",
                     self._name, signature, end - begin,
                 )  # fmt: skip
