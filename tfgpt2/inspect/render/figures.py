@@ -85,8 +85,8 @@ def surprise(tokens: Sequence[bytes], logprobs: np.ndarray, ranks: np.ndarray) -
         axes.spines[["top", "right"]].set_visible(False)
     patches = [Patch(color=color, label=name) for color, name in zip(COLORS, BUCKETS, strict=True)]
     figure.legend(
-        handles=patches, loc="outside upper right", ncols=4, fontsize=8, frameon=False,
-        title="rank of the token", title_fontsize=8,
+        handles=patches, loc="outside upper right", ncols=4 if columns > 20 else 2, fontsize=8,
+        frameon=False, title="rank of the token", title_fontsize=8,
     )  # fmt: skip
     return figure
 

@@ -145,11 +145,11 @@ def _token_span(card: TokenCard) -> str:
     if not card.rank:
         return f'<span class="token first" title="no context"><bdi>{shown}</bdi></span>'
     alternatives = "".join(
-        f"<tr><td><bdi>{escape(label(other))}</bdi></td><td>{probability:.1%}</td></tr>"
+        f"<tr><td>“<bdi>{escape(label(other))}</bdi>”</td><td>{probability:.1%}</td></tr>"
         for other, probability in zip(card.top_tokens, card.top_probabilities, strict=True)
     )
     details = (
-        f'<span class="card"><b><bdi>{escape(label(card.token))}</bdi></b> rank {card.rank:,},'
+        f'<span class="card"><b>“<bdi>{escape(label(card.token))}</bdi>”</b> rank {card.rank:,},'
         f" {_percent(card.probability)}<table>{alternatives}</table></span>"
     )
     return (
@@ -166,11 +166,11 @@ def _lens_cell(
     """A cell of the table; `following` is the token that follows, its rank and probability."""
     names = [label(token) for token in top_tokens]
     pairs = zip(names, probabilities, strict=True)
-    lines = [f"{name}  {_percent(probability)}" for name, probability in pairs]
+    lines = [f"“{name}”  {_percent(probability)}" for name, probability in pairs]
     correct = ""
     if following is not None:
         token, rank, probability = following
-        lines.append(f"next: {label(token)}  rank {rank:,}, {_percent(probability)}")
+        lines.append(f"next: “{label(token)}”  rank {rank:,}, {_percent(probability)}")
         correct = " class=right" if rank == 1 else ""
     dark = ";color:#fff" if probabilities[0] > 0.6 else ""
     title = escape("\n".join(lines))

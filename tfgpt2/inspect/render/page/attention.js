@@ -32,7 +32,8 @@ function drawLarge() {
   canvas.style.width = `${side + margin}px`;
   const context = canvas.getContext("2d");
   context.scale(scale, scale);
-  context.fillStyle = "#f6f6f6";
+  const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name);
+  context.fillStyle = colour("--quiet");
   context.fillRect(margin, margin, side, side);
   draw(canvas, decoded[layer][head], cell, margin, margin);
   if (!margin) return;
@@ -40,7 +41,7 @@ function drawLarge() {
   context.textBaseline = "middle";
   tokens.forEach((token, i) => {
     const middle = margin + (i + 0.5) * cell, shown = token.length > 11 ? `${token.slice(0, 10)}\u2026` : token;
-    context.fillStyle = i === pointed ? "#d35400" : "#444";
+    context.fillStyle = i === pointed ? "#d35400" : colour("--ink");
     context.textAlign = "right";
     context.fillText(shown, margin - 5, middle);
     context.save();
@@ -58,12 +59,12 @@ function point(i) {
   for (let j = 0; j < count; j++) {
     const w = i < 0 ? 0 : weight(map, i, j);
     spans[j].style.background = i < 0 ? "" : shade(w);
-    spans[j].style.color = w > 0.35 ? "#fff" : "";
+    spans[j].style.color = i < 0 ? "" : w > 0.35 ? "#fff" : "#222"; // the shades are those of a light page
     spans[j].classList.toggle("on", j === i);
   }
   const most = [...tokens.keys()].slice(0, i + 1).sort((a, b) => weight(map, i, b) - weight(map, i, a)).slice(0, 3);
-  const looks = most.map((j) => `${tokens[j]} ${weight(map, i, j).toFixed(2)}`).join(",  ");
-  byId("where").textContent = `Layer ${layer}, head ${head}.` + (i < 0 ? "" : ` ${tokens[i]} looks at  ${looks}`);
+  const looks = most.map((j) => `“${tokens[j]}” ${weight(map, i, j).toFixed(2)}`).join(",  ");
+  byId("where").textContent = `Layer ${layer}, head ${head}.` + (i < 0 ? "" : ` “${tokens[i]}” looks at  ${looks}`);
   drawLarge();
 }
 
@@ -102,7 +103,8 @@ byId("map").onmousemove = (event) => {
   const i = Math.floor((event.offsetY - margin) / cell), j = Math.floor((event.offsetX - margin) / cell);
   if (i < 0 || i >= count || j < 0 || j > i) return;
   if (i !== pointed) point(i);
-  byId("where").textContent = `Layer ${layer}, head ${head}. ${tokens[i]} looks at ${tokens[j]}: `
+  byId("where").textContent = `Layer ${layer}, head ${head}. “${tokens[i]}” looks at “${tokens[j]}”: `
     + weight(decoded[layer][head], i, j).toFixed(2);
 };
+matchMedia("(prefers-color-scheme: dark)").onchange = () => point(pointed);
 point(count - 1);
