@@ -130,21 +130,37 @@ def classifier():
 
 
 @pytest.mark.parametrize("name, value", [("class_weight", {0: 2.0}), ("sample_weight", CLASSES)])
-def test_weights_without_targets_are_refused(name, value):
-    """Keras ignores the second in `fit` and `evaluate`, and fails in the first."""
+def test_weights_with_labels_among_the_inputs(name, value):
+    """Keras alone would ignore the second in `fit` and `evaluate`, and fail in the first."""
+    model, data = classifier(), {"input_ids": IDS, "labels": CLASSES}
+    model.compile(keras.optimizers.SGD(0.0))
+    each = model.hf_compute_loss(CLASSES, model(IDS).logits).numpy()
+    weights = np.where(CLASSES == 0, 2.0, 1.0) if name == "class_weight" else value
+    expected = (each * weights).mean()
+    found = [model.fit(data, **{name: value}, verbose=0).history["loss"][0],
+             model.train_on_batch(data, **{name: value})]  # fmt: skip
+    if name == "sample_weight":
+        found.append(model.evaluate(data, sample_weight=value, verbose=0))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("data", [
+    tf.data.Dataset.from_tensor_slices({"input_ids": IDS, "labels": CLASSES}).batch(4), IDS,
+])  # fmt: skip
+def test_weights_without_targets_are_refused(data):
     model = classifier()
     model.compile("sgd")
-    data = {"input_ids": IDS, "labels": CLASSES}
-    calls = [lambda: model.fit(data, **{name: value}, verbose=0),
-             lambda: model.train_on_batch(data, **{name: value})]  # fmt: skip
-    if name == "sample_weight":
-        calls.append(lambda: model.evaluate(data, sample_weight=value, verbose=0))
-    else:
-        dataset = tf.data.Dataset.from_tensor_slices(data).batch(4)
-        calls.append(lambda: model.fit(dataset, class_weight=value, verbose=0))
-    for call in calls:
-        with pytest.raises(ValueError, match=f"`{name}` applies to targets.* Received: .*Use comp"):
-            call()
+    with pytest.raises(
+        ValueError, match="`class_weight` applies to targets.* Received: .*Use comp"
+    ):
+        model.fit(data, class_weight={0: 2.0}, verbose=0)
+
+
+def test_weights_of_unshifted_labels_and_a_keras_loss_are_refused():
+    model = make_model()
+    model.compile("sgd", cross_entropy())
+    with pytest.raises(ValueError, match="`sample_weight` applies to targets"):
+        model.fit({"input_ids": IDS, "labels": IDS}, sample_weight=np.ones(8), verbose=0)
 
 
 def test_the_way_on_with_weights():

@@ -113,13 +113,14 @@ class TrainableModel(keras.Model):
             ValueError: An id or a label is out of range, or there are weights and no targets.
         """
         options = inspect.signature(super().fit).bind(x, y, *args, **kwargs).arguments
+        _move_labels(self, options)
         _check_weights(self, options)
         validation = options.get("validation_data")
         if isinstance(validation, tuple) and validation:
             check_batches(validation[0], self)
         else:
             options["validation_data"] = check_batches(validation, self)
-        options["x"] = check_batches(x, self)
+        options["x"] = check_batches(options["x"], self)
         with self._explained():
             return super().fit(**options)
 
@@ -131,10 +132,13 @@ class TrainableModel(keras.Model):
         """
         if kwargs.get("_use_cached_eval_dataset"):  # by `fit`, which has checked it
             return super().evaluate(x, y, *args, **kwargs)
-        options = inspect.signature(super().evaluate).bind(x, y, *args, **kwargs).arguments
+        bound = inspect.signature(super().evaluate).bind(x, y, *args, **kwargs)
+        options = bound.arguments
+        _move_labels(self, options)
         _check_weights(self, options)
+        options["x"] = check_batches(options["x"], self)
         with self._explained():
-            return super().evaluate(check_batches(x, self), y, *args, **kwargs)
+            return super().evaluate(*bound.args, **bound.kwargs)
 
     def train_on_batch(self, x: Any, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Trains on one batch as `keras.Model.train_on_batch` does; it is checked as in `fit`.
@@ -142,11 +146,12 @@ class TrainableModel(keras.Model):
         Raises:
             ValueError: An id or a label is out of range, or there are weights and no targets.
         """
-        _check_weights(
-            self,
-            inspect.signature(super().train_on_batch).bind(x, y, *args, **kwargs).arguments,
-        )
-        return super().train_on_batch(check_batches(x, self), y, *args, **kwargs)
+        bound = inspect.signature(super().train_on_batch).bind(x, y, *args, **kwargs)
+        options = bound.arguments
+        _move_labels(self, options)
+        _check_weights(self, options)
+        options["x"] = check_batches(options["x"], self)
+        return super().train_on_batch(*bound.args, **bound.kwargs)
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
@@ -276,6 +281,27 @@ class TrainableModel(keras.Model):
     def is_gradient_checkpointing(self) -> bool:
         """Whether gradient checkpointing is on."""
         return self.transformer.checkpointing
+
+
+def _move_labels(model: TrainableModel, options: dict[str, Any]) -> None:
+    """Moves labels among the inputs to the targets, where there are weights.
+
+    Keras drops weights that come without targets. A language model's labels stay where a Keras
+    loss would compare them with the scores of the same token.
+
+    Args:
+        model: The model.
+        options: The arguments of `fit`, `evaluate` or `train_on_batch`; changed.
+    """
+    x, names = options.get("x"), label_names(model)
+    weighted = any(options.get(n) is not None for n in ("class_weight", "sample_weight"))
+    if not weighted or options.get("y") is not None or not isinstance(x, Mapping):
+        return
+    held = {name: x[name] for name in names if name in x}
+    if not held or (model.has_lm_loss and getattr(model, "_has_keras_loss", False)):
+        return
+    options["x"] = {name: value for name, value in x.items() if name not in held}
+    options["y"] = held if held.keys() != {names[0]} else held[names[0]]
 
 
 def _check_weights(model: TrainableModel, options: Mapping[str, Any]) -> None:
