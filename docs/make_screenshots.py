@@ -64,7 +64,7 @@ def start(driver: webdriver.Chrome, url: str, theme: str = "light") -> None:
     """Open the page with the text above."""
     driver.get(url)
     driver.execute_script(
-        "localStorage.clear(); sessionStorage['tfgpt2.text.generator'] = arguments[0];"
+        "localStorage.clear(); sessionStorage['tfgpt2.text'] = arguments[0];"
         "localStorage['tfgpt2.theme'] = arguments[1]", TEXT, theme
     )  # fmt: skip
     driver.refresh()
@@ -75,9 +75,10 @@ def start(driver: webdriver.Chrome, url: str, theme: str = "light") -> None:
 
 
 def suggest(driver: webdriver.Chrome) -> None:
-    """Request suggestions and wait for them."""
+    """Request suggestions and wait until they are whole."""
     driver.find_element(By.ID, "suggest").click()
     wait(driver, "document.querySelectorAll('#options li').length")
+    wait(driver, "!document.getElementById('more').hidden")
 
 
 def tint(driver: webdriver.Chrome) -> None:
