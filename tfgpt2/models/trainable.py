@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -112,17 +112,15 @@ class TrainableModel(keras.Model):
         Raises:
             ValueError: An id or a label is out of range, or there are weights and no targets.
         """
-        options = inspect.signature(super().fit).bind(x, y, *args, **kwargs).arguments
-        _move_labels(self, options)
-        _check_weights(self, options)
+        bound = self._checked(super().fit, x, y, *args, **kwargs)
+        options = bound.arguments
         validation = options.get("validation_data")
         if isinstance(validation, tuple) and validation:
             check_batches(validation[0], self)
         else:
             options["validation_data"] = check_batches(validation, self)
-        options["x"] = check_batches(options["x"], self)
         with self._explained():
-            return super().fit(**options)
+            return super().fit(*bound.args, **bound.kwargs)
 
     def evaluate(self, x: Any = None, y: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Evaluates as `keras.Model.evaluate` does; ids and labels are checked, as in `fit`.
@@ -132,11 +130,7 @@ class TrainableModel(keras.Model):
         """
         if kwargs.get("_use_cached_eval_dataset"):  # by `fit`, which has checked it
             return super().evaluate(x, y, *args, **kwargs)
-        bound = inspect.signature(super().evaluate).bind(x, y, *args, **kwargs)
-        options = bound.arguments
-        _move_labels(self, options)
-        _check_weights(self, options)
-        options["x"] = check_batches(options["x"], self)
+        bound = self._checked(super().evaluate, x, y, *args, **kwargs)
         with self._explained():
             return super().evaluate(*bound.args, **bound.kwargs)
 
@@ -146,12 +140,22 @@ class TrainableModel(keras.Model):
         Raises:
             ValueError: An id or a label is out of range, or there are weights and no targets.
         """
-        bound = inspect.signature(super().train_on_batch).bind(x, y, *args, **kwargs)
-        options = bound.arguments
-        _move_labels(self, options)
-        _check_weights(self, options)
-        options["x"] = check_batches(options["x"], self)
+        bound = self._checked(super().train_on_batch, x, y, *args, **kwargs)
         return super().train_on_batch(*bound.args, **bound.kwargs)
+
+    def _checked(
+        self, method: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> inspect.BoundArguments:
+        """The arguments of one of Keras' methods, with checked batches and labels in their place.
+
+        Raises:
+            ValueError: See `fit`.
+        """
+        bound = inspect.signature(method).bind(*args, **kwargs)
+        _move_labels(self, bound.arguments)
+        _check_weights(self, bound.arguments)
+        bound.arguments["x"] = check_batches(bound.arguments["x"], self)
+        return bound
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:

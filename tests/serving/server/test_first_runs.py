@@ -48,7 +48,7 @@ def test_calls_at_the_same_time_count_once():
         thread.start()
     for thread in threads:
         thread.join()
-    assert 0.3 <= clock.seconds() < 0.8
+    assert 0.3 <= clock.seconds() < 0.85  # 0.9 one after the other
 
 
 def test_more_seconds_are_counted_from_the_beginning():
@@ -64,7 +64,7 @@ def test_more_seconds_are_counted_from_the_beginning():
 
 
 class Compiling(FakeServable):
-    """Takes 0.5 s for each new number of rows."""
+    """Takes 1.2 s for each new number of rows."""
 
     def __init__(self):
         super().__init__()
@@ -73,16 +73,16 @@ class Compiling(FakeServable):
     def run(self, signature, inputs):
         rows = len(inputs["text"])
         with self.first_runs.measure(signature, rows):
-            time.sleep(0 if rows in self.seen else 0.5)
+            time.sleep(0 if rows in self.seen else 1.2)
             self.seen.add(rows)
             return super().run(signature, inputs)
 
 
 @pytest.mark.parametrize(("limit", "client", "passes"), [
-    (0.2, None, True),  # the limit of the server does not count what is compiled
-    (0.2, 9.0, True),
-    (0.2, 0.3, False),  # the client's does
-    (9.0, 0.2, False),
+    (0.6, None, True),  # the limit of the server does not count what is compiled
+    (0.6, 9.0, True),
+    (0.6, 0.8, False),  # the client's does
+    (9.0, 0.6, False),
 ])  # fmt: skip
 def test_a_request_does_not_pay_for_the_compiler(tmp_path, limit, client, passes):
     (tmp_path / "1").mkdir()
@@ -97,7 +97,7 @@ def test_a_request_does_not_pay_for_the_compiler(tmp_path, limit, client, passes
     if passes:
         asyncio.run(main())
         return
-    with pytest.raises(ServingError, match=r"longer than 0\.2 seconds"):
+    with pytest.raises(ServingError, match=r"longer than 0\.6 seconds"):
         asyncio.run(main())
 
 
