@@ -31,9 +31,6 @@ def to_bits(matrix: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
 
 def from_bits(bits: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
     """uint16 `[...]` -> the float32 values that `to_bits` stored."""
-    if dtype == tf.bfloat16:  # the upper half of a float32
-        wide = tf.bitwise.left_shift(tf.cast(bits, tf.uint32), tf.constant(16, tf.uint32))
-        return tf.bitcast(wide, tf.float32)
     return tf.cast(tf.bitcast(bits, dtype), tf.float32)
 
 
