@@ -124,7 +124,7 @@ def dequantised_logits(case, monkeypatch, **inputs):
     """A quantised model, and the logits of a float twin whose products are quantised in numpy."""
     model, source = make_model(**CASES[case]), quantized(**CASES[case])
     for layer, small in zip(
-        quantization.matrix_layers(model), quantization.matrix_layers(source), strict=True
+        quantization.int8_layers(model), quantization.int8_layers(source), strict=True
     ):
         wide = small.weight_int8.numpy() * small.weight_scale.numpy()[:, None]
         layer.weight.assign(wide if isinstance(layer, layers.Embedding) else wide.T)
@@ -355,7 +355,7 @@ def test_models_that_cannot_be_quantised():
     broken.transformer.h[1].mlp.c_proj.weight.assign(np.full((128, 32), np.nan))
     with pytest.raises(ValueError, match="(?s)finite numbers.*h_1/mlp/c_proj/weight"):
         broken.quantize()
-    assert not broken.is_quantized and not broken.transformer.h[0].mlp.c_fc.storage
+    assert not broken.is_quantized and not broken.transformer.h[0].mlp.c_fc.is_int8
     with pytest.raises(ValueError, match="quantised to 'int8'"):
         make_model().quantize("gptq")
 

@@ -142,7 +142,7 @@ class EditableModel(TrainableModel):
     @property
     def is_quantized(self) -> bool:
         """Whether the matrices are int8."""
-        return self.transformer.wte.storage == "int8"
+        return self.transformer.wte.is_int8
 
     def _discard_compiled(self) -> None:
         """Discards functions that were traced with weights of other shapes."""

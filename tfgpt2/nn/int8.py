@@ -15,11 +15,14 @@ decomposition of outliers, which models of GPT-2's sizes do not need.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import keras
 import tensorflow as tf
 
 from tfgpt2.nn.one_row import (
     is_xla_traced,
-    keep_in_loop,
+    multiply_one_row,
     one_or_many,
     rows_are_alike,
     traced_once,
@@ -62,7 +65,7 @@ def int8_matmul(x: tf.Tensor, matrix: tf.Tensor, scales: tf.Tensor) -> tf.Tensor
 
     Args:
         x: Float `[R, in]`.
-        matrix: Integers `[out, in]`: int8, or float32 (see `LightMatrix.store_as_float32`).
+        matrix: Integers `[out, in]`: int8, or float32 (see `Int8Matrix.store_as_float32`).
         scales: float32 `[out]`.
 
     Returns:
@@ -98,7 +101,7 @@ def _compiled_matmul(x: tf.Tensor, matrix: tf.Tensor, alike: bool) -> tf.Tensor:
     """float32 `[R, in]` times int8 `[out, in]` -> float32 `[R, out]`, under XLA, unscaled."""
 
     def as_it_is() -> tf.Tensor:
-        return tf.matmul(x, tf.cast(keep_in_loop(matrix, x), tf.float32), transpose_b=True)
+        return multiply_one_row(x, matrix, lambda matrix: tf.cast(matrix, tf.float32))
 
     def quantised() -> tf.Tensor:
         integers, row_scales = quantize_rows(x)
@@ -111,6 +114,70 @@ def _compiled_matmul(x: tf.Tensor, matrix: tf.Tensor, alike: bool) -> tf.Tensor:
     return quantised() if alike else one_or_many(x, as_it_is, quantised)
 
 
-def int8_lookup(ids: tf.Tensor, matrix: tf.Tensor, scales: tf.Tensor) -> tf.Tensor:
-    """Int `[...]` and a quantised matrix `[count, width]` -> float32 rows `[..., width]`."""
-    return tf.cast(tf.gather(matrix, ids), tf.float32) * tf.gather(scales, ids)[..., None]
+class Int8Matrix:
+    """Mixin of layers whose float `weight` can be stored as int8 instead.
+
+    The layer implements `matrix_shape` and `float_matrix`, and checks `is_int8` where it creates
+    and where it uses the weight.
+    """
+
+    is_int8 = False
+    weight: keras.Variable | None
+    weight_int8: keras.Variable | tf.Variable  # integers [out, in]
+    weight_scale: keras.Variable  # float32 [out]
+    add_parameter: Callable[..., keras.Variable]
+
+    def matrix_shape(self) -> tuple[int, int]:
+        """Number of outputs and of inputs."""
+        raise NotImplementedError
+
+    def float_matrix(self) -> tf.Tensor:
+        """The float weight as float32 `[out, in]`."""
+        raise NotImplementedError
+
+    def add_int8(self) -> None:
+        """Creates the int8 matrix, of zeros unless a checkpoint is being loaded."""
+        outputs, inputs = self.matrix_shape()
+        options = {"autocast": False, "trainable": False}
+        self.weight = None
+        self.weight_int8 = self.add_parameter(
+            "weight_int8", (outputs, inputs), "zeros", dtype="int8", **options
+        )
+        self.weight_scale = self.add_parameter(
+            "weight_scale", (outputs,), "ones", dtype="float32", **options
+        )
+
+    def fill_int8(self, matrix: tf.Tensor) -> None:
+        """Assigns the quantised values of float32 `[out, in]`."""
+        integers, scales = quantize_rows(matrix)
+        self.weight_int8.assign(tf.cast(integers, tf.int8))
+        self.weight_scale.assign(scales[:, 0])
+
+    def to_int8(self) -> None:
+        """Replaces the float weight of a built layer by an int8 matrix."""
+        old, matrix = self.weight, self.float_matrix()
+        self._untrack_variable(old)
+        self._tracker.unlock()
+        self.is_int8 = True
+        self.add_int8()
+        self._tracker.lock()
+        self.fill_int8(matrix)
+
+    def store_as_float32(self) -> tf.Variable:
+        """Moves the integers into a float32 variable, and returns it.
+
+        The results stay the same, and programs without XLA need not cast the matrix in each step.
+        """
+        variable = tf.Variable(tf.cast(self.weight_int8.value, tf.float32), trainable=False)
+        self._untrack_variable(self.weight_int8)
+        self.weight_int8 = variable
+        return variable
+
+    def multiply(self, x: tf.Tensor) -> tf.Tensor:
+        """Float `[R, in]` -> float32 `[R, out]`, without a bias."""
+        return int8_matmul(x, tf.convert_to_tensor(self.weight_int8), self.weight_scale)
+
+    def lookup(self, ids: tf.Tensor) -> tf.Tensor:
+        """Int `[...]` -> float32 rows `[..., in]`."""
+        rows = tf.cast(tf.gather(tf.convert_to_tensor(self.weight_int8), ids), tf.float32)
+        return rows * tf.gather(self.weight_scale, ids)[..., None]  # [..., in]

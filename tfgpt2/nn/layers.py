@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import keras
 import tensorflow as tf
 
-from tfgpt2.nn.light import LightMatrix
+from tfgpt2.nn.int8 import Int8Matrix
 from tfgpt2.nn.one_row import is_xla_traced
 from tfgpt2.nn.shapes import leading
 
@@ -155,11 +155,11 @@ class GPT2Layer(keras.layers.Layer):
         )
 
 
-class Conv1D(LightMatrix, GPT2Layer):
+class Conv1D(Int8Matrix, GPT2Layer):
     """An affine map of the last axis, with the kernel stored `[in, out]` as in OpenAI's code.
 
-    The kernel is float, with or without a low-rank adapter (`tfgpt2.nn.lora`), or stored in fewer
-    bits (`tfgpt2.nn.light`).
+    The kernel is float, with or without a low-rank adapter (`tfgpt2.nn.lora`), or int8
+    (`tfgpt2.nn.int8`).
 
     Args:
         inputs: Width of the input.
@@ -176,8 +176,8 @@ class Conv1D(LightMatrix, GPT2Layer):
 
     def build(self, input_shape: object = None) -> None:
         """Creates `weight` `[in, out]` and `bias` `[out]`."""
-        if self.storage:
-            self.add_light()
+        if self.is_int8:
+            self.add_int8()
         else:
             normal = keras.initializers.RandomNormal(stddev=self.stddev)
             self.weight = self.add_parameter("weight", (self.inputs, self.outputs), normal)
@@ -195,7 +195,7 @@ class Conv1D(LightMatrix, GPT2Layer):
 
     def project(self, flat: tf.Tensor) -> tf.Tensor:
         """Float `[R, in]` -> `[R, out]`, without an adapter."""
-        if self.storage:
+        if self.is_int8:
             output = self.multiply(flat) + tf.cast(self.bias, tf.float32)  # [R, out]
             return tf.cast(output, flat.dtype)
         return tf.nn.bias_add(tf.matmul(flat, self.weight), self.bias)
@@ -208,7 +208,7 @@ class Conv1D(LightMatrix, GPT2Layer):
         already has that shape.
         """
         most = next((n for n in _PARTS if self.inputs % n == 0), 1)
-        if self.storage or most == 1:
+        if self.is_int8 or most == 1:
             return self.project(flat)
         # Known when XLA compiles; several rows are fast in one part.
         width = tf.where(tf.shape(flat)[0] == 1, self.inputs // most, self.inputs)
@@ -302,7 +302,7 @@ class LayerNorm(GPT2Layer):
         return tf.cast(normal * weight + bias, x.dtype)
 
 
-class Embedding(LightMatrix, GPT2Layer):
+class Embedding(Int8Matrix, GPT2Layer):
     """A table of vectors, which can also serve as a tied output matrix.
 
     Args:
@@ -318,8 +318,8 @@ class Embedding(LightMatrix, GPT2Layer):
 
     def build(self, input_shape: object = None) -> None:
         """Creates `weight` `[count, width]`."""
-        if self.storage:
-            self.add_light()
+        if self.is_int8:
+            self.add_int8()
             return
         normal = keras.initializers.RandomNormal(stddev=self.stddev)
         # Not cast by Keras, which would cast the whole table to look up a few rows.
@@ -327,13 +327,13 @@ class Embedding(LightMatrix, GPT2Layer):
 
     def call(self, ids: tf.Tensor) -> tf.Tensor:
         """Int `[...]` in `[0, count)` -> float `[..., width]`."""
-        rows = self.lookup(ids) if self.storage else tf.gather(self.weight, ids)
+        rows = self.lookup(ids) if self.is_int8 else tf.gather(self.weight, ids)
         return tf.cast(rows, self.compute_dtype)  # [..., width]
 
     def score(self, x: tf.Tensor) -> tf.Tensor:
         """Float `[B, T, width]` -> float32 `[B, T, count]`, the dot products with all rows."""
         flat = tf.reshape(x, [-1, self.width])  # [B * T, width]
-        if self.storage:
+        if self.is_int8:
             scores = self.multiply(flat)  # [B * T, count]
         else:
             table = tf.cast(self.weight, x.dtype)

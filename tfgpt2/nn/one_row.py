@@ -71,22 +71,33 @@ def one_or_many(
     return tf.switch_case(tf.cast(tf.equal(tf.shape(x)[0], 1), tf.int32), [many, one])
 
 
-def keep_in_loop(stored: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
-    """The stored matrix, as something that XLA cannot widen ahead of a loop.
+def multiply_one_row(
+    x: tf.Tensor, stored: tf.Tensor, widen: Callable[[tf.Tensor], tf.Tensor]
+) -> tf.Tensor:
+    """Multiplies one row in a form of which XLA makes a single loop over the stored integers.
 
-    XLA moves a computation that is the same in each step out of the loop, and would carry a
-    widened copy of every matrix. This one depends on the input of the step, though it always
-    gives the matrix: nothing is below minus infinity.
+    Three things would keep it from that, and each is prevented by a number that XLA cannot know,
+    though nothing is below minus infinity:
+
+    - What is the same in each step of a decode loop is moved out of it, so the loop would carry a
+      widened copy of every matrix. This one depends on the input of the step.
+    - Cheap operations are repeated by whoever reads their result, so the end of a layer norm would
+      be computed anew for each output. A division is not cheap.
+    - A bias is joined with the product first, and then the widening is not.
 
     Args:
+        x: float32 `[1, in]`.
         stored: Integers `[out, in]`; other types are not joined with the product.
-        x: Float `[1, in]`.
+        widen: From `stored` to float32, element by element.
 
     Returns:
-        `stored`.
+        float32 `[1, out]`.
     """
-    never = tf.reduce_any(x[:1, :1] < -float("inf"))
-    return tf.where(never, tf.zeros([], stored.dtype), stored)
+    smallest = -float("inf")
+    x /= tf.where(x < smallest, 2.0, 1.0)  # by a vector: one number would become a factor
+    never = tf.reduce_any(x[:, :1] < smallest)
+    stored = tf.where(never, tf.zeros([], stored.dtype), stored)
+    return tf.matmul(x, widen(stored), transpose_b=True) * tf.where(never, 2.0, 1.0)
 
 
 def traced_once(

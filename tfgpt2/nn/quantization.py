@@ -18,16 +18,15 @@ import tensorflow as tf
 from tfgpt2.checkpoints.names import key_from_path
 from tfgpt2.config import GPT2Config
 from tfgpt2.errors import nearest, value_error
-from tfgpt2.nn.int8 import MAX_INPUTS
+from tfgpt2.nn.int8 import MAX_INPUTS, Int8Matrix
 from tfgpt2.nn.layers import Conv1D
-from tfgpt2.nn.light import LightMatrix
 
 MODES = ("int8",)
 FIELD = "quantization_config"
 SETTINGS = {
     "quant_method": "tfgpt2_int8",
     "weights": "int8, symmetric, one scale per output",
-    "activations": "int8, symmetric, one scale per row, dynamic",
+    "activations": "int8, symmetric, one scale per row, dynamic; a single row in float32",
 }
 
 
@@ -61,8 +60,8 @@ def is_configured(config: GPT2Config) -> bool:
     return True
 
 
-def matrix_layers(model: Any) -> list[LightMatrix]:
-    """The layers of a model whose matrices can be stored in fewer bits, in a fixed order."""
+def int8_layers(model: Any) -> list[Int8Matrix]:
+    """The layers of a model whose matrices are quantised, in a fixed order."""
     projections = [layer for layer in model._flatten_layers() if isinstance(layer, Conv1D)]
     tables = [model.get_input_embeddings(), model.get_output_embeddings()]
     if tables[1] is None or tables[1] is tables[0]:
@@ -72,8 +71,8 @@ def matrix_layers(model: Any) -> list[LightMatrix]:
 
 def prepare(model: Any) -> None:
     """Makes the layers of a model that is not built yet create int8 matrices."""
-    for layer in matrix_layers(model):
-        layer.storage = "int8"
+    for layer in int8_layers(model):
+        layer.is_int8 = True
 
 
 def quantize(model: Any) -> None:
@@ -83,8 +82,8 @@ def quantize(model: Any) -> None:
         ValueError: It is quantised already, has adapters, or a weight is not finite.
     """
     check_quantizable(model)
-    for layer in matrix_layers(model):
-        layer.to_light("int8")
+    for layer in int8_layers(model):
+        layer.to_int8()
     model.config._unknown[FIELD] = dict(SETTINGS)
     model.trainable = False
 
@@ -103,8 +102,8 @@ def quantized_copy(model: Any) -> Any:
     )
     if not model.is_quantized:
         check_quantizable(model)
-        for old, new in zip(matrix_layers(model), matrix_layers(copy), strict=True):
-            new.fill_light(old.float_matrix())
+        for old, new in zip(int8_layers(model), int8_layers(copy), strict=True):
+            new.fill_int8(old.float_matrix())
     values = {key_from_path(weight.path): weight.value for weight in model.weights}
     for weight in copy.weights:
         key = key_from_path(weight.path)
@@ -127,7 +126,7 @@ def check_quantizable(model: Any) -> None:
             " model, load it and quantise that; or unload the adapters.",
             adapters=sorted(model.adapters.named),
         )
-    for layer in matrix_layers(model):
+    for layer in int8_layers(model):
         largest, inputs = float(tf.reduce_max(tf.abs(layer.weight.value))), layer.matrix_shape()[1]
         if not np.isfinite(largest) or inputs > MAX_INPUTS:
             raise value_error(

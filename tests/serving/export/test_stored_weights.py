@@ -159,10 +159,7 @@ def test_weights_too_large_for_the_type():
     model.weights[0].assign(model.weights[0] * 1e6)
     with pytest.raises(ValueError, match="too large for float16.*wte"):
         convert(model, "float16")
+    copy, _ = convert(model, "bfloat16")
     rounded = tf.cast(tf.cast(model.weights[0].value, tf.bfloat16), tf.float32)
-    copy, _ = convert(model, "bfloat16", compiled=False)
     np.testing.assert_array_equal(copy.weights[0], rounded)
-    copy, _ = convert(model, "bfloat16")  # the bits, for XLA
-    np.testing.assert_array_equal(tf.bitcast(copy.transformer.wte.weight_bits.value, tf.bfloat16),
-                                  tf.cast(rounded, tf.bfloat16))  # fmt: skip
     assert convert(model, "float32")[0] is model  # as it is

@@ -1,10 +1,10 @@
-"""Weights stored in 16 or 8 bits.
+"""Weights stored in 16 or 8 bits, and widened to float32 when the SavedModel is loaded.
 
-A compiled program reads the matrices as they are stored: see `tfgpt2.nn.light`. Everything else in
-16 bits is widened when the SavedModel is loaded: the file holds the small type, and an initializer,
-which every server runs after it has restored the variables, writes float32 variables. Without XLA
-there is no fast product of a light matrix, so the matrices are widened in the same way, and the
-answers are those of the compiled model.
+XLA's matrix products on a CPU are fast in float32 and in int8, and a cast inside the decode loop
+costs more than it saves. So the SavedModel's file holds the weights in the small type, and an
+initializer, which every server runs after it has restored the variables, writes them into float32
+variables. Compiled int8 products need no initializer. Without XLA there is no fast int8 product:
+the integers are widened, and the answers are those of the compiled model.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def check_type(weights: str | None) -> str | None:
 
 def convert(
     model: Any, weights: str | None, *, compiled: bool = True
-) -> tuple[Any, list[tf.Variable | Any]]:
+) -> tuple[Any, list[tf.Module | tf.Variable | Any]]:
     """Converts a model's weights to the type in which an export stores them.
 
     Args:
@@ -60,38 +60,19 @@ def convert(
     if weights is None or own == {weights}:
         return model, [weight.value for weight in model.weights]
     copy = type(model)(model.config, dtype="float32")
+    tracked = []
     for old, new in zip(model.weights, copy.weights, strict=True):
-        new.assign(_rounded(old, weights))
-    if weights == "float32":
-        return copy, [weight.value for weight in copy.weights]
-    if compiled:
-        for layer in quantization.matrix_layers(copy):
-            layer.to_light(weights)
-    return copy, [_stored(weight.value, weights) for weight in copy.weights]
-
-
-def _rounded(weight: keras.Variable, weights: str) -> tf.Tensor:
-    """The values of a weight as float32, rounded to a type.
-
-    Raises:
-        ValueError: A value is too large for the type.
-    """
-    value = tf.cast(tf.cast(weight.value, weights), tf.float32)
-    if not np.all(np.isfinite(value)) and np.all(np.isfinite(weight.numpy())):
-        raise value_error(
-            f"A weight is too large for {weights}.",
-            fix="Use weights='bfloat16', which has float32's range.",
-            weight=weight.path,
-            largest=float(np.max(np.abs(weight.numpy()))),
-        )
-    return value
-
-
-def _stored(variable: tf.Variable, weights: str) -> tf.Variable | _WidenedVariable:
-    """What the SavedModel stores of a variable."""
-    if variable.dtype != tf.float32:
-        return variable  # a light matrix
-    return _WidenedVariable(tf.cast(variable, weights), variable)
+        stored = tf.cast(old.value, weights)
+        new.assign(tf.cast(stored, "float32"))
+        if not np.all(np.isfinite(new.numpy())) and np.all(np.isfinite(old.numpy())):
+            raise value_error(
+                f"A weight is too large for {weights}.",
+                fix="Use weights='bfloat16', which has float32's range.",
+                weight=old.path,
+                largest=float(np.max(np.abs(old.numpy()))),
+            )
+        tracked.append(new.value if weights == "float32" else _WidenedVariable(stored, new.value))
+    return copy, tracked
 
 
 def _convert_int8(model: Any, *, compiled: bool) -> tuple[Any, list[tf.Variable | Any]]:
@@ -101,7 +82,7 @@ def _convert_int8(model: Any, *, compiled: bool) -> tuple[Any, list[tf.Variable 
     copy = quantization.quantized_copy(model)
     tracked = []
     if not compiled:
-        for layer in quantization.matrix_layers(copy):
+        for layer in quantization.int8_layers(copy):
             stored = layer.weight_int8.value
             tracked.append(_WidenedVariable(stored, layer.store_as_float32()))
     return copy, [*tracked, *(weight.value for weight in copy.weights)]
