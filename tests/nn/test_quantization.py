@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import nullcontext
 
 import keras
 import numpy as np
@@ -11,6 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 import tfgpt2
 from tfgpt2.nn import int8, layers, quantization
+from tfgpt2.nn.one_row import any_number_alike
 from tfgpt2.training import lora
 
 SHAPE = {"vocab_size": 97, "n_positions": 40, "n_embd": 32, "n_layer": 2, "n_head": 4}
@@ -73,17 +75,27 @@ def test_the_product_is_exact_on_integers_and_close_to_the_float_one(rows):
     kernel = random.normal(0, 1, (40, 300)).astype(np.float32)
     (a, a_steps), (w, w_steps) = numpy_quantize_rows(x), numpy_quantize_rows(kernel)
     exact = (a @ w.T) * a_steps[:, None].astype(np.float64) * w_steps
+    alone = (x.astype(np.float64) @ w.T) * w_steps  # one row is multiplied as it is
     # What both roundings can move a sum by, half a step for each number.
     real = x.astype(np.float64) @ kernel.T
     bound = 0.5 * (np.abs(x).sum(1)[:, None] * w_steps + a_steps[:, None] * np.abs(kernel).sum(1))
     bound += 0.25 * 300 * a_steps[:, None] * w_steps
     matrix, steps = tf.constant(w, tf.int8), tf.constant(w_steps)
-    for jit in (False, True):
-        program = tf.function(lambda x: int8.int8_matmul(x, matrix, steps), jit_compile=jit)
-        found = program(tf.constant(x)).numpy()
-        np.testing.assert_allclose(found, exact, rtol=1e-5, atol=1e-4)
-        assert np.all(np.abs(found - real) <= bound * 1.001)
-    np.testing.assert_allclose(int8.int8_matmul(x, matrix, steps), exact, rtol=1e-5, atol=1e-4)
+    for shape in ([rows, 300], [None, 300]):
+        for jit in (False, True):
+            for expected, context in ((alone if rows == 1 else exact, nullcontext),
+                                      (exact, any_number_alike)):  # fmt: skip
+                program = tf.function(
+                    lambda x: int8.int8_matmul(x, matrix, steps),
+                    [tf.TensorSpec(shape)],
+                    jit_compile=jit,
+                )
+                with context():
+                    found = program(tf.constant(x)).numpy()
+                np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-4)
+                assert np.all(np.abs(found - real) <= bound * 1.001)
+    found = int8.int8_matmul(x, matrix, steps)
+    np.testing.assert_allclose(found, alone if rows == 1 else exact, rtol=1e-5, atol=1e-4)
 
 
 def test_long_sums_of_the_largest_numbers():

@@ -20,6 +20,7 @@ from tfgpt2.generation.strategies import sampling
 from tfgpt2.generation.strategies.base import DecodeTask, LanguageModel
 from tfgpt2.generation.strategies.sampling import State
 from tfgpt2.nn.kv_cache import KVCache
+from tfgpt2.nn.one_row import any_number_alike
 
 _DEADLINE_STEP = 8  # tokens between two looks at the clock
 
@@ -97,6 +98,13 @@ class CompiledDecoder:
         """Chooses more tokens in rows of different age; see `sampling.advance_rows`."""
         return self._call("advance_rows", spec, prompt, params, output_buffer, state, steps)
 
+    def _computation(self, name: str) -> Callable[..., Any]:
+        """The computation of a program, as a function of its options and tensors."""
+        if name == "prefill":
+            return any_number_alike()(self._traced_prefill)
+        computation = functools.partial(self._traced, name)
+        return any_number_alike()(computation) if name == "advance_rows" else computation
+
     def _traced_prefill(self, spec: DecodeSpec, prompt: Prompt) -> KVCache:
         """The computation of `prefill`."""
         model = self._model
@@ -138,9 +146,7 @@ class CompiledDecoder:
             # TensorFlow warns of retracing by the place of the code, which all programs share; a
             # partial has none, so each program is counted by itself.
             self._programs[key] = tf.function(
-                functools.partial(self._traced_prefill, spec)
-                if name == "prefill"
-                else functools.partial(self._traced, name, spec),
+                functools.partial(self._computation(name), spec),
                 input_signature=signature,
                 jit_compile=self._in_place,
                 autograph=False,

@@ -1,12 +1,13 @@
-"""int8 matrix products: quantisation of a matrix and of its input, and layers that hold int8.
+"""int8 matrix products: quantisation of a matrix and of its input.
 
-A matrix has one scale per output, and the input gets one scale per row at run time; both are
-symmetric, so zero stays zero. The integer sums are exact, so only the two roundings differ from
-float32.
+A matrix has one scale per output; it is symmetric, so zero stays zero. Two rows and more are
+rounded to int8 as well, with one scale per row at run time: integer products are the fastest there.
+The integer sums are exact, so only the two roundings differ from float32. A single row is
+multiplied as it is, which is faster (see `tfgpt2.nn.one_row`) and more exact.
 
 The matrix is stored as `[out, in]`, unlike other kernels: XLA's product on a CPU reads the rows of
-both sides, and took 1.4 (eight rows) to 1.8 times (two rows) as long with a kernel `[in, out]`; at
-one row, 7 times. `benchmarks/int8.py` measures the decode step that results.
+both sides, and took 1.4 (eight rows) to 1.8 times (two rows) as long with a kernel `[in, out]`.
+`benchmarks/int8.py` measures the decode step that results.
 
 Source: Dettmers et al. 2022, "LLM.int8()", section 2.1 (row-wise quantisation), without the
 decomposition of outliers, which models of GPT-2's sizes do not need.
@@ -18,7 +19,14 @@ from collections.abc import Callable
 
 import keras
 import tensorflow as tf
-from tensorflow.python.ops import control_flow_util
+
+from tfgpt2.nn.one_row import (
+    is_xla_traced,
+    multiply_one_row,
+    one_or_many,
+    rows_are_alike,
+    traced_once,
+)
 
 MAX_INT8 = 127  # without -128, so that the range is symmetric
 MAX_INPUTS = (2**31 - 1) // MAX_INT8**2  # whose sum of products fits int32
@@ -52,6 +60,9 @@ def quantize_rows(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 def int8_matmul(x: tf.Tensor, matrix: tf.Tensor, scales: tf.Tensor) -> tf.Tensor:
     """Multiplies rows with a quantised matrix.
 
+    A single row is multiplied as it is. Two rows and more are quantised first, unless the function
+    is traced in `one_row.any_number_alike`, where a single row is quantised, too.
+
     Args:
         x: Float `[R, in]`.
         matrix: Integers `[out, in]`: int8, or float32 (see `Int8Matrix.store_as_float32`).
@@ -66,37 +77,41 @@ def int8_matmul(x: tf.Tensor, matrix: tf.Tensor, scales: tf.Tensor) -> tf.Tensor
     Example:
         >>> x, matrix = tf.constant([[1.0, 0.5]]), tf.constant([[2, 2], [0, -127]], tf.int8)
         >>> int8_matmul(x, matrix, tf.constant([0.5, 1.0])).numpy().round(2).tolist()
-        [[1.5, -64.0]]
+        [[1.5, -63.5]]
     """
     x = tf.raw_ops.PreventGradient(input=tf.cast(x, tf.float32), message=_NO_GRADIENT)
-    integers, row_scales = quantize_rows(x)
-    return _integer_matmul(integers, matrix) * row_scales * scales  # [R, out]
+    alike = rows_are_alike()
+    if is_xla_traced() and matrix.dtype == tf.int8:
+        return traced_once(_compiled_matmul, x, matrix, alike) * scales  # [R, out]
+    # TensorFlow's own int8 kernel takes twice as long. float32 is exact for integers up to 2^24,
+    # so sums over 1040 inputs are never rounded and longer ones hardly ever.
+    wide = tf.cast(matrix, tf.float32)
+
+    def quantised() -> tf.Tensor:
+        integers, row_scales = quantize_rows(x)
+        return tf.matmul(integers, wide, transpose_b=True) * row_scales
+
+    def as_it_is() -> tf.Tensor:
+        return tf.matmul(x, wide, transpose_b=True)
+
+    return (quantised() if alike else one_or_many(x, as_it_is, quantised)) * scales
 
 
-def _integer_matmul(integers: tf.Tensor, matrix: tf.Tensor) -> tf.Tensor:
-    """Integers `[R, in]` times `[out, in]` -> float32 `[R, out]`."""
-    if not (is_xla_traced() and matrix.dtype == tf.int8):
-        # TensorFlow's own int8 kernel takes twice as long. float32 is exact for integers up to
-        # 2^24, so sums over 1040 inputs are never rounded and longer ones hardly ever.
-        return tf.matmul(integers, tf.cast(matrix, tf.float32), transpose_b=True)
-    rows = tf.shape(integers)[0]
-    # XLA's program for one row is slower than that for two.
-    padded = tf.pad(tf.cast(integers, tf.int8), [[0, tf.maximum(2 - rows, 0)], [0, 0]])
-    sums = tf.matmul(padded, matrix, transpose_b=True, output_type=tf.int32)  # [max(R, 2), out]
-    return tf.cast(sums[:rows], tf.float32)
+def _compiled_matmul(x: tf.Tensor, matrix: tf.Tensor, alike: bool) -> tf.Tensor:
+    """float32 `[R, in]` times int8 `[out, in]` -> float32 `[R, out]`, under XLA, unscaled."""
 
+    def as_it_is() -> tf.Tensor:
+        return multiply_one_row(x, matrix, lambda matrix: tf.cast(matrix, tf.float32))
 
-def is_xla_traced() -> bool:
-    """Whether the function that is being traced will be compiled by XLA.
+    def quantised() -> tf.Tensor:
+        integers, row_scales = quantize_rows(x)
+        rows = tf.shape(x)[0]
+        # XLA's program for one row is slower than that for two.
+        padded = tf.pad(tf.cast(integers, tf.int8), [[0, tf.maximum(2 - rows, 0)], [0, 0]])
+        sums = tf.matmul(padded, matrix, transpose_b=True, output_type=tf.int32)
+        return tf.cast(sums[:rows], tf.float32) * row_scales
 
-    It chooses between two computations of the same result, so a wrong value only costs time.
-    TensorFlow has no public function for this; its random operations use the same one.
-
-    Example:
-        >>> is_xla_traced(), tf.function(lambda: is_xla_traced(), jit_compile=True)().numpy()
-        (False, np.True_)
-    """
-    return control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
+    return quantised() if alike else one_or_many(x, as_it_is, quantised)
 
 
 class Int8Matrix:

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 import keras
 import tensorflow as tf
 
-from tfgpt2.nn.int8 import Int8Matrix, is_xla_traced
+from tfgpt2.nn.int8 import Int8Matrix
+from tfgpt2.nn.one_row import is_xla_traced
 from tfgpt2.nn.shapes import leading
 
 _PARTS = (8, 4, 2)  # numbers of parts of a kernel; see `Conv1D.project_single`

@@ -26,7 +26,7 @@ FIELD = "quantization_config"
 SETTINGS = {
     "quant_method": "tfgpt2_int8",
     "weights": "int8, symmetric, one scale per output",
-    "activations": "int8, symmetric, one scale per row, dynamic",
+    "activations": "int8, symmetric, one scale per row, dynamic; a single row in float32",
 }
 
 

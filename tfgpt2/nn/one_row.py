@@ -1,0 +1,134 @@
+"""Products of a single row with a matrix that is stored in fewer bits than it is multiplied in.
+
+A decode step of one row does little else than read every matrix once, so its time is that of the
+bytes. XLA joins the widening of a matrix and its product with one row into one loop over the stored
+bytes. From two rows on it calls a matrix product that wants a widened copy, so the number of rows
+decides how to multiply, and it is known when XLA compiles.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import tensorflow as tf
+from tensorflow.python.ops import control_flow_util
+
+_alike: contextvars.ContextVar[bool] = contextvars.ContextVar("rows alike", default=False)
+
+
+@contextlib.contextmanager
+def any_number_alike() -> Iterator[None]:
+    """Context in which functions are traced whose rows come and go.
+
+    A row then gets the same numbers alone and among others, so a single row is not treated in any
+    special way where that would change its result.
+    """
+    token = _alike.set(True)
+    try:
+        yield
+    finally:
+        _alike.reset(token)
+
+
+def rows_are_alike() -> bool:
+    """Whether a trace is inside `any_number_alike`."""
+    return _alike.get()
+
+
+def is_xla_traced() -> bool:
+    """Whether the function that is being traced will be compiled by XLA.
+
+    It chooses between two computations of the same result, so a wrong value only costs time.
+    TensorFlow has no public function for this; its random operations use the same one.
+
+    Example:
+        >>> is_xla_traced(), tf.function(lambda: is_xla_traced(), jit_compile=True)().numpy()
+        (False, np.True_)
+    """
+    return control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
+
+
+def one_or_many(
+    x: tf.Tensor, one: Callable[[], tf.Tensor], many: Callable[[], tf.Tensor]
+) -> tf.Tensor:
+    """Computes in one way for a single row and in another for any other number of rows.
+
+    Args:
+        x: Float `[R, in]`.
+        one: The computation for R = 1.
+        many: The other.
+
+    Returns:
+        What the chosen one returns. Where R is open, XLA compiles the branch that it needs only.
+    """
+    if x.shape[0] is not None:
+        return one() if x.shape[0] == 1 else many()
+    # Not `tf.cond`, of which XLA first builds both branches.
+    return tf.switch_case(tf.cast(tf.equal(tf.shape(x)[0], 1), tf.int32), [many, one])
+
+
+def multiply_one_row(
+    x: tf.Tensor, stored: tf.Tensor, widen: Callable[[tf.Tensor], tf.Tensor]
+) -> tf.Tensor:
+    """Multiplies one row in a form of which XLA makes a single loop over the stored integers.
+
+    Three things would keep it from that, and each is prevented by a number that XLA cannot know,
+    though nothing is below minus infinity:
+
+    - What is the same in each step of a decode loop is moved out of it, so the loop would carry a
+      widened copy of every matrix. This one depends on the input of the step.
+    - Cheap operations are repeated by whoever reads their result, so the end of a layer norm would
+      be computed anew for each output. A division is not cheap.
+    - A bias is joined with the product first, and then the widening is not.
+
+    Args:
+        x: float32 `[1, in]`.
+        stored: Integers `[out, in]`; other types are not joined with the product.
+        widen: From `stored` to float32, element by element.
+
+    Returns:
+        float32 `[1, out]`.
+    """
+    smallest = -float("inf")
+    x /= tf.where(x < smallest, 2.0, 1.0)  # by a vector: one number would become a factor
+    never = tf.reduce_any(x[:, :1] < smallest)
+    stored = tf.where(never, tf.zeros([], stored.dtype), stored)
+    return tf.matmul(x, widen(stored), transpose_b=True) * tf.where(never, 2.0, 1.0)
+
+
+def traced_once(
+    product: Callable[..., tf.Tensor], x: tf.Tensor, matrix: tf.Tensor, *options: Any
+) -> tf.Tensor:
+    """Calls a product in a function that all matrices of one shape share.
+
+    A model has a dozen or more matrices of each shape, and tracing is a good part of a first call.
+
+    Args:
+        product: A function of `x`, `matrix` and `options` that reads no other tensors.
+        x: Float `[R, in]`.
+        matrix: Any type `[out, in]`.
+        *options: Hashable.
+
+    Returns:
+        What the product returns.
+    """
+    return _function(product, tuple(matrix.shape), options)(x, matrix)
+
+
+@functools.lru_cache(maxsize=256)
+def _function(product: Callable[..., tf.Tensor], shape: tuple[int, ...], options: Any) -> Any:
+    """The function for one shape; TensorFlow's warning of many traces counts each by itself."""
+    del shape
+    fixed = functools.partial(_ordered, product, options)
+    return tf.function(fixed, autograph=False)
+
+
+def _ordered(
+    product: Callable[..., tf.Tensor], options: Any, x: tf.Tensor, matrix: tf.Tensor
+) -> tf.Tensor:
+    """The product with its options last."""
+    return product(x, matrix, *options)
