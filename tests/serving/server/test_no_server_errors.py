@@ -62,6 +62,17 @@ DOCUMENTS = {
         {"model": "m", "prompt": "a", "min_tokens": 0, "top_p": 1, "min_p": 0, "suffix": "",
          "logit_bias": {}, "presence_penalty": 0, "frequency_penalty": 0, "top_k": 2},
     ],
+    b"/v1/chat/completions": [
+        {"model": "m", "messages": [{"role": "user", "content": "a"}]},
+        {"model": "m", "messages": [{"role": "system", "content": "a"},
+                                    {"role": "user", "content": [{"type": "text", "text": "b"}]}]},
+        {"model": "m", "messages": [{"role": "user", "content": "a"}], "n": 2, "stop": ["q"],
+         "max_completion_tokens": 3, "logprobs": True, "top_logprobs": 1, "tools": []},
+        {"model": "m", "messages": [{"role": "user", "content": "a"}], "stream": True,
+         "response_format": {"type": "text"}, "modalities": ["text"], "tool_choice": "none"},
+    ],
+    b"/tokenize": [{"model": "m", "prompt": "a b"}, {"prompt": "a"}],
+    b"/detokenize": [{"model": "m", "tokens": [97, 98]}, {"tokens": []}],
 }  # fmt: skip
 PATHS = [
     b"/v1/models/m", b"/v1/models/m/metadata", b"/v1/models/m/versions/1", b"/v1/models",
