@@ -159,6 +159,7 @@ def test_templates_name_special_tokens(tmp_path):
     assert files == (named["default"], {"eos_token": "<|end|>"})
     request = chat_request.parse({"model": MODEL, "messages": TALK[1:]}, *files)
     assert request.prompts == ("Who is there?<|end|>",)
-    (tmp_path / TOKENS_FILE).write_text("[1]")
-    with pytest.raises(ValueError, match="must be an object of texts"):
-        read_chat_files(tmp_path)
+    for damaged, words in (("[1]", "found a list"), ("{", "valid"), ('{"a": 1}', "of texts")):
+        (tmp_path / TOKENS_FILE).write_text(damaged)
+        with pytest.raises(ValueError, match=f"{words}.*Received: "):
+            read_chat_files(tmp_path)
