@@ -215,6 +215,7 @@ def test_settings_in_yaml_and_unknown_settings(tmp_path):
         ("separator: 5", "`separator` must be a text or null. .*quote"),
         ("model: 2024-01-02", "`model` must be a text or null"),
         ("model: 2024-13-45", "cannot be read: month must be"),
+        ("model: !!python/name:os.getcwd", "cannot be read: could not determine a constructor"),
         ("output: 2024", "`output` must be a text"),
         ("texts: [a, 1]", "`texts` must be a text or a list of texts"),
         ("texts: {a: b}", "`texts` must be a text or a list of texts"),
