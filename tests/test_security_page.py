@@ -26,6 +26,8 @@ def test_code_beside_a_checkpoint_is_not_loaded(tmp_path):
     for name in ("config.json", "tokenizer_config.json"):
         path = folder / name
         path.write_text(json.dumps(json.loads(path.read_text()) | {"auto_map": auto_map}))
+    # Nor is a template rendered.
+    (folder / "chat_template.jinja").write_text("{{ raise_exception('rendered') }}")
     generator = tfgpt2.TextGenerator.from_pretrained(folder, jit_compile=False)
     assert len(generator.generate("ROMEO:\n", max_new_tokens=2)) > 0
     assert not trace.exists()

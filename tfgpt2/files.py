@@ -13,6 +13,7 @@ from tfgpt2.errors import explain, unreadable, value_error
 
 _BYTE_ORDER_MARK = "\ufeff"
 _MAX_JSON = 500_000_000  # bytes; the largest vocabularies have a few tens of millions
+_MAX_LEVELS = 100  # of JSON values; what copies or writes them calls itself for each level
 
 
 def read_utf8(path: Path) -> str:
@@ -56,8 +57,8 @@ def parse_json_lines(text: str, path: Path) -> Iterator[tuple[int, dict[str, Any
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            row = parse_json(line)
+        except ValueError as error:
             raise bad_line(path, number, f"is not valid JSON ({error})", line) from error
         if not isinstance(row, dict):
             raise bad_line(path, number, "is not an object", line)
@@ -81,6 +82,32 @@ def bad_line(path: str | os.PathLike[str], number: int, problem: str, line: Any)
     )
 
 
+def parse_json(text: str) -> Any:
+    """Parses JSON whose values are at most 100 levels deep, so that anything can be done with them.
+
+    Raises:
+        ValueError: It is not valid JSON, or deeper.
+
+    Example:
+        >>> parse_json("[" * 101 + "]" * 101)
+        Traceback (most recent call last):
+            ...
+        ValueError: it is nested more than 100 levels deep
+    """
+    too_deep = f"it is nested more than {_MAX_LEVELS} levels deep"
+    try:
+        value = json.loads(text)
+    except RecursionError as error:
+        raise ValueError(too_deep) from error
+    level = [value] if isinstance(value, (dict, list)) else []
+    for _ in range(_MAX_LEVELS):
+        inside = (one.values() if isinstance(one, dict) else one for one in level)
+        level = [one for values in inside for one in values if isinstance(one, (dict, list))]
+        if not level:
+            return value
+    raise ValueError(too_deep)
+
+
 def read_json_object(path: Path, kind: str = "checkpoint") -> dict[str, Any]:
     """Parses a JSON file that holds an object.
 
@@ -94,8 +121,8 @@ def read_json_object(path: Path, kind: str = "checkpoint") -> dict[str, Any]:
     if (size := path.stat().st_size) > _MAX_JSON:
         raise unreadable(path, f"it has {size} bytes, more than any such file", kind=kind)
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
+        values = parse_json(path.read_text(encoding="utf-8"))
+    except ValueError as error:
         raise unreadable(path, f"it is not valid JSON ({error})", kind=kind) from error
     if not isinstance(values, dict):
         reason = f"expected a JSON object, found a {type(values).__name__}"

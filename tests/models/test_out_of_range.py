@@ -103,6 +103,16 @@ def test_generation_does_not_pay_for_it(monkeypatch):
     assert ids.shape == (2, T + 2)
 
 
+@pytest.mark.parametrize("method", ["train_on_batch", "test_on_batch"])
+def test_one_batch_is_checked_before_the_step(method):
+    model = make()
+    model.compile("sgd")
+    for name in ("input_ids", "labels"):
+        batch = {"input_ids": IDS, "labels": IDS} | {name: with_value(V)}
+        with pytest.raises(ValueError, match=rf"`{name}` must be in \[0, 20\).*={V}"):
+            getattr(model, method)(batch)
+
+
 def feeds(batch):
     """A batch as an array, as a dataset, and as a dataset of pairs without targets."""
     dataset = tf.data.Dataset.from_tensors(batch)

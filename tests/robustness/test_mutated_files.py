@@ -58,7 +58,9 @@ def whole(tmp_path_factory):
 def test_damaged_checkpoints(seed, whole, count, amount):
     number, seed = amount(20 if seed == 0 else 400), 1000 * amount(1) + seed
     command = [sys.executable, mutated_files.__file__, whole, seed, number, *CASES]
-    done = subprocess.run([str(x) for x in command], capture_output=True, text=True, timeout=900)
+    done = subprocess.run(
+        [str(x) for x in command], capture_output=True, text=True, timeout=900 * amount(1)
+    )
     assert done.returncode == 0, f"seed {seed}: the process died\n{done.stderr[-2000:]}"
     found = dict(zip(CASES, map(json.loads, done.stdout.splitlines()), strict=True))
     for case, of_case in found.items():

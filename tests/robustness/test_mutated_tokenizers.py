@@ -4,25 +4,96 @@ What loads gives the same ids in the graph and on the host, and those of `tokeni
 the same `tokenizer.json`; saved and loaded again, it is the same.
 """
 
+import io
 import json
 import subprocess
 import sys
 
 import pytest
+import sentencepiece
 import tokenizers
 
 from tests.support import mutated_tokenizers
 from tests.support.paths import ROOT
 
-CASES = ("pair", "whole", "version_5")
+FAMILIES = ("word_piece", "vocab_txt", "word_level", "character_bpe", "unigram", "spiece")
+CASES = ("pair", "whole", "version_5", *FAMILIES)
 SENTENCES = ["Speak the speech, I pray you, as I pronounced it to you, trippingly on the tongue."]
+
+
+PIECES = (
+    "[PAD] [UNK] [CLS] [SEP] the spe ##ech ##ak ##s , i pray a b é z ##z < > | x 日 [ ]".split()
+)
 
 
 def write(folder, contents):
     folder.mkdir()
     for name, content in contents.items():
+        if isinstance(content, bytes):
+            (folder / name).write_bytes(content)
+            continue
         text = content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
         (folder / name).write_text(text, encoding="utf-8")
+
+
+def write_families(root):
+    """Writes a small tokenizer of each family other than byte-level BPE."""
+    models, before, after = tokenizers.models, tokenizers.pre_tokenizers, tokenizers.processors
+    fast = {"tokenizer_class": "PreTrainedTokenizerFast", "unk_token": "<unk>"}
+    bert = {"unk_token": "[UNK]", "pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    word_piece = tokenizers.Tokenizer(
+        models.WordPiece({piece: i for i, piece in enumerate(PIECES)}, unk_token="[UNK]")
+    )
+    word_piece.normalizer = tokenizers.normalizers.BertNormalizer(lowercase=True)
+    word_piece.pre_tokenizer, word_piece.decoder = (
+        before.BertPreTokenizer(), tokenizers.decoders.WordPiece()
+    )  # fmt: skip
+    word_piece.post_processor = after.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    word_piece.add_special_tokens([*PIECES[:4], "<x>"])
+    words = ["<unk>", "Speak", "the", "speech", ",", "I", "pray", "a", "b", "é"]
+    word_level = tokenizers.Tokenizer(
+        models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>")
+    )
+    word_level.pre_tokenizer = before.Whitespace()
+    word_level.add_special_tokens(["<unk>", "<x>"])
+    character_bpe = tokenizers.Tokenizer(models.BPE(unk_token="<unk>"))
+    character_bpe.pre_tokenizer = before.Metaspace()
+    character_bpe.decoder = tokenizers.decoders.Metaspace()
+    character_bpe.train_from_iterator(
+        SENTENCES, tokenizers.trainers.BpeTrainer(
+            vocab_size=50, special_tokens=["<unk>"], show_progress=False
+        ),
+    )  # fmt: skip
+    character_bpe.add_tokens(["<x>"])
+    scores = dict.fromkeys(["<unk>", "<s>", "</s>"], 0.0) | {"▁": -2.0, "▁the": -1.0, "▁Sp": -1.5}
+    scores |= dict.fromkeys("abcdefghijklmnopqrstuvwxyz<>|.,Sé", -3.0)
+    unigram = tokenizers.Tokenizer(models.Unigram(list(scores.items()), unk_id=0))
+    unigram.pre_tokenizer, unigram.decoder = before.Metaspace(), tokenizers.decoders.Metaspace()
+    unigram.add_special_tokens(["<s>", "</s>", "<x>"])
+    unigram.post_processor = after.TemplateProcessing(
+        single="$A </s>", special_tokens=[("</s>", 2)]
+    )
+    trained = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(SENTENCES), model_writer=trained, vocab_size=60,
+        hard_vocab_limit=False, minloglevel=2,
+    )  # fmt: skip
+    contents = {
+        "word_piece": {"tokenizer.json": word_piece.to_str()},
+        "vocab_txt": {"vocab.txt": "\n".join(PIECES) + "\n"},
+        "word_level": {"tokenizer.json": word_level.to_str()},
+        "character_bpe": {"tokenizer.json": character_bpe.to_str()},
+        "unigram": {"tokenizer.json": unigram.to_str()},
+        "spiece": {"spiece.model": trained.getvalue()},
+    }
+    configs = {
+        "word_piece": fast | bert,
+        "vocab_txt": bert | {"tokenizer_class": "BertTokenizer", "do_lower_case": True},
+        "unigram": fast | {"bos_token": "<s>", "eos_token": "</s>"},
+        "spiece": {"tokenizer_class": "T5Tokenizer", "unk_token": "<unk>", "eos_token": "</s>"},
+    }
+    for name in FAMILIES:
+        write(root / name, contents[name] | {"tokenizer_config.json": configs.get(name, fast)})
 
 
 @pytest.fixture(scope="session")
@@ -77,6 +148,7 @@ def folders(tmp_path_factory):
                       "tokenizer_class": "TokenizersBackend"}  # fmt: skip
     write(root / "version_5", {"tokenizer.json": backend.to_str(), "tokenizer_config.json": config}
           | template)  # fmt: skip
+    write_families(root)
     return root
 
 
@@ -86,7 +158,7 @@ def test_damaged_tokenizers(seed, folders, count, amount):
     number, seed = amount(4 if seed == 0 else 24), 1000 * amount(1) + seed
     command = [sys.executable, "-m", mutated_tokenizers.__name__, folders, seed, number, *CASES]
     done = subprocess.run(
-        [str(x) for x in command], capture_output=True, text=True, timeout=3600, cwd=ROOT
+        [str(x) for x in command], capture_output=True, text=True, timeout=900 * amount(1), cwd=ROOT
     )
     assert done.returncode == 0, f"seed {seed}: the process died\n{done.stderr[-2000:]}"
     found = dict(zip(CASES, map(json.loads, done.stdout.splitlines()), strict=True))

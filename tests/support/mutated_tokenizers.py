@@ -120,7 +120,7 @@ def mutate(folder, draw):
         kind = draw.choice(["remove", "copy", "empty"])
         content = other.read_bytes() if kind == "copy" else b""
         path.unlink() if kind == "remove" else path.write_bytes(content)
-    elif kind == "bytes":
+    elif kind == "bytes" or path.suffix == ".model":
         content, kind, _ = damage(path.read_bytes(), draw)
         path.write_bytes(content)
     elif path.suffix == ".json":

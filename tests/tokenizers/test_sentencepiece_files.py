@@ -211,6 +211,32 @@ def test_tokenizer_json_that_asks_for_more(tmp_path, proto, change, match):
         TFGPT2Tokenizer.from_pretrained(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        *((("model", "vocab", 1), entry) for entry in
+          ([{"content": "a"}, 0], [], ["\ud800", 0], ["a", 10**400], "a", ["a", True])),
+        (("normalizer",), {"type": "Replace", "pattern": "a", "content": "b"}),
+        (("normalizer",), {"type": "Replace", "pattern": {"String": ["a"]}, "content": "b"}),
+        (("normalizer",), {"type": "Replace", "pattern": {"String": {}}, "content": "b"}),
+        (("added_tokens",), [{"id": 0}]),
+        (("post_processor",), {"type": "TemplateProcessing", "single": 3}),
+    ],
+)  # fmt: skip
+def test_damaged_tokenizer_json(tmp_path, proto, place, value):
+    unigram_json(proto).save(str(tmp_path / "tokenizer.json"))
+
+    def change(data):
+        *parents, last = place
+        for key in parents:
+            data = data[key]
+        data[last] = value
+
+    edit(tmp_path, change)
+    with pytest.raises((ValueError, TypeError), match="Received: "):
+        files.read(tmp_path, FAMILIES)
+
+
 def changed(proto, change):
     copy = sentencepiece_proto.ModelProto()
     copy.CopyFrom(proto)
@@ -264,8 +290,9 @@ DAMAGED = [
 def test_damaged_models(tmp_path, proto, damage, match):
     write(tmp_path, damage(proto), {"tokenizer_class": "T5Tokenizer"})
     for cls in (TFGPT2Tokenizer, GPT2Tokenizer):
-        with pytest.raises(ValueError, match=match):
+        with pytest.raises(ValueError, match=match) as raised:
             cls.from_pretrained(tmp_path)
+        assert "Received: " in str(raised.value)
 
 
 def test_options_that_contradict_the_model(tmp_path, model):

@@ -96,6 +96,15 @@ def test_the_optimizer_equals_pytorchs_adamw_with_clipping_and_decay_mask():
         np.testing.assert_allclose(mine, other.detach().numpy(), atol=2e-6)
 
 
+def test_transformers_optimizer_without_weight_decay():
+    weight = keras.Variable([[1.0]], name="kernel")
+    optimizer, schedule = recipes.create_optimizer(0.1, num_train_steps=10, num_warmup_steps=0)
+    optimizer = type(optimizer).from_config(optimizer.get_config())
+    optimizer.apply([tf.zeros([1, 1])], [weight])
+    assert float(weight.value[0, 0]) == 1.0
+    np.testing.assert_allclose(float(schedule(5)), 0.05)
+
+
 def test_decay_excludes_vectors_and_embeddings():
     model = tiny(tie_word_embeddings=False)
     excluded = {w.path.split("/", 1)[1] for w in model.weights if not recipes.decays(w)}

@@ -1,6 +1,7 @@
 """The trainer: its output files, its plan, where it stops, and its errors."""
 
 import json
+import time
 
 import keras
 import numpy as np
@@ -214,6 +215,7 @@ def test_settings_in_yaml_and_unknown_settings(tmp_path):
         ("separator: 5", "`separator` must be a text or null. .*quote"),
         ("model: 2024-01-02", "`model` must be a text or null"),
         ("model: 2024-13-45", "cannot be read: month must be"),
+        ("model: !!python/name:os.getcwd", "cannot be read: could not determine a constructor"),
         ("output: 2024", "`output` must be a text"),
         ("texts: [a, 1]", "`texts` must be a text or a list of texts"),
         ("texts: {a: b}", "`texts` must be a text or a list of texts"),
@@ -223,7 +225,10 @@ def test_settings_in_yaml_and_unknown_settings(tmp_path):
         ("1: 2", "no setting 1"),
         ("model: &a x\ntokenizer: *a", "anchors and aliases"),
         ("a: &a [x, x]\nb: &b [*a, *a]\ntexts: [*b, *b]", "anchors and aliases"),
-        ("texts: " + "[" * 3000, "cannot be read"),
+        ("texts: [a", "cannot be read"),
+        ("texts: " + "[" * 3000, "nest values deeply"),
+        ("seed: 1" + ":1" * 5000, "more than 4096 characters without quotes"),
+        ("texts: " + "a" * 2**18, "more than 262144 characters"),
     ],
 )
 def test_values_of_the_wrong_kind_in_yaml(tmp_path, line, message):
@@ -235,6 +240,32 @@ def test_values_of_the_wrong_kind_in_yaml(tmp_path, line, message):
     with pytest.raises((ValueError, TypeError), match=message) as raised:
         TrainSettings.from_dict(read_yaml(path))
     assert "Received: " in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "seed: 1" + ":1" * 120_000,  # a number of base 60
+        "texts: " + "[" * 130_000,
+        "\n".join(f"k{i}: 1" for i in range(10_000)),
+        "seed: " + "9" * 250_000,
+    ],
+)
+def test_what_takes_long_in_yaml_is_refused_before(tmp_path, lines):
+    path = tmp_path / "a.yaml"
+    path.write_text(lines)
+    start = time.process_time()
+    with pytest.raises((ValueError, TypeError), match="Received: "):
+        TrainSettings.from_dict(read_yaml(path))
+    assert time.process_time() - start < 8
+
+
+def test_many_files_and_long_quoted_texts_in_yaml(tmp_path):
+    files = [f"folder/file-{i}.txt" for i in range(2000)]
+    path = tmp_path / "a.yaml"
+    path.write_text(f"texts: {files}\noutput: b\nsample_prompt: '{'a b ' * 3000}'")
+    values = read_yaml(path)
+    assert values["texts"] == files and len(values["sample_prompt"]) == 12_000
 
 
 def test_settings_are_converted_to_their_kind(tmp_path):

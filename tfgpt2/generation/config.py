@@ -13,6 +13,7 @@ import numpy as np
 
 from tfgpt2.config import GPT2Config
 from tfgpt2.errors import explain, nearest, type_error, value_error
+from tfgpt2.files import parse_json
 from tfgpt2.generation.modes import GenerationMode, mode_of
 from tfgpt2.generation.option_table import DEFAULTS, OPTIONS, ROW_OPTIONS, SAMPLING_OPTIONS
 from tfgpt2.generation.option_values import (
@@ -219,9 +220,9 @@ class GenerationConfig:
             ValueError: The file is not a JSON object.
         """
         try:
-            values = json.loads(Path(json_file).read_text(encoding="utf-8"))
+            values = parse_json(Path(json_file).read_text(encoding="utf-8"))
             return cls.from_dict(without_negative_ids(values))
-        except (UnicodeDecodeError, json.JSONDecodeError, TypeError, ValueError) as error:
+        except (TypeError, ValueError) as error:
             raise value_error(
                 f"The file is not a readable generation configuration ({error}).",
                 fix="Save it again, or delete it to use the defaults.",

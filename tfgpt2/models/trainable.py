@@ -143,6 +143,15 @@ class TrainableModel(keras.Model):
         bound = self._checked(super().train_on_batch, x, y, *args, **kwargs)
         return super().train_on_batch(*bound.args, **bound.kwargs)
 
+    def test_on_batch(self, x: Any, y: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """Evaluates one batch as `keras.Model.test_on_batch` does; it is checked as in `fit`.
+
+        Raises:
+            ValueError: An id or a label is out of range, or there are weights and no targets.
+        """
+        bound = self._checked(super().test_on_batch, x, y, *args, **kwargs)
+        return super().test_on_batch(*bound.args, **bound.kwargs)
+
     def _checked(
         self, method: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> inspect.BoundArguments:
@@ -295,7 +304,7 @@ def _move_labels(model: TrainableModel, options: dict[str, Any]) -> None:
 
     Args:
         model: The model.
-        options: The arguments of `fit`, `evaluate` or `train_on_batch`; changed.
+        options: The arguments of `fit`, `evaluate` or those for one batch; changed.
     """
     x, names = options.get("x"), label_names(model)
     weighted = any(options.get(n) is not None for n in ("class_weight", "sample_weight"))
@@ -313,7 +322,7 @@ def _check_weights(model: TrainableModel, options: Mapping[str, Any]) -> None:
 
     Args:
         model: The model.
-        options: The arguments of `fit`, `evaluate` or `train_on_batch`.
+        options: The arguments of `fit`, `evaluate` or those for one batch.
     """
     weights = [n for n in ("class_weight", "sample_weight") if options.get(n) is not None]
     if "class_weight" in weights and not model.labels_texts:

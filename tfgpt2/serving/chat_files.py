@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tfgpt2.errors import value_error
+from tfgpt2.files import read_json_object
 
 TEMPLATE_FILE = Path("assets.extra", "chat_template.jinja")
 TOKENS_FILE = Path("assets.extra", "special_tokens_map.json")
@@ -49,9 +50,8 @@ def read_chat_files(directory: Path) -> tuple[str | None, dict[str, str]]:
         ValueError: The file of special tokens is damaged.
     """
     template, tokens = directory / TEMPLATE_FILE, directory / TOKENS_FILE
-    found = json.loads(tokens.read_text("utf-8")) if tokens.is_file() else {}
-    texts = isinstance(found, dict) and all(isinstance(token, str) for token in found.values())
-    if not texts:
+    found = read_json_object(tokens, "file of special tokens") if tokens.is_file() else {}
+    if not all(isinstance(token, str) for token in found.values()):
         raise value_error(
             f"`{TOKENS_FILE}` must be an object of texts.",
             fix="Export the version again.",

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from tfgpt2.errors import value_error
+from tfgpt2.files import parse_json
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -17,8 +17,8 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     text = read_text(path)
     try:
-        data = json.loads(text)
-    except (ValueError, RecursionError) as error:  # a number may have too many digits
+        data = parse_json(text)
+    except ValueError as error:  # a number may have too many digits
         raise _damaged(path, str(error)) from error
     if not isinstance(data, dict):
         raise _damaged(path, f"expected an object, found {type(data).__name__}")

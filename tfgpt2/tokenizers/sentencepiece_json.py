@@ -12,7 +12,7 @@ from typing import Any
 
 from tfgpt2.errors import value_error
 from tfgpt2.tokenizers.json_values import get_value, list_stages
-from tfgpt2.tokenizers.sentencepiece_model import SPACE, model_from_json, parse_model
+from tfgpt2.tokenizers.sentencepiece_model import SPACE, model_from_json, parse_model, read_entry
 from tfgpt2.tokenizers.template import read_template
 
 _QUOTES = ("``", "''")
@@ -100,16 +100,17 @@ def _is_known(step: Mapping[str, Any]) -> bool:
     return False
 
 
-def _replaced(data: Mapping[str, Any]) -> list[Any]:
+def _replaced(data: Mapping[str, Any]) -> list[str]:
     """Returns the texts that the normalizer replaces."""
     steps = list_stages(data, "normalizer", "normalizers")
-    return [(step.get("pattern") or {}).get("String") for step in steps]
+    patterns = [step["pattern"] for step in steps if isinstance(step.get("pattern"), dict)]
+    return [one["String"] for one in patterns if isinstance(one.get("String"), str)]
 
 
 def _ids(data: Mapping[str, Any]) -> dict[str, int]:
     """Returns token to id, added tokens included."""
     vocab = get_value(get_value(data, "model", dict), "model.vocab", list)
-    ids = {entry[0]: index for index, entry in enumerate(vocab) if isinstance(entry, list)}
+    ids = {read_entry(entry)[0]: index for index, entry in enumerate(vocab)}
     return ids | {token["content"]: token["id"] for token in data.get("added_tokens") or ()}
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import functools
 from collections.abc import Mapping
 from typing import Any
@@ -93,7 +94,7 @@ def model_from_json(data: Mapping[str, Any]) -> ModelProto:
     }
     model = ModelProto()
     for index, entry in enumerate(pieces):
-        piece, score = _entry(entry)
+        piece, score = read_entry(entry)
         kind = Kind.NORMAL
         if index == unknown:
             kind = Kind.UNKNOWN
@@ -109,6 +110,28 @@ def model_from_json(data: Mapping[str, Any]) -> ModelProto:
     model.trainer_spec.unk_piece = model.pieces[unknown].piece
     model.normalizer_spec.precompiled_charsmap = _charsmap_of_json(data)
     return model
+
+
+def read_entry(entry: Any) -> tuple[str, float]:
+    """Returns a token and its score from `model.vocab` of a `tokenizer.json` of Unigram.
+
+    Raises:
+        ValueError: It is no list of a text and a number.
+
+    Example:
+        >>> read_entry(["a", -2])
+        ('a', -2.0)
+    """
+    match entry:
+        case [str(piece), int(score) | float(score)] if not isinstance(score, bool):
+            with contextlib.suppress(UnicodeEncodeError, OverflowError):  # of the one, the other
+                piece.encode()
+                return piece, float(score)
+    raise value_error(
+        "`model.vocab` must be a list of tokens with scores.",
+        fix="Download or save the tokenizer again.",
+        **{"model.vocab": entry},
+    )
 
 
 def byte_of(piece: str) -> int | None:
@@ -183,18 +206,6 @@ def _check_charsmap(charsmap: bytes, where: str) -> None:
         raise _damaged(where, "its normalization rules (`precompiled_charsmap`) are cut short")
 
 
-def _entry(entry: Any) -> tuple[str, float]:
-    """Returns a token and its score from `model.vocab` of `tokenizer.json`."""
-    match entry:
-        case [str(piece), int(score) | float(score)] if not isinstance(score, bool):
-            return piece, score
-    raise value_error(
-        "`model.vocab` must be a list of tokens with scores.",
-        fix="Download or save the tokenizer again.",
-        **{"model.vocab": entry},
-    )
-
-
 def _charsmap_of_json(data: Mapping[str, Any]) -> bytes:
     maps = [
         get_value(step, "normalizer.precompiled_charsmap", str)
@@ -217,5 +228,6 @@ def _damaged(where: str, reason: str, **received: Any) -> ValueError:
     return value_error(
         f"{where!r} is not a readable SentencePiece model: {reason}.",
         fix="Download or save it again.",
+        file=where,
         **received,
     )

@@ -21,6 +21,7 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from tfgpt2.errors import explain, value_error
+from tfgpt2.files import parse_json
 from tfgpt2.training.output_files import report_write_errors
 from tfgpt2.training.recipes import value_of
 from tfgpt2.validation import check_count
@@ -224,7 +225,7 @@ def _read_state(path: Path) -> dict[str, Any]:
             explain("There is no such checkpoint.", fix="Pass its folder.", path=str(path))
         )
     try:
-        state = json.loads((path / _STATE).read_text())
+        state = parse_json((path / _STATE).read_text())
         if not {"step", "about", "extra"} <= state.keys():
             raise ValueError("state.json lacks a part")
     except (OSError, ValueError, AttributeError) as error:

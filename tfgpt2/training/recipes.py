@@ -70,7 +70,7 @@ def create_optimizer(
         epsilon=adam_epsilon,
         clipnorm=adam_clipnorm,
         global_clipnorm=adam_global_clipnorm,
-        weight_decay=weight_decay_rate or None,
+        weight_decay=weight_decay_rate,
     )
     if weight_decay_rate:
         optimizer.exclude_from_weight_decay(var_names=["bias"])

@@ -9,7 +9,7 @@ import numbers
 import os
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,11 @@ from tfgpt2.validation import check_choice, check_count, check_range
 SCHEDULES = ("constant", "linear", "cosine")
 PRECISIONS = ("float32", "mixed_bfloat16", "auto")
 STRATEGIES = ("auto", "none", "mirrored", "multi_worker")
+
+# Of a settings file, which PyYAML takes more than linear time for.
+_MAX_TEXT = 2**18  # characters
+_MAX_DEPTH = 16  # of values; the stream and the document count
+_MAX_PLAIN = 4096  # characters of a value without quotes
 
 
 def _field(default: Any, help: str, default_text: str = "") -> Any:
@@ -139,42 +144,73 @@ def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         ImportError: PyYAML is not installed.
         ValueError: The file cannot be read, does not hold names and values, gives a name twice, or
-            has anchors and aliases, which could expand to any size.
+            has what takes unbounded time or memory: anchors and aliases, which could expand to any
+            size, and large files, deep values and long numbers, whose time grows faster than they.
     """
     yaml, text = _yaml(), read_utf8(Path(path))
     try:
-        events = yaml.parse(text, Loader=yaml.SafeLoader)
-        aliases = any(isinstance(event, yaml.AliasEvent) for event in events)
-        node = None if aliases else yaml.compose(text, Loader=yaml.SafeLoader)
-        values = None if aliases else yaml.safe_load(text)
+        problem = _too_much(text) or _too_complex(yaml.parse(text, Loader=yaml.SafeLoader))
+        node = None if problem else yaml.compose(text, Loader=yaml.SafeLoader)
+        values = None if problem else yaml.safe_load(text)
     except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise value_error(
             f"The settings cannot be read: {error}.", fix="Check it.", path=str(path)
         ) from error
-    if aliases:
-        raise value_error(
-            "A settings file must not use YAML's anchors and aliases (&name, *name).",
-            fix="Write the values out.",
-            path=str(path),
-        )
+    if problem:
+        sentence, fix = problem
+        raise value_error(sentence, fix=fix, path=str(path))
     if not isinstance(values, dict):
         raise value_error(
             "A settings file must hold names and values.",
             fix="Write one setting per line, such as 'texts: poems.txt'.",
             path=str(path),
         )
-    names = [key.value for key, _ in node.value]
-    for name in names:
-        if names.count(name) > 1:
+    names = set()
+    for key, _ in node.value:
+        if key.value in names:
             raise value_error(
                 "A settings file gives a name twice.",
                 fix="Keep one of the lines.",
                 path=str(path),
-                setting=name,
+                setting=key.value,
             )
+        names.add(key.value)
     # YAML 1.1 reads 3e-4, without a decimal point, as a string.
     floats = {name for name, kind in _kinds().items() if float in _alternatives(kind)}
     return {name: _number(value) if name in floats else value for name, value in values.items()}
+
+
+def _too_much(text: str) -> tuple[str, str] | None:
+    if len(text) <= _MAX_TEXT:
+        return None
+    return (
+        f"A settings file must not have more than {_MAX_TEXT} characters.",
+        "Name many files by patterns, such as 'texts/*.txt'.",
+    )
+
+
+def _too_complex(events: Iterable[Any]) -> tuple[str, str] | None:
+    """What is refused in a YAML text, and the way on; found before anything is made of it."""
+    depth = 0
+    for event in events:  # of PyYAML, which is imported on use
+        kind = type(event).__name__
+        if kind == "AliasEvent":
+            return (
+                "A settings file must not use YAML's anchors and aliases (&name, *name).",
+                "Write the values out.",
+            )
+        depth += kind.endswith("StartEvent")
+        depth -= kind.endswith("EndEvent")
+        if depth > _MAX_DEPTH:
+            return "A settings file must not nest values deeply.", "Write names and plain values."
+        # Numbers of base 60, as in 1:30:00, may have any length.
+        if kind == "ScalarEvent" and event.implicit[0] and len(event.value) > _MAX_PLAIN:
+            return (
+                f"A settings file must not have values of more than {_MAX_PLAIN} characters"
+                " without quotes.",
+                "Quote long texts.",
+            )
+    return None
 
 
 def write_yaml(settings: TrainSettings, path: str | os.PathLike[str]) -> None:

@@ -75,6 +75,7 @@ def test_the_text_of_a_conversation():
     assert (found.stop, found.max_tokens) == ((), 5)
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
     assert parse(messages=[{"role": "user", "content": parts}]).prompts[0].startswith("user: ab")
+    assert len(parse(stop=["a"] * 61 + [""]).stop) == len(parse("x", stop=["a"] * 64).stop) == 64
     nothing = {"tools": [], "response_format": {"type": "text"}, "modalities": ["text"],
                "parallel_tool_calls": False, "metadata": {}, "logprobs": False}  # fmt: skip
     assert parse(**nothing) == parse()
@@ -97,6 +98,8 @@ def test_the_text_of_a_conversation():
         ({"top_logprobs": 3}, "top_logprobs", "needs `logprobs`"),
         ({"logprobs": True, "top_logprobs": 21}, "top_logprobs", "in [0, 20]"),
         ({"stop": 5}, "stop", "a string or a list"),
+        ({"stop": ["a"] * 62}, "stop", "at most 61 strings"),  # the template has three
+        ({"max_completion_tokens": -2}, "max_completion_tokens", "must be an integer"),
         ({"temperature": -1}, "temperature", "must be a number"),
         ({"temprature": 1}, "temprature", "Did you mean 'temperature'?"),
     ],
@@ -156,6 +159,7 @@ def test_templates_name_special_tokens(tmp_path):
     assert files == (named["default"], {"eos_token": "<|end|>"})
     request = chat_request.parse({"model": MODEL, "messages": TALK[1:]}, *files)
     assert request.prompts == ("Who is there?<|end|>",)
-    (tmp_path / TOKENS_FILE).write_text("[1]")
-    with pytest.raises(ValueError, match="must be an object of texts"):
-        read_chat_files(tmp_path)
+    for damaged, words in (("[1]", "found a list"), ("{", "valid"), ('{"a": 1}', "of texts")):
+        (tmp_path / TOKENS_FILE).write_text(damaged)
+        with pytest.raises(ValueError, match=f"{words}.*Received: "):
+            read_chat_files(tmp_path)

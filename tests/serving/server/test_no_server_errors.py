@@ -51,7 +51,7 @@ DOCUMENTS = {
         {"signature_name": "generate", "inputs": {"text": ["a", "b"], "stop": [["."]]}
          | {name: [value] for name, value in SETTINGS.items() if name != "stop"}},
         {"signature_name": "detokenize", "inputs": [[1, 2], [3, 4]]},
-        {"signature_name": "inspect", "inputs": ["ab"]},
+        {"signature_name": "inspect_ids", "inputs": ["97 98"]},
     ],
     b"/v1/completions": [
         {"model": "m", "prompt": "a"},
@@ -62,6 +62,17 @@ DOCUMENTS = {
         {"model": "m", "prompt": "a", "min_tokens": 0, "top_p": 1, "min_p": 0, "suffix": "",
          "logit_bias": {}, "presence_penalty": 0, "frequency_penalty": 0, "top_k": 2},
     ],
+    b"/v1/chat/completions": [
+        {"model": "m", "messages": [{"role": "user", "content": "a"}]},
+        {"model": "m", "messages": [{"role": "system", "content": "a"},
+                                    {"role": "user", "content": [{"type": "text", "text": "b"}]}]},
+        {"model": "m", "messages": [{"role": "user", "content": "a"}], "n": 2, "stop": ["q"],
+         "max_completion_tokens": 3, "logprobs": True, "top_logprobs": 1, "tools": []},
+        {"model": "m", "messages": [{"role": "user", "content": "a"}], "stream": True,
+         "response_format": {"type": "text"}, "modalities": ["text"], "tool_choice": "none"},
+    ],
+    b"/tokenize": [{"model": "m", "prompt": "a b"}, {"prompt": "a"}],
+    b"/detokenize": [{"model": "m", "tokens": [97, 98]}, {"tokens": []}],
 }  # fmt: skip
 PATHS = [
     b"/v1/models/m", b"/v1/models/m/metadata", b"/v1/models/m/versions/1", b"/v1/models",
@@ -245,6 +256,39 @@ def test_grpc(tmp_path, seed):
     assert {"OK", "INVALID_ARGUMENT", "NOT_FOUND"} <= asyncio.run(main())
 
 
+@pytest.mark.parametrize("path", DOCUMENTS)
+def test_undamaged_requests_are_answered(tmp_path, path):
+    answers = post(tmp_path, path, [json.dumps(one).encode() for one in DOCUMENTS[path]])
+    assert {answer.status_code for answer in answers} == {200}, [a.text[:300] for a in answers]
+
+
+def test_a_compressed_message_counts_at_its_full_size(tmp_path):
+    """40 MB of one letter are 40 KB when they are sent."""
+
+    async def main():
+        core = await serve(tmp_path)
+        server = make_server(core)
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        codes, options = [], {"compression": grpc.Compression.Gzip}
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", **options) as channel:
+            stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+            for size in (2**20, 40 * 2**20):
+                request = predict_pb2.PredictRequest()
+                request.model_spec.name, request.model_spec.signature_name = "m", "generate"
+                request.inputs["text"].CopyFrom(tf.make_tensor_proto(["a" * size]))
+                try:
+                    await stub.Predict(request, timeout=60)
+                    codes.append("OK")
+                except grpc.RpcError as error:
+                    codes.append(error.code().name)
+        await server.stop(0)
+        await core.close()
+        return codes
+
+    assert asyncio.run(main()) == ["OK", "RESOURCE_EXHAUSTED"]
+
+
 COMPLETIONS = [
     b'{"model": "m", "prompt": "a", "temperature": 1' + b"0" * 400 + b"}",
     b'{"model": "m", "prompt": "a", "\\ud800": 1}',
@@ -278,6 +322,10 @@ def test_wrong_predictions_are_errors_of_the_client(tmp_path, body):
         (b"/v1/completions", b'{"model": "m", "prompt": ', b"}"),
         (b"/v1/completions", b'{"model": "m", "prompt": "a", "stop": ', b"}"),
         (b"/v1/completions", b'{"model": "m", "prompt": "a", "logit_bias": ', b"}"),
+        (b"/v1/chat/completions", b'{"model": "m", "messages": ', b"}"),
+        (b"/v1/chat/completions", b'{"model": "m", "messages": [{"role": "a", "content": ', b"}]}"),
+        (b"/tokenize", b'{"prompt": ', b"}"),
+        (b"/detokenize", b'{"tokens": ', b"}"),
         (b"/v1/models/m:predict", b'{"inputs": ', b"}"),
         (b"/v1/models/m:predict", b'{"inputs": [{"b64": ', b"}]}"),
         (b"/v1/models/m:predict", b'{"inputs": 1, "instances": ', b"}"),

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tfgpt2.batch.formats.base import Format, Row, Writer, decode
+from tfgpt2.files import parse_json
 
 
 def read(path: Path) -> Iterator[Row]:
@@ -30,8 +31,8 @@ def _parse(line: bytes, place: str, offset: int) -> tuple[Any, ...]:
     text, error = decode(line)
     if error is None:
         try:
-            columns = json.loads(text)
-        except (ValueError, RecursionError) as problem:
+            columns = parse_json(text)
+        except ValueError as problem:
             error = f"it is not valid JSON ({problem})"
         else:
             if isinstance(columns, dict):

@@ -78,11 +78,12 @@ def parse(
     except ValueError as error:
         raise invalid(str(error), param="messages") from error
     given |= {"prompt": text, "logprobs": _logprobs(given)}
-    given.setdefault("max_tokens", given.pop("max_completion_tokens", -1))  # up to the context
+    if "max_completion_tokens" not in given:
+        given.setdefault("max_tokens", -1)  # up to the context
     if template is None:
-        stop = given.get("stop", [])
-        if isinstance(stop, (str, list)):  # else the parser says what is wrong
-            given["stop"] = [*([stop] if isinstance(stop, str) else stop), *_PLAIN_STOPS]
+        most = completion_request.MAX_STOPS - len(_PLAIN_STOPS)
+        stops = completion_request.parse_stops(given.get("stop", []), "stop", most)
+        given["stop"] = [*stops, *_PLAIN_STOPS]
     return completion_request.parse(given)
 
 

@@ -10,7 +10,7 @@ from tfgpt2.errors import explain, nearest, shorten
 from tfgpt2.serving.server.serving_error import ServingError, cut, invalid
 
 _MAX_CHOICES = 128
-_MAX_STOPS, _MAX_STOP_BYTES = 64, 256  # of the signature `generate`
+MAX_STOPS, _MAX_STOP_BYTES = 64, 256  # of the signature `generate`
 _MAX_ALTERNATIVES = 100
 _MAX_BIASES, _LARGEST_BIAS = 1024, 100
 # These do not change the response, in the APIs that have them either.
@@ -115,14 +115,24 @@ def _is_id(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31
 
 
-def _stop_strings(value: Any, name: str) -> tuple[str, ...]:
+def parse_stops(value: Any, name: str, most: int = MAX_STOPS) -> tuple[str, ...]:
+    """Parses a stop string or a list of them; empty ones are left out.
+
+    Args:
+        value: The field.
+        name: Its name.
+        most: How many strings there may be.
+
+    Raises:
+        ServingError: INVALID_ARGUMENT.
+    """
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list):
         raise _wrong_value(value, name, "a string or a list of strings")
-    stops = tuple(parse_text(one, name) for one in texts)
-    if len(stops) > _MAX_STOPS or any(len(one.encode()) > _MAX_STOP_BYTES for one in stops):
-        raise _wrong_value(value, name, f"at most {_MAX_STOPS} strings of {_MAX_STOP_BYTES} bytes")
-    return tuple(filter(None, stops))
+    stops = tuple(filter(None, (parse_text(one, name) for one in texts)))
+    if len(stops) > most or any(len(one.encode()) > _MAX_STOP_BYTES for one in stops):
+        raise _wrong_value(value, name, f"at most {most} strings of {_MAX_STOP_BYTES} bytes")
+    return stops
 
 
 def _stream_options(value: Any, name: str) -> StreamOptions | None:
@@ -212,7 +222,7 @@ class CompletionRequest:
     top_p: float = _field(_number(0, 1), 1.0)
     n: int = _field(_integer(1, _MAX_CHOICES), 1)
     best_of: int = _field(_integer(1, _MAX_CHOICES), 1)
-    stop: tuple[str, ...] = _field(_stop_strings, ())
+    stop: tuple[str, ...] = _field(parse_stops, ())
     seed: int | None = _field(_integer(-(2**63), 2**63 - 1), None)
     logprobs: int | None = _field(_logprobs, None)
     echo: bool = _field(_boolean, False)
@@ -245,8 +255,9 @@ def parse(document: dict[str, Any]) -> CompletionRequest:
         ('To be',)
     """
     given = {name: value for name, value in document.items() if value is not None}
-    if "max_completion_tokens" in given:  # the newer name in chats
-        given.setdefault("max_tokens", given.pop("max_completion_tokens"))
+    newer = "max_completion_tokens"  # in chats
+    if newer in given:
+        given.setdefault("max_tokens", _limit(given.pop(newer), newer))
     for name in given:
         if name not in _FIELDS and name not in _IGNORED and name not in _NOT_SUPPORTED:
             raise invalid(

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfgpt2.errors import value_error
+from tfgpt2.errors import unreadable, value_error
+from tfgpt2.files import read_json_object
 from tfgpt2.training.data import sources
 from tfgpt2.training.data.padding import LABEL_IGNORED, end_token
 from tfgpt2.training.data.schedule import Fetch
@@ -259,7 +260,9 @@ def _write(
 
 
 def _read(folder: Path, identity: Any) -> Corpus:
-    about = json.loads((folder / "corpus.json").read_text())
+    about = read_json_object(folder / "corpus.json", "cache")
+    if not {"dtype", "identity"} <= about.keys() or not isinstance(about["identity"], dict):
+        raise unreadable(folder / "corpus.json", "it lacks a part", kind="cache")
     wanted = json.loads(json.dumps(identity))
     different = [name for name in wanted if about["identity"].get(name) != wanted[name]]
     if different:
