@@ -193,5 +193,5 @@ def _run_here(make_task: Callable[[], Any], *arguments: Any) -> Any:
         with quiet():
             return run(job, notes)
     except KeyboardInterrupt:
-        notes.print("Stopped; the same command goes on from here.")
+        notes.print("Stopped; the same command resumes from here.")
         raise

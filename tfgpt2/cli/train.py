@@ -65,7 +65,7 @@ def train(
         report = Trainer(settings, console=notes).run(resume=resume)
     if report.stopped:
         notes.print(
-            f"Stopped after step {report.steps:,}; a checkpoint is saved. To go on:\n"
+            f"Stopped after step {report.steps:,}; a checkpoint is saved. To continue:\n"
             f"  tfgpt2 train --resume --output {report.path}",
             markup=False,
             highlight=False,

@@ -149,7 +149,7 @@ def read_yaml(path: str | os.PathLike[str]) -> dict[str, Any]:
         values = None if aliases else yaml.safe_load(text)
     except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise value_error(
-            f"The settings cannot be read: {error}.", fix="Check it.", path=str(path)
+            f"The settings cannot be read: {error}.", fix="Correct the file.", path=str(path)
         ) from error
     if aliases:
         raise value_error(
