@@ -67,5 +67,6 @@ def _print(reports: list, written: list, write: bool) -> None:
         elif write and (reason := report.why_not_rewritten(one)):
             notes.print(Text(f"{one.path}: not changed. {reason}"))
     counts = report.summary(reports)
-    shown = [f"{count} {name}" for name, count in counts.items() if count]
+    names = {"files": "file"} if counts["files"] == 1 else {}
+    shown = [f"{count} {names.get(name, name)}" for name, count in counts.items() if count]
     notes.print(", ".join(shown) or "Nothing here uses transformers, KerasHub or gpt-2-simple.")
