@@ -217,14 +217,15 @@ lm = keras_hub.models.GPT2CausalLM.from_preset("gpt2_base_en")
 lm.compile(sampler="greedy")
 lm.compile(optimizer="adam", loss="sparse_categorical_crossentropy")
 lm.backbone.enable_lora(4)
-keras_hub.models.GPT2Backbone.from_preset("gpt2_base_en").enable_lora(4)
+backbone = keras_hub.models.GPT2Backbone.from_preset("gpt2_base_en")
+backbone.enable_lora(4)
 lm.fit(dataset)
 """
     found = changes(source)
     assert "temperature=" in found[4].write and "model.compile" not in found[4].write
     assert found[5].write.startswith("generator.model.compile(")
-    assert all("lora.enable_lora(model, rank=" in found[line].write for line in (6, 7))
-    assert "data.lm_dataset(texts" in found[8].write
+    assert all("lora.enable_lora(model, rank=" in found[line].write for line in (6, 8))
+    assert "data.lm_dataset(texts" in found[9].write
 
 
 @pytest.fixture

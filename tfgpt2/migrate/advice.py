@@ -88,7 +88,7 @@ KERAS_HUB = {
     "CausalLM.from_preset": "tfgpt2.TextGenerator.from_pretrained(name)",
     "GPT2CausalLM.generate": "generator.generate(texts, max_new_tokens=...): max_length counts "
     "the prompt there, and the prompt is not repeated here",
-    "GPT2CausalLM.compile": "generator.model.compile(optimizer): without a loss, it uses its own",
+    "GPT2CausalLM.compile": "generator.model.compile(optimizer), which uses the model's own loss",
     "GPT2CausalLM.compile(sampler)": "settings of generator.generate instead of a sampler: "
     "temperature= (0 is greedy), top_k=, top_p=, num_beams=",
     "GPT2CausalLM.fit": "generator.model.fit(data.lm_dataset(texts, generator.tokenizer, "
