@@ -124,7 +124,7 @@ def _no_family(name: str | None, repository: Repository, families: Families) -> 
         fix += " If it is byte-level BPE like GPT-2's, change `tokenizer_class` to"
         fix += " 'GPT2Tokenizer' in `tokenizer_config.json`."
     return value_error(
-        f"This is a `{name}`{holds} which is of no supported family; the families are"
+        f"This is a `{name}`{holds} and that is of no supported family; the families are"
         f" {', '.join(families)}.",
         fix=fix,
         tokenizer_class=name,
