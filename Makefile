@@ -40,7 +40,8 @@ demo: $(MODEL)
 	@echo "Next: . $(VENV)/bin/activate, then tfgpt2 --help"
 
 $(MODEL): | $(VENV)/installed
-	@$(BIN)/tfgpt2 export $(MODEL) --model shakespeare-tiny
+	@$(BIN)/tfgpt2 export $(MODEL) --model shakespeare-tiny >$(VENV)/export.log
+	@echo "The bundled model is exported to $(MODEL) and checked in a clean process. A continuation:"
 
 test: $(VENV)/installed-test
 	$(BIN)/python -m pytest -n 2 -m "not long"

@@ -57,7 +57,7 @@ def browser(size: tuple[int, int]) -> Iterator[webdriver.Chrome]:
 
 def wait(driver: webdriver.Chrome, condition: str) -> None:
     """Wait until a JavaScript expression is true."""
-    WebDriverWait(driver, 60).until(lambda one: one.execute_script(f"return {condition}"))
+    WebDriverWait(driver, 180).until(lambda one: one.execute_script(f"return {condition}"))
 
 
 def start(driver: webdriver.Chrome, url: str, theme: str = "light") -> None:
@@ -100,6 +100,8 @@ def main(url: str) -> None:
     """Take all screenshots."""
     FOLDER.mkdir(exist_ok=True)
     with browser(DESKTOP) as driver:
+        start(driver, url)
+        suggest(driver)  # the server compiles, which would show in the seconds of the picture
         start(driver, url)
         suggest(driver)
         save(driver, "desktop")

@@ -2,7 +2,8 @@
 
     python examples/03_fine_tune_an_author.py --text my-author.txt --output my-author
 
-The last tenth of the text is held out, and the weights with the lowest loss on it are kept. With
+The last tenth of the text is held out, and the weights with the lowest loss on it are kept: those
+from before the training if no epoch was better, as with a text that the model was trained on. With
 `--separator`, for example between poems or songs, each piece is a separate document.
 """
 
@@ -62,21 +63,27 @@ def main(
     optimizer = keras.optimizers.AdamW(schedule, weight_decay=0.01, clipnorm=1.0)
     optimizer.exclude_from_weight_decay(var_names=["bias", "ln_", "wpe"])
     network.compile(optimizer)  # no loss: the model computes it from the labels in the data
-    before = network.evaluate(test, verbose=0)
+    before, start = network.evaluate(test, verbose=0), network.get_weights()
     with tempfile.TemporaryDirectory() as directory:
         best = Path(directory) / "best.weights.h5"
         keep = keras.callbacks.ModelCheckpoint(
-            best, monitor="val_loss", save_best_only=True, save_weights_only=True
-        )
+            best, monitor="val_loss", save_best_only=True, save_weights_only=True,
+            initial_value_threshold=before,
+        )  # fmt: skip
         network.fit(train, epochs=epochs, validation_data=test, callbacks=[keep], shuffle=False,
                     verbose=2)  # fmt: skip
-        network.load_weights(best)
+        if best.exists():
+            network.load_weights(best)
+        else:
+            network.set_weights(start)
     after = network.evaluate(test, verbose=0)
 
     written.append(generator.generate(prompt, max_new_tokens=max_new_tokens, seed=seed))
     for name, continuation in zip(("before", "after"), written, strict=True):
         print(f"--- {name}\n{prompt}{continuation}")
     print(f"---\nheld-out loss {before:.3f} -> {after:.3f} nats per token")
+    if after >= before:
+        print("No epoch was better than the model before: was it trained on this text already?")
     generator.save_pretrained(output)
     print(f"saved in {output}: tfgpt2 generate --model {output} '{prompt}'")
 

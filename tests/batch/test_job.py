@@ -203,7 +203,7 @@ def test_a_folder_with_other_files_is_refused(source, tmp_path):
             "a.jsonl and b.jsonl have different columns",
         ),
         ({"a.csv": "text,n\na,1", "b.txt": "a"}, {}, "different columns"),
-        ({"a.bin": "a"}, {}, "The ending of a.bin says no known format"),
+        ({"a.bin": "a"}, {}, "The ending of a.bin is not that of a known format"),
         ({"a.jsonl": "To be\nor not"}, {}, "None of the first 2 rows of a.jsonl can be read"),
         ({"a.csv": "text,error\na,b"}, {}, "the name of a result column.*'error'"),
         ({"a.csv": "text,text\na,b"}, {}, "has a name twice"),

@@ -69,4 +69,4 @@ def test_pull_downloads_what_loading_needs(run, cache, tmp_path, monkeypatch):
 
 def test_pull_of_a_bundled_model_has_nothing_to_do():
     refused = CliRunner().invoke(app, ["pull", "shakespeare-tiny"])
-    assert "on this machine already" in str(refused.exception)
+    assert "already on this machine" in str(refused.exception)

@@ -245,7 +245,7 @@ REFUSED = [
     ({"num_beam_groups": 4}, ValueError, r"`num_beams` must be a multiple of.*groups=4"),
     ({"bad_words_ids": [[99]]}, ValueError, r"`bad_words_ids` must hold ids in \[0, 23\)"),
     ({"stop_strings": "a"}, ValueError, r"`stop_strings` are matched on text.*tokenizer=None"),
-    ({"input_ids": [[1]]}, ValueError, r"Token ids came twice"),
+    ({"input_ids": [[1]]}, ValueError, r"Token ids were given twice"),
     ({"generation_config": {"top_k": 5}}, TypeError, r"must be a tfgpt2.GenerationConfig"),
     ({"attention_mask": [[1, 1]]}, ValueError, r"`attention_mask` have the same shape"),
     ({"attention_mask": [[1, 1, 1], [0, 0, 0]]}, ValueError, r"at least one token.*row=1"),

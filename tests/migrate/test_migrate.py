@@ -160,6 +160,25 @@ class A:
     assert [v.usage.line for v in check_source(source) if v.status == "unclear"] == [9]
 
 
+def test_compiled_functions_are_followed():
+    """`tf.function` and `functools.partial` return what is called in the end."""
+    source = """
+import functools
+import tensorflow as tf
+from functools import partial
+from transformers import TFGPT2LMHeadModel
+model = TFGPT2LMHeadModel.from_pretrained(NAME)
+xla_generate = tf.function(model.generate, jit_compile=True)
+xla_generate(ids, force_words_ids=[[5]])
+tf.function(model.generate)(ids, top_k=5, do_sample=True)
+tf.function(other)(ids, force_words_ids=[[5]])
+same = partial(model.generate, max_new_tokens=5)
+same(ids, topp=1)
+functools.partial(model.push_to_hub, "name")()
+"""
+    assert sorted(changes(source)) == [8, 12, 13]
+
+
 def test_other_models_are_left_alone():
     source = (
         "from transformers import BertTokenizer, TFGPT2Model\nBertTokenizer.from_pretrained('b')"
@@ -191,6 +210,24 @@ keras_hub.models.BertBackbone
     assert "max_new_tokens" in found[6].write and "max_new_tokens" in found[8].write
 
 
+def test_advice_on_keras_hub_is_about_the_call():
+    source = """
+import keras_hub
+lm = keras_hub.models.GPT2CausalLM.from_preset("gpt2_base_en")
+lm.compile(sampler="greedy")
+lm.compile(optimizer="adam", loss="sparse_categorical_crossentropy")
+lm.backbone.enable_lora(4)
+backbone = keras_hub.models.GPT2Backbone.from_preset("gpt2_base_en")
+backbone.enable_lora(4)
+lm.fit(dataset)
+"""
+    found = changes(source)
+    assert "temperature=" in found[4].write and "model.compile" not in found[4].write
+    assert found[5].write.startswith("generator.model.compile(")
+    assert all("lora.enable_lora(model, rank=" in found[line].write for line in (6, 8))
+    assert "data.lm_dataset(texts" in found[9].write
+
+
 @pytest.fixture
 def notes(monkeypatch):
     """What the command notes on standard error."""
@@ -208,7 +245,7 @@ def test_the_command(tmp_path, notes):
     (tmp_path / ".venv" / "skipped.py").write_text("from transformers import TFGPT2Model")
     (tmp_path / "nothing.py").write_text("import os\n")
     result = command(tmp_path)
-    assert result.exit_code == 1 and "1 files, 1 import" in notes.export_text()
+    assert result.exit_code == 1 and "1 file, 1 import" in notes.export_text()
     assert result.stdout == (
         f"{program}:2: from transformers import TFGPT2Model -> from tfgpt2 import TFGPT2Model\n"
     )

@@ -101,7 +101,7 @@ def test_weights_of_texts_and_labels_with_the_own_loss(settings):
 
 
 @pytest.mark.parametrize("weights, settings, message", [
-    ("sample_weight", {"chunked_loss": True}, "keeps no losses of single texts"),
+    ("sample_weight", {"chunked_loss": True}, "computes no losses of single texts"),
     ("class_weight", {}, "is for one class per text"),
     ("class_weight", {"loss": cross_entropy()}, "is for one class per text"),
 ])  # fmt: skip

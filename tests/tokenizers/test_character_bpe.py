@@ -172,7 +172,7 @@ def test_spaces_are_never_taken_for_byte_level_silently(tmp_path):
     model = json.loads(trained().to_str())["model"]
     (tmp_path / "vocab.json").write_text(json.dumps(model["vocab"]))
     (tmp_path / "merges.txt").write_text("\n".join(map(" ".join, model["merges"])))
-    with pytest.raises(ValueError, match="marks spaces otherwise than byte-level BPE"):
+    with pytest.raises(ValueError, match="marks spaces differently from byte-level BPE"):
         files.read(tmp_path, FAMILIES)
 
 

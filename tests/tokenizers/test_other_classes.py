@@ -90,7 +90,7 @@ def test_tokenizer_json_decides_whatever_the_class(tmp_path, toy_backend):
 )
 def test_pairs_of_files_that_are_not_byte_level(tmp_path, vocab, merges, token):
     write(tmp_path, {"vocab.json": vocab, "merges.txt": merges})
-    match = f"marks spaces otherwise than byte-level BPE.*Received: token='{token}'.*pass its ids"
+    match = f"marks spaces differently from byte-level BPE.*Received: token='{token}'.*pass its ids"
     with pytest.raises(ValueError, match=match):
         files.read(tmp_path, FAMILIES)
     with pytest.raises(ValueError, match=match):

@@ -104,7 +104,7 @@ def _columns(path: Path) -> tuple[str, ...]:
     if rows:
         raise value_error(
             f"None of the first {len(rows)} rows of {path.name} can be read.",
-            fix="Check that its ending says its format.",
+            fix="Check that its ending matches its format.",
             error=f"{rows[0].place}: {rows[0].error}",
         )
     raise value_error(f"{path.name} has no rows.", fix="Leave it out.", file=str(path))

@@ -32,13 +32,13 @@ class JobSettings:
     text_column: str = _field("text", "Column of the texts.")
     batch_size: int = _field(32, "Rows that the model reads at once.", short="-b")
     rows_per_file: int = _field(
-        1024, "Rows of an output file, which are sorted by length; a kill loses at most so many."
+        1024, "Rows per output file, and per sort by length; the most that a kill can lose."
     )
     format: str = _field("jsonl", "jsonl or parquet.")
-    on_error: str = _field("record", "A bad row: record it in its column `error`, or stop.")
+    on_error: str = _field("record", "Bad rows: record in column `error`, or stop.")
     result_prefix: str = _field("", "Put before the names of the result columns.")
-    shard: str = _field("0/1", "i/n: every n-th output file from the i-th, i from 0.")
-    jit_compile: bool = _field(True, "Compile with XLA, if the model is no export.")
+    shard: str = _field("0/1", "i/n: every n-th output file, starting with the i-th, from 0.")
+    jit_compile: bool = _field(True, "Compile with XLA, unless the model is an export.")
 
     def __post_init__(self) -> None:
         """Checks the values."""

@@ -25,14 +25,16 @@ from tfgpt2.cli.options import (
 from tfgpt2.quiet import quiet
 
 app = typer.Typer(
-    help="Process files of any size; the same command goes on after an interruption.",
+    help="Process files of any size; the same command resumes after an interruption.",
     no_args_is_help=True,
 )
 
 Inputs = Annotated[
-    list[str], typer.Argument(help="JSONL, CSV, TSV, Parquet, TFRecord or text, by their ending.")
+    list[str], typer.Argument(help="JSONL, CSV, TSV, Parquet, TFRecord or text files, by ending.")
 ]
-Output = Annotated[str, typer.Option("--output", "-o", help="Folder: a new one, or the job's.")]
+Output = Annotated[
+    str, typer.Option("--output", "-o", help="Folder: a new one, or that of a job to resume.")
+]
 Details = Annotated[
     bool, typer.Option("--token-details", help="Add ids and log-probabilities of the tokens.")
 ]
@@ -73,12 +75,13 @@ def batch_generate(
     output: Output,
     model: Model = DEFAULT_MODEL,
     setting_column: Annotated[
-        list[str] | None, typer.Option(help="SETTING=COLUMN, or SETTING: a row's own value.")
+        list[str] | None,
+        typer.Option(help="Column with each row's value: SETTING=COLUMN or SETTING."),
     ] = None,
     option: Annotated[
         list[str] | None, typer.Option(help="NAME=VALUE: any other generation option.")
     ] = None,
-    prefix: Annotated[str | None, typer.Option(help="A text before every row's.")] = None,
+    prefix: Annotated[str | None, typer.Option(help="Text before the text of every row.")] = None,
     on_long_prompt: Annotated[str, typer.Option(help="truncate_left or error.")] = "truncate_left",
     token_details: Details = False,
     **flags: Any,
@@ -108,7 +111,7 @@ def batch_score(
     token_details: Details = False,
     **flags: Any,
 ) -> None:
-    """Log-probability and perplexity of the text of each row."""
+    """Compute log-probability and perplexity of the text of each row."""
 
     def make_task() -> Any:
         from tfgpt2.batch.tasks.text_scoring import Score
@@ -128,7 +131,7 @@ def batch_embed(
     pooling: Annotated[str, typer.Option(help="mean of all tokens, or last.")] = "mean",
     **flags: Any,
 ) -> None:
-    """A vector for the text of each row."""
+    """Compute a vector for the text of each row."""
 
     def make_task() -> Any:
         from tfgpt2.batch.tasks.text_scoring import Embed
@@ -142,7 +145,7 @@ def batch_embed(
 @add_flags(RunnerOptions, PANELS)
 @add_flags(JobSettings, PANELS)
 def batch_classify(inputs: Inputs, output: Output, model: Model, **flags: Any) -> None:
-    """The label of the text of each row, by a model with a classification head."""
+    """Label the text of each row, with a model that has a classification head."""
 
     def make_task() -> Any:
         from tfgpt2.batch.tasks.classify import Classify
@@ -190,5 +193,5 @@ def _run_here(make_task: Callable[[], Any], *arguments: Any) -> Any:
         with quiet():
             return run(job, notes)
     except KeyboardInterrupt:
-        notes.print("Stopped; the same command goes on from here.")
+        notes.print("Stopped; the same command resumes from here.")
         raise

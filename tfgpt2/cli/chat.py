@@ -27,27 +27,27 @@ from tfgpt2.errors import explain, nearest, value_error
 SETTINGS = ("max_new_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty",
             "seed", "stop")  # fmt: skip
 COMMANDS = {
-    "help": "this list",
-    "retry": "another answer in place of the last one",
-    "undo": "take the last turn back",
+    "help": "show this list",
+    "retry": "replace the last answer with another one",
+    "undo": "take back the last turn",
     "new": "begin a new text",
-    "show": "the whole text",
+    "show": "show the whole text",
     "save": "/save FILE: write the text to a file",
-    "settings": "the settings; /temperature 0.5 changes one, /temperature none resets it",
-    "quit": "leave; so does Ctrl-D",
+    "settings": "show the settings; /temperature 0.5 changes one, /temperature none resets it",
+    "quit": "leave, as Ctrl-D does",
 }
 
 
 def chat(
     model: Model = DEFAULT_MODEL,
     max_new_tokens: Annotated[
-        int, typer.Option("--max-new-tokens", "-n", help="The most tokens of an answer.")
+        int, typer.Option("--max-new-tokens", "-n", help="Maximum number of tokens per answer.")
     ] = 100,
 ) -> None:
-    """Write a text in turns with a model; /help inside lists the commands.
+    """Write a text in turns with a model; /help lists the commands of the session.
 
-    Enter sends, Alt-Enter begins a new line, an empty line lets the model go on. Ctrl-C stops an
-    answer, Ctrl-D leaves. The model is loaded and compiled once.
+    Enter sends, Alt-Enter inserts a line break, and an empty line lets the model continue. Ctrl-C
+    stops an answer, Ctrl-D leaves. The model is loaded and compiled only once.
     """
     interact(model, {"max_new_tokens": max_new_tokens})
 

@@ -13,11 +13,13 @@ from tfgpt2.cli.console import notes, progress
 
 def convert(
     source: Annotated[str, typer.Argument(help="Directory, bundled name, hub name or file.")],
-    destination: Annotated[Path, typer.Argument(help="Directory to make.")],
+    destination: Annotated[Path, typer.Argument(help="Directory to create.")],
     to: Annotated[str, typer.Option(help="safetensors, h5 or keras_hub.")] = "safetensors",
-    dtype: Annotated[str | None, typer.Option(help="Such as float16; the source's own.")] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="Such as float16.", show_default="that of the source")
+    ] = None,
 ) -> None:
-    """Convert a checkpoint of any format, and check that the model is the same."""
+    """Convert a checkpoint to another format, and check that the model is the same."""
     with progress("Starting"):
         from tfgpt2.conversion.convert import convert as convert_checkpoint
     report = convert_checkpoint(source, destination, to=to, dtype=dtype)

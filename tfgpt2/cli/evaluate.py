@@ -19,7 +19,7 @@ from tfgpt2.quiet import quiet
 app = typer.Typer(help="Measure a model on text.", no_args_is_help=True)
 
 BatchSize = Annotated[int, typer.Option("--batch-size", "-b", help="Texts read at once.")]
-Limit = Annotated[int | None, typer.Option(help="Only the first so many.", min=1)]
+Limit = Annotated[int | None, typer.Option(help="Evaluate only the first N examples.", min=1)]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
@@ -27,8 +27,13 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 def evaluate_perplexity(
     file: Annotated[Path, typer.Argument(help="UTF-8 text.")],
     model: Model = DEFAULT_MODEL,
-    max_length: Annotated[int | None, typer.Option(help="Window; the context.")] = None,
-    stride: Annotated[int | None, typer.Option(help="Window to window; half of it.")] = None,
+    max_length: Annotated[
+        int | None, typer.Option(help="Tokens per window.", show_default="the model's context")
+    ] = None,
+    stride: Annotated[
+        int | None,
+        typer.Option(help="Tokens from one window to the next.", show_default="half a window"),
+    ] = None,
     start_token: Annotated[bool, typer.Option(help="Score the first token, too.")] = False,
     batch_size: BatchSize = 8,
     json: Json = False,
@@ -60,7 +65,7 @@ def evaluate_choices(
         Path, typer.Argument(help='JSONL with {"context": ..., "choices": [...], "answer": 0}.')
     ],
     model: Model = DEFAULT_MODEL,
-    delimiter: Annotated[str, typer.Option(help="Between context and choice.")] = " ",
+    delimiter: Annotated[str, typer.Option(help="Text between context and choice.")] = " ",
     limit: Limit = None,
     batch_size: BatchSize = 8,
     json: Json = False,

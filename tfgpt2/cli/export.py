@@ -20,11 +20,11 @@ _INTEGER_LISTS = ("batch_sizes", "prompt_buckets", "output_buckets")
 
 
 PANELS = {
-    "What is written": ("signatures", "inputs", "weights", "prefix", "on_long_prompt"),
+    "Content": ("signatures", "inputs", "weights", "prefix", "on_long_prompt"),
     "Shapes and batches": ("batch_sizes", "prompt_buckets", "output_buckets", "max_new_tokens",
                            "batching", "jit_compile"),
     "Checks": ("warmup", "check"),
-    "--format litert": ("quantize", "batch_size", "context"),
+    "Only with --format litert": ("quantize", "batch_size", "context"),
 }  # fmt: skip
 
 
@@ -33,24 +33,33 @@ class ExportOptions:
     """Options of `TextGenerator.export`; lists of integers as text."""
 
     signatures: list[str] | None = flag(
-        None, "May be given several times.", flag="signature", default_text="all of them"
+        None,
+        "Signature to export; may be given several times.",
+        flag="signature",
+        default_text="all of them",
     )
     weights: str | None = flag(
         None, "float32, bfloat16, float16 or int8.", default_text="the model's own"
     )
-    batch_sizes: str | None = flag("auto", "Such as 1,4,16; 'auto', or 'any' for no padding.")
-    prompt_buckets: str | None = flag(None, "Such as 64,256.")
-    output_buckets: str | None = flag(None, "Such as 32,128.")
-    max_new_tokens: int | None = flag(None, "The most tokens a request gets.")
-    batching: str | None = flag(None, "graph or server: put concurrent requests together.")
-    warmup: bool = flag(False, "Write a request for every shape, run when a server starts.")
+    batch_sizes: str | None = flag(
+        "auto", "Sizes to which batches are padded, such as 1,4,16; 'auto'; 'any': no padding."
+    )
+    prompt_buckets: str | None = flag(
+        None, "Sizes to which prompts are padded, such as 64,256.", default_text="16, 32, 64, ..."
+    )
+    output_buckets: str | None = flag(
+        None, "Sizes of the output buffer, such as 32,128.", default_text="16, 32, 64, ..."
+    )
+    max_new_tokens: int | None = flag(None, "Maximum number of new tokens of a request.")
+    batching: str | None = flag(None, "Batch concurrent requests, by the graph or the server.")
+    warmup: bool = flag(False, "Write a request for every shape, which a server runs at start.")
     on_long_prompt: str = flag("truncate_left", "truncate_left or error.")
     jit_compile: bool = flag(True, "Compile with XLA; the server then needs its XLA flag.")
-    prefix: str | None = flag(None, "A text before every prompt, read once.")
+    prefix: str | None = flag(None, "Text before every prompt, computed once.")
     inputs: list[str] | None = flag(
-        None, "A setting that requests give; may be given several times.", flag="input"
+        None, "Setting that requests can set; may be given several times.", flag="input"
     )
-    check: bool = flag(True, "Compare with a clean process.")
+    check: bool = flag(True, "Run the export in a clean process and compare the outputs.")
 
 
 @dataclasses.dataclass
@@ -58,8 +67,10 @@ class LiteRTOptions:
     """Options of `TextGenerator.export_litert` that an export of a SavedModel does not have."""
 
     quantize: str | None = flag(None, "int8 or float16.", default_text="float32")
-    batch_size: int | None = flag(None, "Rows of every call.", default_text="1")
-    context: int | None = flag(None, "Most tokens of a text.", default_text="the model's")
+    batch_size: int | None = flag(None, "Number of rows of each call.", default_text="1")
+    context: int | None = flag(
+        None, "Most tokens of prompt and continuation together.", default_text="the model's"
+    )
 
 
 @add_flags(LiteRTOptions, PANELS)
@@ -67,9 +78,9 @@ class LiteRTOptions:
 def export(
     path: Annotated[Path, typer.Argument(help="Version directory, such as saved_models/gpt2/1.")],
     model: Model = DEFAULT_MODEL,
-    format: Annotated[str, typer.Option(help="saved_model; or litert, a folder.")] = "saved_model",
+    format: Annotated[str, typer.Option(help="saved_model, or litert for phones.")] = "saved_model",
     next_version: Annotated[
-        bool, typer.Option("--next", help="PATH is the model's directory; make its next version.")
+        bool, typer.Option("--next", help="PATH is the model's directory; write its next version.")
     ] = False,
     **options: Any,
 ) -> None:

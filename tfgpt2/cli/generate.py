@@ -37,23 +37,23 @@ _SEARCHES = ("num_beams", "penalty_alpha", "num_return_sequences", "best_of", "m
 class GenerateOptions:
     """Options of `TextGenerator.generate`; None is the default of the model."""
 
-    max_new_tokens: int = flag(200, "The most tokens of the continuation.", short="-n")
+    max_new_tokens: int = flag(200, "Maximum number of new tokens.", short="-n")
     temperature: float | None = flag(None, "0 is greedy.", short="-t")
     top_k: int | None = flag(None, "0 is off.")
     top_p: float | None = flag(None, "1 is off.")
     min_p: float | None = flag(None, "0 is off.")
     repetition_penalty: float | None = flag(None, "1 is off.")
-    num_beams: int | None = flag(None, "Beam search with so many beams.")
-    seed: int | None = flag(None, "Repeats a result.")
-    stop: list[str] | None = flag(None, "Ends the text; may be given several times.")
-    choices: list[str] | None = flag(None, "An allowed text; give it once for each.")
-    regex: str | None = flag(None, "What the continuation must match.")
-    json_schema: str | None = flag(None, "What it must be valid for: a file, or the JSON itself.")
+    num_beams: int | None = flag(None, "Beam search with this number of beams.")
+    seed: int | None = flag(None, "The same seed gives the same text.")
+    stop: list[str] | None = flag(None, "String that ends the text; may be given several times.")
+    choices: list[str] | None = flag(None, "An allowed continuation; give all of them.")
+    regex: str | None = flag(None, "Pattern that the continuation must match.")
+    json_schema: str | None = flag(None, "Schema of the continuation: a file, or JSON text.")
 
 
 RUNTIMES = ("tensorflow", "litert")
 Runtime = Annotated[
-    str, typer.Option(help="tensorflow; or litert, for a folder of `export --format litert`.")
+    str, typer.Option(help="tensorflow, or litert for a folder from `export --format litert`.")
 ]
 
 
@@ -67,20 +67,21 @@ def generate(
         typer.Option("--file", "-f", help="A file with a prompt; may be given several times."),
     ] = None,
     interactive: Annotated[
-        bool, typer.Option("--interactive", "-i", help="Go on in a conversation: tfgpt2 chat.")
+        bool, typer.Option("--interactive", "-i", help="Take turns with the model: tfgpt2 chat.")
     ] = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object for each text.")
+        bool, typer.Option("--json", help="Print one JSON object per text.")
     ] = False,
     option: Annotated[
         list[str] | None, typer.Option(help="NAME=VALUE: any other generation option.")
     ] = None,
     **flags: Any,
 ) -> None:
-    """Continue a text, token by token as it is written.
+    """Continue a text, and print it as it is generated.
 
-    Beams and several files are written when they are complete. Standard output gets the text,
-    standard error a line with tokens, tokens per second and seconds to the first one.
+    With beam search or several files, texts are printed when they are complete. The text goes to
+    standard output; a line with the number of tokens, tokens per second and seconds to the first
+    token goes to standard error.
     """
     check_choice("runtime", runtime, RUNTIMES)
     settings = generation_settings(flags) | named_options("option", option)

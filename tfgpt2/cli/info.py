@@ -10,7 +10,7 @@ from tfgpt2.cli.options import DEFAULT_MODEL, Model
 
 
 def info(model: Model = DEFAULT_MODEL) -> None:
-    """Show what a model is."""
+    """Show the size, vocabulary and default settings of a model."""
     with progress(f"Loading {model}"):
         from tfgpt2.text.generator import TextGenerator
 

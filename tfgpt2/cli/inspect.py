@@ -18,23 +18,25 @@ _FUNCTIONS = {"attention": "attention_maps", "surprise": "surprise", "lens": "lo
 
 def inspect(
     text: Annotated[str, typer.Argument(help="The text; '-' reads standard input.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Ends in .html or .png.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write: .html or .png.")],
     kind: Annotated[
-        str, typer.Option("--kind", "-k", help=", ".join(_FUNCTIONS) + ".")
+        str, typer.Option("--kind", "-k", help="One of " + ", ".join(_FUNCTIONS) + ".")
     ] = "surprise",
     model: Model = DEFAULT_MODEL,
     top: Annotated[
-        int | None, typer.Option(help="Likely tokens to show; of surprise and lens.")
+        int | None, typer.Option(help="surprise, lens: number of likely tokens to show.")
     ] = None,
     layer: Annotated[
-        int | None, typer.Option(help="The map to show, from 0; of attention.")
+        int | None, typer.Option(help="attention: layer of the map to enlarge, from 0.")
     ] = None,
-    head: Annotated[int | None, typer.Option(help="Likewise.")] = None,
+    head: Annotated[
+        int | None, typer.Option(help="attention: head of the map to enlarge, from 0.")
+    ] = None,
     start_token: Annotated[
         bool, typer.Option(help="Put the model's start token before the text.")
     ] = False,
 ) -> None:
-    """Show what a model attends to, what surprises it, or what each layer would say."""
+    """Show what a model attends to, what surprises it, or what each layer predicts."""
     save_options = _save_options(kind, top, layer, head)
     if output.suffix.lower() == ".png":
         extras.require("A picture (.png; a page, .html, does without)", "inspect")

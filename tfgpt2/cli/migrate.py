@@ -19,10 +19,10 @@ def migrate(
     paths: Annotated[list[Path], typer.Argument(help="Programs, or directories of them.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     write: Annotated[
-        bool, typer.Option("--write", help="Change import lines where nothing else changes.")
+        bool, typer.Option("--write", help="Rewrite the import lines if nothing else must change.")
     ] = False,
 ) -> None:
-    """Say what of programs for transformers, KerasHub or gpt-2-simple works here, line by line.
+    """Check programs for transformers, KerasHub or gpt-2-simple line by line: what must change?
 
     The exit status is 0 when nothing is left to do, else 1. Nothing of the programs is executed.
     """
@@ -67,5 +67,6 @@ def _print(reports: list, written: list, write: bool) -> None:
         elif write and (reason := report.why_not_rewritten(one)):
             notes.print(Text(f"{one.path}: not changed. {reason}"))
     counts = report.summary(reports)
-    shown = [f"{count} {name}" for name, count in counts.items() if count]
+    names = {"files": "file"} if counts["files"] == 1 else {}
+    shown = [f"{count} {names.get(name, name)}" for name, count in counts.items() if count]
     notes.print(", ".join(shown) or "Nothing here uses transformers, KerasHub or gpt-2-simple.")

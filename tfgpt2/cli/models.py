@@ -48,7 +48,7 @@ def models(
         hidden += kind != "gpt2" and not all_kinds
     Console().print(table)
     if hidden:
-        notes.print(f"{hidden} of other kinds in the cache: tfgpt2 models --all", style="dim")
+        notes.print(f"{hidden} more that are not GPT-2: tfgpt2 models --all", style="dim")
 
 
 def pull(
@@ -58,7 +58,7 @@ def pull(
     """Download a model into the hub's cache, and check that its files can be read."""
     repository = Repository(name, HubOptions(revision=revision))
     if repository.local is not None:
-        problem = "This model is on this machine already."
+        problem = "This model is already on this machine."
         raise value_error(problem, fix="Use it with --model.", name=name)
     repository.require("config.json")  # reports a wrong name before TensorFlow loads
     with quiet():  # TensorFlow is imported here

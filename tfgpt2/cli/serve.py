@@ -18,10 +18,11 @@ from tfgpt2.serving.server.settings import ServerSettings
 from tfgpt2.serving.version_number import parse_version
 
 PANELS = {
-    "Models": ("keep_versions", "poll_seconds"),
-    "Addresses and access": ("host", "port", "grpc_port", "api_key", "allowed_hosts"),
+    "Models": ("keep_versions", "poll_seconds", "chat_template"),
+    "Addresses and access": ("host", "port", "grpc_port", "api_key", "allowed_hosts",
+                             "allowed_origins"),
     "Batches": ("enabled", "max_batch_size", "batch_timeout_micros", "num_batch_threads",
-                "max_queue", "engine", "engine_slots"),
+                "max_queue", "max_queue_bytes", "engine", "engine_slots"),
     "Limits of a request": ("max_body_bytes", "max_new_tokens", "stream_tokens"),
     "Time limits": ("timeout_seconds", "drain_seconds", "receive_seconds", "send_seconds",
                     "idle_seconds", "grpc_connection_seconds"),
@@ -46,7 +47,7 @@ def serve(
     ] = None,
     **flags: Any,
 ) -> None:
-    """Serve SavedModels on this machine: REST, gRPC, completions and a page to try them."""
+    """Serve SavedModels on this machine: REST, gRPC, OpenAI's API and a playground."""
     extras.require("tfgpt2 serve", "serve")
     models = _models(directory, model or [])
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)

@@ -40,17 +40,17 @@ PANELS = {
 def train(
     context: typer.Context,
     config: Annotated[
-        Path | None, typer.Option("--config", "-c", help="YAML with settings.")
+        Path | None, typer.Option("--config", "-c", help="YAML file with settings.")
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the last checkpoint.")
+        bool, typer.Option("--resume", help="Continue from the last checkpoint.")
     ] = False,
     **flags: Any,
 ) -> None:
     """Train a language model on texts, from scratch or from a checkpoint.
 
-    Settings come from a YAML file, from flags, or from both: flags win. Ctrl-C saves a checkpoint;
-    --resume goes on from the newest one.
+    Settings come from a YAML file, from flags, or from both; flags take precedence. Ctrl-C saves a
+    checkpoint; --resume continues from the newest one.
     """
     extras.require("tfgpt2 train", "train", "yaml", "matplotlib")
     settings = merge_settings(config, resume, given_flags(context, flags))
@@ -65,7 +65,7 @@ def train(
         report = Trainer(settings, console=notes).run(resume=resume)
     if report.stopped:
         notes.print(
-            f"Stopped after step {report.steps:,}; a checkpoint is saved. To go on:\n"
+            f"Stopped after step {report.steps:,}; a checkpoint is saved. To continue:\n"
             f"  tfgpt2 train --resume --output {report.path}",
             markup=False,
             highlight=False,

@@ -13,10 +13,13 @@ from tfgpt2.cli.console import notes
 def train_tokenizer(
     files: Annotated[list[Path], typer.Argument(help="UTF-8 texts.")],
     output: Annotated[Path, typer.Argument(help="Directory to write to.")],
-    vocab_size: Annotated[int, typer.Option(help="Tokens, special ones included.")],
-    min_frequency: Annotated[int, typer.Option(help="Occurrences of a pair to merge it.")] = 2,
+    vocab_size: Annotated[int, typer.Option(help="Number of tokens, special ones included.")],
+    min_frequency: Annotated[
+        int, typer.Option(help="A pair must occur this often to be merged.")
+    ] = 2,
     special_token: Annotated[
-        list[str] | None, typer.Option(help="May be given several times; <|endoftext|>.")
+        list[str] | None,
+        typer.Option(help="May be given several times.", show_default="<|endoftext|>"),
     ] = None,
 ) -> None:
     """Learn a byte-level BPE vocabulary from texts."""

@@ -164,8 +164,8 @@ class ExportedModel:
         for ids, text, back in zip(tokens, texts, self._encode(texts), strict=True):
             if ids != back:
                 raise value_error(
-                    "The export takes text, and the text of these tokens has other tokens: a"
-                    " window or a context ends within a character or a longer token.",
+                    "The export takes text, and the text of these tokens is tokenized differently:"
+                    " a window or a context ends within a character or a longer token.",
                     fix="Evaluate the model itself: pretrained=... instead of saved_model=...",
                     text=text[-80:],
                     tokens=ids[-8:],

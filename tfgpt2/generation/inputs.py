@@ -213,7 +213,7 @@ def _unpack(inputs: Any, input_ids: Any, named: dict[str, Any]) -> tuple[Any, di
     """Finds the ids, and what was named beside them, among the ways to pass them."""
     if inputs is not None and input_ids is not None:
         raise value_error(
-            "Token ids came twice.", fix="Pass `inputs` or `input_ids`.", input_ids=input_ids
+            "Token ids were given twice.", fix="Pass `inputs` or `input_ids`.", input_ids=input_ids
         )
     inputs = input_ids if inputs is None else inputs
     if not isinstance(inputs, Mapping):
@@ -342,7 +342,7 @@ def _from_past(
     """Turns `past_key_values` of a call into a prefix, and says how many columns it covers."""
     if prefix is not None:
         raise value_error(
-            "A past came twice.", fix="Pass `past_key_values` or `prefix`.", prefix=prefix
+            "A past was given twice.", fix="Pass `past_key_values` or `prefix`.", prefix=prefix
         )
     try:
         pairs = [(tf.convert_to_tensor(pair[0]), tf.convert_to_tensor(pair[1])) for pair in past]
@@ -353,7 +353,7 @@ def _from_past(
     if not fits or rows != len(ids) or columns >= ids.shape[1]:
         raise value_error(
             "`past_key_values` must be what the model returned for the first columns of"
-            " input_ids, which must go on after them.",
+            " input_ids, which must continue after them.",
             fix="Pass the ids of the past, too: they come before the new ones.",
             past_key_values=[rows, columns],
             input_ids=list(ids.shape),
@@ -381,7 +381,7 @@ def _encoder(model: Any, states: Any, mask: Any) -> Encoder | None:
         )
     if not model.config.add_cross_attention:
         raise value_error(
-            "The model has no cross-attention to look at an encoder with.",
+            "The model has no cross-attention, so it cannot use an encoder.",
             fix="Set add_cross_attention=True in its configuration.",
             add_cross_attention=False,
         )

@@ -88,13 +88,16 @@ KERAS_HUB = {
     "CausalLM.from_preset": "tfgpt2.TextGenerator.from_pretrained(name)",
     "GPT2CausalLM.generate": "generator.generate(texts, max_new_tokens=...): max_length counts "
     "the prompt there, and the prompt is not repeated here",
-    "GPT2CausalLM.compile": "settings of generate: do_sample=, top_k=, top_p=, temperature=, "
-    "num_beams=; optimizer and loss go to generator.model.compile",
-    "GPT2CausalLM.fit": "generator.model.fit(dataset): batches of the tokenizer, with labels",
+    "GPT2CausalLM.compile": "generator.model.compile(optimizer), which uses the model's own loss",
+    "GPT2CausalLM.compile(sampler)": "settings of generator.generate instead of a sampler: "
+    "temperature= (0 is greedy), top_k=, top_p=, num_beams=",
+    "GPT2CausalLM.fit": "generator.model.fit(data.lm_dataset(texts, generator.tokenizer, "
+    "block_size=..., batch_size=...)), with tfgpt2.training.data; texts may be a list or files",
     "GPT2CausalLM.score": "model(ids).logits",
     "GPT2CausalLM.save_to_preset": "generator.save_pretrained(directory)",
     "GPT2CausalLM.enable_lora": "tfgpt2.training.lora.enable_lora(model, rank=...)",
     "GPT2Backbone": "tfgpt2.TFGPT2Model",
+    "GPT2Backbone.enable_lora": "tfgpt2.training.lora.enable_lora(model, rank=...)",
     "Backbone": "tfgpt2.TFGPT2Model",
     "GPT2Backbone.from_preset": "tfgpt2.TFGPT2Model.from_pretrained(name)",
     "GPT2Tokenizer": "tfgpt2.TFGPT2Tokenizer",

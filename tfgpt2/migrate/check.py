@@ -125,7 +125,10 @@ def _other_library(usage: Usage) -> Finding:
     if not usage.path:
         return Finding(usage, CHANGE, f"This is {usage.library}.", "import tfgpt2")
     names = [step for step in usage.path if step != "()"]
-    write = table.get(".".join(names[:2])) or table.get(names[0])
+    method = f"{names[0]}.{names[-1]}"  # of the object, or of a part of it
+    if method == "GPT2CausalLM.compile" and "sampler" in usage.keywords:
+        method = "GPT2CausalLM.compile(sampler)"
+    write = table.get(method) or table.get(names[0])
     if write is None and usage.library == "keras_hub":
         return Finding(usage, OTHER, "Not about GPT-2; tfgpt2 has no such name.")
     return Finding(usage, CHANGE, f"This is {usage.library}.", write or "")

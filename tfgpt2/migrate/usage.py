@@ -2,8 +2,8 @@
 
 An object of a library is identified by a path: `("TFGPT2LMHeadModel",)` is the class,
 `("TFGPT2LMHeadModel", "()")` an instance, `("TFGPT2LMHeadModel", "()", "generate")` its method.
-Names are followed through imports, assignments, annotations and `with`, not through calls of the
-program's own functions.
+Names are followed through imports, assignments, annotations, `with`, `tf.function` and `partial`,
+not through calls of the program's own functions.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ LIBRARIES = {
 }
 # Class methods that return an instance.
 _CONSTRUCTORS = ("from_pretrained", "from_config", "from_tokenizer", "from_preset", "from_dict")
+# Functions whose result calls their first argument.
+_WRAPPERS = ("tf.function", "tensorflow.function", "functools.partial", "partial")
 _LONGEST_CODE = 90  # characters of a usage that a report shows
 
 
@@ -132,6 +134,8 @@ class _Finder(ast.NodeVisitor):
                 parts = parts[1:]  # a module of the library
             return Reference(base.library, parts)
         if isinstance(node, ast.Call):
+            if ast.unparse(node.func) in _WRAPPERS:
+                return self.reference(node.args[0]) if node.args else None
             called = self.reference(node.func)
             if called is None or not called.path:
                 return None

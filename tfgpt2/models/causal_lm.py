@@ -148,7 +148,7 @@ class TFGPT2LMHeadModel(TFGPT2PreTrainedModel):
         settings = self.loss_settings if training else self.loss_settings.for_evaluation()
         if settings.chunked:
             raise value_error(
-                "The chunked loss keeps no losses of single texts, which weights would scale.",
+                "The chunked loss computes no losses of single texts that weights could scale.",
                 fix="Compile with chunked_loss=False, or leave the weights out.",
                 chunked_loss=settings.chunk or True,
             )

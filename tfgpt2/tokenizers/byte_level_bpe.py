@@ -318,7 +318,7 @@ def _check_space(vocab: Mapping[str, int]) -> None:
     marked = next((t for t in vocab if t.startswith("▁") or t.endswith("</w>")), None)
     if marked is not None and not any(space in token for token in vocab):
         raise value_error(
-            f"The vocabulary marks spaces otherwise than byte-level BPE, which writes {space!r}:"
+            f"The vocabulary marks spaces differently from byte-level BPE, which writes {space!r}:"
             " it belongs to another kind of tokenizer.",
             fix="Tokenize with the library that it was made for (`tokenizers`, `sentencepiece`),"
             " and pass its ids to the model.",

@@ -77,7 +77,7 @@ def _lock(handle: int, path: Path) -> bool:
         except OSError as error:
             reason = str(error.strerror)
     warnings.warn(
-        f"{path} cannot be locked ({reason}): see to it that no second training run uses this"
+        f"{path} cannot be locked ({reason}): make sure that no second training run uses this"
         " directory.",
         stacklevel=2,
     )

@@ -89,7 +89,7 @@ def test_nanogpt_with_characters(tmp_path):
     assert library.encode(text).ids == ids.numpy()[0].tolist()
     for value in ("", "ab"):
         (tmp_path / "meta.pkl").write_bytes(pickle.dumps({"stoi": {"a": 0, value: 1}}))
-        match = f"something else than characters.*characters=.'{value}'.*stoi.c."
+        match = f"keys that are not characters.*characters=.'{value}'.*stoi.c."
         with pytest.raises(ValueError, match=match):
             TFGPT2Tokenizer.from_pretrained(tmp_path)
     for value in (print, [1], {"stoi": {"a": "b"}}):

@@ -195,15 +195,15 @@ def test_contrastive_search_takes_no_settings_about_draws(parts, tmp_path):
     assert inputs == {
         "text", "stop", "max_new_tokens", "min_new_tokens", "top_k", "repetition_penalty"
     }  # fmt: skip
-    with pytest.raises(ValueError, match="`temperature` acts on draws"):
+    with pytest.raises(ValueError, match="`temperature` only affects sampling"):
         generator.export(tmp_path / "2", inputs=["temperature"], jit_compile=False)
 
 
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
-        (["penalty_alpha"], "acts on contrastive search"),
-        (["diversity_penalty"], "acts on diverse beam search"),
+        (["penalty_alpha"], "only affects contrastive search"),
+        (["diversity_penalty"], "only affects diverse beam search"),
         (["typical_p"], "acts on sampling only"),
         (["no_repeat_ngrams"], "no_repeat_ngram_size"),
     ],

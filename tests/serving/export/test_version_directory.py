@@ -53,7 +53,9 @@ def test_a_difference_is_found_and_nothing_stays(gen, quick, tmp_path, monkeypat
     monkeypatch.setenv("TMPDIR", str(scratch))
     monkeypatch.setattr(tempfile, "tempdir", str(scratch))
     quick["score"] = other
-    with pytest.raises(RuntimeError, match="(?s)'score' does not answer like.*token_logprobs"):
+    with pytest.raises(
+        RuntimeError, match="(?s)'score' does not give the outputs of.*token_logprobs"
+    ):
         gen.export(tmp_path / "1", jit_compile=False)
     assert list(tmp_path.iterdir()) == [scratch] and not list(scratch.iterdir())
 

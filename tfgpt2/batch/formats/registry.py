@@ -32,7 +32,7 @@ def find_format(path: Path) -> Format:
     """
     if path.suffix.lower() not in FORMATS:
         raise value_error(
-            f"The ending of {path.name} says no known format.",
+            f"The ending of {path.name} is not that of a known format.",
             fix=f"Known endings: {', '.join(FORMATS)}.",
             file=str(path),
         )

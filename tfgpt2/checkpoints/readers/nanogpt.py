@@ -136,7 +136,7 @@ class NanoGPTReader(TorchBinReader):
             raise unreadable(path, "it has no `stoi`, ids by character", kind="character table")
         if other := [c for c in ids if type(c) is not str or len(c) != 1]:
             raise value_error(
-                "The `stoi` of a nanoGPT model has something else than characters.",
+                "The `stoi` of a nanoGPT model has keys that are not characters.",
                 fix="Pass ids to the model: `[stoi[c] for c in text]`.",
                 path=str(path),
                 characters=other[:_MAX_LISTED],

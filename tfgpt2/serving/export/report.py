@@ -85,7 +85,7 @@ class ExportReport(NamedTuple):
             yield f"programs of {name}", str(programs)
         if self.programs:
             most = self.most_programs
-            text = f"at most {most}; each is compiled when its first request comes"
+            text = f"at most {most}; each is compiled at its first request"
             yield "programs in all", "no bound" if most is None else text
         yield "warm-up requests", str(self.warmup_requests)
         yield "operations", f"{len(self.operations)} kinds, of TensorFlow and TF Text 2.12.1"

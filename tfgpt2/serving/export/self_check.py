@@ -65,8 +65,8 @@ class SelfCheck:
                 if not _equal(_to_lists(value), answer.get(key)):
                     raise RuntimeError(
                         explain(
-                            f"The exported signature {name!r} does not answer like the live model;"
-                            " nothing was written.",
+                            f"The exported signature {name!r} does not give the outputs of the"
+                            " in-memory model; nothing was written.",
                             fix="Please report this with the versions of tensorflow and tfgpt2.",
                             output=key,
                             live=_to_lists(value),

@@ -37,10 +37,10 @@ class BatchSettings:
     enabled: bool = _field(True, "Run concurrent requests together.", flag="batching")
     max_batch_size: int = _field(32, "Rows of a batch and of a request.")
     allowed_batch_sizes: tuple[int, ...] = ()
-    batch_timeout_micros: int = _field(2000, "How long a batch waits.")
+    batch_timeout_micros: int = _field(2000, "How long a batch waits for more rows.")
     num_batch_threads: int = _field(2, "Batches at the same time.", flag="batch_threads")
-    max_queue: int = _field(512, "Waiting requests; more get 429.")
-    max_queue_bytes: int = _field(256 * 2**20, "Of all waiting requests; more get 429.")
+    max_queue: int = _field(512, "Most waiting requests; others get 429.")
+    max_queue_bytes: int = _field(256 * 2**20, "Most bytes of waiting requests; others get 429.")
 
     def __post_init__(self) -> None:
         for name in ("max_batch_size", "max_queue", "max_queue_bytes", "num_batch_threads"):
@@ -78,37 +78,37 @@ class ServerSettings:
 
     models: Mapping[str, Path]
     labels: Mapping[str, Mapping[str, int]] = dataclasses.field(default_factory=dict)
-    host: str = _field("127.0.0.1", "127.0.0.1 is this machine only.")
-    port: int = _field(8501, "REST and page; 0 takes a free one.")
-    grpc_port: int = _field(8500, "0 takes a free one, -1 is none.")
-    api_key: str = _field("", "Better given by the variable.", envvar="TFGPT2_API_KEY")
+    host: str = _field("127.0.0.1", "Address to bind to; 127.0.0.1: this machine only.")
+    port: int = _field(8501, "For REST and the playground; 0 chooses a free port.")
+    grpc_port: int = _field(8500, "0 chooses a free port, -1 turns gRPC off.")
+    api_key: str = _field("", "Better set by the environment variable.", envvar="TFGPT2_API_KEY")
     allowed_hosts: tuple[str, ...] = _field(
         (),
-        "A name browsers may use for this server; may be given several times.",
+        "Name by which browsers may reach this server; may be given several times.",
         flag="allow_host",
     )
     allowed_origins: tuple[str, ...] = _field(
         (),
-        "A page of another origin that may use this server; may be given several times.",
+        "Other origin whose pages may use this server; may be given several times.",
         flag="allow_origin",
     )
     chat_template: str = _field(
-        "", "A file, instead of the export's template or the plain one; `none` is no chats."
+        "", "File, instead of the export's template or the plain one; `none` turns chats off."
     )
-    keep_versions: int = _field(1, "How many of the newest are served.")
-    poll_seconds: float = _field(1.0, "Between looks for new versions.")
+    keep_versions: int = _field(1, "Number of newest versions to serve.")
+    poll_seconds: float = _field(1.0, "Time between checks for new versions.")
     batching: BatchSettings = dataclasses.field(default_factory=BatchSettings)
-    timeout_seconds: float = _field(30.0, "Of a request, queue included.")
-    drain_seconds: float = _field(30.0, "For running requests on stop.")
+    timeout_seconds: float = _field(30.0, "For a request, queueing included.")
+    drain_seconds: float = _field(30.0, "For running requests to finish when the server stops.")
     receive_seconds: float = _field(30.0, "For a request to arrive.")
-    send_seconds: float = _field(30.0, "For a client that does not read its answer.")
+    send_seconds: float = _field(30.0, "For a client to read its answer.")
     idle_seconds: float = _field(60.0, "For a connection without a request.")
-    grpc_connection_seconds: float = _field(600.0, "Then a gRPC client has to connect again.")
-    max_body_bytes: int = _field(4 * 2**20, "Of a request.")
-    max_new_tokens: int = _field(4096, "The most a request may ask for.")
-    stream_tokens: int = _field(8, "Tokens of a stream's piece, and of a round of the engine.")
+    grpc_connection_seconds: float = _field(600.0, "After this, a gRPC client must reconnect.")
+    max_body_bytes: int = _field(4 * 2**20, "Most bytes of a request.")
+    max_new_tokens: int = _field(4096, "Most new tokens that a request may ask for.")
+    stream_tokens: int = _field(8, "Tokens per chunk of a stream, and per round of the engine.")
     engine: bool = _field(True, "Use the engine of exports that have one.")
-    engine_slots: int = _field(32, "Texts that are generated at a time; others wait.")
+    engine_slots: int = _field(32, "Texts that are generated together; others wait.")
 
     @property
     def slot_counts(self) -> tuple[int, ...]:

@@ -259,8 +259,8 @@ def _check_input(config: GenerationConfig, name: str, *, draws: bool) -> None:
     owner = next((s.name for s in STRATEGIES if name in [one.name for one in s.options]), None)
     if (owner and not config.asks(name)) or _only_drawn(config, name):
         raise value_error(
-            f"`{name}` acts on {owner or 'draws'}, and the program of this export has none.",
-            fix="Leave it out, or ask for them in generation_config.",
+            f"`{name}` only affects {owner or 'sampling'}, which this export does not use.",
+            fix="Leave it out, or turn that on in generation_config.",
             inputs=name,
         )
     if name in EXTRA_OPTIONS and not config.asks(name):
