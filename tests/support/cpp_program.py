@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-LIBRARIES = ("sentencepiece_tokenizer", "normalize_ops", "wordpiece_tokenizer")  # of TF Text
+LIBRARIES = (
+    "sentencepiece_tokenizer", "byte_splitter", "normalize_ops", "wordpiece_tokenizer",
+)  # fmt: skip
 SOURCE = Path(__file__).parents[1] / "serving" / "export" / "cpp" / "run_saved_model.cc"
 
 
