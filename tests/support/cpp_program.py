@@ -11,9 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-LIBRARIES = (
-    "sentencepiece_tokenizer", "byte_splitter", "normalize_ops", "wordpiece_tokenizer",
-)  # fmt: skip
+LIBRARIES = ("sentencepiece_tokenizer", "normalize_ops", "wordpiece_tokenizer")  # of TF Text
 SOURCE = Path(__file__).parents[1] / "serving" / "export" / "cpp" / "run_saved_model.cc"
 
 

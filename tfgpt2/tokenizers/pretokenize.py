@@ -17,7 +17,6 @@ import re
 from typing import NamedTuple
 
 import tensorflow as tf
-from tensorflow_text.python.ops import byte_splitter
 
 from tfgpt2.tokenizers.segments import CUT, SPECIAL, Rows, keep_special, split_at_cuts
 from tfgpt2.tokenizers.unicode_classes import LETTERS, NUMBERS, WHITE_SPACE, character_class
@@ -34,6 +33,7 @@ _PATTERN = (
 
 # Bytes from which splitting at spaces pays: twenty words are faster without it.
 _MANY_BYTES = 16_384
+_FIRST = b"\xfd"  # Opens the first part of a segment; like CUT, in no valid UTF-8.
 
 
 class Parts(NamedTuple):
@@ -73,25 +73,21 @@ def prefix_space(text: tf.Tensor) -> tf.Tensor:
 
 
 def distinct_parts(text: Rows, many_bytes: int = _MANY_BYTES) -> Parts:
-    """Splits long texts at spaces, and finds the parts that are equal.
+    """Splits long texts at spaces, see `split_at_spaces`.
 
     Args:
-        text: See `split_at_spaces`.
+        text: See `split_words`; no added token may break at spaces.
         many_bytes: Texts with fewer bytes stay as they are, one part for each segment.
 
     Returns:
         Parts of which `split_words` makes the pre-tokens that it makes of the segments.
     """
 
-    def split() -> Parts:
-        parts = split_at_spaces(text)
-        return Parts(*tf.unique(parts.values), parts.row_splits)
-
     def keep() -> Parts:
         return Parts(text.values, tf.range(tf.size(text.values)), text.row_splits)
 
     size = tf.reduce_sum(tf.strings.length(text.values))
-    return tf.cond(size >= many_bytes, split, keep)
+    return tf.cond(size >= many_bytes, lambda: split_at_spaces(text), keep)
 
 
 def breaks_at_spaces(token: str) -> bool:
@@ -101,54 +97,64 @@ def breaks_at_spaces(token: str) -> bool:
         >>> breaks_at_spaces("<|endoftext|>"), breaks_at_spaces("two words")
         (False, True)
     """
-    return re.search(r"[!-~][\t-\r ]", token) is not None
+    return re.search(r"[!-~] ", token) is not None
 
 
-def split_at_spaces(text: Rows) -> Rows:
-    r"""Splits segments before white space that follows a printable character, both of ASCII.
+def split_at_spaces(text: Rows) -> Parts:
+    r"""Splits segments before spaces that follow a printable character of ASCII.
 
     The pattern always splits there: no alternative has white space behind another character. What
-    is before the place ends no run of white space, so it loses nothing to look ahead at; what is
+    is before the place does not end in white space, so it loses nothing to look ahead at; what is
     behind it is matched as it would be in the whole text.
 
     Args:
-        text: See `split_words`; added tokens without such a place, see `breaks_at_spaces`.
+        text: See `distinct_parts`.
 
     Returns:
-        Parts `[P]` with the row splits of the input's rows. The last part of each segment ends in
-        `CUT`.
+        The parts; no segment is without one.
 
     Example:
-        >>> rows = Rows(tf.constant(["a b\n c", "d"]), tf.constant([0, 1, 2], tf.int64))
-        >>> split_at_spaces(rows).values.numpy().tolist()
-        [b'a', b' b', b'\n c\xff', b'd\xff']
+        >>> rows = Rows(tf.constant(["to be or", "to be"]), tf.constant([0, 1, 2], tf.int64))
+        >>> parts = split_at_spaces(rows)
+        >>> parts.distinct.numpy().tolist(), parts.indices.numpy().tolist()
+        ([b'to', b' be', b' or'], [0, 1, 2, 0, 1])
+        >>> parts.row_splits.numpy().tolist()
+        [0, 3, 5]
     """
-    every = tf.strings.reduce_join(tf.concat([text.values, [""]], axis=0), separator=CUT)  # []
-    byte = tf.io.decode_raw(every, tf.uint8)  # [bytes]
-    following = tf.roll(byte, -1, axis=0)  # of the last byte, CUT, it does not matter
-    is_space = tf.equal(following, 0x20) | (following - 0x09 < 5)  # uint8: less wraps around
-    is_last = ((byte - 0x21 < 0x5E) & is_space) | tf.equal(byte, ord(CUT))  # of its part
-    ends = tf.cast(tf.where(is_last)[:, 0], tf.int32) + 1  # [P]
-    starts = tf.concat([[0], ends], axis=0)[:-1]  # [P]
-    # TF Text's own `ByteSplitter` checks the offsets, with 160 operations.
-    parts, _ = byte_splitter.gen_byte_splitter.tf_text_byte_split_by_offsets(
-        every[tf.newaxis], starts, ends, tf.stack([0, tf.size(ends, tf.int64)])
+    joined = tf.strings.reduce_join(text.values, separator=CUT + _FIRST)
+    byte = tf.io.decode_raw(tf.strings.join([_FIRST, joined]), tf.uint8)  # [bytes]
+    before = tf.roll(byte, 1, axis=0)  # of the first byte, which is no space, it does not matter
+    is_place = tf.equal(byte, 0x20) & (before - 0x21 < 0x5E)  # uint8: what is less wraps around
+    cut = _to_string(tf.bitwise.bitwise_or(byte, 0xFF * tf.cast(is_place, tf.uint8)))
+    # `CUT` stands in place of the spaces, and between segments.
+    split = tf.raw_ops.StringSplit(input=cut[tf.newaxis], delimiter=CUT, skip_empty=False)
+    values, indices = tf.unique(split.values)  # [U], [P]
+    is_first = tf.equal(tf.strings.substr(values, 0, 1), _FIRST)  # [U]
+    to_skip = tf.cast(is_first, tf.int32)
+    rest = tf.strings.substr(values, to_skip, tf.fill(tf.shape(to_skip), tf.int32.max))
+    starts = tf.where(tf.gather(is_first, indices))[:, 0]  # [S]
+    ends = tf.concat([starts, [tf.size(indices, tf.int64)]], axis=0)  # [S + 1]
+    return Parts(
+        tf.strings.join([tf.where(is_first, "", " "), rest]),
+        indices,
+        tf.gather(ends, text.row_splits),
     )
-    lengths = tf.strings.length(text.values) + 1  # [S], with CUT
-    segment_ends = tf.concat([[0], tf.cumsum(lengths)], axis=0)  # [S + 1]
-    row_ends = tf.gather(segment_ends, text.row_splits)  # [R + 1]
-    row_splits = tf.raw_ops.UpperBound(
-        sorted_inputs=ends[tf.newaxis], values=row_ends[tf.newaxis], out_type=tf.int64
-    )
-    return Rows(parts, row_splits[0])
+
+
+def _to_string(byte: tf.Tensor) -> tf.Tensor:
+    """Returns bytes, uint8 `[N]`, as a string `[]`: the inverse of `tf.io.decode_raw`.
+
+    The contents are what a serialized tensor ends in.
+    """
+    size = tf.size(byte)
+    return tf.strings.substr(tf.io.serialize_tensor(byte), -size, size)
 
 
 def split_words(text: Rows, has_special: bool) -> Rows:
     """Splits segments of text into GPT-2's pre-tokens.
 
     Args:
-        text: Segments `[S]` of valid UTF-8, or `SPECIAL` and an added token, with or without `CUT`
-            at the end.
+        text: Segments `[S]` of valid UTF-8, or `SPECIAL` and an added token.
         has_special: Whether any segment may be an added token; False saves a pass.
 
     Returns:
