@@ -49,7 +49,7 @@ def valid_utf8(text: tf.Tensor) -> tf.Tensor:
     # tenth of that.
     return tf.cond(
         tf.reduce_all(tf.strings.regex_full_match(text, _VALID)),
-        lambda: tf.identity(text),
+        lambda: text,
         lambda: tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="replace"),
     )
 
@@ -94,9 +94,11 @@ def regroup(text: Rows, parts: tf.Tensor, owners: tf.Tensor) -> Rows:
         owners: int64 tensor `[N]`, the segment that each part comes from.
     """
     splits = tf.raw_ops.LowerBound(
-        sorted_inputs=owners[tf.newaxis], values=text.row_splits[tf.newaxis], out_type=tf.int64
+        sorted_inputs=tf.expand_dims(owners, 0),
+        values=tf.expand_dims(text.row_splits, 0),
+        out_type=tf.int64,
     )
-    return Rows(parts, splits[0])
+    return Rows(parts, tf.squeeze(splits, 0))
 
 
 def scatter_misses(
