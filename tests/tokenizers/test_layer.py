@@ -350,7 +350,7 @@ def test_exported_ops_are_those_of_tensorflow_and_tensorflow_text(toy, tmp_path)
     assert text_ops <= {
         "SentencepieceOp",
         "SentencepieceTokenizeOp",
-        "RaggedRange",
+        "RaggedGather",
         "RaggedTensorToTensor",
     }
     assert not {op for op in ops if op.startswith(("Xla", "PyFunc", "EagerPyFunc"))}

@@ -101,18 +101,19 @@ def literal_pattern(texts: Sequence[str]) -> str:
     return "(" + "|".join(map(_quote, longest_first)) + ")" if texts else ""
 
 
-def split_off(text: Rows, tokens: Pass) -> Rows:
+def split_off(text: Rows, tokens: Pass, has_special: bool) -> Rows:
     """Splits off the added tokens of a pass as segments of their own.
 
     Args:
         text: Segments `[S]`; added tokens of an earlier pass stay as they are.
         tokens: The tokens of this pass.
+        has_special: Whether there may be such tokens; False saves operations.
 
     Returns:
         Segments that are either text or `SPECIAL` followed by an added token.
     """
     marked = tf.strings.regex_replace(text.values, tokens.every, CUT + SPECIAL + rb"\1" + CUT)
-    text = keep_special(text, marked)
+    text = keep_special(text, marked) if has_special else text._replace(values=marked)
     if not (tokens.single_word or tokens.lstrip or tokens.rstrip):
         return split_at_cuts(text)
     split = tf.raw_ops.StringSplit(input=text.values, delimiter=CUT, skip_empty=True)

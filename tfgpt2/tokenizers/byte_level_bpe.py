@@ -253,6 +253,7 @@ class ByteLevelBPEGraph(TokenizerGraph):
         self._piece_ids = tf.constant(tables.piece_ids)  # [P]
         self._missing = tables.missing
         self._add_prefix_space = spec.add_prefix_space
+        self._splits_parts = not any(pretokenize.breaks_at_spaces(t.content) for t in split)
 
     def normalize(self, text: Rows) -> Rows:
         """Returns texts in their normal form."""
@@ -265,6 +266,16 @@ class ByteLevelBPEGraph(TokenizerGraph):
         """Returns the ids `[B, (T)]` of texts whose added tokens were split off."""
         if self._add_prefix_space:
             text = text._replace(values=pretokenize.prefix_space(text.values))
+        if not self._splits_parts:
+            return self._encode_words(text)
+        parts = pretokenize.distinct_parts(text)
+        distinct = Rows(parts.distinct, tf.range(tf.size(parts.distinct, tf.int64) + 1))
+        ids = tf.gather(self._encode_words(distinct), parts.indices)  # [P, (tokens)]
+        return tf.RaggedTensor.from_row_splits(
+            ids.values, tf.gather(ids.row_splits, parts.row_splits), validate=False
+        )  # [B, (T)]
+
+    def _encode_words(self, text: Rows) -> tf.RaggedTensor:
         return bpe.encode(
             pretokenize.split_words(text, has_special=bool(self.passes)),
             self._words.lookup,

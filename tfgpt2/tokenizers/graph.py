@@ -61,11 +61,12 @@ class TokenizerGraph(tf.Module, abc.ABC):
         with tf.device("CPU:0"):  # Strings live there; the ids should not travel back and forth.
             text = segments.valid_utf8(text)
             rows = segments.Rows(text, tf.range(tf.size(text, tf.int64) + 1))
-            for tokens in self.passes:
-                rows = rows if tokens.normalized else split_off(rows, tokens)
+            first, then = ([p for p in self.passes if p.normalized == n] for n in (False, True))
+            for tokens in first:  # one at most, as there is in `then`
+                rows = split_off(rows, tokens, has_special=False)
             rows = self.normalize(rows)
-            for tokens in self.passes:
-                rows = split_off(rows, tokens) if tokens.normalized else rows
+            for tokens in then:
+                rows = split_off(rows, tokens, has_special=bool(first))
             return self.encode_segments(rows)
 
     def decode(self, ids: tf.RaggedTensor | tf.Tensor) -> tf.Tensor:
