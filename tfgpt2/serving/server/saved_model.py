@@ -95,7 +95,9 @@ class Servable:
             else tf.constant(inputs[name], info.dtype)
             for name, info in infos.items()
         }
-        shapes = tuple(tuple(tensor.shape) for tensor in tensors.values())
+        shapes = ()
+        if self.first_runs.compiles:  # else nobody asks for them
+            shapes = tuple(tuple(tensor.shape) for tensor in tensors.values())
         with self.first_runs.measure(signature, shapes):
             return dict(self._functions[signature](**tensors))
 
