@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from tfgpt2 import chat_template
+from tfgpt2.chat_template import choose_template, render
 from tfgpt2.errors import shorten
 from tfgpt2.serving.server import completion_request
 from tfgpt2.serving.server.completion_request import CompletionRequest
@@ -39,14 +39,14 @@ _NOT_SUPPORTED: dict[str, tuple[Any, ...]] = {
 
 def parse(
     document: Mapping[str, Any],
-    template: str | None,
+    templates: Mapping[str, str],
     special_tokens: Mapping[str, str] = MappingProxyType({}),
 ) -> CompletionRequest:
     r"""Parses and checks a request.
 
     Args:
         document: The body, an object.
-        template: A chat template; None is the plain one.
+        templates: Chat templates by name; none is the plain one.
         special_tokens: What a template can name: `eos_token` and others.
 
     Returns:
@@ -57,7 +57,7 @@ def parse(
 
     Example:
         >>> messages = [{"role": "user", "content": "Who is there?"}]
-        >>> parse({"model": "m", "messages": messages}, None).prompts
+        >>> parse({"model": "m", "messages": messages}, {}).prompts
         ('user: Who is there?\nassistant:',)
     """
     given = {name: value for name, value in document.items() if value is not None}
@@ -67,23 +67,38 @@ def parse(
     for name, allowed in _NOT_SUPPORTED.items():
         if given.pop(name, allowed[0]) not in allowed:
             raise invalid(f"`{name}` is not supported by this server. Leave it out.", param=name)
+    template = _template(templates, given.pop("chat_template", None))
     messages = _messages(given.pop("messages", None))
     try:
-        text = chat_template.render(
-            PLAIN_TEMPLATE if template is None else template,
-            messages,
-            add_generation_prompt=True,
-            **special_tokens,
-        )
+        text = render(template, messages, add_generation_prompt=True, **special_tokens)
     except ValueError as error:
         raise invalid(str(error), param="messages") from error
     given |= {"prompt": text, "logprobs": _logprobs(given)}
     given.setdefault("max_tokens", given.pop("max_completion_tokens", -1))  # up to the context
-    if template is None:
+    if template is PLAIN_TEMPLATE:
         stop = given.get("stop", [])
         if isinstance(stop, (str, list)):  # else the parser says what is wrong
             given["stop"] = [*([stop] if isinstance(stop, str) else stop), *_PLAIN_STOPS]
     return completion_request.parse(given)
+
+
+def _template(templates: Mapping[str, str], name: Any) -> str:
+    """The template of a name; a template itself is refused, as it would be a client's program."""
+    if name is None:
+        try:
+            return choose_template(templates) if templates else PLAIN_TEMPLATE
+        except ValueError as error:
+            raise invalid(str(error), param="chat_template") from error
+    if not isinstance(name, str) or name not in templates:
+        known = ", ".join(map(repr, templates))
+        expected = f"the name of a chat template of this model: {known}"
+        if not templates:
+            expected = "left out: this model has no chat templates, and a plain one is used"
+        raise invalid(
+            f"`chat_template` must be {expected}. Received: {shorten(name, 100)}.",
+            param="chat_template",
+        )
+    return templates[name]
 
 
 def _messages(value: Any) -> list[dict[str, str]]:
