@@ -76,8 +76,9 @@ def test_the_text_of_a_conversation():
     assert (found.stop, found.max_tokens) == ((), 5)
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
     assert parse(messages=[{"role": "user", "content": parts}]).prompts[0].startswith("user: ab")
-    nothing = {"tools": [], "response_format": {"type": "text"}, "modalities": ["text"],
-               "parallel_tool_calls": False, "metadata": {}, "logprobs": False}  # fmt: skip
+    nothing = {"echo": False, "best_of": 1, "suffix": "", "tools": [], "modalities": ["text"],
+               "response_format": {"type": "text"}, "parallel_tool_calls": False,
+               "metadata": {}, "logprobs": False}  # fmt: skip
     assert parse(**nothing) == parse()
 
 
@@ -94,6 +95,7 @@ def test_the_text_of_a_conversation():
         ({"tools": [{"type": "function"}]}, "tools", "not supported"),
         ({"response_format": {"type": "json_object"}}, "response_format", "not supported"),
         ({"prompt": "a"}, "prompt", "not a field of chats"),
+        ({"echo": True}, "echo", "not a field of chats"),
         ({"chat_template": "{{ 1 }}"}, "chat_template", "has no chat templates"),
         ({"logprobs": 3}, "logprobs", "true or false"),
         ({"top_logprobs": 3}, "top_logprobs", "needs `logprobs`"),

@@ -8,6 +8,7 @@ language model goes on with, and the text ends where another one would speak.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -23,7 +24,13 @@ PLAIN_TEMPLATE = (
 )
 _PLAIN_STOPS = ["\nuser:", "\nsystem:", "\nassistant:"]
 _MAX_ALTERNATIVES = 20
-_ONLY_OF_COMPLETIONS = ("prompt", "echo", "best_of", "suffix")
+# Fields of completions, with the values that ask for nothing.
+_ONLY_OF_COMPLETIONS: dict[str, tuple[Any, ...]] = {
+    "prompt": (),
+    "echo": (False,),
+    "best_of": (1,),
+    "suffix": ("",),
+}
 # Fields of chats that this server does not have, with the values that ask for nothing.
 _NOT_SUPPORTED: dict[str, tuple[Any, ...]] = {
     "tools": ([],),
@@ -61,8 +68,8 @@ def parse(
         ('user: Who is there?\nassistant:',)
     """
     given = {name: value for name, value in document.items() if value is not None}
-    for name in _ONLY_OF_COMPLETIONS:
-        if name in given:
+    for name, allowed in _ONLY_OF_COMPLETIONS.items():
+        if name in given and given.pop(name) not in allowed:
             raise invalid(f"`{name}` is not a field of chats. Send `messages`.", param=name)
     for name, allowed in _NOT_SUPPORTED.items():
         if given.pop(name, allowed[0]) not in allowed:
@@ -80,6 +87,16 @@ def parse(
         if isinstance(stop, (str, list)):  # else the parser says what is wrong
             given["stop"] = [*([stop] if isinstance(stop, str) else stop), *_PLAIN_STOPS]
     return completion_request.parse(given)
+
+
+def templates_in_use(setting: str, own: Mapping[str, str]) -> dict[str, str]:
+    """Returns the chat templates of a model on this server, by name.
+
+    Args:
+        setting: A file, of which the template replaces the others, or nothing.
+        own: Those of the export.
+    """
+    return {"default": Path(setting).read_text(encoding="utf-8")} if setting else dict(own)
 
 
 def _template(templates: Mapping[str, str], name: Any) -> str:

@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 from starlette.requests import Request
@@ -72,8 +71,7 @@ class CompletionsApi:
         if isinstance(name, str) and name in self._core.settings.models:
             with self._core.lease(ModelSpec(name)) as servable:
                 templates, special_tokens = servable.chat_templates, servable.special_tokens
-        if setting:
-            templates = {"default": Path(setting).read_text(encoding="utf-8")}
+        templates = chat_request.templates_in_use(setting, templates)
         return chat_request.parse(document, templates, special_tokens)
 
     async def _answer(self, request: Request, parse: _Parse, form: CompletionFormat) -> Response:
