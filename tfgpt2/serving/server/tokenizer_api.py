@@ -9,13 +9,12 @@ import numpy as np
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from tfgpt2.errors import shorten
 from tfgpt2.serving.server import completion_request, http
 from tfgpt2.serving.server.chat_request import PLAIN_TEMPLATE, templates_in_use
 from tfgpt2.serving.server.json_request import parse_json
 from tfgpt2.serving.server.openai_errors import error_response
 from tfgpt2.serving.server.server_core import ModelSpec, ServerCore
-from tfgpt2.serving.server.serving_error import ServingError, invalid
+from tfgpt2.serving.server.serving_error import ServingError, cut, invalid
 from tfgpt2.serving.server.settings import NO_CHAT
 from tfgpt2.serving.server.text_model import TextModel
 
@@ -82,7 +81,7 @@ class TokenizerApi:
         if not isinstance(name, str):
             raise invalid("You must provide a model parameter.", param="model")
         if name not in names:
-            message = f"The model `{shorten(name, 100)}` does not exist."
+            message = f"The model `{cut(name)}` does not exist."
             raise ServingError("NOT_FOUND", message, param="model")
         return name
 
