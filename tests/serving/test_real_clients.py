@@ -10,6 +10,7 @@ import subprocess
 import httpx
 import pytest
 
+import tfgpt2
 from tests.support import real_clients
 from tests.support.server_requests import MODEL, column_request, predict
 from tfgpt2 import hub
@@ -77,6 +78,14 @@ def scored(answers):
         "loglikelihood_rolling": [(value, None) for value in answers["loglikelihood_rolling"]],
         "multiple_choice": answers["multiple_choice"]["answers"],
     }
+
+
+def test_lm_eval_tokenizes_with_the_server(ask):
+    tokenizer = tfgpt2.TFGPT2Tokenizer.from_pretrained(MODEL)
+    assert ask("remote_tokenizer", text=PROMPT) == {
+        "supported": True, "ids": tokenizer.tokenize(PROMPT).numpy().tolist(), "text": PROMPT,
+        "end": tokenizer.eos_token_id, "chat": f"user: {PROMPT}\nassistant:",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("client", ["openai", "langchain", "litellm", "llm"])

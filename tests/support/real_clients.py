@@ -72,6 +72,20 @@ def ask_choices(lm, questions):
     return {"acc": found["acc,none"], "acc_norm": found["acc_norm,none"], "answers": answers}
 
 
+def ask_remote_tokenizer(asked):
+    """What lm_eval's tokenizer on the server's side makes of a text and of a conversation."""
+    from lm_eval.utils import RemoteTokenizer, check_remote_tokenizer_support
+
+    url = asked["url"] + "/v1/completions"
+    tokenizer = RemoteTokenizer(url)
+    ids = tokenizer.encode(asked["text"])
+    talk = [{"role": "user", "content": asked["text"]}]
+    return {
+        "supported": check_remote_tokenizer_support(url), "ids": ids, "text": tokenizer.decode(ids),
+        "end": tokenizer.eos_token_id, "chat": tokenizer.apply_chat_template(talk),
+    }  # fmt: skip
+
+
 def ask_openai(asked):
     import openai
 
@@ -147,6 +161,7 @@ def ask_litellm(asked):
 
 CLIENTS = {
     "lm_eval": ask_lm_eval,
+    "remote_tokenizer": ask_remote_tokenizer,
     "openai": ask_openai,
     "langchain": ask_langchain,
     "litellm": ask_litellm,
