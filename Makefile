@@ -49,13 +49,14 @@ test: $(VENV)/installed-test
 	@# The harness' adapter needs lm_eval, which is an extra of its own.
 	$(BIN)/python -m pytest -q --doctest-modules tfgpt2 --ignore=tfgpt2/evaluation/harness.py --ignore=tfgpt2/beam
 
-# Programs whose packages do not fit beside ours have environments of their own.
-test-clients: $(VENV)/installed-test
+# Programs that no other test needs have environments of their own.
+test-clients:
 	@test -d .venv-clients || $(PYTHON) -m venv .venv-clients
-	@.venv-clients/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 \
+	@.venv-clients/bin/python -m pip install --quiet --disable-pip-version-check -e '.[test]' torch==2.13.0 \
 	  'lm_eval[api]==0.4.13' transformers==5.24.0 accelerate openai==3.57.0 langchain-openai==1.7.4 litellm==1.110.2 \
 	  llm==0.36 guidellm==0.8.1
-	TFGPT2_CLIENTS_PYTHON=$(CURDIR)/.venv-clients/bin/python $(BIN)/python -m pytest tests/serving/test_real_clients.py
+	TFGPT2_CLIENTS_PYTHON=$(CURDIR)/.venv-clients/bin/python .venv-clients/bin/python -m pytest \
+	  tests/serving/test_real_clients.py tests/evaluation/test_harness.py
 
 test-beam:
 	@test -d .venv-beam || $(PYTHON) -m venv .venv-beam

@@ -14,6 +14,7 @@ import itertools
 import json
 import secrets
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from tfgpt2.errors import explain, value_error
@@ -23,6 +24,9 @@ _FINAL = "CONTINUE_FINAL_MESSAGE_TAG "  # marks the end of the message to contin
 _ANSWER_MARK = contextvars.ContextVar("_ANSWER_MARK", default="")
 
 Messages = Sequence[Mapping[str, Any]]
+
+TEMPLATE_NAME = "chat_template.jinja"
+MORE_TEMPLATES = "additional_chat_templates"  # a folder, where there are several
 
 
 def render(
@@ -75,6 +79,51 @@ def render(
         )
     kept = text[:end]
     return kept if text[end : end + len(_FINAL)] == _FINAL else kept.rstrip()
+
+
+def choose_template(templates: Mapping[str, str], *, tools: bool = False) -> str:
+    """Returns the template of several that a conversation uses.
+
+    Args:
+        templates: Templates by name.
+        tools: Whether there are tools, for which there may be one called `tool_use`.
+
+    Raises:
+        ValueError: None is called `default`.
+
+    Source: transformers 4.57, `tokenization_utils_base.py::get_chat_template` (behavior).
+
+    Example:
+        >>> choose_template({"default": "a", "tool_use": "b"}, tools=True)
+        'b'
+    """
+    name = "tool_use" if tools and "tool_use" in templates else "default"
+    if name not in templates:
+        raise value_error(
+            "There are several chat templates and none is called 'default'.",
+            fix=f"Choose one by its name, as chat_template: {', '.join(map(repr, templates))}.",
+            chat_template=None,
+        )
+    return templates[name]
+
+
+def template_path(name: str) -> Path:
+    """Returns where a template of a name is, from the folder of a tokenizer's files.
+
+    Raises:
+        ValueError: The name is no file's name.
+
+    Example:
+        >>> [str(template_path(name)) for name in ("default", "rag")]
+        ['chat_template.jinja', 'additional_chat_templates/rag.jinja']
+    """
+    if Path(name).name != name or "\\" in name:  # it is a part of a path
+        raise value_error(
+            "The name of a chat template is a file's name without a folder.",
+            fix="Rename it in tokenizer.chat_template.",
+            name=name,
+        )
+    return Path(TEMPLATE_NAME) if name == "default" else Path(MORE_TEMPLATES, f"{name}.jinja")
 
 
 def render_with_answers(

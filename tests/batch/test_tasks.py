@@ -54,8 +54,8 @@ def test_scores_are_those_of_the_signature(tiny, generator, tmp_path):
     expected = {n: x.numpy() for n, x in generator.pipeline.score(tf.constant(TEXTS)).items()}
     for name in ("logprob", "perplexity", "num_tokens", "truncated"):
         assert np.allclose([row[name] for row in rows], expected[name], rtol=1e-5), name
-    for row, logprobs in zip(rows, expected["token_logprobs"], strict=True):
-        count = row["num_tokens"] + 1
+    details = zip(rows, expected["token_logprobs"], expected["text_tokens"], strict=True)
+    for row, logprobs, count in details:
         assert np.allclose(row["token_logprobs"], logprobs[:count], atol=1e-5)
         assert len(row["token_logprobs"]) == count
 

@@ -100,6 +100,16 @@ def start_server():
 
 
 @pytest.fixture(scope="session")
+def chrome(tmp_path_factory):
+    """A browser with a profile of its own, for all pages."""
+    pytest.importorskip("selenium", reason="selenium is not installed")
+    from tests.support.browser import chromium
+
+    with chromium(tmp_path_factory.mktemp("chromium")) as driver:
+        yield driver
+
+
+@pytest.fixture(scope="session")
 def served(exported):
     """One server of the export, for all tests that only send requests."""
     server = ServerProcess(exported, wait=False)

@@ -14,14 +14,7 @@ from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
 
-from tests.support.browser import chromium  # noqa: E402
 from tests.support.playground_page import Page  # noqa: E402
-
-
-@pytest.fixture(scope="module")
-def chrome(tmp_path_factory):
-    with chromium(tmp_path_factory.mktemp("chromium")) as driver:
-        yield driver
 
 
 @pytest.fixture

@@ -11,14 +11,7 @@ pytest.importorskip("selenium", reason="selenium is not installed")
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
 
-from tests.support.browser import chromium  # noqa: E402
 from tests.support.playground_page import Page  # noqa: E402
-
-
-@pytest.fixture(scope="module")
-def chrome(tmp_path_factory):
-    with chromium(tmp_path_factory.mktemp("chromium")) as driver:
-        yield driver
 
 
 @pytest.fixture
@@ -91,14 +84,33 @@ def test_continue_writes_into_the_text(streaming):
 
 def test_a_server_that_does_not_stream_after_all(streaming):
     page, stub = streaming
-    stub.answer = JSONResponse({"error": {"message": "no engine", "param": "logprobs"}}, 400)
+    stub.stream_answer = refusal("no engine")
+    page.type("a")
+    assert page.suggestions()[0] == WORDS[0]
+    assert [is_stream(one) for one in stub.requests] == [True] * 3 + [False]
+    page["more"].click()  # it is not asked for streams again
+    page.until(lambda: len(stub.requests) == 5 and page.options)
+    assert not is_stream(stub.requests[-1])
+
+
+def test_a_refused_request_says_nothing_about_streams(streaming):
+    page, stub = streaming
+    stub.answer = refusal("the prompt is too long")
     page.type("a", Keys.TAB)
-    page.until(lambda: page["banner"].is_displayed())  # the stub refuses the other way, too
-    assert stub.requests[-1]["signature_name"] == "generate"
+    page.until(lambda: page["banner"].is_displayed())
+    assert page["detail"].text == "the prompt is too long" and not is_stream(stub.requests[-1])
     stub.answer = None
     page["retry"].click()
-    page.until(lambda: page.options)
-    assert stub.requests[-1]["signature_name"] == "generate" and page["more"].is_displayed()
+    page.until(lambda: len(page.options) == 3)
+    assert is_stream(stub.requests[-1])
+
+
+def refusal(message):
+    return JSONResponse({"error": {"message": message, "param": "prompt"}}, 400)
+
+
+def is_stream(request):
+    return request.get("stream", False)
 
 
 def test_an_error_in_a_stream_is_shown(streaming):

@@ -10,6 +10,7 @@ import subprocess
 import httpx
 import pytest
 
+import tfgpt2
 from tests.support import real_clients
 from tests.support.server_requests import MODEL, column_request, predict
 from tfgpt2 import hub
@@ -31,6 +32,11 @@ REQUESTS = {
     "generate_until": [["ROMEO:\n", {"until": ["\n\n"], "max_gen_toks": 40}],
                        ["HAMLET:\n", {"until": ["."], "max_gen_toks": 40}]],
 }  # fmt: skip
+QUESTIONS = [
+    {"query": "My good", "choices": ["lord", "xylophone", "elephants"], "gold": 0},
+    {"query": "What news with", "choices": ["you?", "my gracious lord of Gloucester?"], "gold": 1},
+    {"query": "To be, or not to", "choices": ["be", "bee", "see the king"], "gold": 0},
+]
 
 
 @pytest.fixture
@@ -48,17 +54,38 @@ def ask(served):
 
 
 def test_lm_eval_gets_what_it_gets_from_the_checkpoint(ask, figure):
+    """From the server, from PyTorch, and from the adapter of this package."""
     checkpoint = hub.ASSETS / MODEL
-    answers = ask("lm_eval", checkpoint=str(checkpoint), requests=REQUESTS)
-    served, local = answers["loglikelihood"]
-    assert [greedy for _, greedy in served] == [greedy for _, greedy in local]
-    assert [value for value, _ in served] == pytest.approx([v for v, _ in local], abs=1e-4)
-    worst = max(abs(one - two) for (one, _), (two, _) in zip(served, local, strict=True))
-    figure("nats: lm_eval, served and local, log-likelihood", worst)
-    served, local = answers["loglikelihood_rolling"]
-    assert served == pytest.approx(local, rel=1e-5)
-    served, local = answers["generate_until"]
-    assert served == local
+    answers = ask("lm_eval", checkpoint=str(checkpoint), requests=REQUESTS, questions=QUESTIONS)
+    served, values = answers["served"], scored(answers["served"])
+    for name in ("hf", "adapter"):
+        local = answers[name]
+        assert served["generate_until"] == local["generate_until"]
+        for accuracy in ("acc", "acc_norm"):
+            assert served["multiple_choice"][accuracy] == local["multiple_choice"][accuracy]
+        for kind, expected in scored(local).items():
+            assert [greedy for _, greedy in values[kind]] == [greedy for _, greedy in expected]
+            pairs = zip(values[kind], expected, strict=True)
+            worst = max(abs(one - two) for (one, _), (two, _) in pairs)
+            figure(f"nats: lm_eval, served and {name}: {kind}", worst)
+            assert worst < 1e-4, (name, kind)
+
+
+def scored(answers):
+    """The log-likelihoods of each kind of requests, and whether they were greedy."""
+    return {
+        "loglikelihood": answers["loglikelihood"],
+        "loglikelihood_rolling": [(value, None) for value in answers["loglikelihood_rolling"]],
+        "multiple_choice": answers["multiple_choice"]["answers"],
+    }
+
+
+def test_lm_eval_tokenizes_with_the_server(ask):
+    tokenizer = tfgpt2.TFGPT2Tokenizer.from_pretrained(MODEL)
+    assert ask("remote_tokenizer", text=PROMPT) == {
+        "supported": True, "ids": tokenizer.tokenize(PROMPT).numpy().tolist(), "text": PROMPT,
+        "end": tokenizer.eos_token_id, "chat": f"user: {PROMPT}\nassistant:",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("client", ["openai", "langchain", "litellm", "llm"])

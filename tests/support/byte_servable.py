@@ -39,7 +39,7 @@ class ByteServable:
 
     batches_in_graph = False
     first_runs = FirstRuns("m", compiles=False)
-    chat_template, special_tokens = None, {}
+    chat_templates, special_tokens = {}, {}
 
     def __init__(self, name="m", version=1, path=None):
         self.name, self.version, self.path, self.calls = name, version, path, []

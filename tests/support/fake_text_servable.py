@@ -24,7 +24,7 @@ class FakeTextServable:
 
     batches_in_graph = True  # each request runs as it is
     first_runs = FirstRuns("m", compiles=False)
-    chat_template, special_tokens = None, {}
+    chat_templates, special_tokens = {}, {}
 
     def __init__(self, name="m", version=1, path=None):
         self.name, self.version = name, version

@@ -61,12 +61,15 @@ def inspect(text):
 class StubServer:
     """Runs in a thread; `requests` are the received bodies, `answer` replaces a response.
 
+    `stream_answer` replaces those to completions only.
+
     A stream sends the first half of its text, and the rest when `second_half` is set; `left` counts
     the streams whose client went before.
     """
 
     def __init__(self, port=0, signatures=("generate", "inspect")):
         self.requests, self.signatures, self.answer = [], signatures, None
+        self.stream_answer = None
         self.loading = False
         self.second_half, self.left = threading.Event(), 0
         page = PAGE.read_text()
@@ -103,8 +106,9 @@ class StubServer:
         async def complete(request):
             body = json.loads(await request.body())
             self.requests.append(body)
-            if self.answer is not None:
-                return self.answer
+            answer = self.answer or self.stream_answer
+            if answer is not None:
+                return answer
             return StreamingResponse(
                 self._events(WORDS[body["seed"] % len(WORDS)]), media_type="text/event-stream"
             )

@@ -1,7 +1,7 @@
-"""Runs unmodified clients against a server; needs no TensorFlow, and prints one line of JSON.
+"""Runs unmodified clients against a server, and prints one line of JSON.
 
-The program of an environment of its own: see `tests/serving/test_real_clients.py`. It reads what to
-do from standard input.
+A process of its own: see `tests/serving/test_real_clients.py`. It reads what to do from standard
+input.
 """
 
 import json
@@ -22,9 +22,12 @@ def lm_eval_requests(kind, rows):
 
 
 def ask_lm_eval(asked):
-    """The answers of `local-completions`, and of `hf` on the checkpoint itself."""
+    """The answers of `local-completions`; of `hf` and of our adapter on the checkpoint itself."""
+    os.environ["HF_HUB_OFFLINE"] = "1"
     from lm_eval.models.huggingface import HFLM
     from lm_eval.models.openai_completions import LocalCompletionsAPI
+
+    from tfgpt2.evaluation.harness import TFGPT2LM
 
     served = LocalCompletionsAPI(
         model=asked["model"], base_url=asked["url"] + "/v1/completions", batch_size=1,
@@ -33,10 +36,54 @@ def ask_lm_eval(asked):
     # The class for APIs keeps a place for a token that follows, and rolling windows another one.
     local = HFLM(pretrained=asked["checkpoint"], device="cpu", dtype="float32", batch_size=1,
                  max_length=254)  # fmt: skip
+    adapter = TFGPT2LM(asked["checkpoint"], batch_size=2, max_length=254, jit_compile=False)
+    models = {"served": served, "hf": local, "adapter": adapter}
     return {
-        kind: [getattr(lm, kind)(lm_eval_requests(kind, rows)) for lm in (served, local)]
-        for kind, rows in asked["requests"].items()
-    }
+        name: {kind: getattr(lm, kind)(lm_eval_requests(kind, rows))
+               for kind, rows in asked["requests"].items()}
+        | {"multiple_choice": ask_choices(lm, asked["questions"])}
+        for name, lm in models.items()
+    }  # fmt: skip
+
+
+def ask_choices(lm, questions):
+    """The accuracies of a task of multiple choice, and the answers it was made of."""
+    import lm_eval
+    from lm_eval.tasks import TaskManager
+
+    with tempfile.TemporaryDirectory() as folder:
+        rows = Path(folder, "questions.jsonl")
+        rows.write_text("".join(json.dumps(one) + "\n" for one in questions))
+        task = {
+            "task": "questions", "dataset_path": "json",
+            "dataset_kwargs": {"data_files": {"test": str(rows)}, "cache_dir": folder},
+            "test_split": "test", "output_type": "multiple_choice", "doc_to_text": "{{query}}",
+            "doc_to_choice": "{{choices}}", "doc_to_target": "{{gold}}",
+            "metric_list": [{"metric": "acc"}, {"metric": "acc_norm"}],
+        }  # fmt: skip
+        Path(folder, "questions.yaml").write_text(json.dumps(task))
+        done = lm_eval.simple_evaluate(
+            lm, tasks=["questions"], bootstrap_iters=0, log_samples=True,
+            task_manager=TaskManager(include_path=folder, include_defaults=False),
+        )  # fmt: skip
+    found = done["results"]["questions"]
+    samples = sorted(done["samples"]["questions"], key=lambda sample: sample["doc_id"])
+    answers = [answer for sample in samples for (answer,) in sample["resps"]]
+    return {"acc": found["acc,none"], "acc_norm": found["acc_norm,none"], "answers": answers}
+
+
+def ask_remote_tokenizer(asked):
+    """What lm_eval's tokenizer on the server's side makes of a text and of a conversation."""
+    from lm_eval.utils import RemoteTokenizer, check_remote_tokenizer_support
+
+    url = asked["url"] + "/v1/completions"
+    tokenizer = RemoteTokenizer(url)
+    ids = tokenizer.encode(asked["text"])
+    talk = [{"role": "user", "content": asked["text"]}]
+    return {
+        "supported": check_remote_tokenizer_support(url), "ids": ids, "text": tokenizer.decode(ids),
+        "end": tokenizer.eos_token_id, "chat": tokenizer.apply_chat_template(talk),
+    }  # fmt: skip
 
 
 def ask_openai(asked):
@@ -114,6 +161,7 @@ def ask_litellm(asked):
 
 CLIENTS = {
     "lm_eval": ask_lm_eval,
+    "remote_tokenizer": ask_remote_tokenizer,
     "openai": ask_openai,
     "langchain": ask_langchain,
     "litellm": ask_litellm,

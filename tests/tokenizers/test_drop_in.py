@@ -224,6 +224,13 @@ def test_chat_templates_are_files_and_run_in_a_sandbox(tokenizer, tmp_path):
     tokenizer.save_pretrained(tmp_path / "three", save_jinja_files=False)
     assert not list((tmp_path / "three").glob("*.jinja"))
     assert AutoTokenizer.from_pretrained(tmp_path / "three").chat_template == named
+    (tmp_path / "two" / "chat_template.jinja").unlink()
+    only = AutoTokenizer.from_pretrained(tmp_path / "two")
+    transformers = pytest.importorskip("transformers")
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "two")
+    assert only.chat_template == theirs.chat_template == {"other": named["other"]}
+    with pytest.raises(ValueError, match="several chat templates.*none.*'other'"):
+        only.apply_chat_template(CHAT)
     again.chat_template = named | {"../../escape": "c"}
     with pytest.raises(ValueError, match="without a folder"):
         again.save_pretrained(tmp_path / "four")

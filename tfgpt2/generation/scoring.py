@@ -13,7 +13,7 @@ class ScoringModel(Protocol):
     """Interface of the model; see `TFGPT2LMHeadModel`."""
 
     def prefill_hidden(
-        self, ids: tf.Tensor, mask: tf.Tensor, *, columns: tf.Tensor
+        self, ids: tf.Tensor, mask: tf.Tensor, *, columns: tf.Tensor, prefix: Any = ()
     ) -> tuple[tf.Tensor, Any]:
         """Returns the hidden states `[B, P, D]` of right-aligned tokens, and the cache."""
         ...
@@ -41,18 +41,21 @@ class TokenScores(NamedTuple):
     top_logprobs: tf.Tensor
 
 
-def token_logprobs(model: ScoringModel, ids: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+def token_logprobs(
+    model: ScoringModel, ids: tf.Tensor, mask: tf.Tensor, prefix: Any = ()
+) -> tf.Tensor:
     """Log-probability of each token given those before it.
 
     Args:
         model: What to score with.
         ids: int32 `[B, P]`, right-aligned.
         mask: int32 `[B, P]`.
+        prefix: A `tfgpt2.nn.kv_cache.Prefix` that was read before the ids, or nothing.
 
     Returns:
         float32 `[B, P]`, nats; 0 for a row's first token, which follows nothing, and for padding.
     """
-    hidden, _ = model.prefill_hidden(ids, mask, columns=tf.shape(ids)[1])  # [B, P, D]
+    hidden = _hidden(model, ids, mask, prefix)  # [B, P, D]
 
     def score_row(row: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
         logits, targets = _row_logits(model, row)  # [P - 1, V], [P - 1]
@@ -64,18 +67,21 @@ def token_logprobs(model: ScoringModel, ids: tf.Tensor, mask: tf.Tensor) -> tf.T
     return tf.where(_follows(mask), scores, 0.0)
 
 
-def token_scores(model: ScoringModel, ids: tf.Tensor, mask: tf.Tensor, *, top: int) -> TokenScores:
+def token_scores(
+    model: ScoringModel, ids: tf.Tensor, mask: tf.Tensor, prefix: Any = (), *, top: int
+) -> TokenScores:
     """Log-probability and rank of each token, and what the model expected in its place.
 
     Args:
         model: What to score with.
         ids: int32 `[B, P]`, right-aligned.
         mask: int32 `[B, P]`.
+        prefix: See `token_logprobs`.
         top: How many of the likeliest tokens, `N`, at most `V`.
 
     Source: Gehrmann et al. 2019, "GLTR: Statistical Detection and Visualization of Generated Text".
     """
-    hidden, _ = model.prefill_hidden(ids, mask, columns=tf.shape(ids)[1])  # [B, P, D]
+    hidden = _hidden(model, ids, mask, prefix)  # [B, P, D]
 
     def score_row(row: tuple[tf.Tensor, tf.Tensor]) -> TokenScores:
         logits, targets = _row_logits(model, row)  # [P - 1, V], [P - 1]
@@ -102,7 +108,7 @@ def token_scores(model: ScoringModel, ids: tf.Tensor, mask: tf.Tensor, *, top: i
 
 
 def next_tokens(
-    model: ScoringModel, ids: tf.Tensor, mask: tf.Tensor, *, top: int
+    model: ScoringModel, ids: tf.Tensor, mask: tf.Tensor, prefix: Any = (), *, top: int
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """The likeliest tokens after each text.
 
@@ -110,19 +116,20 @@ def next_tokens(
         model: What to ask.
         ids: int32 `[B, P]`, right-aligned.
         mask: int32 `[B, P]`.
+        prefix: See `token_logprobs`.
         top: How many, `N`, at most `V`.
 
     Returns:
         Tokens int32 `[B, N]`, the likeliest first, and their log-probabilities `[B, N]` in nats.
     """
-    hidden, _ = model.prefill_hidden(ids, mask, columns=tf.shape(ids)[1])  # [B, P, D]
+    hidden = _hidden(model, ids, mask, prefix)  # [B, P, D]
     logits = model.score(hidden[:, -1:])[:, 0]  # [B, V]
     best, tokens = tf.math.top_k(logits, k=top)  # [B, N]
     return tokens, best - tf.reduce_logsumexp(logits, axis=-1, keepdims=True)
 
 
 def text_vectors(
-    model: ScoringModel, ids: tf.Tensor, mask: tf.Tensor
+    model: ScoringModel, ids: tf.Tensor, mask: tf.Tensor, prefix: Any = ()
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """The last layer's states of each text, after the final layer norm.
 
@@ -130,15 +137,21 @@ def text_vectors(
         model: What reads.
         ids: int32 `[B, P]`, right-aligned.
         mask: int32 `[B, P]`.
+        prefix: What was read before the ids, or nothing. Each row then begins with the prefix's
+            last token, which counts for the mean of a row without other tokens only.
 
     Returns:
         float32 `[B, D]`, the state of the last token, and `[B, D]`, the mean over the tokens; 0
         for a row without tokens.
     """
-    hidden, _ = model.prefill_hidden(ids, mask, columns=tf.shape(ids)[1])  # [B, P, D]
+    hidden = _hidden(model, ids, mask, prefix)  # [B, P, D]
     real = tf.cast(mask, tf.float32)[..., None]  # [B, P, 1]
     hidden = tf.cast(hidden, tf.float32) * real
-    mean = tf.math.divide_no_nan(tf.reduce_sum(hidden, axis=1), tf.reduce_sum(real, axis=1))
+    if prefix:
+        follows = _follows(mask)  # [B, P]
+        alone = ~tf.reduce_any(follows, axis=1, keepdims=True)  # [B, 1]
+        real *= tf.cast(follows | alone, tf.float32)[..., None]
+    mean = tf.math.divide_no_nan(tf.reduce_sum(hidden * real, axis=1), tf.reduce_sum(real, axis=1))
     return hidden[:, -1], mean  # [B, D]
 
 
@@ -163,23 +176,28 @@ def left_align(values: tf.Tensor, length: tf.Tensor) -> tf.Tensor:
     return tf.where(inside, tf.gather(values, place, batch_dims=1), tf.zeros([], values.dtype))
 
 
-def summarize(logprobs: tf.Tensor, length: tf.Tensor) -> dict[str, tf.Tensor]:
+def summarize(
+    logprobs: tf.Tensor, length: tf.Tensor, scored: tf.Tensor | None = None
+) -> dict[str, tf.Tensor]:
     """Sums up the log-probabilities of texts.
 
     Args:
         logprobs: float32 `[B, P]`, right-aligned, from `token_logprobs`.
         length: int32 `[B]`, tokens of each text.
+        scored: int32 `[B]`, those that are scored; None is all but the first.
 
     Returns:
         `logprob` and `perplexity` float32 `[B]`; `num_tokens` int32 `[B]`, the tokens that are
-        scored; `token_logprobs` float32 `[B, T]`, left-aligned, 0 for the first and after the end.
+        scored; `token_logprobs` float32 `[B, T]`, left-aligned, 0 for a first token that follows
+        nothing, and after the end.
 
     Example:
         >>> out = summarize(tf.constant([[0.0, 0.0, -2.0]]), tf.constant([2]))
         >>> out["token_logprobs"].numpy().tolist(), out["num_tokens"].numpy().tolist()
         ([[0.0, -2.0]], [1])
     """
-    logprob, scored = tf.reduce_sum(logprobs, axis=1), tf.maximum(length - 1, 0)  # [B]
+    scored = tf.maximum(length - 1, 0) if scored is None else scored  # [B]
+    logprob = tf.reduce_sum(logprobs, axis=1)  # [B]
     mean = tf.math.divide_no_nan(logprob, tf.cast(scored, tf.float32))
     return {
         "logprob": logprob,
@@ -187,6 +205,12 @@ def summarize(logprobs: tf.Tensor, length: tf.Tensor) -> dict[str, tf.Tensor]:
         "perplexity": tf.exp(tf.minimum(-mean, _MOST_NATS)),
         "token_logprobs": left_align(logprobs, length),
     }
+
+
+def _hidden(model: ScoringModel, ids: tf.Tensor, mask: tf.Tensor, prefix: Any) -> tf.Tensor:
+    """The hidden states `[B, P, D]` of the ids, which follow the prefix."""
+    after = {"prefix": prefix} if prefix else {}
+    return model.prefill_hidden(ids, mask, columns=tf.shape(ids)[1], **after)[0]
 
 
 def _row_logits(

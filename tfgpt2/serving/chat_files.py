@@ -1,4 +1,4 @@
-"""What an export says about conversations: a chat template, and the special tokens it can name.
+"""What an export says about conversations: chat templates, and the special tokens they can name.
 
 The files are those of a tokenizer, in `assets.extra`, which TensorFlow Serving does not read.
 """
@@ -9,10 +9,10 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from tfgpt2.chat_template import MORE_TEMPLATES, TEMPLATE_NAME, template_path
 from tfgpt2.errors import value_error
 from tfgpt2.files import read_json_object
 
-TEMPLATE_FILE = Path("assets.extra", "chat_template.jinja")
 TOKENS_FILE = Path("assets.extra", "special_tokens_map.json")
 
 
@@ -25,31 +25,36 @@ def write_chat_files(
 
     Args:
         directory: The version directory.
-        template: A jinja2 template; of several by name, the one called `default` is written.
+        template: A jinja2 template, or several by name.
         special_tokens: Role or name to token.
+
+    Raises:
+        ValueError: The name of a template is no file's name.
     """
-    (directory / "assets.extra").mkdir(exist_ok=True)
+    folder = directory / TOKENS_FILE.parent
+    folder.mkdir(exist_ok=True)
     tokens = json.dumps(dict(special_tokens), ensure_ascii=False, indent=2)
     (directory / TOKENS_FILE).write_text(tokens + "\n", encoding="utf-8")
-    if isinstance(template, Mapping):
-        template = template.get("default")
-    if template is not None:
-        (directory / TEMPLATE_FILE).write_text(template, encoding="utf-8")
+    named = {"default": template} if isinstance(template, str) else template or {}
+    for name, text in named.items():
+        path = folder / template_path(name)
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")
 
 
-def read_chat_files(directory: Path) -> tuple[str | None, dict[str, str]]:
+def read_chat_files(directory: Path) -> tuple[dict[str, str], dict[str, str]]:
     """Reads them from a version directory.
 
     Args:
         directory: The version directory.
 
     Returns:
-        The template, None if there is none, and the special tokens.
+        The templates by name, and the special tokens.
 
     Raises:
         ValueError: The file of special tokens is damaged.
     """
-    template, tokens = directory / TEMPLATE_FILE, directory / TOKENS_FILE
+    tokens = directory / TOKENS_FILE
     found = read_json_object(tokens, "file of special tokens") if tokens.is_file() else {}
     if not all(isinstance(token, str) for token in found.values()):
         raise value_error(
@@ -57,4 +62,7 @@ def read_chat_files(directory: Path) -> tuple[str | None, dict[str, str]]:
             fix="Export the version again.",
             special_tokens=found,
         )
-    return template.read_text("utf-8") if template.is_file() else None, found
+    default = tokens.parent / TEMPLATE_NAME
+    paths = {"default": default} if default.is_file() else {}
+    paths |= {path.stem: path for path in sorted((tokens.parent / MORE_TEMPLATES).glob("*.jinja"))}
+    return {name: path.read_text("utf-8") for name, path in paths.items()}, found

@@ -115,7 +115,7 @@ class TextPipeline(tf.Module):
     ) -> None:
         super().__init__()
         self.model, self.tokenizer, self.config = model, tokenizer, config
-        self.truncate, self.assistant = truncate, assistant
+        self.truncate, self.assistant, self._jit_compile = truncate, assistant, jit_compile
         self.prompt_buckets, self.output_buckets = tuple(prompt_buckets), tuple(output_buckets)
         # Texts with tokens that the model does not have are refused.
         size = model.config.vocab_size
@@ -141,12 +141,25 @@ class TextPipeline(tf.Module):
         self._result_to_text = tf.function(
             functools.partial(result_to_text, tokenizer), autograph=False, reduce_retracing=True
         )
-        self._token_logprobs = tf.function(
-            functools.partial(token_logprobs, model),
-            input_signature=[tf.TensorSpec([None, None], tf.int32)] * 2,
-            jit_compile=jit_compile,
+        self._token_logprobs = self.compile_scoring(functools.partial(token_logprobs, model))
+
+    def compile_scoring(self, scoring: Callable[..., Any]) -> Callable[[Prompt], Any]:
+        """Compiles a function of ids, mask and prefix.
+
+        Args:
+            scoring: From ids and mask, int32 `[B, P]`, and a `Prefix` or nothing.
+
+        Returns:
+            A function of what `whole_text_prompt` returns first.
+        """
+        prefix = tf.nest.map_structure(lambda x: tf.TensorSpec(x.shape, x.dtype), self._prefix)
+        program = tf.function(
+            scoring,
+            input_signature=[*[tf.TensorSpec([None, None], tf.int32)] * 2, prefix],
+            jit_compile=self._jit_compile,
             autograph=False,
         )
+        return lambda prompt: program(prompt.ids, prompt.mask, self._prefix_tensors())
 
     @property
     def prefix_variables(self) -> list[tf.Variable]:
@@ -313,15 +326,26 @@ class TextPipeline(tf.Module):
 
         Returns:
             `logprob` float32 `[B]` (nats, the sum over tokens); `num_tokens` int32 `[B]`, the
-            tokens that are scored: all but the first, which follows nothing; `perplexity` float32
-            `[B]`; `token_logprobs` float32 `[B, T]`, 0 for the first token and after the last;
-            `truncated` int32 `[B]`. An empty text has `num_tokens` 0 and perplexity 1.
+            tokens that are scored: all but the first, which follows nothing, and all after a
+            prefix; `perplexity` float32 `[B]`; `token_logprobs` float32 `[B, T]`, one for each
+            token, 0 for a first one that follows nothing and after the last; `text_tokens` int32
+            `[B]`, how many those are; `truncated` int32 `[B]`. An empty text has `num_tokens` 0
+            and perplexity 1.
         """
         rows = tf.shape(text)[0]
-        prompt, status, _ = self.whole_text_prompt(_at_least_one_row(text, ""))
-        outputs = summarize(self._token_logprobs(prompt.ids, prompt.mask), status.length)
-        outputs |= {"truncated": status.truncated}
+        prompt, status, num_tokens = self.whole_text_prompt(_at_least_one_row(text, ""))
+        scored = num_tokens if self._prefix else None
+        outputs = summarize(self._token_logprobs(prompt), status.length, scored)
+        outputs |= {"text_tokens": num_tokens, "truncated": status.truncated}
         return {name: value[:rows] for name, value in outputs.items()}
+
+    def tokenize_prompts(self, text: tf.Tensor) -> tf.RaggedTensor:
+        """Tokenizes texts as they are read, string `[B]` -> int32 `[B, (P)]`.
+
+        A prefix has the special tokens that stand before a text, and what follows it goes on.
+        """
+        tokenizer = self.tokenizer
+        return tokenizer.tokenize(text) if self._prefix else tokenizer.tokenize_prompts(text)
 
     def whole_text_prompt(
         self, text: tf.Tensor, read: ReadTokens | None = None
@@ -333,20 +357,17 @@ class TextPipeline(tf.Module):
             read: See `__call__`.
 
         Returns:
-            Prompts, the start token for an empty text; their status; and int32 `[B]`, tokens of
-            the text itself, 0 for an empty one.
+            Prompts, the start token for an empty text; where there is a prefix, each begins with
+            its last token. Their status, without that token; and int32 `[B]`, tokens of the text
+            itself, 0 for an empty one.
         """
-        tokens = (self.tokenizer.tokenize_prompts if read is None else read)(text)  # [B, (P)]
-        prompt, status = make_prompt(
-            tokens,
-            tf.ones_like(tokens.row_lengths(), tf.int32),
-            context=self.model.config.n_positions + 1,
-            start_id=self.start_id,
-            truncate=True,
-            buckets=self.prompt_buckets,
-            vocab_size=self._known_ids if read is None else self.model.config.vocab_size,
-            num_first=self._num_first if read is None else 0,
-        )
+        tokens = (self.tokenize_prompts if read is None else read)(text)  # [B, (P)]
+        one = tf.ones_like(tokens.row_lengths(), tf.int32)  # [B]
+        prompt, status = self._own_prompt(tokens, one, read, room=1, truncate=True)
+        known = tf.cast(status.refusal == 0, tf.int32)  # [B]
+        prompt = prompt._replace(mask=prompt.mask * known[:, None])  # nothing of a refused text
+        status = self.own_status(status)
+        status = status._replace(length=status.length * known)
         return prompt, status, tf.where(tokens.row_lengths() > 0, status.length, 0)
 
     def prompt_only(self, texts: str | Sequence[str]) -> Prompt:
@@ -368,32 +389,55 @@ class TextPipeline(tf.Module):
         self, text: tf.Tensor, max_new_tokens: tf.Tensor, read: ReadTokens | None = None
     ) -> tuple[Prompt, PromptStatus, int]:
         """Tokenizes prompts, after the prefix where there is one; returns the context, too."""
+        tokens = (self.tokenize_prompts if read is None else read)(text)  # [B, (P)]
+        prompt, status = self._own_prompt(tokens, max_new_tokens, read, truncate=self.truncate)
         context = self.model.config.n_positions
-        context -= self._prefix.ids.shape[1] if self._prefix else 0
-        known_ids = self._known_ids if read is None else self.model.config.vocab_size
-        num_first = self._num_first if read is None and not self._prefix else 0
-        if read is None:  # a prefix has what stands before a text, and what follows it goes on
-            read = self.tokenizer.tokenize if self._prefix else self.tokenizer.tokenize_prompts
-        prompt, status = make_prompt(
-            read(text),
-            max_new_tokens,
-            context=context - bool(self._prefix),
-            start_id=None if self._prefix else self.start_id,
-            truncate=self.truncate,
-            buckets=self.prompt_buckets,
-            vocab_size=known_ids,
-            num_first=num_first,
-        )
         if not self._prefix:
             return prompt, status, context
-        prompt, status = prepend_token(prompt, status, self._prefix_end)
-        prefix = tf.nest.map_structure(tf.convert_to_tensor, self._prefix)
+        prefix = self._prefix_tensors()
         before = tf.repeat(prefix.ids, tf.shape(prompt.ids)[0], axis=0)  # [B, S]
         ids, mask = align_right(
             tf.concat([before, prompt.ids], axis=1),
             tf.concat([tf.ones_like(before), prompt.mask], axis=1),
         )  # [B, S + P]
+        context -= self._prefix.ids.shape[1]
         return Prompt(ids, mask, PromptContext(*prompt[:2], prefix=prefix)), status, context
+
+    def _own_prompt(
+        self,
+        tokens: tf.RaggedTensor,
+        max_new_tokens: tf.Tensor,
+        read: ReadTokens | None,
+        *,
+        room: int = 0,
+        truncate: bool,
+    ) -> tuple[Prompt, PromptStatus]:
+        """Makes prompts of what is read after the prefix: its last token, and the text's tokens.
+
+        Args:
+            tokens: int32 `[B, (P)]`.
+            max_new_tokens: See `make_prompt`.
+            read: What made the tokens; None is the tokenizer.
+            room: Tokens that fit beside those of the context.
+            truncate: See `make_prompt`.
+        """
+        prefixed = bool(self._prefix)
+        before = self._prefix.ids.shape[1] + 1 if prefixed else 0
+        prompt, status = make_prompt(
+            tokens,
+            max_new_tokens,
+            context=self.model.config.n_positions + room - before,
+            start_id=None if prefixed else self.start_id,
+            truncate=truncate,
+            buckets=self.prompt_buckets,
+            vocab_size=self._known_ids if read is None else self.model.config.vocab_size,
+            num_first=self._num_first if read is None and not prefixed else 0,
+        )
+        return prepend_token(prompt, status, self._prefix_end) if prefixed else (prompt, status)
+
+    def _prefix_tensors(self) -> Prefix | tuple[()]:
+        """What was read of the prefix: all but its last token."""
+        return tf.nest.map_structure(tf.convert_to_tensor, self._prefix)
 
     def _tokenize_known(self, name: str, texts: str | Sequence[str]) -> tf.RaggedTensor:
         """Tokenizes an option's texts, `[B, (P)]`, and checks that the model has their tokens."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tfgpt2.chat_template import Messages, render, render_with_answers
+from tfgpt2.chat_template import Messages, choose_template, render, render_with_answers
 from tfgpt2.errors import value_error
 from tfgpt2.tokenizers.base import TokenizerSpec
 from tfgpt2.tokenizers.batch_encoding import to_tensors
@@ -38,14 +38,14 @@ class ChatMethods:
             tools: Whether there are tools, for which there may be a template of its own.
 
         Raises:
-            ValueError: There is no template.
+            ValueError: There is no template, or several and no default.
         """
         known = self.chat_template
         if isinstance(known, Mapping):
             if chat_template in known:
                 return known[chat_template]
-            default = "tool_use" if tools is not None and "tool_use" in known else "default"
-            known = known.get(default)
+            if chat_template is None:
+                return choose_template(known, tools=tools is not None)
         template = chat_template or known
         if template is None:
             raise value_error(

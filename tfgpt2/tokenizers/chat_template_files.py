@@ -7,12 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tfgpt2.errors import value_error
+from tfgpt2.chat_template import MORE_TEMPLATES, TEMPLATE_NAME, template_path
 from tfgpt2.hub import Repository
 from tfgpt2.tokenizers.json_files import read_json, read_text
-
-TEMPLATE_NAME = "chat_template.jinja"
-MORE_TEMPLATES = "additional_chat_templates"  # a folder, where there are several
 
 
 def read_chat_template(
@@ -28,10 +25,13 @@ def read_chat_template(
         ValueError: A file is damaged.
     """
     path = repository.find(TEMPLATE_NAME)
+    folder = repository.local if path is None else path.parent  # a hub's cannot be listed
+    more = [] if folder is None else sorted((folder / MORE_TEMPLATES).glob("*.jinja"))
+    named = {file.stem: read_text(file) for file in more}
     if path is not None:
-        more = sorted((path.parent / MORE_TEMPLATES).glob("*.jinja"))
-        named = {file.stem: read_text(file) for file in more}
         return {"default": read_text(path)} | named if named else read_text(path)
+    if named:
+        return named
     found = config.get("chat_template")
     if isinstance(found, list) and all(isinstance(one, Mapping) for one in found):
         return {one.get("name"): one.get("template") for one in found}
@@ -57,22 +57,10 @@ def write_chat_template(
     if template is None:
         return []
     named = dict(template) if isinstance(template, Mapping) else {"default": template}
-    for name in named:
-        if Path(name).name != name or "\\" in name:  # it is a part of a path
-            raise value_error(
-                "The name of a chat template is a file's name without a folder.",
-                fix="Rename it in tokenizer.chat_template.",
-                name=name,
-            )
+    paths = {name: directory / template_path(name) for name in named}
     if own_file and "default" in named:
-        if len(named) > 1:
-            (directory / MORE_TEMPLATES).mkdir(exist_ok=True)
-        paths = {
-            name: directory / (f"{MORE_TEMPLATES}/{name}.jinja" if name != "default"
-                               else TEMPLATE_NAME)
-            for name in named
-        }  # fmt: skip
         for name, path in paths.items():
+            path.parent.mkdir(exist_ok=True)
             path.write_text(named[name], encoding="utf-8")
         return list(paths.values())
     path = directory / "tokenizer_config.json"

@@ -23,7 +23,8 @@ OUTPUTS = {
     },
     "score": {
         "logprob": (tf.float32, 1), "num_tokens": (tf.int32, 1), "perplexity": (tf.float32, 1),
-        "token_logprobs": (tf.float32, 2), "truncated": (tf.int32, 1),
+        "token_logprobs": (tf.float32, 2), "text_tokens": (tf.int32, 1),
+        "truncated": (tf.int32, 1),
     },
     "next_token": {
         "token_ids": (tf.int32, 2), "tokens": (tf.string, 2), "token_bytes": (tf.string, 2),

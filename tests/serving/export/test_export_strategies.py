@@ -56,10 +56,9 @@ def test_a_stored_prefix_comes_before_every_prompt(parts, tmp_path):
     assert outputs["prompt_tokens"].numpy()[:2].tolist() == tokens[:2]
     read = int(outputs["prompt_tokens"].numpy()[2])
     assert read + int(outputs["truncated"].numpy()[2]) == 90 and 0 < read <= 64 - 9 - tokens[2]
-    # The others read the text alone.
-    scores = plain.pipeline.score(tf.constant(["abc"]))
-    np.testing.assert_allclose(served["score"](tf.constant(["abc"]))["logprob"],
-                               scores["logprob"], atol=1e-4)  # fmt: skip
+    scores = plain.pipeline.score(tf.constant(["é the erabc"]))["token_logprobs"]
+    found = served["score"](tf.constant(["abc"]))["token_logprobs"]
+    np.testing.assert_allclose(found, scores[:, tokens[2] :], atol=1e-4)
     assert report.checked
 
 

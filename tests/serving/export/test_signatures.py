@@ -156,7 +156,8 @@ def sizes(gen, monkeypatch):
         noted = tf.py_function(lambda rows: found.append(int(rows)), [tf.size(text)], [])
         with tf.control_dependencies([noted]):
             count = tf.identity(tf.strings.length(text))
-        return {"num_tokens": count, "token_logprobs": tf.ones([tf.size(text), 1])}
+        values = tf.ones([tf.size(text), 1])
+        return {"num_tokens": count, "text_tokens": count, "token_logprobs": values}
 
     monkeypatch.setattr(gen.pipeline, "score", scores)
     return found

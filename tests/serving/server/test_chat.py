@@ -62,7 +62,8 @@ def test_several_messages(client):
 
 
 def parse(template=None, **fields):
-    return chat_request.parse({"model": "m", "messages": TALK} | fields, template)
+    templates = {} if template is None else {"default": template}
+    return chat_request.parse({"model": "m", "messages": TALK} | fields, templates)
 
 
 def test_the_text_of_a_conversation():
@@ -76,8 +77,9 @@ def test_the_text_of_a_conversation():
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
     assert parse(messages=[{"role": "user", "content": parts}]).prompts[0].startswith("user: ab")
     assert len(parse(stop=["a"] * 61 + [""]).stop) == len(parse("x", stop=["a"] * 64).stop) == 64
-    nothing = {"tools": [], "response_format": {"type": "text"}, "modalities": ["text"],
-               "parallel_tool_calls": False, "metadata": {}, "logprobs": False}  # fmt: skip
+    nothing = {"echo": False, "best_of": 1, "suffix": "", "tools": [], "modalities": ["text"],
+               "response_format": {"type": "text"}, "parallel_tool_calls": False,
+               "metadata": {}, "logprobs": False}  # fmt: skip
     assert parse(**nothing) == parse()
 
 
@@ -94,6 +96,8 @@ def test_the_text_of_a_conversation():
         ({"tools": [{"type": "function"}]}, "tools", "not supported"),
         ({"response_format": {"type": "json_object"}}, "response_format", "not supported"),
         ({"prompt": "a"}, "prompt", "not a field of chats"),
+        ({"echo": True}, "echo", "not a field of chats"),
+        ({"chat_template": "{{ 1 }}"}, "chat_template", "has no chat templates"),
         ({"logprobs": 3}, "logprobs", "true or false"),
         ({"top_logprobs": 3}, "top_logprobs", "needs `logprobs`"),
         ({"logprobs": True, "top_logprobs": 21}, "top_logprobs", "in [0, 20]"),
@@ -153,13 +157,41 @@ def test_a_missing_template_is_an_error_at_the_start(tmp_path):
 
 
 def test_templates_name_special_tokens(tmp_path):
-    named = {"default": "{{ messages[0].content }}{{ eos_token }}", "other": "x"}
-    write_chat_files(tmp_path, named, {"eos_token": "<|end|>"})
+    template = "{{ messages[0].content }}{{ eos_token }}"
+    write_chat_files(tmp_path, template, {"eos_token": "<|end|>"})
     files = read_chat_files(tmp_path)
-    assert files == (named["default"], {"eos_token": "<|end|>"})
+    assert files == ({"default": template}, {"eos_token": "<|end|>"})
     request = chat_request.parse({"model": MODEL, "messages": TALK[1:]}, *files)
     assert request.prompts == ("Who is there?<|end|>",)
     for damaged, words in (("[1]", "found a list"), ("{", "valid"), ('{"a": 1}', "of texts")):
         (tmp_path / TOKENS_FILE).write_text(damaged)
         with pytest.raises(ValueError, match=f"{words}.*Received: "):
             read_chat_files(tmp_path)
+
+
+@pytest.mark.parametrize("named", [{"default": "d", "rag": "r"}, {"tool_use": "t", "rag": "r"}])
+def test_several_templates(named, tmp_path):
+    """A request names one; without a name it is the default, as in transformers."""
+    write_chat_files(tmp_path, named, {})
+    files = read_chat_files(tmp_path)
+    assert files == (named, {})
+    document = {"model": MODEL, "messages": TALK}
+    found = chat_request.parse(document | {"chat_template": "rag"}, *files)
+    assert (found.prompts, found.stop) == (("r",), ())
+    if "default" in named:
+        assert chat_request.parse(document, *files).prompts == ("d",)
+    else:
+        assert_refused(document, files, "none is called 'default'.*: 'rag', 'tool_use'")
+    for wrong in ("other", "{{ messages }}", 3):  # nor does the server run a client's template
+        assert_refused(document | {"chat_template": wrong}, files, "must be the name of.*'rag'")
+
+
+def assert_refused(document, files, words):
+    with pytest.raises(ServingError, match=f"(?s){words}") as caught:
+        chat_request.parse(document, *files)
+    assert (caught.value.http, caught.value.param) == (400, "chat_template")
+
+
+def test_the_name_of_a_template_is_no_path(tmp_path):
+    with pytest.raises(ValueError, match="without a folder"):
+        write_chat_files(tmp_path, {"../escape": "x"}, {})

@@ -191,6 +191,10 @@ def test_tokens_and_texts(http):
 
 def test_paths_that_tools_probe(http):
     assert http.get("/health").status_code == 200
+    info = http.get("/tokenizer_info").json()
+    assert info["eos_token"] == info["bos_token"] == "<|endoftext|>" and info["pad_token"] is None
+    assert "message.role" in info["chat_template"]  # the plain one
+    assert http.get("/tokenizer_info?model=none").status_code == 404
     for method, path in (("POST", "/v1/embeddings"), ("GET", "/v1/completions"),
                          ("GET", "/v1/nothing")):  # fmt: skip
         answer = http.request(method, path)

@@ -57,7 +57,9 @@ class Score(TextScoringTask):
             "truncated": int(outputs["truncated"][row]),
         }
         if self.token_details:
-            found["token_logprobs"] = numbers(outputs["token_logprobs"][row, : count + 1])
+            all_tokens = outputs.get("text_tokens")  # older exports do not count them
+            count = count + 1 if all_tokens is None else all_tokens[row]
+            found["token_logprobs"] = numbers(outputs["token_logprobs"][row, :count])
         return found
 
 

@@ -74,9 +74,9 @@ class Score:
 
     Attributes:
         logprob: Log-probability in nats, the sum over the tokens that are scored.
-        num_tokens: Number of those: all but the first.
+        num_tokens: Number of those: all but the first, and all where the export has a prefix.
         perplexity: `exp(-logprob / num_tokens)`.
-        token_logprobs: One per token of the text; 0 for the first, which follows nothing.
+        token_logprobs: One per token of the text; 0 for a first one that follows nothing.
         truncated: Tokens beyond the context, dropped on the left.
     """
 
@@ -89,8 +89,8 @@ class Score:
     @classmethod
     def from_row(cls, row: Row) -> Score:
         """Reads a row of `score`."""
-        # The first token is there too, unless the text has none.
-        scored = row["token_logprobs"][: row["num_tokens"] + 1]
+        count = row.get("text_tokens", row["num_tokens"] + 1)  # older exports do not count them
+        scored = row["token_logprobs"][:count]
         return cls(row["logprob"], row["num_tokens"], row["perplexity"], scored, row["truncated"])
 
 
@@ -154,8 +154,8 @@ class Inspection:
 
     Attributes:
         tokens: The bytes of each token.
-        token_logprobs: Log-probability of each in nats; 0 for the first, which follows nothing.
-        ranks: Rank of each among all tokens, 1 for the most likely; 0 for the first token.
+        token_logprobs: Log-probability of each in nats; 0 for a first one that follows nothing.
+        ranks: Rank of each among all tokens, 1 for the most likely; 0 for such a first one.
         alternatives: The most likely tokens at each place, with their probabilities.
     """
 

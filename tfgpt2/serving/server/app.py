@@ -65,6 +65,7 @@ def make_app(core: ServerCore) -> ASGIApp:
             Route("/v1/chat/completions", openai.chat, methods=["POST"]),
             Route("/tokenize", tokenizer.tokenize, methods=["POST"]),
             Route("/detokenize", tokenizer.detokenize, methods=["POST"]),
+            Route("/tokenizer_info", tokenizer.info),
             # TensorFlow Serving's rules hold for everything else, wrong methods included.
             Route("/{rest:path}", other, methods=methods),
         ],

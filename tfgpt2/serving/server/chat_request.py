@@ -8,10 +8,11 @@ language model goes on with, and the text ends where another one would speak.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from tfgpt2 import chat_template
+from tfgpt2.chat_template import choose_template, render
 from tfgpt2.errors import shorten
 from tfgpt2.serving.server import completion_request
 from tfgpt2.serving.server.completion_request import CompletionRequest
@@ -23,7 +24,13 @@ PLAIN_TEMPLATE = (
 )
 _PLAIN_STOPS = ["\nuser:", "\nsystem:", "\nassistant:"]
 _MAX_ALTERNATIVES = 20
-_ONLY_OF_COMPLETIONS = ("prompt", "echo", "best_of", "suffix")
+# Fields of completions, with the values that ask for nothing.
+_ONLY_OF_COMPLETIONS: dict[str, tuple[Any, ...]] = {
+    "prompt": (),
+    "echo": (False,),
+    "best_of": (1,),
+    "suffix": ("",),
+}
 # Fields of chats that this server does not have, with the values that ask for nothing.
 _NOT_SUPPORTED: dict[str, tuple[Any, ...]] = {
     "tools": ([],),
@@ -39,14 +46,14 @@ _NOT_SUPPORTED: dict[str, tuple[Any, ...]] = {
 
 def parse(
     document: Mapping[str, Any],
-    template: str | None,
+    templates: Mapping[str, str],
     special_tokens: Mapping[str, str] = MappingProxyType({}),
 ) -> CompletionRequest:
     r"""Parses and checks a request.
 
     Args:
         document: The body, an object.
-        template: A chat template; None is the plain one.
+        templates: Chat templates by name; none is the plain one.
         special_tokens: What a template can name: `eos_token` and others.
 
     Returns:
@@ -57,34 +64,59 @@ def parse(
 
     Example:
         >>> messages = [{"role": "user", "content": "Who is there?"}]
-        >>> parse({"model": "m", "messages": messages}, None).prompts
+        >>> parse({"model": "m", "messages": messages}, {}).prompts
         ('user: Who is there?\nassistant:',)
     """
     given = {name: value for name, value in document.items() if value is not None}
-    for name in _ONLY_OF_COMPLETIONS:
-        if name in given:
+    for name, allowed in _ONLY_OF_COMPLETIONS.items():
+        if name in given and given.pop(name) not in allowed:
             raise invalid(f"`{name}` is not a field of chats. Send `messages`.", param=name)
     for name, allowed in _NOT_SUPPORTED.items():
         if given.pop(name, allowed[0]) not in allowed:
             raise invalid(f"`{name}` is not supported by this server. Leave it out.", param=name)
+    template = _template(templates, given.pop("chat_template", None))
     messages = _messages(given.pop("messages", None))
     try:
-        text = chat_template.render(
-            PLAIN_TEMPLATE if template is None else template,
-            messages,
-            add_generation_prompt=True,
-            **special_tokens,
-        )
+        text = render(template, messages, add_generation_prompt=True, **special_tokens)
     except ValueError as error:
         raise invalid(str(error), param="messages") from error
     given |= {"prompt": text, "logprobs": _logprobs(given)}
     if "max_completion_tokens" not in given:
         given.setdefault("max_tokens", -1)  # up to the context
-    if template is None:
+    if template is PLAIN_TEMPLATE:
         most = completion_request.MAX_STOPS - len(_PLAIN_STOPS)
         stops = completion_request.parse_stops(given.get("stop", []), "stop", most)
         given["stop"] = [*stops, *_PLAIN_STOPS]
     return completion_request.parse(given)
+
+
+def templates_in_use(setting: str, own: Mapping[str, str]) -> dict[str, str]:
+    """Returns the chat templates of a model on this server, by name.
+
+    Args:
+        setting: A file, of which the template replaces the others, or nothing.
+        own: Those of the export.
+    """
+    return {"default": Path(setting).read_text(encoding="utf-8")} if setting else dict(own)
+
+
+def _template(templates: Mapping[str, str], name: Any) -> str:
+    """The template of a name; a template itself is refused, as it would be a client's program."""
+    if name is None:
+        try:
+            return choose_template(templates) if templates else PLAIN_TEMPLATE
+        except ValueError as error:
+            raise invalid(str(error), param="chat_template") from error
+    if not isinstance(name, str) or name not in templates:
+        known = ", ".join(map(repr, templates))
+        expected = f"the name of a chat template of this model: {known}"
+        if not templates:
+            expected = "left out: this model has no chat templates, and a plain one is used"
+        raise invalid(
+            f"`chat_template` must be {expected}. Received: {shorten(name, 100)}.",
+            param="chat_template",
+        )
+    return templates[name]
 
 
 def _messages(value: Any) -> list[dict[str, str]]:

@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 from starlette.requests import Request
@@ -68,13 +67,12 @@ class CompletionsApi:
         setting, name = self._core.settings.chat_template, document.get("model")
         if setting == NO_CHAT:
             raise invalid("This server has no chats. Use /v1/completions.", param="messages")
-        template, special_tokens = None, {}
+        templates, special_tokens = {}, {}
         if isinstance(name, str) and name in self._core.settings.models:
             with self._core.lease(ModelSpec(name)) as servable:
-                template, special_tokens = servable.chat_template, servable.special_tokens
-        if setting:
-            template = Path(setting).read_text(encoding="utf-8")
-        return chat_request.parse(document, template, special_tokens)
+                templates, special_tokens = servable.chat_templates, servable.special_tokens
+        templates = chat_request.templates_in_use(setting, templates)
+        return chat_request.parse(document, templates, special_tokens)
 
     async def _answer(self, request: Request, parse: _Parse, form: CompletionFormat) -> Response:
         try:

@@ -23,6 +23,9 @@ class FirstRuns:
         name: Of the model, for the log.
         compiles: Whether the export has programs that XLA compiles. Without any, it never runs.
 
+    Attributes:
+        compiles: As given.
+
     Example:
         >>> clock = FirstRuns("model", compiles=True)
         >>> for _ in range(2):
@@ -35,7 +38,7 @@ class FirstRuns:
     """
 
     def __init__(self, name: str, *, compiles: bool):
-        self._name, self._compiles = name, compiles
+        self._name, self.compiles = name, compiles
         self._lock = threading.Lock()
         self._known: set[Hashable] = set()
         self._running, self._since, self._total = 0, 0.0, 0.0
@@ -54,7 +57,7 @@ class FirstRuns:
             shapes: Of its inputs.
         """
         key = (signature, shapes)
-        if not self._compiles or key in self._known:
+        if not self.compiles or key in self._known:
             yield
             return
         begin = time.monotonic()

@@ -51,7 +51,7 @@ class Servable:
         version: As given.
         signatures: Its signatures, by name.
         signature_defs: The same as TensorFlow's messages, for `/metadata`.
-        chat_template: The chat template of its files, or None.
+        chat_templates: The chat templates of its files, by name.
         special_tokens: The special tokens of its files, by role or name.
         batches_in_graph: The graph contains an operation that batches concurrent calls; their rows
             must not be batched twice.
@@ -62,7 +62,7 @@ class Servable:
     def __init__(self, name: str, version: int, path: Path, slot_counts: Sequence[int] = ()):
         self.name, self.version, self.path = name, version, path
         self._slot_counts = slot_counts
-        self.chat_template, self.special_tokens = read_chat_files(path)
+        self.chat_templates, self.special_tokens = read_chat_files(path)
         graph = _read_serving_graph(path)
         self.signature_defs = dict(graph.signature_def)
         self.batches_in_graph = _has_operation(graph.graph_def, "BatchFunction")
@@ -95,7 +95,9 @@ class Servable:
             else tf.constant(inputs[name], info.dtype)
             for name, info in infos.items()
         }
-        shapes = tuple(tuple(tensor.shape) for tensor in tensors.values())
+        shapes = ()
+        if self.first_runs.compiles:  # else nobody asks for them
+            shapes = tuple(tuple(tensor.shape) for tensor in tensors.values())
         with self.first_runs.measure(signature, shapes):
             return dict(self._functions[signature](**tensors))
 

@@ -33,8 +33,9 @@ async def completion_logprobs(
 
     Returns:
         OpenAI's object: `tokens`, `token_logprobs`, `top_logprobs`, `text_offset`. Nothing precedes
-        the first token of a text, so it has no values. Alternatives are null where the prompt is
-        empty: the model's start token is not a token of the text.
+        the first token of a text, so it has no values, unless the export has a prefix. Without
+        one, alternatives are null where the prompt is empty: the model's start token is not a
+        token of the text.
 
     Raises:
         ServingError: The export lacks a signature, or returns fewer alternatives.
@@ -49,7 +50,12 @@ async def completion_logprobs(
     read = await model.inspect_ids([*prompt_ids, *choice.token_ids.tolist()])
     start = len(prompt_ids)
     stop = start + _num_shown(choice, read["text_sizes"][0, start:])
-    values = [None, *map(_shortest, read["token_logprobs"][0, 1:start])][:start]
+    # A token has a rank where something precedes it: another one, or the prefix of the export.
+    follows = (read["ranks"][0, :stop] > 0).tolist()
+    values = [
+        _shortest(value) if after else None
+        for value, after in zip(read["token_logprobs"][0, :start], follows, strict=False)
+    ]
     values += map(_shortest, choice.token_logprobs[: stop - start])
     tokens = read["token_bytes"][0, :stop].tolist()
     top_logprobs = None
@@ -57,7 +63,7 @@ async def completion_logprobs(
         _check_alternatives(read, alternatives)
         top_logprobs = [
             _alternatives(read, place, tokens[place], values[place], alternatives)
-            if prompt_ids and place
+            if follows[0] or (prompt_ids and place)
             else None
             for place in range(stop)
         ]

@@ -1,4 +1,4 @@
-"""`POST /tokenize` and `POST /detokenize`, as other servers with OpenAI's API have them."""
+"""`/tokenize`, `/detokenize` and `/tokenizer_info`, as other servers have them."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ import numpy as np
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from tfgpt2.errors import shorten
 from tfgpt2.serving.server import completion_request, http
+from tfgpt2.serving.server.chat_request import PLAIN_TEMPLATE, templates_in_use
 from tfgpt2.serving.server.json_request import parse_json
 from tfgpt2.serving.server.openai_errors import error_response
 from tfgpt2.serving.server.server_core import ModelSpec, ServerCore
-from tfgpt2.serving.server.serving_error import ServingError, invalid
+from tfgpt2.serving.server.serving_error import ServingError, cut, invalid
+from tfgpt2.serving.server.settings import NO_CHAT
 from tfgpt2.serving.server.text_model import TextModel
 
 _Call = Callable[[TextModel, Any], Awaitable[dict[str, Any]]]
+_SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token")
 
 
 class TokenizerApi:
@@ -37,6 +39,25 @@ class TokenizerApi:
     async def detokenize(self, request: Request) -> Response:
         """Text of the ids `tokens`; special tokens give none."""
         return await self._answer(request, "detokenize", "tokens", _detokenize)
+
+    async def info(self, request: Request) -> Response:
+        """The special tokens by role, and the template that chats use; what is not there is null.
+
+        Clients that tokenize with this server ask for it first.
+        """
+        try:
+            name, setting = (
+                self._model_name(request.query_params),
+                self._core.settings.chat_template,
+            )
+            with self._core.lease(ModelSpec(name)) as servable:
+                special_tokens, own = servable.special_tokens, servable.chat_templates
+            templates = {} if setting == NO_CHAT else templates_in_use(setting, own)
+            plain = None if setting == NO_CHAT or templates else PLAIN_TEMPLATE
+            content = dict.fromkeys(_SPECIAL) | special_tokens
+            return JSONResponse(content | {"chat_template": templates.get("default", plain)})
+        except ServingError as error:
+            return error_response(error)
 
     async def _answer(self, request: Request, signature: str, field: str, call: _Call) -> Response:
         try:
@@ -60,7 +81,7 @@ class TokenizerApi:
         if not isinstance(name, str):
             raise invalid("You must provide a model parameter.", param="model")
         if name not in names:
-            message = f"The model `{shorten(name, 100)}` does not exist."
+            message = f"The model `{cut(name)}` does not exist."
             raise ServingError("NOT_FOUND", message, param="model")
         return name
 

@@ -67,7 +67,7 @@ class GenerateIds(Generate):
     def probe_inputs(self, text: tf.Tensor) -> Tensors | None:
         """The prompts of `generate` as ids."""
         settings = {k: x for k, x in super().probe_inputs(text).items() if k != "text"}
-        return {"ids": write_ids(self.generator.tokenizer.tokenize_prompts(text)), **settings}
+        return {"ids": write_ids(self.generator.pipeline.tokenize_prompts(text)), **settings}
 
     def warmup_inputs(self, shapes: WarmupShapes) -> list[Tensors]:
         """A single request: `generate` compiles the same programs."""
@@ -117,7 +117,7 @@ class InspectIds(Inspect):
 
     def probe_inputs(self, text: tf.Tensor) -> Tensors | None:
         """The texts as ids."""
-        return {"ids": write_ids(self.generator.tokenizer.tokenize_prompts(text))}
+        return {"ids": write_ids(self.generator.pipeline.tokenize_prompts(text))}
 
     def warmup_inputs(self, shapes: WarmupShapes) -> Iterator[Tensors]:
         """A request for each batch size and prompt bucket."""

@@ -22,7 +22,7 @@ class NextToken(TextScoringFn):
     def __call__(self, inputs: Tensors) -> Tensors:
         """String `[B]` -> tokens `[B, N]`, the most likely first."""
         (ids, logprobs), _, status, _ = self.score(inputs["text"])  # [B, N]
-        nonempty = status.length[:, None] > 0  # without tokens and start token: no prediction
+        nonempty = status.refusal[:, None] == 0  # without tokens and start token: no prediction
         raw = self.token_bytes(tf.where(nonempty, ids, -1))  # [B, N]
         return {
             "token_ids": tf.where(nonempty, ids, 0),

@@ -21,5 +21,5 @@ class Score(SignatureFn):
         return self.generator.pipeline.score(inputs["text"])
 
     def output_lengths(self, outputs: Tensors) -> tf.Tensor:
-        """All tokens; `num_tokens` leaves the first out."""
-        return outputs["num_tokens"] + 1
+        """All tokens; `num_tokens` leaves a first one out that follows nothing."""
+        return outputs["text_tokens"]

@@ -16,7 +16,7 @@ from tfgpt2.text.prompts import PromptStatus
 
 
 class TextScoringFn(SignatureFn):
-    """A signature of texts with a compiled function of model, ids and mask.
+    """A signature of texts with a compiled function of model, ids, mask and prefix.
 
     Attributes:
         scoring: The function, as a `staticmethod`.
@@ -34,17 +34,14 @@ class TextScoringFn(SignatureFn):
         if self.top_option is not None:
             top = getattr(options, self.top_option)
             static["top"] = min(top, generator.model.config.vocab_size)
-        self._scoring = tf.function(
-            functools.partial(self.scoring, generator.model, **static),
-            input_signature=[tf.TensorSpec([None, None], tf.int32)] * 2,
-            jit_compile=generator.jit_compile_loop,
-            autograph=False,
+        self._scoring = generator.pipeline.compile_scoring(
+            functools.partial(self.scoring, generator.model, **static)
         )
 
     def score(self, text: tf.Tensor) -> tuple[Any, Prompt, PromptStatus, tf.Tensor]:
         """Reads texts: outputs of `scoring`, and the results of `whole_text_prompt`."""
         prompt, status, num_tokens = self.generator.pipeline.whole_text_prompt(text, self.read)
-        return self._scoring(prompt.ids, prompt.mask), prompt, status, num_tokens
+        return self._scoring(prompt), prompt, status, num_tokens
 
     def token_bytes(self, ids: tf.Tensor) -> tf.Tensor:
         """The bytes of each token: int32 `[...]` -> string `[...]`; empty for -1."""

@@ -16,9 +16,8 @@ class Tokenize(SignatureFn):
 
     def __call__(self, inputs: Tensors) -> Tensors:
         """String `[B]` -> ids int32 `[B, T]`."""
-        tokenizer = self.generator.tokenizer
-        ids = tokenizer.tokenize_prompts(inputs["text"])  # [B, (T)]
+        ids = self.generator.pipeline.tokenize_prompts(inputs["text"])  # [B, (T)]
         return {
-            "ids": ids.to_tensor(tokenizer.pad_token_id),  # [B, T]
+            "ids": ids.to_tensor(self.generator.tokenizer.pad_token_id),  # [B, T]
             "num_tokens": tf.cast(ids.row_lengths(), tf.int32),
         }
