@@ -137,6 +137,7 @@ def make_contract(
         head_size=config.head_size,
         quantize=quantize,
         start_id=generator.pipeline.start_id,
+        prefix_ids=tuple(generator.tokenizer.spec.prefix_ids),
         eos_token_ids=tuple(generator.generation_config.eos_ids),
         stop_strings=tuple(one.decode("utf-8", "replace") for one in stops),
         on_long_prompt=generator.on_long_prompt,

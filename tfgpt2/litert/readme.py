@@ -66,5 +66,5 @@ buffer, which saves copying. Begin with zeros.
 - Read all tokens of a prompt but the last with `prefill_N`. A call that is longer than the rest of the prompt is filled with
   any ids; columns after the prompt are written again later. Then give the last token, and each new one, to `decode`.
 - With several rows, push prompts of different lengths to the right, so that all end in the same column, and mask the columns before.
-- End at an id of `eos_token_ids` in `litert.json`. An empty prompt is `start_id`.
+- End at an id of `eos_token_ids` in `litert.json`. Ids before every prompt: `prefix_ids`. An empty prompt is `start_id`.
 """
