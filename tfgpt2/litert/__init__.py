@@ -1,6 +1,6 @@
 """LiteRT: export of models as `.tflite` files, and generation from them without TensorFlow.
 
-export     graph converter self_check export     import TensorFlow
+export     graph converter self_check litert_lm export    import TensorFlow
 runtime    contract engine sampling generator    import NumPy, `tokenizers` and `ai-edge-litert`
 """
 
@@ -11,6 +11,7 @@ import importlib
 _PUBLIC = {
     "LiteRTGenerator": "tfgpt2.litert.generator",
     "LiteRTReport": "tfgpt2.litert.publish",
+    "export_litertlm": "tfgpt2.litert.export_litertlm",
     "export_litert_task": "tfgpt2.litert.export_task",
 }
 

@@ -45,7 +45,6 @@ In Python, without TensorFlow (`pip install 'tfgpt2[litert]'`):
 | `generation_config.json` | default settings |
 | `tokenizer.json` | text to ids, for the `tokenizers` library and its ports; also as `vocab.json` and `merges.txt` |
 | `token_texts.json` | ids to bytes: `written[id]` is the token as Latin-1 text, one character per byte; ids in `special` are not shown |
-| `model.toml`, `llm_metadata.pbtext` | with one row: `litert-lm pack FOLDER` makes a `.litertlm` file for LiteRT-LM |
 
 ## Signatures
 
