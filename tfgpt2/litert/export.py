@@ -22,7 +22,6 @@ from tfgpt2.litert.publish import LiteRTReport, new_path, publish
 from tfgpt2.litert.readme import readme
 from tfgpt2.nn.quantization import require_float
 from tfgpt2.text.generator import TextGenerator
-from tfgpt2.tokenizers.base import TokenizerSpec
 from tfgpt2.validation import check_count
 
 _PROMPT_BUCKETS = (16, 128)
@@ -164,12 +163,18 @@ def _check_supported(generator: TextGenerator) -> None:
     pipeline = generator.pipeline
     _, params = pipeline.compile_config(config, rows=1)
     spec = generator.tokenizer.spec
+    if not spec.has_tokenizer_json:
+        raise value_error(
+            "LiteRT's programs read texts with a tokenizer.json, and none is exact for this"
+            " tokenizer.",
+            fix="Export a SavedModel, which has every tokenizer.",
+            tokenizer=spec.tokenizer_class,
+        )
     given = {
         "prefix": generator.prefix,
         "negative_prompt": generator.negative_prompt,
         "add_cross_attention": model.config.add_cross_attention or None,
         "adapters": sorted(model.adapters.named) if model.adapters is not None else None,
-        "tokenizer": None if type(spec).join is TokenizerSpec.join else type(spec).__name__,
         "strategy": None if config.strategy.streams else config.strategy.name,
         "num_return_sequences": pipeline.spec.rows_per_prompt if _is_several(generator) else None,
         "top_logprobs": config.top_logprobs or None,

@@ -71,6 +71,7 @@ def export_litertlm(
     contract = make_contract(generator, quantize, 1, context, prompt_buckets)
     contract = dataclasses.replace(contract, cache_sizes=(contract.context,))  # it knows no others
     litert_lm.check_contract(contract, config)
+    litert_lm.check_texts(generator.tokenizer.spec.backend(), generator.pipeline.token_texts)
     converter.check_size(sum(int(tf.size(one)) for one in model.weights), quantize)
     graph = LiteRTGraph(model, contract.context, int8=quantize == "int8")
     functions = converter.make_functions(graph, contract, score=False)

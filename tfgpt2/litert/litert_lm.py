@@ -10,9 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import tokenizers
+
 from tfgpt2.errors import explain, value_error
 from tfgpt2.extras import require
 from tfgpt2.generation.options import REQUEST_OPTIONS
+from tfgpt2.generation.written_text import TokenTexts
 from tfgpt2.litert.contract import MODEL, TOKENIZER, Contract
 from tfgpt2.litert.settings import default_settings, merge
 
@@ -91,6 +95,31 @@ def check_contract(contract: Contract, config: Mapping[str, Any]) -> None:
         )
 
 
+def check_texts(tokenizer: tokenizers.Tokenizer, texts: TokenTexts) -> None:
+    """Checks that LiteRT-LM writes tokens as we do: it decodes with the tokenizer's own decoder.
+
+    Args:
+        tokenizer: What `tokenizer.json` holds.
+        texts: The text of every token.
+
+    Raises:
+        ValueError: They differ for some of 500 random sequences.
+    """
+    plain = [token for token in range(len(texts.written)) if token not in texts.special]
+    for row in np.random.default_rng(0).choice(plain, [500, 4]).tolist():
+        expected = b"".join(texts.written[token] for token in row).decode("utf-8", "replace")
+        found = tokenizer.decode(row, skip_special_tokens=False)
+        if found != expected:
+            raise value_error(
+                "LiteRT-LM would write other texts: the decoder of this tokenizer joins tokens in a"
+                " way of its own.",
+                fix="Export the format litert, which does not use it.",
+                tokens=row,
+                decoded=found,
+                text=expected,
+            )
+
+
 def metadata(
     contract: Contract, config: Mapping[str, Any], template: str | None, special: Mapping[str, str]
 ) -> Any:
@@ -136,11 +165,13 @@ def chat_template(template: str | None, special: Mapping[str, str]) -> str:
         >>> chat_template("{{ eos_token }}", {"eos_token": "<s>"})[-43:]
         '{%- set eos_token = "<s>" %}\n{{ eos_token }}'
     """
+    if template is None:
+        return _CONTENTS_AS_TEXTS + _JOINED
     tokens = "".join(
         f"{{%- set {name} = {json.dumps(token, ensure_ascii=False)} %}}\n"
         for name, token in special.items()
     )
-    return _CONTENTS_AS_TEXTS + tokens + (_JOINED if template is None else template)
+    return _CONTENTS_AS_TEXTS + tokens + template
 
 
 def pack(folder: Path, message: Any, path: Path) -> None:
