@@ -75,7 +75,7 @@ def expected(live, prompt, **options):
 
 def test_describe(litert_lm, path):
     found = litert_lm("describe", path)
-    for line in ("Max Context Tokens: +96", "Sampler Top K: +1", "Text Backends: .*CPU"):
+    for line in ("Max Context Tokens: +96", "Sampler Top K: +1", "Text Backends: +CPU GPU"):
         assert re.search(line, found)
 
 
@@ -164,6 +164,7 @@ def test_int8(litert_lm, live, home):
     """The runtime computes with the same int8 matrices; the first tokens are those of float32."""
     path = home / "small.litertlm"
     live.export_litertlm(path, context=CONTEXT, prompt_buckets=[16], quantize="int8")
+    assert re.search("Text Backends: +CPU\n", litert_lm("describe", path))
     run = ["--prompt", "ROMEO:\n", "--no-template", "--cache", "no", "--max-num-tokens", "30"]
     text = litert_lm("run", path, *run)
     assert text.startswith(expected(live, "ROMEO:\n", max_new_tokens=12))

@@ -88,7 +88,7 @@ def export_litertlm(
         generator.tokenizer.save_pretrained(beside)
         if check:
             difference = compare(model, contract, functions, beside / MODEL)
-        litert_lm.pack(beside, message, beside / path.name)
+        litert_lm.pack(beside, message, beside / path.name, quantize=quantize)
         (beside / path.name).rename(path)
     size = path.stat().st_size / 1e6
     return LiteRTReport(path, tuple(functions), size, quantize, difference)

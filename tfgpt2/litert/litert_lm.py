@@ -174,19 +174,25 @@ def chat_template(template: str | None, special: Mapping[str, str]) -> str:
     return _CONTENTS_AS_TEXTS + tokens + template
 
 
-def pack(folder: Path, message: Any, path: Path) -> None:
+def pack(folder: Path, message: Any, path: Path, *, quantize: str | None) -> None:
     """Writes a `.litertlm` file.
 
     Args:
         folder: Has `model.tflite` and `tokenizer.json`.
         message: See `metadata`.
         path: The file.
+        quantize: How the matrices are stored. Only float32 may run on a GPU: its delegate takes no
+            `DEQUANTIZE` of float16, and fails where it prepares int8.
     """
     library, _ = import_builder()
     (folder / _METADATA).write_bytes(message.SerializeToString())
     builder = library.LitertLmFileBuilder()
     builder.add_llm_metadata(str(folder / _METADATA))
-    builder.add_tflite_model(str(folder / MODEL), library.TfLiteModelType.PREFILL_DECODE)
+    builder.add_tflite_model(
+        str(folder / MODEL),
+        library.TfLiteModelType.PREFILL_DECODE,
+        backend_constraint=None if quantize is None else "cpu",
+    )
     builder.add_hf_tokenizer(str(folder / TOKENIZER))
     with path.open("wb") as stream:
         builder.build(stream)
