@@ -60,8 +60,8 @@ The cache is `kv_cache_k_0`, `kv_cache_v_0`, ... `kv_cache_v_{contract.layers - 
 buffer, which saves copying. Begin with zeros.
 {more}
 - `input_pos` are the columns that the tokens are written to: consecutive numbers, and `input_pos[0] + N` at most `S`.
-- `mask` is added to the attention scores: 0 at the columns that a token sees, its own included, and {MASKED:g} at the others. The number of
-  columns that it sees, less one, is its position.
+- `mask` is added to the attention scores: 0 at the columns that a token sees, its own included, and {MASKED:g} (or another
+  large negative number) at the others. The number of columns that it sees, less one, is its position.
 - Read all tokens of a prompt but the last with `prefill_N`. A call that is longer than the rest of the prompt is filled with
   any ids; columns after the prompt are written again later. Then give the last token, and each new one, to `decode`.
 - With several rows, push prompts of different lengths to the right, so that all end in the same column, and mask the columns before.
