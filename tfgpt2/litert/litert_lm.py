@@ -162,7 +162,7 @@ def chat_template(template: str | None, special: Mapping[str, str]) -> str:
         special: See there.
 
     Example:
-        >>> chat_template("{{ eos_token }}", {"eos_token": "<s>"})[-43:]
+        >>> chat_template("{{ eos_token }}", {"eos_token": "<s>"})[-44:]
         '{%- set eos_token = "<s>" %}\n{{ eos_token }}'
     """
     if template is None:
