@@ -11,7 +11,6 @@ import importlib
 _PUBLIC = {
     "LiteRTGenerator": "tfgpt2.litert.generator",
     "LiteRTReport": "tfgpt2.litert.publish",
-    "export_litertlm": "tfgpt2.litert.export_litertlm",
     "export_litert_task": "tfgpt2.litert.export_task",
 }
 
