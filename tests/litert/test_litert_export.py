@@ -14,7 +14,7 @@ import tfgpt2
 from tests.support import toy_text
 from tfgpt2 import GenerationConfig
 from tfgpt2.cli.main import app
-from tfgpt2.litert import LiteRTGenerator, converter, export, self_check
+from tfgpt2.litert import LiteRTGenerator, converter, export, litert_lm, self_check
 from tfgpt2.litert.contract import MASKED, MODEL, Contract
 from tfgpt2.litert.graph import LiteRTGraph
 
@@ -120,6 +120,16 @@ def test_generators_that_litert_does_not_have_raise(live, tmp_path):
     small.model.quantize("int8")
     with pytest.raises(ValueError, match="needs a float model"):
         small.export_litert(tmp_path / "x")
+
+
+def test_tokenizers_without_an_exact_tokenizer_json_raise(live, tmp_path, monkeypatch):
+    """Such as SentencePiece models: the folder would lack the file that its runtime reads."""
+    monkeypatch.setattr(type(live.tokenizer.spec), "has_tokenizer_json", False)
+    monkeypatch.setattr(litert_lm, "import_builder", lambda: None)
+    for write in (live.export_litert, live.export_litertlm):
+        with pytest.raises(ValueError, match="none is exact for this tokenizer"):
+            write(tmp_path / "x.litertlm")
+    assert not any(tmp_path.iterdir())
 
 
 def test_an_export_overwrites_nothing(live, exported):
