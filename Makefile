@@ -6,7 +6,7 @@ MODEL := saved_models/shakespeare-tiny/1
 
 export KERAS_BACKEND = tensorflow
 
-.PHONY: docs docs-version docs-test demo test test-long test-clients test-beam test-mlflow test-cpp-old lint load bench bench-tokenizer bench-training bench-int8 bench-filters \
+.PHONY: docs docs-version docs-test demo test test-long test-clients test-litertlm test-beam test-mlflow test-cpp-old lint load bench bench-tokenizer bench-training bench-int8 bench-filters \
   bench-speculative bench-recompile bench-first-call bench-batch bench-engine clean help
 
 help:
@@ -15,6 +15,7 @@ help:
 	@echo "make test-long        run the longer proofs too"
 	@echo "make test-cpp-old     run exports in C++, with TensorFlow 2.18 too (fetches its wheel)"
 	@echo "make test-clients     lm_eval, openai, LangChain, LiteLLM, llm and guidellm against tfgpt2 serve"
+	@echo "make test-litertlm    LiteRT-LM's own tools on what tfgpt2 export writes for them"
 	@echo "make test-beam        large jobs on Apache Beam"
 	@echo "make test-mlflow      the MLflow recipe"
 	@echo "make robustness       damaged files, random options and texts: more than the tests try"
@@ -57,6 +58,11 @@ test-clients:
 	  llm==0.36 guidellm==0.8.1
 	TFGPT2_CLIENTS_PYTHON=$(CURDIR)/.venv-clients/bin/python .venv-clients/bin/python -m pytest \
 	  tests/serving/test_real_clients.py tests/evaluation/test_harness.py
+
+test-litertlm: $(VENV)/installed-test
+	@test -d .venv-litertlm || $(PYTHON) -m venv .venv-litertlm
+	@.venv-litertlm/bin/python -m pip install --quiet --disable-pip-version-check litert-lm==0.18.0
+	TFGPT2_LITERTLM_PYTHON=$(CURDIR)/.venv-litertlm/bin/python $(BIN)/python -m pytest tests/litert/test_litert_lm_tools.py
 
 test-beam:
 	@test -d .venv-beam || $(PYTHON) -m venv .venv-beam

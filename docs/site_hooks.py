@@ -69,6 +69,7 @@ MODULES = {
     "LiteRT": (
         "tfgpt2.litert.generator.LiteRTGenerator",
         "tfgpt2.litert.export.export_litert",
+        "tfgpt2.litert.export_litertlm.export_litertlm",
         "tfgpt2.litert.export_task.export_litert_task",
         "tfgpt2.litert.publish.LiteRTReport",
     ),

@@ -94,7 +94,7 @@ litert: sampling settings texts engine
 litert: generator __init__
 litert: graph readme litert_lm
 litert: converter self_check probe publish
-litert: export export_task
+litert: export export_task export_litertlm
 batch: __init__ settings models
 batch/tasks: __init__ base
 batch/tasks: generate text_scoring classify registry
@@ -110,10 +110,11 @@ cli: generate tokenize export convert evaluate train_tokenizer info serve train 
 cli: inspect version batch models
 cli: main __main__
 """
-# The late imports that point down: `TextGenerator.export` and `export_litert`.
+# The late imports that point down: `TextGenerator.export`, `export_litert`, `export_litertlm`.
 DECLARED = {
     ("text/generator", "serving/export/export"),
     ("text/generator", "litert/export"),
+    ("text/generator", "litert/export_litertlm"),
 }
 
 

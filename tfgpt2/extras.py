@@ -16,6 +16,7 @@ MODULES = {
     "parquet": ("pyarrow",),
     "beam": ("apache_beam",),
     "eval": ("lm_eval",),
+    "litertlm": ("litert_lm_builder",),
 }
 
 

@@ -14,8 +14,9 @@ import tfgpt2
 from tests.support import toy_text
 from tfgpt2 import GenerationConfig
 from tfgpt2.cli.main import app
-from tfgpt2.litert import LiteRTGenerator, converter, export, self_check
-from tfgpt2.litert.contract import MODEL, Contract
+from tfgpt2.litert import LiteRTGenerator, converter, export, litert_lm, self_check
+from tfgpt2.litert.contract import MASKED, MODEL, Contract
+from tfgpt2.litert.graph import LiteRTGraph
 
 
 def test_the_folder_and_its_report(exported):
@@ -41,6 +42,30 @@ def test_the_file_has_built_in_operations_only(flatbuffer):
     assert schema.BuiltinOperator.CUSTOM not in codes
     assert not any(one.customCode for one in flatbuffer.operatorCodes)
     assert schema.BuiltinOperator.DYNAMIC_UPDATE_SLICE in codes
+
+
+def test_no_slice_drops_an_axis(flatbuffer):
+    """GPU delegates refuse such slices, and LiteRT-LM runs nothing that is on the GPU in part."""
+    slices = [
+        one.builtinOptions
+        for graph in flatbuffer.subgraphs
+        for one in graph.operators
+        if isinstance(one.builtinOptions, schema.StridedSliceOptionsT)
+    ]
+    assert all(one.shrinkAxisMask == 0 for one in slices)
+
+
+def test_masks_of_other_runtimes(live):
+    """LiteRT-LM masks with -45824 on GPUs, and with -2.4e38 elsewhere."""
+    graph, found = LiteRTGraph(live.model, 8), []
+    shapes = {f"kv_cache_{kind}_{i}": (1, 2, 8, 12) for i in range(2) for kind in "kv"}
+    cache = {name: tf.zeros(shape) for name, shape in shapes.items()}
+    tokens, columns = tf.constant([[5, 6, 7]]), tf.range(3)
+    for masked in (MASKED, -45824.0, -0.7 * np.finfo(np.float32).max):
+        mask = np.where(np.tri(3, 8), np.float32(0), np.float32(masked))[None, None]
+        found.append(graph.run(tokens, columns, tf.constant(mask), cache)[0].numpy())
+    np.testing.assert_array_equal(found[0], found[1])
+    np.testing.assert_array_equal(found[0], found[2])
 
 
 def test_weights_are_stored_once(live, flatbuffer):
@@ -95,6 +120,16 @@ def test_generators_that_litert_does_not_have_raise(live, tmp_path):
     small.model.quantize("int8")
     with pytest.raises(ValueError, match="needs a float model"):
         small.export_litert(tmp_path / "x")
+
+
+def test_tokenizers_without_an_exact_tokenizer_json_raise(live, tmp_path, monkeypatch):
+    """Such as SentencePiece models: the folder would lack the file that its runtime reads."""
+    monkeypatch.setattr(type(live.tokenizer.spec), "has_tokenizer_json", False)
+    monkeypatch.setattr(litert_lm, "import_builder", lambda: None)
+    for write in (live.export_litert, live.export_litertlm):
+        with pytest.raises(ValueError, match="none is exact for this tokenizer"):
+            write(tmp_path / "x.litertlm")
+    assert not any(tmp_path.iterdir())
 
 
 def test_an_export_overwrites_nothing(live, exported):

@@ -1,6 +1,5 @@
 """Folders that are no exports, damaged, or do not belong together: one clear error each."""
 
-import dataclasses
 import json
 import shutil
 import sys
@@ -8,8 +7,7 @@ import sys
 import pytest
 
 from tfgpt2.litert import LiteRTGenerator
-from tfgpt2.litert.contract import CONTRACT, FILES, MODEL, TOKEN_TEXTS, TOKENIZER, Contract
-from tfgpt2.litert.litert_lm import write_pack_files
+from tfgpt2.litert.contract import CONTRACT, FILES, MODEL, TOKEN_TEXTS, TOKENIZER
 
 
 @pytest.fixture
@@ -98,17 +96,3 @@ def test_without_the_extra(folder, tmp_path, monkeypatch):
 def test_a_place_that_cannot_be_written_costs_memory_only(folder, tmp_path):
     (tmp_path / "weights").write_text("a file")
     assert load(folder, tmp_path).generate("a", temperature=0, max_new_tokens=2)
-
-
-def test_files_for_litert_lm(exported, tmp_path):
-    contract = dataclasses.replace(Contract.read(exported[0]), eos_token_ids=(5, 7))
-    write_pack_files(contract, tmp_path)
-    text = (tmp_path / "llm_metadata.pbtext").read_text()
-    assert text.startswith(
-        "stop_tokens { token_ids { ids: 5 } }\nstop_tokens { token_ids { ids: 7 } }\n"
-        "max_num_tokens: 64\n"
-    )
-    pack = (tmp_path / "model.toml").read_text()
-    for name in ("llm_metadata.pbtext", MODEL, TOKENIZER):
-        assert f'data_path = "{name}"' in pack
-    assert not (exported[0] / "model.toml").exists()  # it has two rows

@@ -1,6 +1,8 @@
 """`LiteRTGenerator` against `TextGenerator`: the same tokens in float32."""
 
+import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +11,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.support import toy_text
 from tests.support.toy_text import CONTEXT
+from tfgpt2.litert.contract import MODEL
+from tfgpt2.litert.export import make_contract
 
 PROMPTS = ["the her\n\n", "é 😀 t", ""]
 
@@ -138,8 +143,27 @@ def test_wrong_prompts_raise(live, loaded):
 
 
 @pytest.mark.long
+def test_tokens_before_every_text(live, exported, tmp_path):
+    """They count, are read first, and stay when a prompt is cut."""
+    from tfgpt2 import TextGenerator
+    from tfgpt2.litert import LiteRTGenerator
+
+    tokens = toy_text.tokenizer(add_bos_token=True)
+    other = TextGenerator(live.model, tokens, on_long_prompt="truncate_left", jit_compile=False)
+    folder = shutil.copytree(exported[0], tmp_path / "copy")
+    contract = make_contract(other, None, 2, None, [4, 16]).with_model_bytes(
+        (folder / MODEL).stat().st_size
+    )
+    assert contract.prefix_ids == (tokens.bos_token_id,)
+    dataclasses.replace(contract, cache_sizes=(24, CONTEXT)).write(folder)
+    small = LiteRTGenerator.from_pretrained(folder, cache_dir=tmp_path)
+    assert_same(other, small, ["the her", "", "é" * CONTEXT], temperature=0, max_new_tokens=9)
+    live_score, score = other.pipeline.score(tf.constant(["the her"])), small.score("the her")
+    assert score.logprob == pytest.approx(float(live_score["logprob"][0]), abs=1e-3)
+
+
+@pytest.mark.long
 def test_truncation_keeps_the_end(live, exported, tmp_path):
-    from tests.support import toy_text
     from tfgpt2.litert import LiteRTGenerator
 
     other = LiteRTGenerator.from_pretrained(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 from rich.console import Console
@@ -12,9 +12,9 @@ from rich.console import Console
 from tfgpt2.cli.console import progress
 from tfgpt2.cli.options import DEFAULT_MODEL, Model, add_flags, flag
 from tfgpt2.errors import value_error
+from tfgpt2.extras import require
 from tfgpt2.validation import check_choice
 
-FORMATS = ("saved_model", "litert")
 _BATCH_SIZES = {"auto": "auto", "any": None}
 _INTEGER_LISTS = ("batch_sizes", "prompt_buckets", "output_buckets")
 
@@ -24,7 +24,7 @@ PANELS = {
     "Shapes and batches": ("batch_sizes", "prompt_buckets", "output_buckets", "max_new_tokens",
                            "batching", "jit_compile"),
     "Checks": ("warmup", "check"),
-    "Only with --format litert": ("quantize", "batch_size", "context"),
+    "Only with --format litert or litertlm": ("quantize", "batch_size", "context"),
 }  # fmt: skip
 
 
@@ -67,33 +67,68 @@ class LiteRTOptions:
     """Options of `TextGenerator.export_litert` that an export of a SavedModel does not have."""
 
     quantize: str | None = flag(None, "int8 or float16.", default_text="float32")
-    batch_size: int | None = flag(None, "Number of rows of each call.", default_text="1")
+    batch_size: int | None = flag(
+        None, "Number of rows of each call; not with litertlm.", default_text="1"
+    )
     context: int | None = flag(
         None, "Most tokens of prompt and continuation together.", default_text="the model's"
     )
 
 
+class Format(NamedTuple):
+    """What an export can be.
+
+    Attributes:
+        method: The method of `TextGenerator` that writes it.
+        options: The options that it has.
+        extra: What must be installed.
+    """
+
+    method: str
+    options: tuple[str, ...]
+    extra: str | None = None
+
+
+_DEFAULTS = {
+    field.name: field.default
+    for options in (ExportOptions, LiteRTOptions)
+    for field in dataclasses.fields(options)
+} | {"next": False}
+_SAVED_MODEL = (*(field.name for field in dataclasses.fields(ExportOptions)), "next")
+_LITERT = ("quantize", "context", "prompt_buckets", "check")
+FORMATS = {
+    "saved_model": Format("export", _SAVED_MODEL),
+    "litert": Format("export_litert", (*_LITERT, "batch_size")),
+    "litertlm": Format("export_litertlm", _LITERT, extra="litertlm"),
+}
+
+
 @add_flags(LiteRTOptions, PANELS)
 @add_flags(ExportOptions, PANELS)
 def export(
-    path: Annotated[Path, typer.Argument(help="Version directory, such as saved_models/gpt2/1.")],
+    path: Annotated[
+        Path, typer.Argument(help="Version directory, such as saved_models/gpt2/1; folder; file.")
+    ],
     model: Model = DEFAULT_MODEL,
-    format: Annotated[str, typer.Option(help="saved_model, or litert for phones.")] = "saved_model",
+    format: Annotated[
+        str, typer.Option(help="saved_model; litert, a folder; or litertlm, a file for LiteRT-LM.")
+    ] = "saved_model",
     next_version: Annotated[
         bool, typer.Option("--next", help="PATH is the model's directory; write its next version.")
     ] = False,
     **options: Any,
 ) -> None:
-    """Write a string-to-string SavedModel for TensorFlow Serving, or a folder for LiteRT."""
-    check_choice("format", format, FORMATS)
+    """Write a string-to-string SavedModel for TensorFlow Serving, or what LiteRT runs."""
+    check_choice("format", format, (*FORMATS,))
     options = _options_of(format, options | {"next": next_version})
+    if extra := FORMATS[format].extra:
+        require(f"The format {format}", extra)
     with progress(f"Loading {model}"):
         from tfgpt2.text.generator import TextGenerator
 
         generator = TextGenerator.from_pretrained(model)
     with progress(f"Exporting to {path}" + (" and checking it" if options["check"] else "")):
-        write = generator.export_litert if format == "litert" else generator.export
-        report = write(path, **options)
+        report = getattr(generator, FORMATS[format].method)(path, **options)
     Console().print(report)
 
 
@@ -101,22 +136,18 @@ def _options_of(format: str, options: dict[str, Any]) -> dict[str, Any]:
     """The options of a format, in Python's form.
 
     Raises:
-        ValueError: An option of the other format is given.
+        ValueError: An option of another format is given.
     """
-    litert = {field.name: field.default for field in dataclasses.fields(LiteRTOptions)}
-    saved_model = {field.name: field.default for field in dataclasses.fields(ExportOptions)}
-    shared = ("prompt_buckets", "check")
-    defaults = saved_model | litert | {"next": False}
-    foreign = litert if format == "saved_model" else saved_model | {"next": False}
-    for name in foreign.keys() - {*shared}:
-        if options[name] not in (defaults[name], []):
+    own = FORMATS[format].options
+    for name in _DEFAULTS.keys() - {*own}:
+        if options[name] not in (_DEFAULTS[name], []):
             raise value_error(
                 f"`--{name.replace('_', '-')}` does not belong to the format {format}.",
-                fix="Leave it out, or give the other --format.",
+                fix="Leave it out, or give another --format.",
                 format=format,
                 **{name: options[name]},
             )
-    kept = {name: value for name, value in options.items() if name in shared or name not in foreign}
+    kept = {name: options[name] for name in own}
     for name in _INTEGER_LISTS:
         if name in kept:
             kept[name] = _integers(name, kept[name])

@@ -1,6 +1,6 @@
 """LiteRT: export of models as `.tflite` files, and generation from them without TensorFlow.
 
-export     graph converter self_check export     import TensorFlow
+export     graph converter self_check litert_lm export    import TensorFlow
 runtime    contract engine sampling generator    import NumPy, `tokenizers` and `ai-edge-litert`
 """
 

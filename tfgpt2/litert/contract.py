@@ -47,6 +47,7 @@ class Contract:
         head_size: `H`.
         quantize: How the matrices are stored, None for float32.
         start_id: Token that stands for an empty prompt, or None.
+        prefix_ids: Tokens before every text, such as `[CLS]`.
         eos_token_ids: Tokens that end a text.
         stop_strings: Default stop strings.
         on_long_prompt: What happens to a prompt that does not fit; see `TextGenerator`.
@@ -64,6 +65,7 @@ class Contract:
     head_size: int
     quantize: str | None
     start_id: int | None
+    prefix_ids: tuple[int, ...]
     eos_token_ids: tuple[int, ...]
     stop_strings: tuple[str, ...]
     on_long_prompt: str
@@ -146,7 +148,7 @@ class Contract:
             )
         names = {field.name for field in dataclasses.fields(cls)}
         values = {name: value for name, value in values.items() if name != "format"}
-        lists = ("cache_sizes", "prefill", "heads", "eos_token_ids", "stop_strings")
+        lists = ("cache_sizes", "prefill", "heads", "prefix_ids", "eos_token_ids", "stop_strings")
         kinds = {name: int for name in names} | dict.fromkeys(lists, list)
         kinds |= {"on_long_prompt": str, "quantize": (str, type(None))}
         kinds["start_id"] = (int, type(None))

@@ -52,14 +52,16 @@ def check_size(weights: int, quantize: str | None) -> None:
         )
 
 
-def make_functions(graph: LiteRTGraph, contract: Contract) -> dict[str, Any]:
-    """The signatures as concrete functions, by name."""
+def make_functions(graph: LiteRTGraph, contract: Contract, *, score: bool = True) -> dict[str, Any]:
+    """The signatures as concrete functions, by name; `score_N` only where `score` is True."""
     functions = {}
     for size in contract.cache_sizes:
         for length in contract.prefill_sizes(size):
             name = contract.signature(f"prefill_{length}", size)
             functions[name] = _trace(_prefill(graph), contract, length, size)
         functions[contract.signature("decode", size)] = _trace(_decode(graph), contract, 1, size)
+    if not score:
+        return functions
     targets = tf.TensorSpec([contract.batch_size, contract.score], tf.int32)
     functions[f"score_{contract.score}"] = _trace(
         _score(graph), contract, contract.score, contract.context, targets=targets

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,10 @@ from tfgpt2.generation.stop_lists import stop_lists
 from tfgpt2.litert import converter, self_check
 from tfgpt2.litert.contract import MODEL, Contract, write_token_texts
 from tfgpt2.litert.graph import LiteRTGraph
-from tfgpt2.litert.litert_lm import write_pack_files
-from tfgpt2.litert.publish import LiteRTReport, new_folder, publish
+from tfgpt2.litert.publish import LiteRTReport, new_path, publish
 from tfgpt2.litert.readme import readme
 from tfgpt2.nn.quantization import require_float
 from tfgpt2.text.generator import TextGenerator
-from tfgpt2.tokenizers.base import TokenizerSpec
 from tfgpt2.validation import check_count
 
 _PROMPT_BUCKETS = (16, 128)
@@ -71,7 +69,7 @@ def export_litert(
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     export_litert(generator, f"{folder}/phone", context=32, check=False).quantize
     """
-    path = new_folder(path)
+    path = new_path(path)
     contract = make_contract(generator, quantize, batch_size, context, prompt_buckets)
     model = generator.model
     converter.check_size(sum(int(tf.size(one)) for one in model.weights), quantize)
@@ -85,16 +83,12 @@ def export_litert(
         generator.tokenizer.save_pretrained(folder)
         write_token_texts(generator.pipeline.token_texts, folder)
         generator.generation_config.save_pretrained(folder)
-        if batch_size == 1:
-            write_pack_files(contract, folder)
         (folder / "README.md").write_text(readme(contract, model.config), encoding="utf-8")
 
-    def compare(folder: Path) -> float:
-        runs = self_check.probe_runs(contract)
-        expected = [_expected(model, *run) for run in runs]
-        return self_check.check(folder / MODEL, [run[0] for run in runs], expected, quantize)
+    def compare_folder(folder: Path) -> float:
+        return compare(model, contract, functions, folder / MODEL)
 
-    difference = publish(path, data, add_files, compare if check else None)
+    difference = publish(path, data, add_files, compare_folder if check else None)
     return LiteRTReport(path, tuple(functions), len(data) / 1e6, quantize, difference)
 
 
@@ -137,10 +131,25 @@ def make_contract(
         head_size=config.head_size,
         quantize=quantize,
         start_id=generator.pipeline.start_id,
+        prefix_ids=tuple(generator.tokenizer.spec.prefix_ids),
         eos_token_ids=tuple(generator.generation_config.eos_ids),
         stop_strings=tuple(one.decode("utf-8", "replace") for one in stops),
         on_long_prompt=generator.on_long_prompt,
     )
+
+
+def compare(model: Any, contract: Contract, signatures: Container[str], path: Path) -> float:
+    """Compares a file with the live model; see `self_check.check`.
+
+    Args:
+        model: The live model.
+        contract: The contract.
+        signatures: Names of the signatures that the file has.
+        path: The `.tflite` file.
+    """
+    runs = [run for run in self_check.probe_runs(contract) if run[0][-1][0] in signatures]
+    expected = [_expected(model, *run) for run in runs]
+    return self_check.check(path, [run[0] for run in runs], expected, contract.quantize)
 
 
 def _check_supported(generator: TextGenerator) -> None:
@@ -154,12 +163,18 @@ def _check_supported(generator: TextGenerator) -> None:
     pipeline = generator.pipeline
     _, params = pipeline.compile_config(config, rows=1)
     spec = generator.tokenizer.spec
+    if not spec.has_tokenizer_json:
+        raise value_error(
+            "LiteRT's programs read texts with a tokenizer.json, and none is exact for this"
+            " tokenizer.",
+            fix="Export a SavedModel, which has every tokenizer.",
+            tokenizer=spec.tokenizer_class,
+        )
     given = {
         "prefix": generator.prefix,
         "negative_prompt": generator.negative_prompt,
         "add_cross_attention": model.config.add_cross_attention or None,
         "adapters": sorted(model.adapters.named) if model.adapters is not None else None,
-        "tokenizer": None if type(spec).join is TokenizerSpec.join else type(spec).__name__,
         "strategy": None if config.strategy.streams else config.strategy.name,
         "num_return_sequences": pipeline.spec.rows_per_prompt if _is_several(generator) else None,
         "top_logprobs": config.top_logprobs or None,

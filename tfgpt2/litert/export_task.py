@@ -14,7 +14,7 @@ from tfgpt2.generation.results import check_finite
 from tfgpt2.litert import converter, self_check
 from tfgpt2.litert.contract import MASKED, MODEL
 from tfgpt2.litert.graph import LiteRTGraph, variable
-from tfgpt2.litert.publish import LiteRTReport, new_folder, publish
+from tfgpt2.litert.publish import LiteRTReport, new_path, publish
 from tfgpt2.models.task_heads import (
     TFGPT2ForQuestionAnswering,
     TFGPT2ForSequenceClassification,
@@ -76,7 +76,7 @@ def export_litert_task(
         ...     export_litert_task(model, tokenizer, f"{folder}/x", check=False).signatures
         ('classify',)
     """
-    path, config = new_folder(path), getattr(model, "config", None)
+    path, config = new_path(path), getattr(model, "config", None)
     task = next((task for kind, task in _TASKS.items() if isinstance(model, kind)), None)
     if task is None:
         raise type_error(

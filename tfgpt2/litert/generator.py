@@ -179,7 +179,8 @@ class LiteRTGenerator:
         size, scores = self.contract.batch_size, []
         for first in range(0, len(ids), size):
             group = ids[first : first + size]
-            kept = [one[-self.contract.context :] or [self.contract.start_id or 0] for one in group]
+            kept = [self._keep(one, self.contract.context) for one in group]
+            kept = [one or [self.contract.start_id or 0] for one in kept]
             with self._engine.texts(kept, self.contract.context) as reading:
                 logprobs = reading.score()
             for row, one in enumerate(kept):
@@ -202,7 +203,7 @@ class LiteRTGenerator:
         return requests
 
     def _encode(self, text: bytes, number: int) -> list[int]:
-        """The ids of a text.
+        """The ids of a text, and those before every text.
 
         Raises:
             ValueError: The model has no embedding for one.
@@ -215,7 +216,12 @@ class LiteRTGenerator:
                 prompt_number=number,
                 model_vocab_size=self.contract.vocab_size,
             )
-        return encoded.ids
+        return [*self.contract.prefix_ids, *encoded.ids]
+
+    def _keep(self, ids: list[int], most: int) -> list[int]:
+        """At most so many ids of a text: what stands before every text, and the end."""
+        first = min(len(self.contract.prefix_ids), most)
+        return ids if len(ids) <= most else ids[:first] + ids[len(ids) - most + first :]
 
     def _fit(self, ids: list[int], max_new_tokens: int, number: int) -> list[int]:
         """The part of a prompt that fits; as `tfgpt2.text.prompts.make_prompt`.
@@ -226,7 +232,7 @@ class LiteRTGenerator:
         context = self.contract.context
         if self.on_long_prompt == "truncate_left":
             most = max(context - max(max_new_tokens, 1), (context + 1) // 2)
-            ids = ids[-most:]
+            ids = self._keep(ids, most)
         if len(ids) >= context:
             raise value_error(
                 f"The prompt leaves no room in the model's context of {context} tokens.",

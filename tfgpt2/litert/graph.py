@@ -16,10 +16,11 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.compiler.tf2xla.python import xla
 
-from tfgpt2.litert.contract import MASKED
 from tfgpt2.nn import activations
 
 Cache = Mapping[str, tf.Tensor]
+# Runtimes mask with numbers of their own: LiteRT-LM with -2.4e38, and with -45824 in float16.
+_SEEN = -1.0
 
 
 class LiteRTGraph(tf.Module):
@@ -61,15 +62,15 @@ class LiteRTGraph(tf.Module):
             tokens: int32 `[B, T]`.
             input_pos: int32 `[T]`, the columns they are written to, one after the other.
             mask: float32 `[B, 1, T, S]`, 0 at the columns that a token sees, its own included, and
-                `MASKED` at the others. A token's position is the number of columns it sees before
-                its own.
+                `MASKED`, or another large negative number, at the others. A token's position is the
+                number of columns it sees before its own.
             cache: float32 `[B, N, S, H]` each, see `Contract.cache_shapes`.
 
         Returns:
             The last hidden states `[B * T, D]`, and the new cache.
         """
         rows, length = tokens.shape
-        seen = tf.reduce_sum(tf.cast(mask > MASKED / 2, tf.float32), axis=-1)  # [B, 1, T]
+        seen = tf.reduce_sum(tf.cast(mask > _SEEN, tf.float32), axis=-1)  # [B, 1, T]
         position = tf.clip_by_value(tf.cast(seen, tf.int32) - 1, 0, self.context - 1)
         position = tf.reshape(position, [rows * length])
         x = self.embed(tf.reshape(tokens, [rows * length]))  # [B * T, D]
@@ -78,7 +79,7 @@ class LiteRTGraph(tf.Module):
         for i, block in enumerate(self.blocks):
             names = f"kv_cache_k_{i}", f"kv_cache_v_{i}"
             past = tuple(cache[name] for name in names)
-            x, present = block.run(x, past, input_pos[0], mask)
+            x, present = block.run(x, past, input_pos[:1], mask)
             after |= dict(zip(names, present, strict=True))
         return self.ln_f.run(x), after
 
@@ -109,11 +110,12 @@ class _Block(tf.Module):
     def run(
         self, x: tf.Tensor, past: tuple[tf.Tensor, tf.Tensor], column: tf.Tensor, mask: tf.Tensor
     ) -> tuple[tf.Tensor, tuple[tf.Tensor, tf.Tensor]]:
-        """Hidden states `[B * T, D]` and keys and values -> the same after the block."""
+        """Hidden states `[B * T, D]`, keys and values, first column `[1]` -> after the block."""
         rows, length = mask.shape[0], mask.shape[2]
         parts = tf.split(self.c_attn.run(self.ln_1.run(x)), 3, axis=-1)  # 3 x [B * T, N * H]
         query, *new = (self._split(part, rows, length) for part in parts)  # [B, N, T, H]
-        place = tf.stack([0, 0, column, 0])
+        # LiteRT's GPU delegates take no slice that drops an axis, hence no scalar here.
+        place = tf.concat([[0, 0], column, [0]], axis=0)
         keys, values = (
             xla.dynamic_update_slice(old, one, place) for old, one in zip(past, new, strict=True)
         )  # [B, N, S, H]

@@ -20,9 +20,9 @@ class LiteRTReport(NamedTuple):
     """The report of a LiteRT export.
 
     Attributes:
-        path: The folder.
+        path: The folder or file.
         signatures: Names of the signatures.
-        megabytes: Size of `model.tflite`.
+        megabytes: Size of the file, in a folder of `model.tflite`.
         quantize: How the matrices are stored, None for float32.
         difference: Largest root mean square of a difference from the live model that the self-check
             saw, in standard deviations of the output; None where it did not run.
@@ -55,8 +55,8 @@ class LiteRTReport(NamedTuple):
         return table
 
 
-def new_folder(path: str | os.PathLike[str]) -> Path:
-    """The folder of an export.
+def new_path(path: str | os.PathLike[str]) -> Path:
+    """The path of an export.
 
     Raises:
         FileExistsError: It exists.
@@ -65,7 +65,7 @@ def new_folder(path: str | os.PathLike[str]) -> Path:
     if os.path.lexists(path):
         raise FileExistsError(
             explain(
-                "The folder exists, and an export never overwrites one.",
+                "The path exists, and an export never overwrites anything.",
                 fix="Choose another name, or delete it first.",
                 path=str(path),
             )

@@ -45,7 +45,6 @@ In Python, without TensorFlow (`pip install 'tfgpt2[litert]'`):
 | `generation_config.json` | default settings |
 | `tokenizer.json` | text to ids, for the `tokenizers` library and its ports; also as `vocab.json` and `merges.txt` |
 | `token_texts.json` | ids to bytes: `written[id]` is the token as Latin-1 text, one character per byte; ids in `special` are not shown |
-| `model.toml`, `llm_metadata.pbtext` | with one row: `litert-lm pack FOLDER` makes a `.litertlm` file for LiteRT-LM |
 
 ## Signatures
 
@@ -61,10 +60,10 @@ The cache is `kv_cache_k_0`, `kv_cache_v_0`, ... `kv_cache_v_{contract.layers - 
 buffer, which saves copying. Begin with zeros.
 {more}
 - `input_pos` are the columns that the tokens are written to: consecutive numbers, and `input_pos[0] + N` at most `S`.
-- `mask` is added to the attention scores: 0 at the columns that a token sees, its own included, and {MASKED:g} at the others. The number of
-  columns that it sees, less one, is its position.
+- `mask` is added to the attention scores: 0 at the columns that a token sees, its own included, and {MASKED:g} (or another
+  large negative number) at the others. The number of columns that it sees, less one, is its position.
 - Read all tokens of a prompt but the last with `prefill_N`. A call that is longer than the rest of the prompt is filled with
   any ids; columns after the prompt are written again later. Then give the last token, and each new one, to `decode`.
 - With several rows, push prompts of different lengths to the right, so that all end in the same column, and mask the columns before.
-- End at an id of `eos_token_ids` in `litert.json`. An empty prompt is `start_id`.
+- End at an id of `eos_token_ids` in `litert.json`. Ids before every prompt: `prefix_ids`. An empty prompt is `start_id`.
 """

@@ -362,6 +362,12 @@ class TextGenerator(keras.Model):
 
         return export_litert(self, path, **options)
 
+    def export_litertlm(self, path: str | os.PathLike[str], **options: Any) -> Any:
+        """Writes a `.litertlm` file; see `tfgpt2.litert.export_litertlm.export_litertlm`."""
+        from tfgpt2.litert.export_litertlm import export_litertlm
+
+        return export_litertlm(self, path, **options)
+
     def get_config(self) -> dict[str, Any]:
         """Returns what `from_config` needs to make this generator again, without weights."""
         return {
