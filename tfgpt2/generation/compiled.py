@@ -21,7 +21,6 @@ from tfgpt2.generation.strategies import sampling
 from tfgpt2.generation.strategies.base import DecodeTask, LanguageModel
 from tfgpt2.generation.strategies.sampling import State
 from tfgpt2.nn.kv_cache import CACHE_DTYPES, KVCache
-from tfgpt2.validation import check_choice
 
 _DEADLINE_STEP = 8  # tokens between two looks at the clock
 
@@ -178,8 +177,12 @@ def check_cache_dtype(dtype: str | None) -> None:
     Example:
         >>> check_cache_dtype("bfloat16")
     """
-    if dtype is not None:
-        check_choice("cache_dtype", dtype, CACHE_DTYPES)
+    if dtype is not None and (not isinstance(dtype, str) or dtype not in CACHE_DTYPES):
+        raise value_error(
+            f"`cache_dtype` must be one of {CACHE_DTYPES}, or None for the model's own.",
+            fix="Pass one of them.",
+            cache_dtype=dtype,
+        )
 
 
 def decode_with_deadline(
