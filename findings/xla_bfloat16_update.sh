@@ -7,8 +7,9 @@
 # float32, updated there and converted back, in each step. With 1,024 rows of 768 numbers, 24 such
 # buffers are all the keys and values of GPT-2: 77 million conversions per token. The bits as uint16
 # are updated in place.
-# Version: TensorFlow 2.21.0. Source: xla/service/float_normalization.cc, with the operations that
-# xla/service/cpu/cpu_float_support.h lists for bfloat16, of which the update is none.
+# Version: TensorFlow 2.21.0. Source: the optimized program that the script prints from; the pass
+# that does it is probably xla/service/float_normalization.cc, for operations that a backend does not
+# name as supporting bfloat16.
 # Exits with 1 if that has changed.
 set -euo pipefail
 folder=$(mktemp -d)

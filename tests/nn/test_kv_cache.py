@@ -190,9 +190,11 @@ def test_align_right_keeps_the_order():
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])
-@pytest.mark.parametrize("columns", [5, 128, 2 * 128 + 37])
+@pytest.mark.parametrize("columns", [5, 128 + 37])
 @pytest.mark.parametrize("length", [1, 3])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize(
+    "dtype", ["float32", "bfloat16", pytest.param("float16", marks=pytest.mark.long)]
+)
 def test_decode_attention_reads_the_used_columns_only(
     jit_compile, columns, length, dtype, record_difference
 ):
