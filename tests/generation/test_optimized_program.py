@@ -14,18 +14,19 @@ config = tfgpt2.GPT2Config(
     n_layer={LAYERS}, n_embd=24, n_head=2, vocab_size=61, n_positions=400
 )
 model = tfgpt2.TFGPT2LMHeadModel(config)
-model.generate(np.ones(({{rows}}, 40), int), max_new_tokens=300, do_sample=False, eos_token_id=None)
+model.generate(np.ones(({{rows}}, 40), int), max_new_tokens=300, do_sample=False, eos_token_id=None,
+               cache_dtype={{cache_dtype!r}})
 """
 COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) [^\n]*\{\n(.*?)^\}", re.MULTILINE | re.DOTALL)
 DEFINITION = re.compile(r"^ *(?:ROOT )?%\S+ = (.+?) ([\w\-]+)\((.*)$", re.MULTILINE)
 
 
-def optimized(folder, rows):
+def optimized(folder, rows, cache_dtype=None):
     """The loop's program as text, and its computations by name: whether the entry, and lines."""
     # A process of its own: XLA reads where to write its programs once.
     flags = f"--xla_dump_to={folder} --xla_dump_hlo_as_text"
     subprocess.run(
-        [sys.executable, "-c", PROGRAM.format(rows=rows)],
+        [sys.executable, "-c", PROGRAM.format(rows=rows, cache_dtype=cache_dtype)],
         check=True,
         env=os.environ | {"XLA_FLAGS": flags, "TF_CPP_MIN_LOG_LEVEL": "3"},
         timeout=300,
@@ -48,19 +49,30 @@ def test_one_row_shares_each_product_among_cores(tmp_path):
 
 
 @pytest.mark.long
-def test_the_decode_loop_copies_no_cache(tmp_path):
-    text, computations = optimized(tmp_path, 3)
-    columns = max(int(n) for n in re.findall(r"f32\[3,2,(\d+),12\]", text))
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_the_decode_loop_neither_copies_nor_converts_a_cache(tmp_path, dtype):
+    """Of a 16-bit cache only blocks become float32, in the computation that cuts them out."""
+    held = {"float32": "f32", "bfloat16": "u16", "float16": "f16"}[dtype]
+    text, computations = optimized(tmp_path, 3, dtype)
+    columns = max(int(n) for n in re.findall(rf"{held}\[3,2,(\d+),12\]", text))
     assert columns >= 340  # the buffer, and not a block of it
-    cache = f"f32[3,2,{columns},12]"
+    cache, shape_of_cache = f"{held}[3,2,{columns},12]", f"[3,2,{columns},12]"
+    # The entry lays the prompt's keys and values into the buffer once.
+    before = next(body for entry, body in computations.values() if entry)
+    once = set(re.findall(r"calls=%([\w.\-]+)", before))
     writes = 0
-    for entry, body in computations.values():
+    for name, (entry, body) in computations.items():
         for shape, kind, rest in DEFINITION.findall(body):
-            # The entry lays the prompt's keys and values into the buffer once.
-            if entry or cache not in shape or kind in ("parameter", "get-tuple-element", "pad"):
+            if (
+                entry
+                or name in once
+                or shape_of_cache not in shape
+                or kind in ("parameter", "get-tuple-element")
+            ):
                 continue
             if kind in ("while", "tuple", "conditional", "call"):
                 continue  # hands buffers on
+            assert cache in shape, f"{kind} makes a cache of another type: {shape}"
             if kind == "fusion":
                 called = re.search(r"calls=%([\w.\-]+)", rest)[1]
                 root = next(line for line in computations[called][1].split("\n") if "ROOT " in line)
@@ -69,3 +81,10 @@ def test_the_decode_loop_copies_no_cache(tmp_path):
             else:
                 assert kind == "dynamic-update-slice", f"{kind} makes a whole cache: {rest}"
     assert writes == 2 * LAYERS  # one column of the keys and one of the values, in each block
+    if dtype != "float32":  # the conversion of a block is fused with its slice
+        cuts = [
+            body for _, body in computations.values()
+            if f"{held}[3,2,128,12]" in body and "dynamic-slice(" in body
+        ]  # fmt: skip
+        assert len(cuts) >= 2 * LAYERS
+        assert all("ROOT %" in body and "f32[" in body.split("ROOT ")[1] for body in cuts)

@@ -7,8 +7,17 @@ import pytest
 import tensorflow as tf
 
 from tests.support import model_cases as cases
-from tfgpt2.nn.attention import BLOCK, attend, decode_attend
-from tfgpt2.nn.kv_cache import align_right, positions_from_mask, write, write_rows
+from tfgpt2.nn import attention
+from tfgpt2.nn.attention import attend, decode_attend
+from tfgpt2.nn.kv_cache import (
+    align_right,
+    pack,
+    positions_from_mask,
+    stored_dtype,
+    unpack,
+    write,
+    write_rows,
+)
 
 IDS = np.random.RandomState(3).randint(0, 23, (3, 12)).astype(np.int32)
 MASK = np.ones_like(IDS)
@@ -181,29 +190,48 @@ def test_align_right_keeps_the_order():
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])
-@pytest.mark.parametrize("columns", [5, BLOCK, 2 * BLOCK + 37])
+@pytest.mark.parametrize("columns", [5, 128 + 37])
 @pytest.mark.parametrize("length", [1, 3])
-@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    "dtype", ["float32", "bfloat16", pytest.param("float16", marks=pytest.mark.long)]
+)
 def test_decode_attention_reads_the_used_columns_only(
     jit_compile, columns, length, dtype, record_difference
 ):
-    """The result of plain attention, whatever the unused columns hold."""
+    """The result of plain attention in float32, whatever the other columns hold."""
     query, key, value = (
-        tf.random.stateless_normal([3, 2, size, 8], [size, 1 + size % 7], dtype=dtype)
+        tf.random.stateless_normal([3, 2, size, 8], [size, 1 + size % 7])
         for size in (length, columns, columns)
     )
-    program = tf.function(
-        lambda *x: decode_attend(*x, scale=0.35, upcast=dtype != "float32"), jit_compile=jit_compile
-    )
-    for used in sorted({1, 4, columns // 2 + 1, columns - 1, columns}):
+    key, value = pack(key, dtype), pack(value, dtype)
+    assert key.dtype == stored_dtype(dtype)
+    program = tf.function(lambda *x: decode_attend(*x, scale=0.35), jit_compile=jit_compile)
+    ends = {1, 4, columns // 2 + 1, columns - 1, columns}
+    for first, end in [(0, end) for end in sorted(ends)] + [(3, 4), (columns - 2, columns)]:
         column = tf.range(columns)
-        random = tf.random.stateless_uniform([3, 1, length, columns], [used, 3]) < 0.7
-        mask = (column < used) & (random | (column == 0))
-        expected, _ = attend(
-            query, key, value, mask, scale=0.35, dropout=lambda x: x, upcast=dtype != "float32"
-        )
-        broken = tf.where((column < used)[:, None], value, tf.constant(7.0, dtype))
-        found = program(query, key, broken, mask, tf.constant(used))
-        difference = float(tf.reduce_max(tf.abs(tf.cast(found - expected, tf.float32))))
-        record_difference(f"attention of decode steps, {dtype}", difference)
-        assert difference < (LIMIT if dtype == "float32" else 0.03)
+        random = tf.random.stateless_uniform([3, 1, length, columns], [end, 3]) < 0.7
+        used = (first <= column) & (column < end)
+        mask = used & (random | (column == first))
+        kept = (unpack(x, tf.float32) for x in (key, value))
+        expected, _ = attend(query, *kept, mask, scale=0.35, dropout=lambda x: x)
+        broken = tf.where(used[:, None], value, pack(tf.constant(7.0), dtype))
+        found = program(query, key, broken, mask, tf.stack([first, end]))
+        difference = float(tf.reduce_max(tf.abs(found - expected)))
+        record_difference(f"attention of decode steps, cache in {dtype}", difference)
+        assert difference < LIMIT
+
+
+def test_many_rows_are_read_in_short_blocks(monkeypatch):
+    monkeypatch.setattr(attention, "_BLOCK_SIZE", 64 * 3 * 2 * 8)
+    test_decode_attention_reads_the_used_columns_only(False, 165, 1, "bfloat16", lambda *_: None)
+
+
+def test_pack_rounds_to_nearest_and_keeps_what_is_not_a_number():
+    values = tf.constant([0.0, -0.0, 1 + 2**-9, 1 + 3 * 2**-8, 3e38, np.inf, -np.inf, 1e-40])
+    found = unpack(pack(values, "bfloat16"), tf.float32)
+    expected = tf.cast(tf.cast(values, tf.bfloat16), tf.float32)
+    np.testing.assert_array_equal(tf.bitcast(found, tf.uint32), tf.bitcast(expected, tf.uint32))
+    assert np.isnan(unpack(pack(tf.constant(np.nan), "bfloat16"), tf.float32))
+    again = pack(pack(values, "bfloat16"), "float16")
+    np.testing.assert_array_equal(again, tf.cast(expected, tf.float16))
+    assert pack(values, "float32") is values

@@ -20,7 +20,7 @@ _INTEGER_LISTS = ("batch_sizes", "prompt_buckets", "output_buckets")
 
 
 PANELS = {
-    "Content": ("signatures", "inputs", "weights", "prefix", "on_long_prompt"),
+    "Content": ("signatures", "inputs", "weights", "cache_dtype", "prefix", "on_long_prompt"),
     "Shapes and batches": ("batch_sizes", "prompt_buckets", "output_buckets", "max_new_tokens",
                            "batching", "jit_compile"),
     "Checks": ("warmup", "check"),
@@ -40,6 +40,11 @@ class ExportOptions:
     )
     weights: str | None = flag(
         None, "float32, bfloat16, float16 or int8.", default_text="the model's own"
+    )
+    cache_dtype: str | None = flag(
+        None,
+        "float32, bfloat16 or float16: type of keys and values.",
+        default_text="the model's own",
     )
     batch_sizes: str | None = flag(
         "auto", "Sizes to which batches are padded, such as 1,4,16; 'auto'; 'any': no padding."

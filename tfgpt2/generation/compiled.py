@@ -9,8 +9,9 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfgpt2.errors import value_error
 from tfgpt2.generation import stopping
-from tfgpt2.generation.model_wrappers import PromptContextModel, wrap_model
+from tfgpt2.generation.model_wrappers import CacheDtypeModel, PromptContextModel, wrap_model
 from tfgpt2.generation.params import DecodeSpec, Prompt, SamplingParams
 from tfgpt2.generation.results import Result, select_best
 from tfgpt2.generation.speculative.draft_model import DraftModelProposer
@@ -19,7 +20,7 @@ from tfgpt2.generation.stopping import TokenBytes
 from tfgpt2.generation.strategies import sampling
 from tfgpt2.generation.strategies.base import DecodeTask, LanguageModel
 from tfgpt2.generation.strategies.sampling import State
-from tfgpt2.nn.kv_cache import KVCache
+from tfgpt2.nn.kv_cache import CACHE_DTYPES, KVCache
 from tfgpt2.nn.one_row import any_number_alike
 
 _DEADLINE_STEP = 8  # tokens between two looks at the clock
@@ -37,6 +38,8 @@ class CompiledDecoder:
         token_bytes: Bytes of every token; needed for requests with stop strings.
         assistant: A smaller model that proposes draft tokens; without one, drafts come from the
             sequence itself.
+        cache_dtype: One of `kv_cache.CACHE_DTYPES`, in which both models keep keys and values;
+            None is the dtype that each computes in.
     """
 
     def __init__(
@@ -46,10 +49,20 @@ class CompiledDecoder:
         jit_compile: bool,
         token_bytes: TokenBytes | None = None,
         assistant: LanguageModel | None = None,
+        cache_dtype: str | None = None,
     ) -> None:
-        self._model, self._token_bytes, self._assistant = model, token_bytes, assistant
+        check_cache_dtype(cache_dtype)
+        self.cache_dtype = cache_dtype
+        self._model, self._assistant = self._with_cache(model), self._with_cache(assistant)
+        self._token_bytes = token_bytes
         self._in_place = jit_compile
         self._programs: dict[Any, Callable[..., Any]] = {}
+
+    def _with_cache(self, model: LanguageModel | None) -> LanguageModel | None:
+        """The model with a cache of this decoder's dtype."""
+        if model is None or self.cache_dtype is None:
+            return model
+        return CacheDtypeModel(model, self.cache_dtype)
 
     def run(
         self, spec: DecodeSpec, prompt: Prompt, params: SamplingParams, output_buffer: tf.Tensor
@@ -140,6 +153,13 @@ class CompiledDecoder:
 
     def _call(self, name: str, spec: DecodeSpec, *tensors: Any) -> Any:
         """Calls the program for these options, and makes it first where there is none yet."""
+        if self.cache_dtype is not None and not spec.use_cache:
+            raise value_error(
+                "`cache_dtype` is the type of a cache, and `use_cache=False` keeps none.",
+                fix="Leave one of them out.",
+                cache_dtype=self.cache_dtype,
+                use_cache=False,
+            )
         signature = tf.nest.map_structure(_open_spec, tensors)
         key = (name, spec, repr(signature))
         if key not in self._programs:
@@ -152,6 +172,23 @@ class CompiledDecoder:
                 autograph=False,
             )
         return self._programs[key](*tensors)
+
+
+def check_cache_dtype(dtype: str | None) -> None:
+    """Checks the dtype of a KV cache.
+
+    Raises:
+        ValueError: It is neither None nor one of `kv_cache.CACHE_DTYPES`.
+
+    Example:
+        >>> check_cache_dtype("bfloat16")
+    """
+    if dtype is not None and (not isinstance(dtype, str) or dtype not in CACHE_DTYPES):
+        raise value_error(
+            f"`cache_dtype` must be one of {CACHE_DTYPES}, or None for the model's own.",
+            fix="Pass one of them.",
+            cache_dtype=dtype,
+        )
 
 
 def decode_with_deadline(
@@ -205,6 +242,6 @@ def _open_spec(tensor: tf.Tensor) -> tf.TensorSpec:
     shape: list[int | None] = [None] * tensor.shape.rank
     if tensor.dtype.is_floating and len(shape) > 2:
         shape[-1] = tensor.shape[-1]
-    if tensor.dtype.is_floating and len(shape) == 4:
-        shape[1] = tensor.shape[1]
+    if len(shape) == 4 and (tensor.dtype.is_floating or tensor.dtype == tf.uint16):  # a cache
+        shape[1], shape[3] = tensor.shape[1], tensor.shape[3]
     return tf.TensorSpec(shape, tensor.dtype)

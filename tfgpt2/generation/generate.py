@@ -12,7 +12,7 @@ import tensorflow as tf
 from tfgpt2.errors import type_error, value_error
 from tfgpt2.generation import stopping
 from tfgpt2.generation.buckets import default_buckets, round_up
-from tfgpt2.generation.compiled import CompiledDecoder, decode_with_deadline
+from tfgpt2.generation.compiled import CompiledDecoder, check_cache_dtype, decode_with_deadline
 from tfgpt2.generation.config import GenerationConfig
 from tfgpt2.generation.forward_outputs import forward_outputs
 from tfgpt2.generation.from_config import build_params, decode_spec, extra_params
@@ -43,6 +43,7 @@ def generate(
     *,
     tokenizer: Any = None,
     jit_compile: bool = True,
+    cache_dtype: str | None = None,
     negative_prompt_ids: Any = None,
     negative_prompt_attention_mask: Any = None,
     assistant_model: Any = None,
@@ -57,8 +58,9 @@ def generate(
     if not tf.executing_eagerly():
         others = {"streamer": streamer, "negative_prompt_ids": negative_prompt_ids}
         functions = (logits_processor, stopping_criteria)
-        how = (tokenizer, jit_compile, assistant_model)
+        how = (tokenizer, jit_compile, assistant_model, cache_dtype)
         return _in_graph(model, config, inputs, given | others, functions, how)
+    check_cache_dtype(cache_dtype)
     checked = check_inputs(model, config, inputs, **given)
     spec = decode_spec(
         config,
@@ -80,7 +82,7 @@ def generate(
             stops = _after_prompts(params.stop_strings, prompt, spec, tokenizer)
             params = params._replace(stop_strings=stops)
         reads_text = tokenizer if params.stop_strings else None
-        decoder = _decoder(model, reads_text, jit_compile, assistant_model)
+        decoder = _decoder(model, reads_text, jit_compile, assistant_model, cache_dtype)
         request = (spec, prompt, params, output_buffer)
         if config.max_time is None and streamer is None:
             result = decoder.run(*request)
@@ -215,7 +217,9 @@ def _lengths(config: GenerationConfig, columns: int) -> dict[str, Any]:
     }
 
 
-def _decoder(model: Any, tokenizer: Any, jit_compile: bool, assistant: Any) -> CompiledDecoder:
+def _decoder(
+    model: Any, tokenizer: Any, jit_compile: bool, assistant: Any, cache_dtype: str | None
+) -> CompiledDecoder:
     """Returns the model's programs, made once for each way to run them."""
     made = model.__dict__.setdefault("_decoders", weakref.WeakKeyDictionary())
     key = model.transformer if tokenizer is None else tokenizer
@@ -224,14 +228,18 @@ def _decoder(model: Any, tokenizer: Any, jit_compile: bool, assistant: Any) -> C
     if held is not spec:
         programs = {}
     made[key] = (spec, programs)
-    way = (jit_compile, None if assistant is None else id(assistant))
+    way = (jit_compile, None if assistant is None else id(assistant), cache_dtype)
     if way not in programs:
         token_bytes = None
         if tokenizer is not None:
             texts = read_token_texts(tokenizer, model.config.vocab_size)
             token_bytes = stopping.token_bytes(texts.written)
         programs[way] = CompiledDecoder(
-            model, jit_compile=jit_compile, token_bytes=token_bytes, assistant=assistant
+            model,
+            jit_compile=jit_compile,
+            token_bytes=token_bytes,
+            assistant=assistant,
+            cache_dtype=cache_dtype,
         )
     return programs[way]
 
@@ -278,7 +286,7 @@ def _in_graph(
     inputs: Any,
     given: dict[str, Any],
     functions: tuple[Any, Any],
-    how: tuple[Any, bool, Any],
+    how: tuple[Any, bool, Any, str | None],
 ) -> tf.Tensor | TFGenerateOutput:
     """Generates inside `tf.function`; see `traced`."""
     if isinstance(inputs, Mapping):
@@ -288,7 +296,8 @@ def _in_graph(
     ids = given.get("input_ids", inputs)
     if ids is None:
         ids = [[config.bos_token_id or 0]]
-    tokenizer, jit_compile, assistant = how
+    tokenizer, jit_compile, assistant, cache_dtype = how
+    check_cache_dtype(cache_dtype)
     with tf.init_scope():
         spec = decode_spec(
             config,
@@ -302,9 +311,8 @@ def _in_graph(
         if reads_text:
             _check_tokenizer(tokenizer)
             tokens = read_token_texts(tokenizer, model.config.vocab_size)
-        decoder = _decoder(
-            model, tokenizer if config.stop_strings else None, jit_compile, assistant
-        )
+        reads = tokenizer if config.stop_strings else None
+        decoder = _decoder(model, reads, jit_compile, assistant, cache_dtype)
     mask = given.get("attention_mask")
     return generate_in_graph(model, config, spec, decoder, tf.convert_to_tensor(ids), mask, tokens)
 

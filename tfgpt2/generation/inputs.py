@@ -13,7 +13,7 @@ from tfgpt2.generation.buckets import default_buckets, round_up
 from tfgpt2.generation.config import GenerationConfig
 from tfgpt2.generation.params import Prompt, PromptContext
 from tfgpt2.generation.token_inputs import check_positions, check_token_types
-from tfgpt2.nn.kv_cache import Encoder, Prefix, align_right
+from tfgpt2.nn.kv_cache import Encoder, Prefix, align_right, unpack
 
 
 class GenerateInputs(NamedTuple):
@@ -158,7 +158,9 @@ def read_prefix(model: Any, inputs: Any, attention_mask: Any) -> Prefix:
     columns = ids.shape[1]
     aligned, valid = align_right(tf.constant(ids), tf.constant(mask))  # [B, S]
     _, cache = model.prefill_hidden(aligned, valid, columns=tf.constant(columns))
-    return Prefix(cache.keys, cache.values, cache.valid, aligned)
+    dtype = model.transformer.compute_dtype
+    keys, values = (tuple(unpack(x, dtype) for x in part) for part in (cache.keys, cache.values))
+    return Prefix(keys, values, cache.valid, aligned)
 
 
 def negative_prompt(

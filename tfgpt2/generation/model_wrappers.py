@@ -1,5 +1,6 @@
 """Models as decoding sees them when there is more to read than ids, or another way to read.
 
+    CacheDtypeModel     keeps keys and values in another dtype than it computes in
     PromptContextModel  reads a prefix, embeddings or an encoder beside the ids
     UncachedModel       reads the whole sequence again for each token; the slow twin of the cache
     GuidedModel         leads away from a negative prompt; see `guidance`
@@ -15,6 +16,7 @@ import tensorflow as tf
 
 from tfgpt2.generation.guidance import GUIDANCE_SCALE, GuidedModel
 from tfgpt2.generation.params import DecodeSpec, Prompt, PromptContext, SamplingParams
+from tfgpt2.nn.kv_cache import cast_cache
 
 
 def wrap_model(model: Any, prompt: Prompt, params: SamplingParams, spec: DecodeSpec) -> Any:
@@ -28,6 +30,33 @@ def wrap_model(model: Any, prompt: Prompt, params: SamplingParams, spec: DecodeS
 
 def _with_context(model: Any, prompt: Prompt) -> Any:
     return PromptContextModel(model, prompt.context) if prompt.context else model
+
+
+class CacheDtypeModel:
+    """Keeps keys and values in a dtype of its own.
+
+    Prompts are read in the model's dtype, and what is kept of them is cast; see `kv_cache.pack`.
+
+    Args:
+        model: The model.
+        dtype: One of `kv_cache.CACHE_DTYPES`.
+    """
+
+    def __init__(self, model: Any, dtype: str) -> None:
+        self._model, self._dtype = model, dtype
+
+    def prefill(self, *args: Any, **kwargs: Any) -> tuple[tf.Tensor, Any]:
+        """See `LanguageModel`."""
+        logits, cache = self._model.prefill(*args, **kwargs)
+        return logits, cast_cache(cache, self._dtype)
+
+    def prefill_hidden(self, *args: Any, **kwargs: Any) -> tuple[tf.Tensor, Any]:
+        """See `TFGPT2LMHeadModel.prefill_hidden`."""
+        hidden, cache = self._model.prefill_hidden(*args, **kwargs)
+        return hidden, cast_cache(cache, self._dtype)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)  # what is written later takes the cache's dtype
 
 
 class PromptContextModel:

@@ -220,7 +220,8 @@ class TFGPT2LMHeadModel(TFGPT2PreTrainedModel):
                 scores [R, V]) -> scores`, and `stopping_criteria`, functions `(input_ids,
                 attention_mask) -> bool [R]`, which become part of the compiled program;
                 `streamer` with `put(ids)` and `end()`;
-                `jit_compile=False` to run without XLA.
+                `jit_compile=False` to run without XLA; `cache_dtype`, `"float32"`, `"bfloat16"` or
+                `"float16"`, in which keys and values are kept, by default the model's.
 
                 And the settings of `GenerationConfig`, one value or one per row, which override
                 those of the configuration: `max_new_tokens`, `do_sample`, `temperature`, `top_p`,

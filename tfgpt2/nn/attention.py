@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from tfgpt2.nn.kv_cache import unpack
 from tfgpt2.nn.shapes import leading
 
 # Replaces masked scores, which are float32. Finite, so that fully masked rows give uniform weights
@@ -90,7 +91,10 @@ def attend(
     return tf.matmul(weights, value), weights  # [B, N, T, H]
 
 
-BLOCK = 128  # columns per block of `decode_attend`
+# Columns per block of `decode_attend`: as many as leave a block of keys at about `_BLOCK_SIZE`
+# numbers, which stay in the second-level cache between the kernels that make and read them.
+_BLOCK_SIZE = 2**17
+_FEWEST, _MOST = 32, 128  # a multiple of the 32 terms that XLA adds up at a time
 
 
 def decode_attend(
@@ -101,59 +105,71 @@ def decode_attend(
     used_columns: tf.Tensor,
     *,
     scale: float,
-    upcast: bool = False,
 ) -> tf.Tensor:
     """Scaled dot-product attention of a decode step, over the used columns of a KV cache.
 
     Its time depends on the number of used columns and not on the size of the cache. The columns
-    are processed in blocks, and the running sums are rescaled to each new maximum.
+    are processed in blocks, and the running sums are rescaled to each new maximum. It computes in
+    float32 whatever the dtypes are, and only blocks of the cache are ever converted.
 
     Args:
         query: Float `[B, N, T, H]`.
-        key: Float `[B, N, S, H]`.
-        value: Float `[B, N, S, H]`.
+        key: Packed (see `kv_cache.pack`), `[B, N, S, H]`.
+        value: Packed, `[B, N, S, H]`.
         mask: bool `[B, 1, T, S]`, True where a query may attend, for each query at least at one
             of the used columns.
-        used_columns: int32 `[]` in `[1, S]`; the columns after these are not read.
+        used_columns: int32 `[2]`, the first column to read and the one after the last, in
+            `[0, S]`.
         scale: Factor on the scores.
-        upcast: Compute the scores in float32 too.
 
     Returns:
-        The context `[B, N, T, H]` in the dtype of `value`.
+        The context `[B, N, T, H]` in the dtype of `query`.
 
     Source: Dao et al. 2022, "FlashAttention", algorithm 1, over columns only.
     """
     batch, heads, length, size = tf.unstack(tf.shape(query))
     columns = tf.shape(key)[2]
+    fitting = _BLOCK_SIZE // (batch * heads * size) // _FEWEST * _FEWEST
+    block = tf.clip_by_value(fitting, _FEWEST, _MOST)
     # Never the whole buffer: XLA would then fuse the write of the new columns into their readers,
     # and copy the buffer in each step. All columns but one where they are few, since most steps
     # then take one block.
-    block = tf.clip_by_value(columns - 1, 1, BLOCK)
-    query = query * tf.cast(scale, query.dtype)
+    block = tf.clip_by_value(columns - 1, 1, block)
+    first, end = tf.unstack(used_columns)
+    queries = tf.cast(query, tf.float32)
 
     def body(i: tf.Tensor, maximum: tf.Tensor, total: tf.Tensor, context: tf.Tensor) -> tuple:
         # The last block ends with the buffer, and masks the columns it shares with the one before.
-        first = tf.minimum(i * block, columns - block)
+        start = tf.minimum(first + i * block, columns - block)
         # Not -1 for a whole axis: XLA would take all columns.
-        begin, shape = tf.stack([0, 0, first, 0]), tf.stack([batch, heads, block, size])
-        keys, values = (tf.slice(x, begin, shape) for x in (key, value))  # [B, N, C, H]
-        visible = tf.slice(mask, tf.stack([0, 0, 0, first]), tf.stack([batch, 1, length, block]))
-        visible &= (first + tf.range(block) >= i * block)[None, None, None]  # [B, 1, T, C]
-        queries = query
-        if upcast:
-            queries, keys = tf.cast(queries, tf.float32), tf.cast(keys, tf.float32)
-        scores = tf.cast(tf.matmul(queries, keys, transpose_b=True), tf.float32)  # [B, N, T, C]
+        begin, shape = tf.stack([0, 0, start, 0]), tf.stack([batch, heads, block, size])
+        keys, values = (unpack(tf.slice(x, begin, shape), tf.float32) for x in (key, value))
+        visible = tf.slice(mask, tf.stack([0, 0, 0, start]), tf.stack([batch, 1, length, block]))
+        visible &= (start + tf.range(block) >= first + i * block)[None, None, None]  # [B, 1, T, C]
+        # Not the query: LLVM does not vectorize the copy of a slice, but it does this product.
+        scores = tf.matmul(queries, keys * scale, transpose_b=True)  # [B, N, T, C]
         scores = tf.where(visible, scores, MASK_VALUE)
         new = tf.maximum(maximum, tf.reduce_max(scores, axis=-1, keepdims=True))  # [B, N, T, 1]
         weights, rescale = tf.exp(scores - new), tf.exp(maximum - new)
         total = total * rescale + tf.reduce_sum(weights, axis=-1, keepdims=True)
-        part = tf.matmul(tf.cast(weights, values.dtype), values)  # [B, N, T, H]
-        after = new, total, context * rescale + tf.cast(part, tf.float32)
-        return i + 1, *(tf.ensure_shape(x, y.shape) for x, y in zip(after, start[1:], strict=True))
+        after = new, total, context * rescale + _weighted_sum(weights, values, visible)
+        return i + 1, *(tf.ensure_shape(x, y.shape) for x, y in zip(after, zero[1:], strict=True))
 
-    context = tf.zeros_like(query, tf.float32)
+    context = tf.zeros_like(queries)
     narrow = context[..., :1]  # [B, N, T, 1]
-    start = (tf.constant(0), narrow + MASK_VALUE, narrow, context)
-    blocks = (used_columns + block - 1) // block
-    _, _, total, context = tf.while_loop(lambda i, *_: i < blocks, body, start)
-    return tf.ensure_shape(tf.cast(context / total, value.dtype), query.shape)
+    zero = (tf.constant(0), narrow + MASK_VALUE, narrow, context)
+    blocks = (end - first + block - 1) // block
+    _, _, total, context = tf.while_loop(lambda i, *_: i < blocks, body, zero)
+    return tf.ensure_shape(tf.cast(context / total, query.dtype), query.shape)
+
+
+def _weighted_sum(weights: tf.Tensor, values: tf.Tensor, visible: tf.Tensor) -> tf.Tensor:
+    """Sums a block's values: `[B, N, T, C]` and `[B, N, C, H]` -> `[B, N, T, H]`.
+
+    Both forms have an operation on the values, which XLA fuses with the slice; see `decode_attend`.
+    """
+    if weights.shape[2] == 1:
+        products = weights[:, :, 0, :, None] * values  # [B, N, C, H]
+        return tf.reduce_sum(products, axis=2, keepdims=True)
+    anywhere = tf.reduce_any(visible, axis=2)[..., None]  # [B, 1, C, 1]
+    return tf.matmul(weights, tf.where(anywhere, values, 0.0))

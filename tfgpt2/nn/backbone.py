@@ -17,6 +17,7 @@ from tfgpt2.nn.kv_cache import (
     KVCache,
     Prefix,
     broadcast_prefix,
+    cast_cache,
     pad_cache,
     write,
     write_rows,
@@ -90,7 +91,8 @@ class GPT2Transformer(GPT2Layer):
             positions: int `[B, T]` or `[1, T]`, in `[0, n_positions)`.
             visible: bool, broadcastable to `[B, N, T, S]`, True where a token may attend.
             append_kv: Per block, the function that appends new keys and values to the past.
-            used_columns: int32 `[]`, how many of the first columns to read; None reads all.
+            used_columns: int32 `[2]`, the first column to read and the one after the last; None
+                reads all.
             token_type_ids: int `[B, T]`, looked up in the token table and added.
             encoder_states: Float `[B, E, D]`.
             encoder_kv: Per block, their keys and values, instead of them.
@@ -182,6 +184,7 @@ class GPT2Transformer(GPT2Layer):
         count = tf.reduce_sum(tf.cast(all_valid, tf.int32), axis=1)  # [B]
         last_type = token_types[:, -1] if typed else ()  # [B]
         cache = KVCache(keys, values, all_valid, end, count, encoder_kv, last_type)
+        cache = cast_cache(cache, self.compute_dtype)
         return outputs.last_hidden_state, pad_cache(cache, columns - length)
 
     def decode_hidden(
@@ -228,7 +231,7 @@ class GPT2Transformer(GPT2Layer):
             visible=visible,
             append_kv=_append_to_cache(cache, in_place=in_place),
             # Outside XLA a loop in each block would cost more than it saves.
-            used_columns=end if in_place else None,
+            used_columns=_used_columns(all_valid, end) if in_place else None,
             token_type_ids=(
                 None if isinstance(cache.token_type, tuple) else cache.token_type[:, None]  # [B, 1]
             ),
@@ -289,6 +292,13 @@ def _append_to_cache(cache: KVCache, *, in_place: bool) -> list[AppendKV]:
         )
 
     return [append_to(*pair) for pair in zip(cache.keys, cache.values, strict=True)]
+
+
+def _used_columns(valid: tf.Tensor, end: tf.Tensor) -> tf.Tensor:
+    """The first column that holds a token of any row, and `end`: int32 `[2]`."""
+    columns = tf.range(tf.shape(valid)[1])
+    first = tf.reduce_min(tf.where(tf.reduce_any(valid, axis=0), columns, end - 1))
+    return tf.stack([first, end])
 
 
 def _write_valid(valid: tf.Tensor, new: tf.Tensor, column: tf.Tensor) -> tf.Tensor:

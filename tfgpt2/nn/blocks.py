@@ -10,6 +10,7 @@ from tfgpt2.config import GPT2Config
 from tfgpt2.nn import activations
 from tfgpt2.nn.attention import attend, decode_attend, merge_heads, split_heads
 from tfgpt2.nn.blockwise import blockwise_attend
+from tfgpt2.nn.kv_cache import unpack
 from tfgpt2.nn.layers import Conv1D, GPT2Layer, LayerNorm, dropout, fold_in
 
 # Appends new keys and values [B, N, T, H] to those of the past; returns all of them [B, N, S, H].
@@ -83,7 +84,8 @@ class GPT2Attention(GPT2Layer):
             visible: bool, broadcastable to `[B, N, T, S]`, True where a token may attend;
                 None is everywhere. (Not `mask`: Keras reserves that name.)
             append_kv: Appends the new keys and values to those of the past; None for no past.
-            used_columns: int32 `[]`, how many of the first columns to read; None reads all.
+            used_columns: int32 `[2]`, the first column to read and the one after the last; None
+                reads all.
             encoder_states: Float `[B, S, D]`, for cross-attention.
             encoder_kv: The result of `project_encoder`, instead of them.
             head_mask: Float `[1, N, 1, 1]`.
@@ -103,15 +105,7 @@ class GPT2Attention(GPT2Layer):
             query, key, value = (split_heads(part, self.heads) for part in parts)
         if append_kv is not None:
             key, value = append_kv(key, value)  # [B, N, S, H]
-        context, weights = self._attend(
-            query,
-            tf.cast(key, query.dtype),
-            tf.cast(value, query.dtype),
-            visible,
-            used_columns,
-            head_mask,
-            seed,
-        )
+        context, weights = self._attend(query, key, value, visible, used_columns, head_mask, seed)
         output = self.c_proj(merge_heads(context), seed=seed)  # [B, T, D]
         return dropout(output, self.resid_pdrop, seed, 1), (key, value), weights
 
@@ -135,8 +129,9 @@ class GPT2Attention(GPT2Layer):
     ) -> tuple[tf.Tensor, tf.Tensor | None]:
         """Runs the attention that the configuration chose."""
         if used_columns is not None:
-            options = {"scale": self.scale, "upcast": self.upcast}
-            return decode_attend(query, key, value, visible, used_columns, **options), None
+            attended = decode_attend(query, key, value, visible, used_columns, scale=self.scale)
+            return attended, None
+        key, value = unpack(key, query.dtype), unpack(value, query.dtype)
         if not self.blockwise or query.shape[2] == 1:  # a single query is one block
             return attend(
                 query,

@@ -10,6 +10,10 @@ of every row is in the same column:
     positions         row 0: a=0 ... e=4            row 1: a=0 ... f=5
 
 Rows of different age, as a serving engine has them, write into columns of their own (`row_cache`).
+
+Keys and values have the model's compute dtype or another (`cast_cache`). bfloat16 is held as its
+bits, uint16: on a CPU, XLA updates a bfloat16 tensor in float32, and would convert the whole buffer
+there and back to write one column (`findings/xla_bfloat16_update.sh`). `pack` and `unpack` convert.
 """
 
 from __future__ import annotations
@@ -50,8 +54,8 @@ class KVCache(NamedTuple):
     """Keys and values of the tokens so far.
 
     Attributes:
-        keys: `L` float tensors `[B, N, S, H]`.
-        values: `L` float tensors `[B, N, S, H]`.
+        keys: `L` tensors `[B, N, S, H]`: float32, float16, or uint16, the bits of bfloat16.
+        values: `L` tensors `[B, N, S, H]`, likewise.
         valid: bool `[B, S]`, the columns that hold a token of the row.
         column: int32 `[]`, the column that is written next; `[B]`, that of each row.
         positions: int32 `[B]`, the position of each row's next token.
@@ -82,6 +86,52 @@ class Prefix(NamedTuple):
     values: tuple[tf.Tensor, ...]
     valid: tf.Tensor
     ids: tf.Tensor
+
+
+CACHE_DTYPES = ("float32", "bfloat16", "float16")
+
+
+def stored_dtype(dtype: str | tf.DType) -> tf.DType:
+    """The dtype of tensors that hold keys and values of a dtype.
+
+    Example:
+        >>> stored_dtype("bfloat16"), stored_dtype("float16")
+        (tf.uint16, tf.float16)
+    """
+    dtype = tf.as_dtype(dtype)
+    return tf.uint16 if dtype == tf.bfloat16 else dtype
+
+
+def pack(x: tf.Tensor, dtype: str | tf.DType) -> tf.Tensor:
+    """Converts keys or values to a dtype that a cache can hold.
+
+    Args:
+        x: Float, or packed already; any shape.
+        dtype: Float, or uint16 for the bits of bfloat16.
+
+    Example:
+        >>> unpack(pack(tf.constant([1.0, 257.0]), tf.uint16), tf.float32).numpy().tolist()
+        [1.0, 256.0]
+    """
+    dtype = stored_dtype(dtype)
+    if x.dtype == dtype:
+        return x
+    if x.dtype == tf.uint16:
+        x = unpack(x, tf.float32)
+    if dtype == tf.uint16:
+        return tf.bitcast(tf.cast(x, tf.bfloat16), tf.uint16)
+    return tf.cast(x, dtype)
+
+
+def unpack(x: tf.Tensor, dtype: str | tf.DType) -> tf.Tensor:
+    """Converts what `pack` returned to floats of a dtype."""
+    if x.dtype != tf.uint16:
+        return tf.cast(x, dtype)
+    if dtype == tf.bfloat16:
+        return tf.bitcast(x, tf.bfloat16)
+    # The bits are the upper half of a float32. As integers they are never rounded on the way.
+    bits = tf.bitwise.left_shift(tf.cast(x, tf.uint32), tf.constant(16, tf.uint32))
+    return tf.cast(tf.bitcast(bits, tf.float32), dtype)
 
 
 def positions_from_mask(mask: tf.Tensor) -> tf.Tensor:
@@ -130,8 +180,8 @@ def broadcast_prefix(prefix: Prefix, rows: tf.Tensor, dtype: str) -> Prefix:
         return tf.broadcast_to(x, tf.concat([[rows], tf.shape(x)[1:]], axis=0))
 
     return Prefix(
-        keys=tuple(broadcast(tf.cast(x, dtype)) for x in prefix.keys),
-        values=tuple(broadcast(tf.cast(x, dtype)) for x in prefix.values),
+        keys=tuple(broadcast(unpack(x, dtype)) for x in prefix.keys),
+        values=tuple(broadcast(unpack(x, dtype)) for x in prefix.values),
         valid=broadcast(prefix.valid),
         ids=broadcast(prefix.ids),
     )
@@ -148,6 +198,14 @@ def pad_cache(cache: KVCache, columns: tf.Tensor) -> KVCache:
         keys=tuple(map(pad, cache.keys)),
         values=tuple(map(pad, cache.values)),
         valid=tf.pad(cache.valid, [[0, 0], [0, columns]]),  # [B, S]
+    )
+
+
+def cast_cache(cache: KVCache, dtype: str | tf.DType) -> KVCache:
+    """Casts keys and values; those of cross-attention stay, since they are computed once."""
+    return cache._replace(
+        keys=tuple(pack(x, dtype) for x in cache.keys),
+        values=tuple(pack(x, dtype) for x in cache.values),
     )
 
 
@@ -194,8 +252,8 @@ def row_cache(
     """A cache whose rows have a column each to write next: that after their tokens.
 
     Args:
-        keys: `L` float tensors `[B, N, S, H]`, without holes.
-        values: `L` float tensors `[B, N, S, H]`.
+        keys: `L` tensors `[B, N, S, H]`, without holes.
+        values: `L` tensors `[B, N, S, H]`.
         count: int32 `[B]`, the tokens of each row, in its first columns.
     """
     valid = tf.range(tf.shape(keys[0])[2])[None] < count[:, None]  # [B, S]
@@ -239,16 +297,16 @@ def write_rows(
     """Overwrites one column of each row of one layer's keys and values.
 
     Args:
-        buffers: Floats `[B, N, S, H]`.
+        buffers: Packed, `[B, N, S, H]`.
         new: Floats `[B, N, 1, H]`.
         columns: int32 `[B]`. Of a row that has ended it may be `S`: then the last one, or none, is
             overwritten.
         in_place: See `write`.
 
     Returns:
-        Floats `[B, N, S, H]`.
+        The buffers `[B, N, S, H]`.
     """
-    new = tuple(tf.cast(x, buffer.dtype) for x, buffer in zip(new, buffers, strict=True))
+    new = tuple(pack(x, buffer.dtype) for x, buffer in zip(new, buffers, strict=True))
     if not in_place:
         here = tf.range(tf.shape(buffers[0])[2])[None] == columns[:, None]  # [B, S]
         return tuple(
@@ -271,17 +329,17 @@ def write(buffer: tf.Tensor, new: tf.Tensor, column: tf.Tensor, *, in_place: boo
     """Overwrites `T` columns of one layer's keys or values.
 
     Args:
-        buffer: Float `[B, N, S, H]`.
-        new: Float `[B, N, T, H]`.
+        buffer: Packed, `[B, N, S, H]`.
+        new: Float, or packed, `[B, N, T, H]`.
         column: int32 `[]`, the first column to overwrite; `column + T <= S`.
         in_place: Use XLA's slice update, which the compiler turns into a write of these columns
             only. It exists only in compiled programs; False builds the result from TF core ops,
             which any server can run.
 
     Returns:
-        Float `[B, N, S, H]`.
+        The buffer `[B, N, S, H]`.
     """
-    new = tf.cast(new, buffer.dtype)
+    new = pack(new, buffer.dtype)
     if in_place:
         return xla.dynamic_update_slice(buffer, new, tf.stack([0, 0, column, 0]))
     columns, count = tf.shape(buffer)[2], tf.shape(new)[2]

@@ -94,6 +94,7 @@ class TextPipeline(tf.Module):
         prefix: A text before every prompt, which is read once.
         negative_prompt: What `guidance_scale` leads away from.
         assistant: A smaller model that proposes draft tokens.
+        cache_dtype: See `CompiledDecoder`.
 
     Raises:
         ValueError: The prefix is too short or too long.
@@ -112,6 +113,7 @@ class TextPipeline(tf.Module):
         prefix: str | None = None,
         negative_prompt: str | None = None,
         assistant: TFGPT2LMHeadModel | None = None,
+        cache_dtype: str | None = None,
     ) -> None:
         super().__init__()
         self.model, self.tokenizer, self.config = model, tokenizer, config
@@ -127,6 +129,7 @@ class TextPipeline(tf.Module):
             jit_compile=jit_compile,
             token_bytes=stopping.token_bytes(self.token_texts.written),
             assistant=assistant,
+            cache_dtype=cache_dtype,
         )
         self.spec, self._extra = self.compile_config(config, rows=1)
         self._prefix, self._prefix_end = (), None

@@ -7,6 +7,7 @@ import tensorflow as tf
 from tests.support import toy_text
 from tfgpt2 import GenerationConfig
 from tfgpt2.generation.options import REQUEST_OPTIONS
+from tfgpt2.nn.kv_cache import stored_dtype
 from tfgpt2.serving.export import engine_state
 from tfgpt2.serving.export.signatures import registry
 from tfgpt2.serving.export.signatures.base import SignatureOptions
@@ -131,6 +132,31 @@ def test_a_row_alone_and_moved(functions, expected):
     slots.join(None, [1])
     reasons = slots.advance(64)
     assert_row(slots, 0, reasons[0], expected[3])
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_rows_with_a_cache_in_16_bits(dtype):
+    """A row in a crowd is what it is alone. (`generate` reads prompts before they are rounded.)"""
+    generator = toy_text.generator(
+        generation_config=GenerationConfig(), jit_compile=False, cache_dtype=dtype
+    )
+    functions, alone = build(generator), {}
+    for row in (0, 1, 2):
+        slots = Slots(functions)
+        slots.join(slots.start(row), [0])
+        alone[row] = (slots.advance(64)[0], *slots.row(0))
+    slots = Slots(functions)
+    slots.join(slots.start(0), [0, -1])
+    slots.advance(3)
+    slots.join(slots.start(1, 4), [2, 0, 3, -1])  # rows 1, 0, 4
+    slots.advance(5)
+    slots.join(slots.start(2), [4, 1, -1, 0])  # rows 2, 0, -, 1
+    reasons = slots.advance(64)
+    assert slots.state["keys_0"].dtype == stored_dtype(dtype)
+    for slot, row in ((0, 2), (1, 0), (3, 1)):
+        reason, ids, logprobs = alone[row]
+        assert_row(slots, slot, reasons[slot], (ids, logprobs, reason))
 
 
 def test_ids_are_read_as_they_are(functions):

@@ -28,7 +28,7 @@ from tfgpt2.generation.results import TopLogprobs
 from tfgpt2.generation.stopping import StopState, StopStrings
 from tfgpt2.generation.strategies.base import DecodeTask
 from tfgpt2.generation.strategies.sampling import State, first_state
-from tfgpt2.nn.kv_cache import resize_axis, row_cache
+from tfgpt2.nn.kv_cache import resize_axis, row_cache, stored_dtype
 from tfgpt2.serving.export.token_biases import TokenBiases, fit_biases
 from tfgpt2.text.pipeline import EncodedTexts, TextPipeline, TextRequest
 from tfgpt2.text.prompts import FINISH_REASONS
@@ -90,8 +90,9 @@ def state_specs(pipeline: TextPipeline, settings: Iterable[str]) -> dict[str, tf
         shapes["constraint_state"] = ("int32",)
     if top:
         shapes |= {"top_ids": ("int32", None, top), "top_logprobs": ("float32", None, top)}
+    kept = stored_dtype(pipeline.decoder.cache_dtype or model.transformer.compute_dtype)
     for i, block in enumerate(model.transformer.h):
-        layer = (model.transformer.compute_dtype, block.attn.heads, None, model.config.head_size)
+        layer = (kept.name, block.attn.heads, None, model.config.head_size)
         shapes |= {f"keys_{i}": layer, f"values_{i}": layer}
     return {
         name: tf.TensorSpec([None, *shape], dtype, name) for name, (dtype, *shape) in shapes.items()

@@ -48,6 +48,7 @@ def export(
     top: int = 10,
     inspect_top: int = 5,
     weights: str | None = None,
+    cache_dtype: str | None = None,
     warmup: bool = False,
     jit_compile: bool = True,
     check: bool = True,
@@ -86,6 +87,8 @@ def export(
         weights: `"float32"`; `"bfloat16"` or `"float16"`, which store half the bytes and compute
             in float32; or `"int8"`, a quarter of the bytes, as `model.quantize("int8")` makes them
             (without XLA it computes in float32 with the same answers). None is the model's own.
+        cache_dtype: Dtype of keys and values in `generate`, `serving_default` and the engine:
+            `"float32"`, `"bfloat16"` or `"float16"`; None is the generator's.
         warmup: Write a request for each shape into `assets.extra`, so that a server compiles
             all programs before it is ready.
         jit_compile: Compile the decode loop with XLA. A server must then run with
@@ -130,6 +133,7 @@ def export(
         on_long_prompt=on_long_prompt,
         prompt_buckets=generator.prompt_buckets if prompt_buckets is None else prompt_buckets,
         output_buckets=generator.output_buckets if output_buckets is None else output_buckets,
+        cache_dtype=generator.cache_dtype if cache_dtype is None else cache_dtype,
     )
     if max_new_tokens is not None:
         live.output_buckets = _up_to(live.output_buckets, max_new_tokens)
