@@ -32,6 +32,7 @@ from tfgpt2.litert.contract import MASKED, MODEL, Contract
 from tfgpt2.quiet import quiet
 
 Buffers = dict[str, Any]
+_MOST_IDLE = 4  # caches of a size that are kept for later texts
 
 
 class Engine:
@@ -152,8 +153,10 @@ class Engine:
         return cache
 
     def release(self, size: int, cache: Buffers) -> None:
-        """Keeps a cache for later texts."""
-        self._loaded.idle.setdefault(size, []).append(cache)
+        """Keeps a cache for later texts, unless there are enough."""
+        idle = self._loaded.idle.setdefault(size, [])
+        if len(idle) < _MOST_IDLE:
+            idle.append(cache)
 
     def grow(self, size: int, cache: Buffers, larger: int) -> Buffers:
         """Moves texts to a larger cache; the smaller one is free then."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import os
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,12 @@ import tokenizers
 from tfgpt2.errors import type_error, unreadable, value_error
 from tfgpt2.files import read_json_object
 from tfgpt2.generation.stop_lists import stop_lists, to_bytes
+from tfgpt2.generation.written_text import TokenTexts
 from tfgpt2.litert import contract as files
 from tfgpt2.litert.contract import Contract, read_token_texts
 from tfgpt2.litert.engine import Engine
-from tfgpt2.litert.sampling import choose_token, log_probability
+from tfgpt2.litert.group import Group, divide
+from tfgpt2.litert.request import Request, fit_prompt
 from tfgpt2.litert.settings import default_settings, merge, rows
 from tfgpt2.litert.texts import Continuation
 from tfgpt2.serving.client.records import Score
@@ -53,7 +55,7 @@ class LiteRTGenerator:
         contract: Contract,
         engine: Engine,
         tokenizer: tokenizers.Tokenizer,
-        texts: Any,
+        texts: TokenTexts,
         defaults: dict[str, Any],
         on_long_prompt: str,
     ) -> None:
@@ -127,11 +129,10 @@ class LiteRTGenerator:
         texts = _as_bytes(prompts)
         requests = self._requests(texts, options, stop)
         records = []
-        for group in self._groups(requests):
-            found = [Continuation() for _ in group]
-            for _ in self._steps(group, found):
+        for group in self.groups(requests):
+            for _ in self._steps(group):
                 pass
-            records += map(self._record, group, found)
+            records += map(self._record, group.requests, group.found)
         values: list[Any] = records if details else [record.text for record in records]
         return values[0] if isinstance(prompts, (str, bytes)) else values
 
@@ -175,7 +176,10 @@ class LiteRTGenerator:
             TypeError: They are not strings.
             ValueError: A text has a token that the model lacks.
         """
-        ids = [self._encode(text, number) for number, text in enumerate(_as_bytes(texts))]
+        ids = list(map(self.tokenize, _as_bytes(texts)))
+        for number, one in enumerate(ids):
+            if max(one, default=0) >= self.contract.vocab_size:
+                raise self._refused("unknown_token", number)
         size, scores = self.contract.batch_size, []
         for first in range(0, len(ids), size):
             group = ids[first : first + size]
@@ -187,101 +191,103 @@ class LiteRTGenerator:
                 scores.append(_score(found, max(0, len(group[row]) - len(one))))
         return scores[0] if isinstance(texts, (str, bytes)) else scores
 
-    def _requests(self, texts: list[bytes], options: dict[str, Any], stop: Any) -> list[_Request]:
-        """Checks what a user asked for, and tokenizes the prompts."""
+    @property
+    def token_texts(self) -> TokenTexts:
+        """The text of every id."""
+        return self._texts
+
+    def default_options(self) -> dict[str, Any]:
+        """The folder's settings, by name: what `generate` does without options."""
+        return merge(self._defaults, {})
+
+    def tokenize(self, text: bytes | str) -> list[int]:
+        """The ids of a text."""
+        text = to_bytes(text).decode("utf-8", "replace")
+        return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+    def detokenize(self, ids: Sequence[int]) -> bytes:
+        """The text of ids; special tokens, and ids that the model lacks, give none."""
+        written, special = self._texts.written, self._texts.special
+        known = (one for one in ids if 0 <= one < len(written) and one not in special)
+        return b"".join(written[one] for one in known)
+
+    def request(
+        self, ids: Sequence[int], settings: Mapping[str, Any], stop: Sequence[bytes]
+    ) -> tuple[Request | None, str]:
+        """Makes a request.
+
+        Args:
+            ids: The prompt.
+            settings: A value for each of `REQUEST_OPTIONS`.
+            stop: Stop strings.
+
+        Returns:
+            The request; or None and why the prompt cannot run, see `fit_prompt`.
+        """
+        most = int(settings["max_new_tokens"])
+        kept, refusal = fit_prompt(ids, most, self.contract, self.on_long_prompt)
+        if refusal:
+            return None, refusal
+        limit = min(most, self.contract.context - len(kept))
+        return Request(kept, max(0, len(ids) - len(kept)), limit, settings, stop), ""
+
+    def groups(self, requests: Sequence[Request]) -> list[Group]:
+        """Divides requests into groups that are generated together, in their order."""
+        parts = divide(requests, self.contract)
+        return [Group(self._engine, part, self._texts) for part in parts]
+
+    def _requests(self, texts: list[bytes], options: dict[str, Any], stop: Any) -> list[Request]:
+        """Checks what a user asked for, and tokenizes the prompts.
+
+        Raises:
+            ValueError: A prompt cannot run.
+        """
         values = merge(self._defaults, options)
         stops = stop_lists("stop", self.contract.stop_strings if stop is None else stop, len(texts))
         requests = []
         for number, settings in enumerate(rows(values, len(texts))):
-            ids = self._encode(texts[number], number)
-            most = int(settings.pop("max_new_tokens"))
-            kept = self._fit(ids, most, number)
-            limit = min(most, self.contract.context - len(kept))
-            dropped = max(0, len(ids) - len(kept))
-            requests.append(_Request(kept, dropped, limit, settings, stops[number]))
+            request, refusal = self.request(self.tokenize(texts[number]), settings, stops[number])
+            if request is None:
+                raise self._refused(refusal, number)
+            requests.append(request)
         return requests
 
-    def _encode(self, text: bytes, number: int) -> list[int]:
-        """The ids of a text.
-
-        Raises:
-            ValueError: The model has no embedding for one.
-        """
-        encoded = self._tokenizer.encode(text.decode("utf-8", "replace"), add_special_tokens=False)
-        if max(encoded.ids, default=0) >= self.contract.vocab_size:
-            raise value_error(
-                "The prompt has a token that the model has no embedding for.",
-                fix="Leave it out.",
-                prompt_number=number,
-                model_vocab_size=self.contract.vocab_size,
-            )
-        return encoded.ids
-
-    def _fit(self, ids: list[int], max_new_tokens: int, number: int) -> list[int]:
-        """The part of a prompt that fits; as `tfgpt2.text.prompts.make_prompt`.
-
-        Raises:
-            ValueError: It is empty without a start token, or leaves no room.
-        """
-        context = self.contract.context
-        if self.on_long_prompt == "truncate_left":
-            most = max(context - max(max_new_tokens, 1), (context + 1) // 2)
-            ids = ids[-most:]
-        if len(ids) >= context:
-            raise value_error(
+    def _refused(self, reason: str, number: int) -> ValueError:
+        """The error of a prompt that cannot run."""
+        context, size = self.contract.context, self.contract.vocab_size
+        problem, fix = {
+            "prompt_too_long": (
                 f"The prompt leaves no room in the model's context of {context} tokens.",
-                fix="Shorten it, or load the folder with on_long_prompt='truncate_left'.",
-                prompt_number=number,
-            )
-        if ids:
-            return ids
-        if self.contract.start_id is None:
-            raise value_error(
+                "Shorten it, or load the folder with on_long_prompt='truncate_left'.",
+            ),
+            "empty_prompt": (
                 "The prompt is empty and the model has no start token to begin from.",
-                fix="Give at least one character that the vocabulary knows.",
-                prompt_number=number,
-            )
-        return [self.contract.start_id]
+                "Give at least one character that the vocabulary knows.",
+            ),
+            "unknown_token": (
+                f"The prompt has a token that the model, with {size} tokens, has no embedding for.",
+                "Leave it out.",
+            ),
+        }[reason]
+        return value_error(problem, fix=fix, prompt_number=number)
 
-    def _groups(self, requests: list[_Request]) -> Iterator[list[_Request]]:
-        """Divides requests into batches whose prompts and continuations share the columns."""
-        group: list[_Request] = []
-        for request in requests:
-            more = [*group, request]
-            columns = max(len(one.ids) for one in more) + max(one.limit for one in more)
-            if group and (len(more) > self.contract.batch_size or columns > self.contract.context):
-                yield group
-                more = [request]
-            group = more
-        if group:
-            yield group
-
-    def _steps(self, group: list[_Request], found: list[Continuation]) -> Iterator[None]:
+    def _steps(self, group: Group) -> Iterator[None]:
         """Generates until every text has ended, and pauses after each token."""
-        for request, text in zip(group, found, strict=True):
-            text.reason = "" if request.limit > 0 else "length"
-        if all(text.reason for text in found):
-            return
-        ends = self.contract.eos_token_ids
-        with self._engine.texts([request.ids for request in group]) as reading:
-            logits = reading.read()  # [B, V]
-            while True:
-                tokens = np.zeros(self.contract.batch_size, np.int32)
-                for row, (request, text) in enumerate(zip(group, found, strict=True)):
-                    if not text.reason:
-                        request.advance(logits[row], text, self._texts, ends)
-                        tokens[row] = text.tokens[-1] if text.tokens else 0
+        try:
+            group.read()
+            while group.is_running:
+                group.advance()
                 yield
-                if all(text.reason for text in found):
-                    return
-                logits = reading.step(tokens)
+        finally:
+            group.close()
 
-    def _pieces(self, request: _Request) -> Generator[str, None, int]:
+    def _pieces(self, request: Request) -> Generator[str, None, int]:
         """Yields the text that can no longer change; its value is the number of tokens."""
-        text, done = Continuation(), 0
+        (group,), done = self.groups([request]), 0
+        (text,) = group.found
         held_back = max(0, max(map(len, request.stop), default=0) - 1)  # might begin a stop string
         utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        for _ in self._steps([request], [text]):
+        for _ in self._steps(group):
             shown = text.shown(self._texts, 0 if text.reason else held_back)
             piece = utf8.decode(shown[done:], final=bool(text.reason))
             done = max(done, len(shown))
@@ -289,7 +295,7 @@ class LiteRTGenerator:
                 yield piece
         return len(text.tokens)
 
-    def _record(self, request: _Request, text: Continuation) -> Generation:
+    def _record(self, request: Request, text: Continuation) -> Generation:
         shown = text.shown(self._texts)
         return Generation(
             text=shown.decode("utf-8", "replace"),
@@ -302,55 +308,6 @@ class LiteRTGenerator:
             finish_reason=text.reason,
             tokens=[self._texts.written[token] for token in text.tokens],
         )
-
-
-class _Request:
-    """A prompt and its settings.
-
-    Args:
-        ids: The prompt.
-        truncated: Tokens that were dropped on the left.
-        limit: Most new tokens.
-        settings: See `settings.rows`, without `max_new_tokens`.
-        stop: Stop strings.
-    """
-
-    def __init__(
-        self,
-        ids: list[int],
-        truncated: int,
-        limit: int,
-        settings: dict[str, Any],
-        stop: Sequence[bytes],
-    ) -> None:
-        self.ids, self.truncated, self.limit, self.stop = ids, truncated, limit, stop
-        self._seed = int(settings.pop("seed"))
-        self._least = int(settings.pop("min_new_tokens"))
-        self._settings = settings
-
-    def advance(
-        self, logits: np.ndarray, text: Continuation, texts: Any, ends: Sequence[int]
-    ) -> None:
-        """Chooses the next token from logits `[V]`."""
-        step = len(text.tokens)
-        token = choose_token(
-            logits,
-            seen=np.unique(self.ids + text.tokens),
-            forbidden=np.array(ends if step < self._least else [], np.int64),
-            step=step,
-            seed=self._seed,
-            **self._settings,
-        )
-        if not np.isfinite(logits.max()):
-            raise value_error(
-                "The model's scores are not numbers: its weights or activations overflow.",
-                fix="Check the weights for NaN and infinity.",
-            )
-        if token is None:
-            text.reason = "no_token"
-            return
-        logprob = log_probability(logits, token)
-        text.append(token, logprob, texts, limit=self.limit, end_tokens=ends, stop=self.stop)
 
 
 def _score(logprobs: list[float], truncated: int) -> Score:
