@@ -57,7 +57,7 @@ class ExportOptions:
 class LiteRTOptions:
     """Options of `TextGenerator.export_litert` that an export of a SavedModel does not have."""
 
-    quantize: str | None = flag(None, "int8 or float16.", default_text="float32")
+    quantize: str | None = flag(None, "int8, float16 or int4.", default_text="float32")
     batch_size: int | None = flag(None, "Rows of every call.", default_text="1")
     context: int | None = flag(None, "Most tokens of a text.", default_text="the model's")
 

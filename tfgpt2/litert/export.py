@@ -47,8 +47,8 @@ def export_litert(
         generator: The text generator: its model, tokenizer, `generation_config` and
             `on_long_prompt`.
         path: The folder; it must not exist. It appears complete or not at all.
-        quantize: `"int8"`, a quarter of the size and the fastest; `"float16"`, half of it; or None
-            for float32.
+        quantize: `"int8"`, a quarter of the size and the fastest; `"float16"`, half of it;
+            `"int4"`, a seventh, with some loss (extra `int4`); or None for float32.
         batch_size: Rows of every call; fewer prompts cost as much, more run in parts.
         context: Most tokens of prompt and continuation; None is the model's.
         prompt_buckets: Numbers of tokens that a call reads of a prompt, ascending; None is
@@ -75,9 +75,9 @@ def export_litert(
     contract = make_contract(generator, quantize, batch_size, context, prompt_buckets)
     model = generator.model
     converter.check_size(sum(int(tf.size(one)) for one in model.weights), quantize)
-    graph = LiteRTGraph(model, contract.context, int8=quantize == "int8")
+    graph = LiteRTGraph(model, contract.context, int8=quantize in ("int8", "int4"))
     functions = converter.make_functions(graph, contract)
-    data = converter.convert(graph, functions, quantize)
+    data = converter.convert(graph, functions, quantize, model.config.vocab_size)
     contract = contract.with_model_bytes(len(data))
 
     def add_files(folder: Path) -> None:
@@ -111,7 +111,7 @@ def make_contract(
         ValueError: See `export_litert`.
     """
     model, config = generator.model, generator.model.config
-    converter.check_quantize(quantize)
+    converter.check_quantize(quantize, config)
     check_count("batch_size", batch_size, 1, optional=False)
     check_count("context", context, 2)
     if context is not None and context > config.n_positions:

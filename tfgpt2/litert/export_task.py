@@ -84,7 +84,7 @@ def export_litert_task(
             fix="Export a language model with TextGenerator.export_litert.",
             model=type(model).__name__,
         )
-    converter.check_quantize(quantize)
+    converter.check_quantize(quantize, config)
     check_count("batch_size", batch_size, 1, optional=False)
     check_count("length", length, 2)
     length = config.n_positions if length is None else length
@@ -103,11 +103,13 @@ def export_litert_task(
         )
     converter.check_size(sum(int(tf.size(one)) for one in model.weights), quantize)
     name, layer, outputs = task
-    graph = _TaskGraph(model, getattr(model, layer), outputs, length, int8=quantize == "int8")
+    graph = _TaskGraph(
+        model, getattr(model, layer), outputs, length, int8=quantize in ("int8", "int4")
+    )
     spec = tf.TensorSpec([batch_size, length], tf.int32)
     function = tf.function(graph.run, autograph=False)
     functions = {name: function.get_concrete_function(tokens=spec, attention_mask=spec)}
-    data = converter.convert(graph, functions, quantize)
+    data = converter.convert(graph, functions, quantize, int(graph.weight.shape[0]))
 
     def compare(folder: Path) -> float:
         ids = np.random.default_rng(0).integers(0, config.vocab_size, [batch_size, length])
