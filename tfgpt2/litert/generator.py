@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import tokenizers
 
-from tfgpt2.errors import type_error, unreadable, value_error
+from tfgpt2.errors import nearest, type_error, unreadable, value_error
 from tfgpt2.files import read_json_object
 from tfgpt2.generation.stop_lists import stop_lists, to_bytes
 from tfgpt2.generation.written_text import TokenTexts
@@ -27,6 +27,7 @@ from tfgpt2.text.generation import Generation
 from tfgpt2.validation import check_choice, check_count
 
 _POLICIES = ("error", "truncate_left")
+_FIXED = ("batch_size", "context", "quantize")
 _MOST_NATS = 80.0  # of a perplexity, as in `generation.scoring`
 
 
@@ -71,6 +72,7 @@ class LiteRTGenerator:
         threads: int | None = None,
         on_long_prompt: str | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
+        **fixed: Any,
     ) -> LiteRTGenerator:
         """Loads an exported folder.
 
@@ -81,10 +83,14 @@ class LiteRTGenerator:
             cache_dir: Where the runtime stores its own form of the weights, as large as
                 `model.tflite`, which later processes map; None is the user's cache folder. Where
                 nothing can be written, it takes memory instead.
+            **fixed: `batch_size`, `context` or `quantize`, where a program wants to be sure of
+                them; they must be those of the export.
 
         Raises:
             FileNotFoundError: The folder, or one of its files, does not exist.
-            ValueError: It is no such export, damaged, or the runtime cannot run it.
+            TypeError: There is no such argument.
+            ValueError: It is no such export, damaged, or the runtime cannot run it; or it has
+                another batch size or context.
             ImportError: `ai-edge-litert` is not installed.
         """
         folder = Path(folder)
@@ -92,6 +98,7 @@ class LiteRTGenerator:
         if on_long_prompt is not None:
             check_choice("on_long_prompt", on_long_prompt, _POLICIES)
         contract = Contract.read(folder)
+        _check_fixed(contract, fixed)
         config = read_json_object(folder / files.GENERATION_CONFIG, "generation configuration")
         return cls(
             contract,
@@ -308,6 +315,28 @@ class LiteRTGenerator:
             finish_reason=text.reason,
             tokens=[self._texts.written[token] for token in text.tokens],
         )
+
+
+def _check_fixed(contract: Contract, given: Mapping[str, Any]) -> None:
+    """Compares what a program expects of an export with what it is.
+
+    Raises:
+        TypeError: There is no such argument.
+        ValueError: They differ.
+    """
+    for name, value in given.items():
+        if name not in _FIXED:
+            raise type_error(
+                f"from_pretrained() has no argument {name!r}.",
+                fix=nearest(name, [*_FIXED, "threads", "on_long_prompt", "cache_dir"]),
+                **{name: value},
+            )
+        if value != getattr(contract, name):
+            raise value_error(
+                f"The export has {name}={getattr(contract, name)!r}, which is fixed in the file.",
+                fix=f"Export again with {name}={value!r}, or leave it out.",
+                **{name: value},
+            )
 
 
 def _score(logprobs: list[float], truncated: int) -> Score:
