@@ -1,6 +1,7 @@
 """The export: what it writes, what it refuses, and that its self-check sees differences."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -134,6 +135,12 @@ def test_int4_needs_its_library_and_whole_blocks(live, tmp_path, monkeypatch):
     assert not any(tmp_path.iterdir())
 
 
+def test_the_runtime_is_looked_for_before_anything_is_converted(live, tmp_path, monkeypatch):
+    monkeypatch.setitem(extras.MODULES, "litert", ("no_such_runtime",))
+    with pytest.raises(ImportError, match=r"needs no_such_runtime.*'tfgpt2\[litert\]'"):
+        live.export_litert(tmp_path / "x")
+
+
 def test_a_failed_check_leaves_nothing(live, tmp_path, monkeypatch):
     monkeypatch.setattr(converter, "convert", lambda *_: b"no model")
     with pytest.raises(RuntimeError, match="does not run in a clean process"):
@@ -174,6 +181,23 @@ def test_the_command_line_generates(exported, loaded, tmp_path):
     text = loaded.generate("the", max_new_tokens=9, temperature=0)
     assert (done.returncode, done.stdout) == (0, f"the{text}\n"), done.stderr
     assert "INFO" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ([], "This folder is a LiteRT export.*Add --runtime litert"),
+        (["--runtime", "litert", "-i"], "A conversation needs the runtime tensorflow"),
+        (["--runtime", "onnx"], "`runtime` must be one of"),
+        (["--runtime", "litert", "--num-beams", "2"], "no option 'num_beams'"),
+    ],
+    ids=str,
+)
+def test_the_command_line_refuses(exported, tmp_path, monkeypatch, options, text):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    result = CliRunner().invoke(app, ["generate", "the", "-m", str(exported[0]), *options])
+    assert isinstance(result.exception, (TypeError, ValueError))
+    assert re.search(text, str(result.exception))
 
 
 def test_options_of_the_other_format_raise(tmp_path):

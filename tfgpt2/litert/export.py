@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tfgpt2 import extras
 from tfgpt2.errors import value_error
 from tfgpt2.generation.buckets import check_buckets
 from tfgpt2.generation.results import check_finite
@@ -61,6 +62,7 @@ def export_litert(
 
     Raises:
         FileExistsError: The folder exists.
+        ImportError: An extra is missing.
         RuntimeError: The self-check found a difference; nothing is left behind.
         ValueError: An option is out of range, or the model, its tokenizer or its generation
             configuration has something that such a folder does not have.
@@ -72,6 +74,8 @@ def export_litert(
         ...     export_litert(generator, f"{folder}/phone", context=32, check=False).quantize
     """
     path = new_folder(path)
+    if check:  # converting takes minutes
+        extras.require("The self-check of a LiteRT export", "litert")
     contract = make_contract(generator, quantize, batch_size, context, prompt_buckets)
     model = generator.model
     converter.check_size(sum(int(tf.size(one)) for one in model.weights), quantize)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tfgpt2 import extras
 from tfgpt2.errors import type_error, value_error
 from tfgpt2.generation.results import check_finite
 from tfgpt2.litert import converter, self_check
@@ -63,6 +64,7 @@ def export_litert_task(
 
     Raises:
         FileExistsError: The folder exists.
+        ImportError: An extra is missing.
         TypeError: The model has no such head.
         RuntimeError: The self-check found a difference; nothing is left behind.
         ValueError: An option is out of range, or the model is quantized or has adapters.
@@ -77,6 +79,8 @@ def export_litert_task(
         ('classify',)
     """
     path, config = new_folder(path), getattr(model, "config", None)
+    if check:  # converting takes minutes
+        extras.require("The self-check of a LiteRT export", "litert")
     task = next((task for kind, task in _TASKS.items() if isinstance(model, kind)), None)
     if task is None:
         raise type_error(
