@@ -218,3 +218,4 @@ def test_the_command_line_exports(tmp_path):
     assert result.exit_code == 0 and "by LiteRT in a clean process" in result.stdout
     contract = Contract.read(tmp_path / "phone")
     assert (contract.context, contract.prefill, contract.quantize) == (64, (16,), "int8")
+    assert contract.on_long_prompt == "truncate_left"  # as of a SavedModel

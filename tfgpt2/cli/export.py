@@ -79,7 +79,9 @@ def export(
     with progress(f"Loading {model}"):
         from tfgpt2.text.generator import TextGenerator
 
-        generator = TextGenerator.from_pretrained(model)
+        # A SavedModel's is an argument of its export.
+        more = {"on_long_prompt": options.pop("on_long_prompt")} if format == "litert" else {}
+        generator = TextGenerator.from_pretrained(model, **more)
     with progress(f"Exporting to {path}" + (" and checking it" if options["check"] else "")):
         write = generator.export_litert if format == "litert" else generator.export
         report = write(path, **options)
@@ -94,7 +96,7 @@ def _options_of(format: str, options: dict[str, Any]) -> dict[str, Any]:
     """
     litert = {field.name: field.default for field in dataclasses.fields(LiteRTOptions)}
     saved_model = {field.name: field.default for field in dataclasses.fields(ExportOptions)}
-    shared = ("prompt_buckets", "check")
+    shared = ("prompt_buckets", "check", "on_long_prompt")
     defaults = saved_model | litert | {"next": False}
     foreign = litert if format == "saved_model" else saved_model | {"next": False}
     for name in foreign.keys() - {*shared}:

@@ -142,14 +142,15 @@ class Engine:
 
     def acquire(self, size: int) -> Buffers:
         """A cache with `size` columns, which hold finite numbers."""
-        if idle := self._loaded.idle.get(size):
-            return idle.pop()
+        with contextlib.suppress(KeyError, IndexError):  # another thread may take the last one
+            return self._loaded.idle[size].pop()
         name = self.contract.signature("decode", size)
         cache = {}
-        for key, shape in self.contract.cache_shapes(size).items():
-            cache[key] = self._loaded.model.create_input_buffer_by_name(name, key)
-            # A masked column counts 0 times what it holds, which must not be NaN.
-            cache[key].write(np.zeros(shape, np.float32))
+        with self._lock:
+            for key, shape in self.contract.cache_shapes(size).items():
+                cache[key] = self._loaded.model.create_input_buffer_by_name(name, key)
+                # A masked column counts 0 times what it holds, which must not be NaN.
+                cache[key].write(np.zeros(shape, np.float32))
         return cache
 
     def release(self, size: int, cache: Buffers) -> None:

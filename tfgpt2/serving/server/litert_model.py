@@ -62,8 +62,12 @@ class LiteRTModel:
         return LiteRTEngine(self._generator)
 
     def warm_up(self) -> int:
-        """Generates a token."""
-        self._generator.generate("a", max_new_tokens=1, temperature=0)
+        """Generates a token on an engine."""
+        engine, signature = self.make_engine(), self.signatures["engine_start_ids"]
+        state, _ = engine.start(signature, [signature.defaults | {"ids": _objects([b"0"])}], 1)
+        engine.join([(state, 1)], [], 1)
+        engine.advance([True], 1)
+        engine.clear()
         return 1
 
     def run(self, signature: str, inputs: Mapping[str, np.ndarray]) -> Arrays:
