@@ -1,6 +1,7 @@
 """A LiteRT export behind the server: the texts of `LiteRTGenerator`, and one error for the rest."""
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
@@ -220,26 +221,54 @@ main()
 """
 
 
-@pytest.mark.long
-def test_a_process_without_tensorflow_serves(exported, loaded, tmp_path):
-    command = [sys.executable, "-c", _PROGRAM, "serve", str(exported[0]), "--port", "0"]
+@contextlib.contextmanager
+def process_without_tensorflow(folder, tmp_path, log):
+    """The address of `tfgpt2 serve`, stopped gracefully; `log` gets the lines of its errors."""
+    command = [sys.executable, "-c", _PROGRAM, "serve", str(folder), "--port", "0"]
     home = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
     with subprocess.Popen(command, stdout=-1, stderr=-1, text=True, env=home) as process:
         line = process.stdout.readline()
-        url = line.split()[-1]
-        assert url.startswith("http://") and "gRPC" not in line, process.stderr.read()
-        name = exported[0].name
-        body = {"model": name, "prompt": "the her", "max_tokens": 20, **SAMPLED}
+        try:
+            assert "http://" in line and "gRPC" not in line
+            yield line.split()[-1]
+        finally:
+            process.terminate()
+            log += process.stderr.read().splitlines()
+        assert process.wait(60) == 0, log
+
+
+@pytest.mark.long
+def test_a_process_without_tensorflow_serves(exported, loaded, tmp_path):
+    body = {"model": exported[0].name, "prompt": "the her", "max_tokens": 20, **SAMPLED}
+    log = []
+    with process_without_tensorflow(exported[0], tmp_path, log) as url:
         with httpx.Client(base_url=url, timeout=120) as client:
             found = client.post("/v1/completions", json=body).json()["choices"][0]["text"]
             stream = client.post("/v1/completions", json=body | {"stream": True})
-            assert "<title>" in client.get("/").text
-        process.terminate()
-        log = process.stderr.read()
-        assert process.wait(60) == 0
     expected = loaded.generate("the her", max_new_tokens=20, **SAMPLED)
     assert found == expected == "".join(one["text"] for one in events(stream))
-    assert "No gRPC: it needs TensorFlow" in log and "INFO" not in log
+    assert any("No gRPC: it needs TensorFlow" in line for line in log)
+    assert not any("INFO" in line for line in log)
+
+
+@pytest.mark.long
+def test_the_playground_suggests(exported, tmp_path):
+    pytest.importorskip("selenium", reason="selenium is not installed")
+    from selenium.webdriver.common.keys import Keys
+
+    from tests.support.browser import chromium
+    from tests.support.playground_page import Page
+
+    with process_without_tensorflow(exported[0], tmp_path, []) as url:
+        with chromium(tmp_path / "chromium") as driver:
+            driver.set_window_size(1200, 900)
+            page = Page(driver, url).ready()
+            assert not page["tint"].is_enabled()  # there is no signature `inspect`
+            page["text"].click()
+            page.type("the her", Keys.TAB)
+            page.until(lambda: page["more"].is_displayed())  # they come as they are written
+            assert len(page.options) == 3
+            assert not page.errors()
 
 
 def test_a_damaged_folder_is_reported(exported, tmp_path):
