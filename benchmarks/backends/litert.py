@@ -60,7 +60,7 @@ class LiteRT(protocol.Backend):
     def decode(self, ids: np.ndarray, new: int) -> np.ndarray:
         """Greedy decoding."""
         found = np.zeros([len(ids), new], np.int32)
-        with self._generator(len(ids))._engine.texts(ids.tolist()) as texts:
+        with self._generator(len(ids)).engine.texts(ids.tolist()) as texts:
             logits = texts.read()
             for step in range(new):
                 found[:, step] = logits.argmax(axis=-1)

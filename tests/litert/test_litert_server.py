@@ -7,6 +7,8 @@ import os
 import shutil
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import numpy as np
@@ -183,6 +185,26 @@ def test_values_out_of_range_are_clamped_and_prompts_refused(exported):
     assert found["num_tokens"].tolist() == [3, 0]
     assert found["finish_reason"].tolist() == [b"length", b"prompt_too_long"]
     assert [one.truncated for one in started] == [0, 0]
+
+
+def test_texts_are_scored_one_after_the_other(exported):
+    """Each has a cache of the whole context: many at a time would fill the memory."""
+    model = LiteRTModel("toy", 1, exported[0], [2])
+    running, most, score = [], [], model._generator.score
+
+    def counted(texts):
+        running.append(texts)
+        most.append(len(running))
+        time.sleep(0.01)
+        found = score(texts)
+        running.pop()
+        return found
+
+    model._generator.score = counted
+    text = {"text": np.array([b"the"], object)}
+    with ThreadPoolExecutor(4) as pool:
+        found = [*pool.map(lambda _: model.run("score", text)["logprob"].tolist(), range(8))]
+    assert found == [found[0]] * 8 and max(most) == 1
 
 
 def test_the_engine_is_not_called_by_name(exported):

@@ -18,8 +18,8 @@ from tfgpt2.generation.written_text import TokenTexts
 from tfgpt2.litert import contract as files
 from tfgpt2.litert.contract import Contract, read_token_texts
 from tfgpt2.litert.engine import Engine
-from tfgpt2.litert.group import Group, divide
-from tfgpt2.litert.request import Request, fit_prompt
+from tfgpt2.litert.group import Group, make_groups
+from tfgpt2.litert.request import Request, make_request
 from tfgpt2.litert.settings import default_settings, merge, rows
 from tfgpt2.litert.texts import Continuation
 from tfgpt2.serving.client.records import Score
@@ -136,7 +136,7 @@ class LiteRTGenerator:
         texts = _as_bytes(prompts)
         requests = self._requests(texts, options, stop)
         records = []
-        for group in self.groups(requests):
+        for group in make_groups(self._engine, requests, self._texts):
             for _ in self._steps(group):
                 pass
             records += map(self._record, group.requests, group.found)
@@ -199,6 +199,11 @@ class LiteRTGenerator:
         return scores[0] if isinstance(texts, (str, bytes)) else scores
 
     @property
+    def engine(self) -> Engine:
+        """The loaded model."""
+        return self._engine
+
+    @property
     def token_texts(self) -> TokenTexts:
         """The text of every id."""
         return self._texts
@@ -218,31 +223,6 @@ class LiteRTGenerator:
         known = (one for one in ids if 0 <= one < len(written) and one not in special)
         return b"".join(written[one] for one in known)
 
-    def request(
-        self, ids: Sequence[int], settings: Mapping[str, Any], stop: Sequence[bytes]
-    ) -> tuple[Request | None, str]:
-        """Makes a request.
-
-        Args:
-            ids: The prompt.
-            settings: A value for each of `REQUEST_OPTIONS`.
-            stop: Stop strings.
-
-        Returns:
-            The request; or None and why the prompt cannot run, see `fit_prompt`.
-        """
-        most = int(settings["max_new_tokens"])
-        kept, refusal = fit_prompt(ids, most, self.contract, self.on_long_prompt)
-        if refusal:
-            return None, refusal
-        limit = min(most, self.contract.context - len(kept))
-        return Request(kept, max(0, len(ids) - len(kept)), limit, settings, stop), ""
-
-    def groups(self, requests: Sequence[Request]) -> list[Group]:
-        """Divides requests into groups that are generated together, in their order."""
-        parts = divide(requests, self.contract)
-        return [Group(self._engine, part, self._texts) for part in parts]
-
     def _requests(self, texts: list[bytes], options: dict[str, Any], stop: Any) -> list[Request]:
         """Checks what a user asked for, and tokenizes the prompts.
 
@@ -253,7 +233,13 @@ class LiteRTGenerator:
         stops = stop_lists("stop", self.contract.stop_strings if stop is None else stop, len(texts))
         requests = []
         for number, settings in enumerate(rows(values, len(texts))):
-            request, refusal = self.request(self.tokenize(texts[number]), settings, stops[number])
+            request, refusal = make_request(
+                self.tokenize(texts[number]),
+                settings,
+                stops[number],
+                self.contract,
+                self.on_long_prompt,
+            )
             if request is None:
                 raise self._refused(refusal, number)
             requests.append(request)
@@ -290,7 +276,7 @@ class LiteRTGenerator:
 
     def _pieces(self, request: Request) -> Generator[str, None, int]:
         """Yields the text that can no longer change; its value is the number of tokens."""
-        (group,), done = self.groups([request]), 0
+        (group,), done = make_groups(self._engine, [request], self._texts), 0
         (text,) = group.found
         held_back = max(0, max(map(len, request.stop), default=0) - 1)  # might begin a stop string
         utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")

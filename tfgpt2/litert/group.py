@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from tfgpt2.generation.written_text import TokenTexts
-from tfgpt2.litert.contract import Contract
 from tfgpt2.litert.engine import Engine, Texts
 from tfgpt2.litert.request import Request
 from tfgpt2.litert.texts import Continuation
@@ -18,7 +17,7 @@ class Group:
 
     Args:
         engine: The loaded model.
-        requests: At most `batch_size`, which fit together; see `divide`.
+        requests: At most `batch_size`, which fit together; see `make_groups`.
         texts: The text of every id.
 
     Attributes:
@@ -65,14 +64,16 @@ class Group:
             self._reading = None
 
 
-def divide(requests: Sequence[Request], contract: Contract) -> list[list[Request]]:
+def make_groups(engine: Engine, requests: Sequence[Request], texts: TokenTexts) -> list[Group]:
     """Divides requests into groups whose prompts and continuations share the columns.
 
     Args:
+        engine: The loaded model; `batch_size` and `context` of its contract are the limits.
         requests: Any number, in their order.
-        contract: Its `batch_size` and `context` are the limits.
+        texts: The text of every id.
     """
     groups: list[list[Request]] = []
+    contract = engine.contract
     for request in requests:
         more = [*groups[-1], request] if groups else []
         columns = max((len(one.ids) for one in more), default=0)
@@ -81,4 +82,4 @@ def divide(requests: Sequence[Request], contract: Contract) -> list[list[Request
             groups[-1] = more
         else:
             groups.append([request])
-    return groups
+    return [Group(engine, group, texts) for group in groups]

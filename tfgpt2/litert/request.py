@@ -97,3 +97,30 @@ class Request:
             return
         logprob = log_probability(logits, token)
         text.append(token, logprob, texts, limit=self.limit, end_tokens=ends, stop=self.stop)
+
+
+def make_request(
+    ids: Sequence[int],
+    settings: Mapping[str, Any],
+    stop: Sequence[bytes],
+    contract: Contract,
+    on_long_prompt: str,
+) -> tuple[Request | None, str]:
+    """Makes a request of a prompt.
+
+    Args:
+        ids: The prompt.
+        settings: A value for each of `REQUEST_OPTIONS`.
+        stop: Stop strings.
+        contract: The contract.
+        on_long_prompt: See `TextGenerator`.
+
+    Returns:
+        The request; or None and why the prompt cannot run, see `fit_prompt`.
+    """
+    most = int(settings["max_new_tokens"])
+    kept, refusal = fit_prompt(ids, most, contract, on_long_prompt)
+    if refusal:
+        return None, refusal
+    limit = min(most, contract.context - len(kept))
+    return Request(kept, max(0, len(ids) - len(kept)), limit, settings, stop), ""

@@ -14,8 +14,8 @@ import numpy as np
 
 from tfgpt2.generation.options import REQUEST_OPTIONS
 from tfgpt2.litert.generator import LiteRTGenerator
-from tfgpt2.litert.group import Group
-from tfgpt2.litert.request import Request
+from tfgpt2.litert.group import Group, make_groups
+from tfgpt2.litert.request import Request, make_request
 from tfgpt2.serving.server.servable import StartedRow
 from tfgpt2.serving.server.signature import Arrays, Signature
 
@@ -58,7 +58,7 @@ class LiteRTEngine:
             rows.append(_Row(None, refusal=refusal) if request is None else None)
             read, dropped = (0, 0) if request is None else (len(request.ids), request.truncated)
             started.append(StartedRow(read, dropped))
-        groups = self._generator.groups(accepted)
+        groups = make_groups(self._generator.engine, accepted, self._texts)
         places = (_Row(group, row) for group in groups for row in range(len(group.requests)))
         found = [next(places) if row is None else row for row in rows]
         try:
@@ -120,7 +120,8 @@ class LiteRTEngine:
             settings[name] = np.clip(value, *np.array([option.low, option.high], option.dtype))
         if settings["seed"] < 0:
             settings["seed"] = secrets.randbits(62)
-        return generator.request(ids, settings, [one for one in inputs["stop"][0] if one])
+        stop = [one for one in inputs["stop"][0] if one]
+        return make_request(ids, settings, stop, generator.contract, generator.on_long_prompt)
 
     def _outputs(self) -> Arrays:
         """What each slot has so far; rows are filled up with zeros."""

@@ -6,6 +6,7 @@ what such an export does not compute (`inspect`, `embed`, `next_token`) is not a
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,7 @@ class LiteRTModel:
         self.chat_template, self.special_tokens = _read_chat_files(path)
         self.first_runs = FirstRuns(name, compiles=False)
         self.scheduler: Any = None
+        self._lock = threading.Lock()
         self._generator = LiteRTGenerator.from_pretrained(path)
         self.signatures = _signatures(self._generator)
 
@@ -80,7 +82,8 @@ class LiteRTModel:
             raise ServingError(
                 "UNIMPLEMENTED", f"`{signature}` is internal to this server. Use `generate`."
             )
-        return _FUNCTIONS[signature](self._generator, inputs)
+        with self._lock:  # each text that is scored has a cache of the whole context
+            return _FUNCTIONS[signature](self._generator, inputs)
 
     def describe_signatures(self) -> dict[str, Any]:
         """The signatures by name, as JSON of TensorFlow's messages."""
