@@ -220,6 +220,7 @@ def test_a_folder_of_versions(exported, tmp_path):
     base = tmp_path / "models"
     base.mkdir()
     assert registry.needs_tensorflow(base)  # nobody knows what it will get
+    assert registry.needs_tensorflow(tmp_path / "gone")
     (base / "3").symlink_to(exported[0])
     assert not registry.needs_tensorflow(base) and not registry.needs_tensorflow(exported[0])
     (answer,) = ask(base, ("/v1/models/toy",))

@@ -61,5 +61,9 @@ def needs_tensorflow(path: Path) -> bool:
     Args:
         path: A folder of numbered versions, or a LiteRT export itself.
     """
-    kinds = {marker(folder) for folder in (path, *(one for one in path.iterdir() if one.is_dir()))}
+    try:
+        folders = [path, *(one for one in path.iterdir() if one.is_dir())]
+        kinds = {marker(folder) for folder in folders}
+    except OSError:  # it may be reachable later
+        return True
     return kinds - {None} != {LITERT}
