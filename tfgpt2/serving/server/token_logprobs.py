@@ -40,7 +40,9 @@ async def completion_logprobs(
     Raises:
         ServingError: The export lacks a signature, or returns fewer alternatives.
     """
-    model.require("tokenize", "logprobs")
+    inspects = bool(alternatives) or echo or model.token_texts is None
+    for name in ("inspect_ids", "tokenize") if inspects else ("tokenize",):
+        model.require(name, "logprobs")
     ids = choice.prompt.ids
     prompt_ids = await model.tokenize(choice.prompt.text) if ids is None else list(ids)
     if echo and choice.truncated:
@@ -48,8 +50,7 @@ async def completion_logprobs(
     prompt_ids = prompt_ids[choice.truncated :]
     all_ids, start = [*prompt_ids, *choice.token_ids.tolist()], len(prompt_ids)
     read: Arrays = {}
-    if alternatives or echo or model.token_texts is None:
-        model.require("inspect_ids", "logprobs")
+    if inspects:
         read = await model.inspect_ids(all_ids)
         texts, sizes = read["token_bytes"][0].tolist(), read["text_sizes"][0]
     else:
