@@ -76,7 +76,8 @@ def test_completions_and_streams_are_the_texts_of_the_generator(exported, loaded
     assert whole.json()["usage"]["prompt_tokens"] == len(ids) == text.prompt_tokens
     np.testing.assert_allclose(choice["logprobs"]["token_logprobs"], text.token_logprobs, atol=1e-4)
     chunks = events(stream)
-    assert len(chunks) == 3 and "".join(one["text"] for one in chunks) == text.text
+    assert len(chunks) <= 3  # a busy reader finds two rounds at once
+    assert "".join(one["text"] for one in chunks) == text.text
     parts = [logprob for one in chunks for logprob in one["logprobs"]["token_logprobs"]]
     np.testing.assert_allclose(parts, text.token_logprobs, atol=1e-4)
     assert echo.json()["choices"][0]["text"] == "the her" + text.text
