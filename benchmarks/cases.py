@@ -87,6 +87,8 @@ class Case:
 _SEARCH = (("decode", "decode"), ("sample", "sample"), ("beam", "beam"))
 _GREEDY = (("decode", "decode"), ("sample", "sample"))
 _MAIN = ("decode-1", "decode-8", "prefill-512")
+_LITERT = (("decode", "decode"), ("texts", "texts"))
+_LITERT_CASES = (*_MAIN, "long-1", "text-1", "text-8")
 
 ROWS = (
     Row(BASELINE, OWN, "tfgpt2_model.py", "float32", (*_SEARCH, ("buffer", "buffer"))),
@@ -102,10 +104,10 @@ ROWS = (
         (("texts", "texts"),)),
     Row("tfgpt2 SavedModel int8", OWN, "tfgpt2_saved_model.py", "int8", (("texts", "texts"),),
         weight_bytes=1, short=False),
-    Row("tfgpt2 LiteRT float32", OWN, "litert.py", "float32", (("decode", "decode"),),
-        cases=(*_MAIN, "long-1"), short=False),
-    Row("tfgpt2 LiteRT int8", OWN, "litert.py", "int8", (("decode", "decode"),), exact=False,
-        weight_bytes=1, cases=(*_MAIN, "long-1")),
+    Row("tfgpt2 LiteRT float32", OWN, "litert.py", "float32", _LITERT, cases=_LITERT_CASES,
+        short=False),
+    Row("tfgpt2 LiteRT int8", OWN, "litert.py", "int8", _LITERT, exact=False, weight_bytes=1,
+        cases=_LITERT_CASES),
     Row("transformers 4 TF, XLA", "transformers4", "transformers4_tf.py", "float32", _SEARCH),
     Row("KerasHub TF, XLA", OWN, "kerashub_tf.py", "float32", _SEARCH),
     Row("PyTorch eager", "torch", "pytorch.py", "eager", _SEARCH),

@@ -72,7 +72,13 @@ training/data: sources schedule padding columns corpus language_modeling classif
 training: lora_checks lora plan build checkpoint callbacks display trainer
 migrate: __init__ advice usage introspect check rewrite report
 serving: __init__ chunks version_number chat_files
-serving/client: records exceptions request_settings messages retrying streaming
+serving/client: records
+litert: contract
+litert: sampling settings texts engine
+litert: request
+litert: group
+litert: generator __init__
+serving/client: exceptions request_settings messages retrying streaming
 serving/client: rest_transport grpc_transport client
 serving/client: __init__
 serving/export: __init__ allowed_ops batching_options stored_weights
@@ -82,17 +88,18 @@ serving/export/signatures: text_scoring generate score next_token embed inspect
 serving/export/signatures: from_ids tokenize detokenize task_heads engine registry
 serving/export: probe report warmup self_check version_directory export
 serving/server: __init__ api_key cancellation serving_error request_size settings signature
-serving/server: text_model first_runs saved_model version_manager browser_checks
+serving/server: text_model first_runs servable browser_checks
+serving/server: request_batcher tensor_protos
+serving/server: graph_engine litert_engine
+serving/server: saved_model litert_model
+serving/server: registry version_manager
 serving/server: connection grpc_limits
-serving/server: metrics request_batcher streaming engine engine_scheduler engine_answers
+serving/server: metrics streaming engine_scheduler engine_answers
 serving/server: server_core json_request json_response http
 serving/server: openai_errors responses rest grpc_api completion_request chat_request
 serving/server: completion_inputs answer_formats
 serving/server: completion_choice token_logprobs completions tokenizer_api access app run
-litert: contract
-litert: sampling settings texts engine
-litert: generator __init__
-litert: graph readme litert_lm
+litert: graph readme litert_lm int4
 litert: converter self_check probe publish
 litert: export export_task export_litertlm
 batch: __init__ settings models

@@ -14,6 +14,8 @@ MODULES = {
     "inspect": ("matplotlib",),
     "chat": ("prompt_toolkit",),
     "parquet": ("pyarrow",),
+    "litert": ("ai_edge_litert",),
+    "int4": ("ai_edge_litert", "ai_edge_quantizer"),
     "beam": ("apache_beam",),
     "eval": ("lm_eval",),
     "litertlm": ("litert_lm_builder",),

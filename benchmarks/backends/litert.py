@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import protocol
 import tfgpt2_saved_model
 
-# A file has a fixed number of rows: the cases with one row, and `decode-8`, whose texts are short.
+# A file has a fixed number of rows: one, or eight for the cases with eight, whose texts are short.
 EXPORTS = {1: {}, 8: {"context": 128, "prompt_buckets": [16, 32]}}
 
 
@@ -43,30 +44,41 @@ class LiteRT(protocol.Backend):
 
     def load(self) -> None:
         """Load the folder for one row; the other is loaded when it is needed."""
-        self._engines: dict[int, Any] = {}
-        self._engine(1)
+        self._generators: dict[int, Any] = {}
+        self._generator(1)
 
-    def _engine(self, rows: int) -> Any:
-        if rows not in self._engines:
-            from tfgpt2.litert.contract import Contract
-            from tfgpt2.litert.engine import Engine
+    def _generator(self, rows: int) -> Any:
+        if rows not in self._generators:
+            from tfgpt2.litert import LiteRTGenerator
 
             path = self._path(rows)
-            self._engines[rows] = Engine(
-                path, Contract.read(path), threads=protocol.THREADS, cache_dir=path / "cache"
+            self._generators[rows] = LiteRTGenerator.from_pretrained(
+                path, threads=protocol.THREADS, cache_dir=path / "cache"
             )
-        return self._engines[rows]
+        return self._generators[rows]
 
     def decode(self, ids: np.ndarray, new: int) -> np.ndarray:
         """Greedy decoding."""
         found = np.zeros([len(ids), new], np.int32)
-        with self._engine(len(ids)).texts(ids.tolist()) as texts:
+        with self._generator(len(ids)).engine.texts(ids.tolist()) as texts:
             logits = texts.read()
             for step in range(new):
                 found[:, step] = logits.argmax(axis=-1)
                 if step + 1 < new:
                     logits = texts.step(found[:, step])
         return found
+
+    def texts(self, batch: int, new: int) -> dict[str, float]:
+        """Continue `batch` strings greedily by `new` tokens."""
+        generator, prompts = self._generator(batch), [tfgpt2_saved_model.TEXT] * batch
+        options = {"max_new_tokens": new, "min_new_tokens": new, "temperature": 0}
+        start = time.perf_counter()
+        found = generator.generate(prompts, details=True, **options)
+        seconds = time.perf_counter() - start
+        counts = [len(one.token_ids) for one in found]
+        if counts != [new] * batch:
+            raise ValueError(f"expected {new} tokens, got {counts}")
+        return {"seconds": seconds}
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The export: what it writes, what it refuses, and that its self-check sees differences."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -12,9 +13,9 @@ from typer.testing import CliRunner
 
 import tfgpt2
 from tests.support import toy_text
-from tfgpt2 import GenerationConfig
+from tfgpt2 import GenerationConfig, extras
 from tfgpt2.cli.main import app
-from tfgpt2.litert import LiteRTGenerator, converter, export, litert_lm, self_check
+from tfgpt2.litert import LiteRTGenerator, converter, export, int4, litert_lm, self_check
 from tfgpt2.litert.contract import MASKED, MODEL, Contract
 from tfgpt2.litert.graph import LiteRTGraph
 
@@ -141,6 +142,8 @@ def test_files_of_more_than_two_gigabytes_are_refused():
     converter.check_size(1_558_000_000, "int8")  # gpt2-xl
     with pytest.raises(ValueError, match=r"at most 2 GB.*quantize='int8'"):
         converter.check_size(774_000_000, None)
+    with pytest.raises(ValueError, match=r"float32 file that int4 is made of.*quantize='int8'"):
+        converter.check_size(774_000_000, "int4")
     with pytest.raises(ValueError, match="Export a smaller model"):
         converter.check_size(3_000_000_000, "int8")
 
@@ -155,6 +158,24 @@ def test_the_self_check_sees_differences(live, exported):
         self_check.check(exported[0] / MODEL, [calls], [expected], None)
 
 
+def test_int4_needs_its_library_and_whole_blocks(live, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setitem(extras.MODULES, "int4", ("ai_edge_litert", "no_such_quantizer"))
+        with pytest.raises(ImportError, match=r"needs no_such_quantizer.*'tfgpt2\[int4\]'"):
+            live.export_litert(tmp_path / "x", quantize="int4")
+    monkeypatch.setitem(extras.MODULES, "int4", ())
+    assert live.model.config.n_embd % int4.BLOCK
+    with pytest.raises(ValueError, match="multiples of 32.*quantize='int8'"):
+        live.export_litert(tmp_path / "x", quantize="int4")
+    assert not any(tmp_path.iterdir())
+
+
+def test_the_runtime_is_looked_for_before_anything_is_converted(live, tmp_path, monkeypatch):
+    monkeypatch.setitem(extras.MODULES, "litert", ("no_such_runtime",))
+    with pytest.raises(ImportError, match=r"needs no_such_runtime.*'tfgpt2\[litert\]'"):
+        live.export_litert(tmp_path / "x")
+
+
 def test_a_failed_check_leaves_nothing(live, tmp_path, monkeypatch):
     monkeypatch.setattr(converter, "convert", lambda *_: b"no model")
     with pytest.raises(RuntimeError, match="does not run in a clean process"):
@@ -163,22 +184,24 @@ def test_a_failed_check_leaves_nothing(live, tmp_path, monkeypatch):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("quantize", ["int8", "float16"])
+@pytest.mark.parametrize("quantize", ["int8", "float16", "int4"])
 def test_smaller_files_score_like_the_model(tmp_path, quantize, figure):
+    if quantize == "int4":
+        pytest.importorskip("ai_edge_quantizer")
     text = "To be, or not to be, that is the question.\n\nROMEO:\nWhat say you to my suit?\n" * 2
     generator = tfgpt2.TextGenerator.from_pretrained("shakespeare-tiny")
     report = generator.export_litert(
         tmp_path / "x", quantize=quantize, context=128, prompt_buckets=[16]
     )
     numbers = sum(int(np.prod(weight.shape)) for weight in generator.model.weights)
-    per_number = {"int8": 1, "float16": 2}[quantize]
+    per_number = {"int8": 1, "float16": 2, "int4": 0.55}[quantize]
     assert report.megabytes * 1e6 < numbers * per_number * 1.5
     loaded = LiteRTGenerator.from_pretrained(tmp_path / "x", cache_dir=tmp_path)
     found = loaded.score(text)
     live = generator.pipeline.score(tf.constant([text]))
     ratio = found.perplexity / float(live["perplexity"][0])
     figure(f"perplexity of {quantize} / float32", ratio)
-    assert abs(ratio - 1) < {"int8": 0.02, "float16": 0.001}[quantize]
+    assert abs(ratio - 1) < {"int8": 0.005, "float16": 0.001, "int4": 0.02}[quantize]
 
 
 def test_the_command_line_generates(exported, loaded, tmp_path):
@@ -193,6 +216,23 @@ def test_the_command_line_generates(exported, loaded, tmp_path):
     text = loaded.generate("the", max_new_tokens=9, temperature=0)
     assert (done.returncode, done.stdout) == (0, f"the{text}\n"), done.stderr
     assert "INFO" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ([], "This folder is a LiteRT export.*Add --runtime litert"),
+        (["--runtime", "litert", "-i"], "A conversation needs the runtime tensorflow"),
+        (["--runtime", "onnx"], "`runtime` must be one of"),
+        (["--runtime", "litert", "--num-beams", "2"], "no option 'num_beams'"),
+    ],
+    ids=str,
+)
+def test_the_command_line_refuses(exported, tmp_path, monkeypatch, options, text):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    result = CliRunner().invoke(app, ["generate", "the", "-m", str(exported[0]), *options])
+    assert isinstance(result.exception, (TypeError, ValueError))
+    assert re.search(text, str(result.exception))
 
 
 def test_options_of_the_other_format_raise(tmp_path):
@@ -213,3 +253,4 @@ def test_the_command_line_exports(tmp_path):
     assert result.exit_code == 0 and "by LiteRT in a clean process" in result.stdout
     contract = Contract.read(tmp_path / "phone")
     assert (contract.context, contract.prefill, contract.quantize) == (64, (16,), "int8")
+    assert contract.on_long_prompt == "truncate_left"  # as of a SavedModel

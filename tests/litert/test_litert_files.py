@@ -87,6 +87,22 @@ def test_options_of_loading(folder, tmp_path):
         load(folder, tmp_path, on_long_prompt="cut")
 
 
+@pytest.mark.parametrize(
+    ("values", "error", "text"),
+    [
+        ({"batch_size": 3}, ValueError, "has batch_size=2, which is fixed .* with batch_size=3"),
+        ({"context": 1024}, ValueError, "has context=64, which is fixed"),
+        ({"quantize": "int8"}, ValueError, "has quantize=None"),
+        ({"contxt": 64}, TypeError, "no argument 'contxt'.*'context'"),
+    ],
+    ids=str,
+)
+def test_what_the_export_fixes(folder, tmp_path, values, error, text):
+    with pytest.raises(error, match=text):
+        load(folder, tmp_path, **values)
+    assert load(folder, tmp_path, batch_size=2, context=64).contract.context == 64
+
+
 def test_without_the_extra(folder, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ai_edge_litert.compiled_model", None)
     with pytest.raises(ImportError, match=r"pip install 'tfgpt2\[litert\]'"):

@@ -102,6 +102,22 @@ def test_threads_share_a_loaded_folder(loaded):
         assert [*pool.map(lambda options: loaded.generate("the", **options), calls)] == expected
 
 
+def test_the_last_idle_cache_may_be_taken_by_another_thread(loaded):
+    class Taken(list):
+        """What another thread empties between a look and the pop."""
+
+        def __bool__(self):
+            return True
+
+    idle = loaded._engine._loaded.idle
+    (size, kept) = next(iter(idle.items()))
+    idle[size] = Taken()
+    try:
+        assert loaded._engine.acquire(size).keys() == loaded.contract.cache_shapes(size).keys()
+    finally:
+        idle[size] = kept
+
+
 def test_scores_are_those_of_text_generator(live, loaded):
     texts = ["the her\n\n the the", "", "é", "y" * (CONTEXT + 9)]
     expected = live.pipeline.score(tf.constant(texts))

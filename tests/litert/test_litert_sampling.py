@@ -59,6 +59,37 @@ def test_filters_keep_what_the_graph_keeps(values):
         np.testing.assert_allclose(kept, live[ids], rtol=1e-6)
 
 
+def test_no_token_beyond_the_range_of_the_noise_is_lost():
+    """The bits of the largest and the smallest noise."""
+    for bits in (0, 2**23 - 1):
+        uniform = (np.float32(bits) + np.float32(0.5)) * np.float32(2.0**-23)
+        assert -2.9 < -np.log(-np.log(uniform)) < 16.7
+    scores = np.linspace(0, 60, 400).astype(np.float32)
+    settings = {"top_k": 0, "top_p": np.float32(1), "min_p": np.float32(0), "seed": 4}
+    drawn = set()
+    for step in range(300):
+        noisy = scores / np.float32(5) + sampling.gumbel(4, step, np.arange(400), 400)
+        token = sampling.choose_token(
+            scores, seen=np.zeros(0, int), forbidden=np.zeros(0, int), step=step,
+            temperature=np.float32(5), repetition_penalty=np.float32(1), **settings,
+        )  # fmt: skip
+        assert token == np.argmax(noisy)
+        drawn.add(token)
+    assert min(drawn) < 330
+
+
+@pytest.mark.parametrize("size", [5, 3000, 20000])
+def test_the_edge_of_the_nucleus_is_that_of_a_full_sort(size):
+    generator = np.random.default_rng(size)
+    for spread in (0.1, 3.0):  # all tokens are needed, or few
+        scores = generator.normal(0, spread, size).astype(np.float32)
+        for top_p in np.array([0, 0.5, 0.999, 0.9999999], np.float32):
+            order = np.sort(scores)[::-1]
+            mass = np.cumsum(np.exp(order - order[0]), dtype=np.float64)
+            place = np.searchsorted(mass, np.float64(top_p) * mass[-1])
+            assert sampling._nucleus_edge(scores, top_p) == order[place]
+
+
 def test_penalties_are_those_of_the_graph():
     scores, seen = np.array([2.0, -1.0, 0.0, 4.0], np.float32), np.array([0, 1], np.int32)
     live = penalize_repetition(

@@ -37,7 +37,7 @@ _IDS_INPUTS = {"ids" if name == "text" else name: one for name, one in GENERATE.
 class ByteServable:
     """Continues every text with `xxx...`, and records the inputs of each call."""
 
-    batches_in_graph = False
+    batches_in_graph = has_engine = False
     first_runs = FirstRuns("m", compiles=False)
     chat_templates, special_tokens = {}, {}
 
@@ -55,6 +55,9 @@ class ByteServable:
 
     def warm_up(self):
         return 0
+
+    def describe_signatures(self):
+        return {key: {} for key in self.signatures}
 
     def run(self, signature, inputs):
         self.calls.append((signature, inputs))

@@ -10,7 +10,7 @@ from tfgpt2.serving.server.signature import Signature, TensorInfo
 
 
 def tensor_info(dtype, *shape):
-    return TensorInfo(tf.as_dtype(dtype), shape)
+    return TensorInfo(np.dtype(tf.as_dtype(dtype).as_numpy_dtype), shape)
 
 
 ECHO = Signature(
@@ -39,7 +39,7 @@ class FakeServable:
     Runs wait while `gate` is cleared; a batch that contains the text `poison` fails.
     """
 
-    batches_in_graph = False
+    batches_in_graph = has_engine = False
     first_runs = FirstRuns("m", compiles=False)
 
     def __init__(self, name="m", version=1, path=None):

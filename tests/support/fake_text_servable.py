@@ -23,6 +23,7 @@ class FakeTextServable:
     """
 
     batches_in_graph = True  # each request runs as it is
+    has_engine = False
     first_runs = FirstRuns("m", compiles=False)
     chat_templates, special_tokens = {}, {}
 
@@ -52,6 +53,9 @@ class FakeTextServable:
 
     def warm_up(self):
         return 0
+
+    def describe_signatures(self):
+        return {key: {} for key in self.signatures}
 
     def run(self, signature, inputs):
         self.calls.append(signature)

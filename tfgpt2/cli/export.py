@@ -71,7 +71,7 @@ class ExportOptions:
 class LiteRTOptions:
     """Options of `TextGenerator.export_litert` that an export of a SavedModel does not have."""
 
-    quantize: str | None = flag(None, "int8 or float16.", default_text="float32")
+    quantize: str | None = flag(None, "int8, float16 or int4.", default_text="float32")
     batch_size: int | None = flag(
         None, "Number of rows of each call; not with litertlm.", default_text="1"
     )
@@ -103,7 +103,7 @@ _SAVED_MODEL = (*(field.name for field in dataclasses.fields(ExportOptions)), "n
 _LITERT = ("quantize", "context", "prompt_buckets", "check")
 FORMATS = {
     "saved_model": Format("export", _SAVED_MODEL),
-    "litert": Format("export_litert", (*_LITERT, "batch_size")),
+    "litert": Format("export_litert", (*_LITERT, "batch_size", "on_long_prompt")),
     "litertlm": Format("export_litertlm", _LITERT, extra="litertlm"),
 }
 
@@ -131,7 +131,9 @@ def export(
     with progress(f"Loading {model}"):
         from tfgpt2.text.generator import TextGenerator
 
-        generator = TextGenerator.from_pretrained(model)
+        # A SavedModel's is an argument of its export.
+        more = {"on_long_prompt": options.pop("on_long_prompt")} if format == "litert" else {}
+        generator = TextGenerator.from_pretrained(model, **more)
     with progress(f"Exporting to {path}" + (" and checking it" if options["check"] else "")):
         report = getattr(generator, FORMATS[format].method)(path, **options)
     Console().print(report)

@@ -25,8 +25,9 @@ from tfgpt2.cli.options import (
     named_options,
 )
 from tfgpt2.cli.streaming import closing_line, write_out, write_stream
-from tfgpt2.errors import value_error
+from tfgpt2.errors import explain, value_error
 from tfgpt2.files import read_utf8
+from tfgpt2.litert.contract import CONTRACT
 from tfgpt2.validation import check_choice
 
 # Options with which a text is not written token by token.
@@ -83,7 +84,7 @@ def generate(
     standard output; a line with the number of tokens, tokens per second and seconds to the first
     token goes to standard error.
     """
-    check_choice("runtime", runtime, RUNTIMES)
+    _check_runtime(runtime, model, interactive)
     settings = generation_settings(flags) | named_options("option", option)
     if file and prompt is not None:
         raise value_error(
@@ -117,8 +118,30 @@ def generate(
     notes.print(closing_line(tokens, seconds), style="dim", highlight=False)
 
 
+def _check_runtime(runtime: str, model: str, interactive: bool) -> None:
+    """Checks that a runtime is one, and that it is for such a model.
+
+    Raises:
+        ValueError: It is not.
+    """
+    check_choice("runtime", runtime, RUNTIMES)
+    if runtime == "tensorflow" and Path(model, CONTRACT).is_file():
+        problem = "This folder is a LiteRT export, which TensorFlow does not run."
+        raise value_error(problem, fix="Add --runtime litert.", model=model)
+    if runtime == "litert" and interactive:
+        problem = "A conversation needs the runtime tensorflow."
+        raise value_error(problem, fix="Leave out --interactive.", runtime=runtime)
+
+
 def _load_tensorflow(model: str) -> Any:
-    from tfgpt2.text.generator import TextGenerator
+    try:
+        from tfgpt2.text.generator import TextGenerator
+    except ModuleNotFoundError as error:
+        if error.name not in ("keras", "tensorflow"):
+            raise
+        problem = "TensorFlow is not installed."
+        fix = "Run: pip install tfgpt2; or give a LiteRT export and --runtime litert."
+        raise ImportError(explain(problem, fix=fix, missing=error.name)) from error
 
     return TextGenerator.from_pretrained(model, on_long_prompt="truncate_left")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -33,7 +34,7 @@ PANELS = {
 def serve(
     directory: Annotated[
         Path | None,
-        typer.Argument(help="Folder with numbered versions, such as saved_models/gpt2."),
+        typer.Argument(help="Folder with numbered versions, or a LiteRT export."),
     ] = None,
     model: Annotated[
         list[str] | None,
@@ -47,18 +48,30 @@ def serve(
     ] = None,
     **flags: Any,
 ) -> None:
-    """Serve SavedModels on this machine: REST, gRPC, OpenAI's API and a playground."""
-    extras.require("tfgpt2 serve", "serve")
+    """Serve exports on this machine: REST, gRPC, OpenAI's API and a playground.
+
+    LiteRT exports are served without TensorFlow, and then without gRPC.
+    """
     models = _models(directory, model or [])
+    extras.require("tfgpt2 serve", "serve", *_needed_modules(models))
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
     logging.getLogger("absl").setLevel(logging.ERROR)
     settings = build_settings(ServerSettings, flags, models=models, labels=_labels(label or []))
-    with quiet():  # TensorFlow is imported here
+    with quiet():  # TensorFlow is imported here, where it is
         from tfgpt2.serving.server.run import run
     drained = run(settings, lambda addresses: print(addresses, flush=True))
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0 if drained else 1)  # Python would wait for threads that load or run a model
+
+
+def _needed_modules(models: Mapping[str, Path]) -> tuple[str, ...]:
+    """Modules of the extra that these models need; none is all of them."""
+    from tfgpt2.serving.server.registry import needs_tensorflow
+
+    if any(needs_tensorflow(path) for path in models.values() if path.is_dir()) or not models:
+        return ()
+    return ("starlette", "uvicorn", "prometheus_client")
 
 
 def _models(directory: Path | None, named: list[str]) -> dict[str, Path]:

@@ -25,7 +25,7 @@ MODEL, CONTRACT = "model.tflite", "litert.json"
 TOKENIZER, TOKEN_TEXTS = "tokenizer.json", "token_texts.json"
 GENERATION_CONFIG = "generation_config.json"
 FILES = (MODEL, CONTRACT, TOKENIZER, TOKEN_TEXTS, GENERATION_CONFIG)
-QUANTIZATIONS = (None, "int8", "float16")
+QUANTIZATIONS = (None, "int8", "float16", "int4")
 MASKED = -1e9  # added to the scores of columns that a token must not see
 _KIND = "LiteRT export"
 

@@ -8,26 +8,35 @@ from typing import Any
 import tensorflow as tf
 
 from tfgpt2.errors import explain, nearest, value_error
+from tfgpt2.litert import int4
 from tfgpt2.litert.contract import QUANTIZATIONS, Contract
 from tfgpt2.litert.graph import LiteRTGraph
 from tfgpt2.quiet import quiet
 
 _MOST_BYTES = 2**31 - 2**26  # a flatbuffer's offsets are signed and of 32 bits
-_BYTES_PER_WEIGHT = {None: 4.0, "float16": 2.0, "int8": 1.0}
+# Of the largest file on the way: int4 is made of a float32 file.
+_BYTES_PER_WEIGHT = {None: 4.0, "float16": 2.0, "int8": 1.0, "int4": 4.0}
 
 
-def check_quantize(quantize: str | None) -> None:
+def check_quantize(quantize: str | None, config: Any) -> None:
     """Checks how matrices are to be stored.
 
+    Args:
+        quantize: How.
+        config: The model's configuration.
+
     Raises:
-        ValueError: It is none of `QUANTIZATIONS`.
+        ImportError: `"int4"`, and its library is not installed.
+        ValueError: It is none of `QUANTIZATIONS`, or the model's widths do not allow it.
     """
     if quantize not in QUANTIZATIONS:
         raise value_error(
-            "`quantize` must be None, 'int8' or 'float16'.",
+            "`quantize` must be None, 'int8', 'float16' or 'int4'.",
             fix=nearest(str(quantize), [name for name in QUANTIZATIONS if name]),
             quantize=quantize,
         )
+    if quantize == "int4":
+        int4.check_width(config)
 
 
 def check_size(weights: int, quantize: str | None) -> None:
@@ -43,10 +52,10 @@ def check_size(weights: int, quantize: str | None) -> None:
     size = int(weights * _BYTES_PER_WEIGHT[quantize])
     if size > _MOST_BYTES:
         raise value_error(
-            "A .tflite file holds at most 2 GB.",
+            "A .tflite file holds at most 2 GB, also the float32 file that int4 is made of.",
             fix="Export a smaller model."
             if quantize == "int8"
-            else "Export with quantize='int8', a quarter of the size.",
+            else "Export with quantize='int8', a quarter of float32.",
             bytes=size,
             quantize=quantize,
         )
@@ -69,14 +78,17 @@ def make_functions(graph: LiteRTGraph, contract: Contract, *, score: bool = True
     return functions
 
 
-def convert(module: tf.Module, functions: dict[str, Any], quantize: str | None) -> bytes:
+def convert(
+    module: tf.Module, functions: dict[str, Any], quantize: str | None, outputs: int
+) -> bytes:
     """Converts functions to built-in operations of LiteRT.
 
     Args:
         module: What owns their variables.
         functions: Concrete functions by the name of their signature.
         quantize: `"int8"` (matrices with a scale per output, activations as they come),
-            `"float16"`, or None.
+            `"float16"`, `"int4"` (see `int4`), or None.
+        outputs: Outputs of the last layer.
 
     Raises:
         RuntimeError: The converter fails.
@@ -85,12 +97,12 @@ def convert(module: tf.Module, functions: dict[str, Any], quantize: str | None) 
         tf.saved_model.save(module, folder, signatures=functions)
         converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=list(functions))
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
-        if quantize is not None:
+        if quantize in ("int8", "float16"):
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
         if quantize == "float16":
             converter.target_spec.supported_types = [tf.float16]
         try:
-            return converter.convert()
+            data = converter.convert()
         except Exception as error:  # of many kinds
             raise RuntimeError(
                 explain(
@@ -99,6 +111,7 @@ def convert(module: tf.Module, functions: dict[str, Any], quantize: str | None) 
                     error=str(error),
                 )
             ) from error
+    return int4.quantize(data, outputs) if quantize == "int4" else data
 
 
 def _prefill(graph: LiteRTGraph) -> Any:

@@ -32,6 +32,7 @@ from tfgpt2.litert.contract import MASKED, MODEL, Contract
 from tfgpt2.quiet import quiet
 
 Buffers = dict[str, Any]
+_MOST_IDLE = 4  # caches of a size that are kept for later texts
 
 
 class Engine:
@@ -141,19 +142,22 @@ class Engine:
 
     def acquire(self, size: int) -> Buffers:
         """A cache with `size` columns, which hold finite numbers."""
-        if idle := self._loaded.idle.get(size):
-            return idle.pop()
+        with contextlib.suppress(KeyError, IndexError):  # another thread may take the last one
+            return self._loaded.idle[size].pop()
         name = self.contract.signature("decode", size)
         cache = {}
-        for key, shape in self.contract.cache_shapes(size).items():
-            cache[key] = self._loaded.model.create_input_buffer_by_name(name, key)
-            # A masked column counts 0 times what it holds, which must not be NaN.
-            cache[key].write(np.zeros(shape, np.float32))
+        with self._lock:
+            for key, shape in self.contract.cache_shapes(size).items():
+                cache[key] = self._loaded.model.create_input_buffer_by_name(name, key)
+                # A masked column counts 0 times what it holds, which must not be NaN.
+                cache[key].write(np.zeros(shape, np.float32))
         return cache
 
     def release(self, size: int, cache: Buffers) -> None:
-        """Keeps a cache for later texts."""
-        self._loaded.idle.setdefault(size, []).append(cache)
+        """Keeps a cache for later texts, unless there are enough."""
+        idle = self._loaded.idle.setdefault(size, [])
+        if len(idle) < _MOST_IDLE:
+            idle.append(cache)
 
     def grow(self, size: int, cache: Buffers, larger: int) -> Buffers:
         """Moves texts to a larger cache; the smaller one is free then."""

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tfgpt2 import extras
 from tfgpt2.errors import value_error
 from tfgpt2.generation.buckets import check_buckets
 from tfgpt2.generation.results import check_finite
@@ -45,8 +46,8 @@ def export_litert(
         generator: The text generator: its model, tokenizer, `generation_config` and
             `on_long_prompt`.
         path: The folder; it must not exist. It appears complete or not at all.
-        quantize: `"int8"`, a quarter of the size and the fastest; `"float16"`, half of it; or None
-            for float32.
+        quantize: `"int8"`, a quarter of the size and the fastest; `"float16"`, half of it;
+            `"int4"`, a seventh, with some loss (extra `int4`); or None for float32.
         batch_size: Rows of every call; fewer prompts cost as much, more run in parts.
         context: Most tokens of prompt and continuation; None is the model's.
         prompt_buckets: Numbers of tokens that a call reads of a prompt, ascending; None is
@@ -59,6 +60,7 @@ def export_litert(
 
     Raises:
         FileExistsError: The folder exists.
+        ImportError: An extra is missing.
         RuntimeError: The self-check found a difference; nothing is left behind.
         ValueError: An option is out of range, or the model, its tokenizer or its generation
             configuration has something that such a folder does not have.
@@ -70,12 +72,14 @@ def export_litert(
         ...     export_litert(generator, f"{folder}/phone", context=32, check=False).quantize
     """
     path = new_path(path)
+    if check:  # converting takes minutes
+        extras.require("The self-check of a LiteRT export", "litert")
     contract = make_contract(generator, quantize, batch_size, context, prompt_buckets)
     model = generator.model
     converter.check_size(sum(int(tf.size(one)) for one in model.weights), quantize)
-    graph = LiteRTGraph(model, contract.context, int8=quantize == "int8")
+    graph = LiteRTGraph(model, contract.context, int8=quantize in ("int8", "int4"))
     functions = converter.make_functions(graph, contract)
-    data = converter.convert(graph, functions, quantize)
+    data = converter.convert(graph, functions, quantize, model.config.vocab_size)
     contract = contract.with_model_bytes(len(data))
 
     def add_files(folder: Path) -> None:
@@ -105,7 +109,7 @@ def make_contract(
         ValueError: See `export_litert`.
     """
     model, config = generator.model, generator.model.config
-    converter.check_quantize(quantize)
+    converter.check_quantize(quantize, config)
     check_count("batch_size", batch_size, 1, optional=False)
     check_count("context", context, 2)
     if context is not None and context > config.n_positions:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tfgpt2 import extras
 from tfgpt2.errors import type_error, value_error
 from tfgpt2.generation.results import check_finite
 from tfgpt2.litert import converter, self_check
@@ -63,6 +64,7 @@ def export_litert_task(
 
     Raises:
         FileExistsError: The folder exists.
+        ImportError: An extra is missing.
         TypeError: The model has no such head.
         RuntimeError: The self-check found a difference; nothing is left behind.
         ValueError: An option is out of range, or the model is quantized or has adapters.
@@ -77,6 +79,8 @@ def export_litert_task(
         ('classify',)
     """
     path, config = new_path(path), getattr(model, "config", None)
+    if check:  # converting takes minutes
+        extras.require("The self-check of a LiteRT export", "litert")
     task = next((task for kind, task in _TASKS.items() if isinstance(model, kind)), None)
     if task is None:
         raise type_error(
@@ -84,7 +88,7 @@ def export_litert_task(
             fix="Export a language model with TextGenerator.export_litert.",
             model=type(model).__name__,
         )
-    converter.check_quantize(quantize)
+    converter.check_quantize(quantize, config)
     check_count("batch_size", batch_size, 1, optional=False)
     check_count("length", length, 2)
     length = config.n_positions if length is None else length
@@ -103,11 +107,13 @@ def export_litert_task(
         )
     converter.check_size(sum(int(tf.size(one)) for one in model.weights), quantize)
     name, layer, outputs = task
-    graph = _TaskGraph(model, getattr(model, layer), outputs, length, int8=quantize == "int8")
+    graph = _TaskGraph(
+        model, getattr(model, layer), outputs, length, int8=quantize in ("int8", "int4")
+    )
     spec = tf.TensorSpec([batch_size, length], tf.int32)
     function = tf.function(graph.run, autograph=False)
     functions = {name: function.get_concrete_function(tokens=spec, attention_mask=spec)}
-    data = converter.convert(graph, functions, quantize)
+    data = converter.convert(graph, functions, quantize, int(graph.weight.shape[0]))
 
     def compare(folder: Path) -> float:
         ids = np.random.default_rng(0).integers(0, config.vocab_size, [batch_size, length])

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import codecs
 import os
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tokenizers
 
-from tfgpt2.errors import type_error, unreadable, value_error
+from tfgpt2.errors import nearest, type_error, unreadable, value_error
 from tfgpt2.files import read_json_object
 from tfgpt2.generation.stop_lists import stop_lists, to_bytes
+from tfgpt2.generation.written_text import TokenTexts
 from tfgpt2.litert import contract as files
 from tfgpt2.litert.contract import Contract, read_token_texts
 from tfgpt2.litert.engine import Engine
-from tfgpt2.litert.sampling import choose_token, log_probability
+from tfgpt2.litert.group import Group, make_groups
+from tfgpt2.litert.request import Request, keep_end, make_request
 from tfgpt2.litert.settings import default_settings, merge, rows
 from tfgpt2.litert.texts import Continuation
 from tfgpt2.serving.client.records import Score
@@ -25,6 +27,7 @@ from tfgpt2.text.generation import Generation
 from tfgpt2.validation import check_choice, check_count
 
 _POLICIES = ("error", "truncate_left")
+_FIXED = ("batch_size", "context", "quantize")
 _MOST_NATS = 80.0  # of a perplexity, as in `generation.scoring`
 
 
@@ -53,7 +56,7 @@ class LiteRTGenerator:
         contract: Contract,
         engine: Engine,
         tokenizer: tokenizers.Tokenizer,
-        texts: Any,
+        texts: TokenTexts,
         defaults: dict[str, Any],
         on_long_prompt: str,
     ) -> None:
@@ -69,6 +72,7 @@ class LiteRTGenerator:
         threads: int | None = None,
         on_long_prompt: str | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
+        **fixed: Any,
     ) -> LiteRTGenerator:
         """Loads an exported folder.
 
@@ -79,10 +83,14 @@ class LiteRTGenerator:
             cache_dir: Where the runtime stores its own form of the weights, as large as
                 `model.tflite`, which later processes map; None is the user's cache folder. Where
                 nothing can be written, it takes memory instead.
+            **fixed: `batch_size`, `context` or `quantize`, where a program wants to be sure of
+                them; they must be those of the export.
 
         Raises:
             FileNotFoundError: The folder, or one of its files, does not exist.
-            ValueError: It is no such export, damaged, or the runtime cannot run it.
+            TypeError: There is no such argument.
+            ValueError: It is no such export, damaged, or the runtime cannot run it; or it has
+                another batch size or context.
             ImportError: `ai-edge-litert` is not installed.
         """
         folder = Path(folder)
@@ -90,6 +98,7 @@ class LiteRTGenerator:
         if on_long_prompt is not None:
             check_choice("on_long_prompt", on_long_prompt, _POLICIES)
         contract = Contract.read(folder)
+        _check_fixed(contract, fixed)
         config = read_json_object(folder / files.GENERATION_CONFIG, "generation configuration")
         return cls(
             contract,
@@ -127,11 +136,10 @@ class LiteRTGenerator:
         texts = _as_bytes(prompts)
         requests = self._requests(texts, options, stop)
         records = []
-        for group in self._groups(requests):
-            found = [Continuation() for _ in group]
-            for _ in self._steps(group, found):
+        for group in make_groups(self._engine, requests, self._texts):
+            for _ in self._steps(group):
                 pass
-            records += map(self._record, group, found)
+            records += map(self._record, group.requests, group.found)
         values: list[Any] = records if details else [record.text for record in records]
         return values[0] if isinstance(prompts, (str, bytes)) else values
 
@@ -175,11 +183,15 @@ class LiteRTGenerator:
             TypeError: They are not strings.
             ValueError: A text has a token that the model lacks.
         """
-        ids = [self._encode(text, number) for number, text in enumerate(_as_bytes(texts))]
+        ids = list(map(self.tokenize, _as_bytes(texts)))
+        for number, one in enumerate(ids):
+            if max(one, default=0) >= self.contract.vocab_size:
+                raise self._refused("unknown_token", number)
         size, scores = self.contract.batch_size, []
         for first in range(0, len(ids), size):
             group = ids[first : first + size]
-            kept = [self._keep(one, self.contract.context) for one in group]
+            before = len(self.contract.prefix_ids)
+            kept = [keep_end(one, self.contract.context, before) for one in group]
             kept = [one or [self.contract.start_id or 0] for one in kept]
             with self._engine.texts(kept, self.contract.context) as reading:
                 logprobs = reading.score()
@@ -188,106 +200,91 @@ class LiteRTGenerator:
                 scores.append(_score(found, max(0, len(group[row]) - len(one))))
         return scores[0] if isinstance(texts, (str, bytes)) else scores
 
-    def _requests(self, texts: list[bytes], options: dict[str, Any], stop: Any) -> list[_Request]:
-        """Checks what a user asked for, and tokenizes the prompts."""
+    @property
+    def engine(self) -> Engine:
+        """The loaded model."""
+        return self._engine
+
+    @property
+    def token_texts(self) -> TokenTexts:
+        """The text of every id."""
+        return self._texts
+
+    def default_options(self) -> dict[str, Any]:
+        """The folder's settings, by name: what `generate` does without options."""
+        return merge(self._defaults, {})
+
+    def tokenize(self, text: bytes | str) -> list[int]:
+        """The ids of a text, after those that stand before every text."""
+        text = to_bytes(text).decode("utf-8", "replace")
+        ids = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return [*self.contract.prefix_ids, *ids]
+
+    def detokenize(self, ids: Sequence[int]) -> bytes:
+        """The text of ids; special tokens, and ids that the model lacks, give none."""
+        written, special = self._texts.written, self._texts.special
+        known = (one for one in ids if 0 <= one < len(written) and one not in special)
+        return b"".join(written[one] for one in known)
+
+    def _requests(self, texts: list[bytes], options: dict[str, Any], stop: Any) -> list[Request]:
+        """Checks what a user asked for, and tokenizes the prompts.
+
+        Raises:
+            ValueError: A prompt cannot run.
+        """
         values = merge(self._defaults, options)
         stops = stop_lists("stop", self.contract.stop_strings if stop is None else stop, len(texts))
         requests = []
         for number, settings in enumerate(rows(values, len(texts))):
-            ids = self._encode(texts[number], number)
-            most = int(settings.pop("max_new_tokens"))
-            kept = self._fit(ids, most, number)
-            limit = min(most, self.contract.context - len(kept))
-            dropped = max(0, len(ids) - len(kept))
-            requests.append(_Request(kept, dropped, limit, settings, stops[number]))
+            request, refusal = make_request(
+                self.tokenize(texts[number]),
+                settings,
+                stops[number],
+                self.contract,
+                self.on_long_prompt,
+                num_first=len(self.contract.prefix_ids),
+            )
+            if request is None:
+                raise self._refused(refusal, number)
+            requests.append(request)
         return requests
 
-    def _encode(self, text: bytes, number: int) -> list[int]:
-        """The ids of a text, and those before every text.
-
-        Raises:
-            ValueError: The model has no embedding for one.
-        """
-        encoded = self._tokenizer.encode(text.decode("utf-8", "replace"), add_special_tokens=False)
-        if max(encoded.ids, default=0) >= self.contract.vocab_size:
-            raise value_error(
-                "The prompt has a token that the model has no embedding for.",
-                fix="Leave it out.",
-                prompt_number=number,
-                model_vocab_size=self.contract.vocab_size,
-            )
-        return [*self.contract.prefix_ids, *encoded.ids]
-
-    def _keep(self, ids: list[int], most: int) -> list[int]:
-        """At most so many ids of a text: what stands before every text, and the end."""
-        first = min(len(self.contract.prefix_ids), most)
-        return ids if len(ids) <= most else ids[:first] + ids[len(ids) - most + first :]
-
-    def _fit(self, ids: list[int], max_new_tokens: int, number: int) -> list[int]:
-        """The part of a prompt that fits; as `tfgpt2.text.prompts.make_prompt`.
-
-        Raises:
-            ValueError: It is empty without a start token, or leaves no room.
-        """
-        context = self.contract.context
-        if self.on_long_prompt == "truncate_left":
-            most = max(context - max(max_new_tokens, 1), (context + 1) // 2)
-            ids = self._keep(ids, most)
-        if len(ids) >= context:
-            raise value_error(
+    def _refused(self, reason: str, number: int) -> ValueError:
+        """The error of a prompt that cannot run."""
+        context, size = self.contract.context, self.contract.vocab_size
+        problem, fix = {
+            "prompt_too_long": (
                 f"The prompt leaves no room in the model's context of {context} tokens.",
-                fix="Shorten it, or load the folder with on_long_prompt='truncate_left'.",
-                prompt_number=number,
-            )
-        if ids:
-            return ids
-        if self.contract.start_id is None:
-            raise value_error(
+                "Shorten it, or load the folder with on_long_prompt='truncate_left'.",
+            ),
+            "empty_prompt": (
                 "The prompt is empty and the model has no start token to begin from.",
-                fix="Give at least one character that the vocabulary knows.",
-                prompt_number=number,
-            )
-        return [self.contract.start_id]
+                "Give at least one character that the vocabulary knows.",
+            ),
+            "unknown_token": (
+                f"The prompt has a token that the model, with {size} tokens, has no embedding for.",
+                "Leave it out.",
+            ),
+        }[reason]
+        return value_error(problem, fix=fix, prompt_number=number)
 
-    def _groups(self, requests: list[_Request]) -> Iterator[list[_Request]]:
-        """Divides requests into batches whose prompts and continuations share the columns."""
-        group: list[_Request] = []
-        for request in requests:
-            more = [*group, request]
-            columns = max(len(one.ids) for one in more) + max(one.limit for one in more)
-            if group and (len(more) > self.contract.batch_size or columns > self.contract.context):
-                yield group
-                more = [request]
-            group = more
-        if group:
-            yield group
-
-    def _steps(self, group: list[_Request], found: list[Continuation]) -> Iterator[None]:
+    def _steps(self, group: Group) -> Iterator[None]:
         """Generates until every text has ended, and pauses after each token."""
-        for request, text in zip(group, found, strict=True):
-            text.reason = "" if request.limit > 0 else "length"
-        if all(text.reason for text in found):
-            return
-        ends = self.contract.eos_token_ids
-        with self._engine.texts([request.ids for request in group]) as reading:
-            logits = reading.read()  # [B, V]
-            while True:
-                tokens = np.zeros(self.contract.batch_size, np.int32)
-                for row, (request, text) in enumerate(zip(group, found, strict=True)):
-                    if not text.reason:
-                        request.advance(logits[row], text, self._texts, ends)
-                        tokens[row] = text.tokens[-1] if text.tokens else 0
+        try:
+            group.read()
+            while group.is_running:
+                group.advance()
                 yield
-                if all(text.reason for text in found):
-                    return
-                logits = reading.step(tokens)
+        finally:
+            group.close()
 
-    def _pieces(self, request: _Request) -> Generator[str, None, int]:
+    def _pieces(self, request: Request) -> Generator[str, None, int]:
         """Yields the text that can no longer change; its value is the number of tokens."""
-        text, done = Continuation(), 0
+        (group,), done = make_groups(self._engine, [request], self._texts), 0
+        (text,) = group.found
         held_back = max(0, max(map(len, request.stop), default=0) - 1)  # might begin a stop string
         utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        for _ in self._steps([request], [text]):
+        for _ in self._steps(group):
             shown = text.shown(self._texts, 0 if text.reason else held_back)
             piece = utf8.decode(shown[done:], final=bool(text.reason))
             done = max(done, len(shown))
@@ -295,7 +292,7 @@ class LiteRTGenerator:
                 yield piece
         return len(text.tokens)
 
-    def _record(self, request: _Request, text: Continuation) -> Generation:
+    def _record(self, request: Request, text: Continuation) -> Generation:
         shown = text.shown(self._texts)
         return Generation(
             text=shown.decode("utf-8", "replace"),
@@ -310,53 +307,26 @@ class LiteRTGenerator:
         )
 
 
-class _Request:
-    """A prompt and its settings.
+def _check_fixed(contract: Contract, given: Mapping[str, Any]) -> None:
+    """Compares what a program expects of an export with what it is.
 
-    Args:
-        ids: The prompt.
-        truncated: Tokens that were dropped on the left.
-        limit: Most new tokens.
-        settings: See `settings.rows`, without `max_new_tokens`.
-        stop: Stop strings.
+    Raises:
+        TypeError: There is no such argument.
+        ValueError: They differ.
     """
-
-    def __init__(
-        self,
-        ids: list[int],
-        truncated: int,
-        limit: int,
-        settings: dict[str, Any],
-        stop: Sequence[bytes],
-    ) -> None:
-        self.ids, self.truncated, self.limit, self.stop = ids, truncated, limit, stop
-        self._seed = int(settings.pop("seed"))
-        self._least = int(settings.pop("min_new_tokens"))
-        self._settings = settings
-
-    def advance(
-        self, logits: np.ndarray, text: Continuation, texts: Any, ends: Sequence[int]
-    ) -> None:
-        """Chooses the next token from logits `[V]`."""
-        step = len(text.tokens)
-        token = choose_token(
-            logits,
-            seen=np.unique(self.ids + text.tokens),
-            forbidden=np.array(ends if step < self._least else [], np.int64),
-            step=step,
-            seed=self._seed,
-            **self._settings,
-        )
-        if not np.isfinite(logits.max()):
-            raise value_error(
-                "The model's scores are not numbers: its weights or activations overflow.",
-                fix="Check the weights for NaN and infinity.",
+    for name, value in given.items():
+        if name not in _FIXED:
+            raise type_error(
+                f"from_pretrained() has no argument {name!r}.",
+                fix=nearest(name, [*_FIXED, "threads", "on_long_prompt", "cache_dir"]),
+                **{name: value},
             )
-        if token is None:
-            text.reason = "no_token"
-            return
-        logprob = log_probability(logits, token)
-        text.append(token, logprob, texts, limit=self.limit, end_tokens=ends, stop=self.stop)
+        if value != getattr(contract, name):
+            raise value_error(
+                f"The export has {name}={getattr(contract, name)!r}, which is fixed in the file.",
+                fix=f"Export again with {name}={value!r}, or leave it out.",
+                **{name: value},
+            )
 
 
 def _score(logprobs: list[float], truncated: int) -> Score:

@@ -11,6 +11,8 @@ import numpy as np
 _MASK_VALUE = np.float32(-1e30)  # `nn.attention.MASK_VALUE`, `vocab_ops.RULED_OUT`
 _RULED_OUT = np.float32(-1e21)
 _LOWEST_TEMPERATURE = np.float32(1e-6)
+_NOISE_RANGE = np.float32(20)  # the noise is between -2.9 and 16.7
+_LIKELY = 1024  # tokens among which `top_p` is looked for first
 # See `generation.logits.random`.
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _PARITY = np.uint32(0x1BD11BDA)
@@ -39,13 +41,16 @@ def threefry(
         schedule = (*key, key[0] ^ key[1] ^ _PARITY)
         first = counter[0] + schedule[0]
         second = np.full_like(first, counter[1] + schedule[1])
+        high = np.empty_like(first)
         for group in range(5):
-            for distance in _ROTATIONS[group % 2]:
-                first = first + second
-                rotated = (second << np.uint32(distance)) | (second >> np.uint32(32 - distance))
-                second = rotated ^ first
-            first = first + schedule[(group + 1) % 3]
-            second = second + (schedule[(group + 2) % 3] + np.uint32(group + 1))
+            for distance in _ROTATIONS[group % 2]:  # in place: half of the time is memory
+                first += second
+                np.left_shift(second, np.uint32(distance), out=high)
+                second >>= np.uint32(32 - distance)
+                second |= high
+                second ^= first
+            first += schedule[(group + 1) % 3]
+            second += schedule[(group + 2) % 3] + np.uint32(group + 1)
     return first, second
 
 
@@ -55,7 +60,7 @@ def gumbel(seed: int, step: int, ids: np.ndarray, vocab_size: int) -> np.ndarray
     Args:
         seed: The row's seed, 0 or more.
         step: How many tokens the row drew before.
-        ids: int `[n]`, the tokens.
+        ids: int `[n]`, the tokens, ascending.
         vocab_size: `V`.
 
     Returns:
@@ -63,10 +68,17 @@ def gumbel(seed: int, step: int, ids: np.ndarray, vocab_size: int) -> np.ndarray
     """
     half = (vocab_size + 1) // 2  # one call gives two words: for token i and for token half + i
     key = (np.uint32(seed & 0xFFFFFFFF), np.uint32(seed >> 32))
-    words = threefry(key, ((ids % half).astype(np.uint32), np.uint32(step)))
-    bits = np.where(ids < half, *words)
+    if len(ids) == vocab_size:  # all of them: each word is used
+        first, second = threefry(key, (np.arange(half, dtype=np.uint32), np.uint32(step)))
+        bits = np.concatenate([first, second[: vocab_size - half]])
+    else:
+        words = threefry(key, ((ids % half).astype(np.uint32), np.uint32(step)))
+        bits = np.where(ids < half, *words)
     uniform = ((bits >> np.uint32(9)).astype(np.float32) + np.float32(0.5)) * np.float32(2.0**-23)
-    return -np.log(-np.log(uniform))
+    for _ in range(2):
+        np.log(uniform, out=uniform)
+        np.negative(uniform, out=uniform)
+    return uniform
 
 
 def penalize_repetition(scores: np.ndarray, seen: np.ndarray, penalty: np.float32) -> None:
@@ -116,16 +128,26 @@ def warp(
         stay = kept >= np.partition(kept, -top_k)[-top_k]
         kept, ids = kept[stay], ids[stay]
     if top_p < 1:
-        order = np.sort(kept)[::-1]
-        mass = np.cumsum(np.exp(order - order[0]), dtype=np.float64)
-        enough = np.searchsorted(mass, np.float64(top_p) * mass[-1])  # the first that reaches it
-        stay = kept >= order[min(enough, len(order) - 1)]
+        stay = kept >= _nucleus_edge(kept, top_p)
         kept, ids = kept[stay], ids[stay]
     if min_p > 0:
         stay = np.exp(kept - kept.max()) >= min_p
         stay[np.argmax(kept)] = True
         kept, ids = kept[stay], ids[stay]
     return kept, ids
+
+
+def _nucleus_edge(scores: np.ndarray, top_p: np.float32) -> np.float32:
+    """The lowest score of the likeliest tokens that together have the probability `top_p`."""
+    needed = np.float64(top_p) * np.sum(np.exp(scores - scores.max()), dtype=np.float64)
+    count = min(_LIKELY, len(scores))
+    while True:  # mostly, few tokens are enough, and all need not be sorted
+        order = np.sort(np.partition(scores, -count)[-count:])[::-1]
+        mass = np.cumsum(np.exp(order - order[0]), dtype=np.float64)
+        if mass[-1] >= needed or count == len(scores):
+            break
+        count = min(16 * count, len(scores))
+    return order[min(np.searchsorted(mass, needed), count - 1)]  # the first that reaches it
 
 
 def choose_token(
@@ -169,6 +191,8 @@ def choose_token(
         token = int(np.argmax(scores))
         return None if scores[token] <= _RULED_OUT else token
     kept, ids = warp(scores, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p)
+    near = kept >= kept.max() - _NOISE_RANGE  # no other can win
+    kept, ids = kept[near], ids[near]
     noisy = kept + gumbel(seed, step, ids, len(scores))
     best = int(np.argmax(noisy))
     ruled_out = noisy[best] * np.maximum(temperature, _LOWEST_TEMPERATURE) <= _RULED_OUT

@@ -17,7 +17,7 @@ from tfgpt2.litert.contract import MASKED, Contract
 
 _PROGRAM = Path(__file__).with_name("probe.py")
 # Largest root mean square of the difference, in standard deviations of the outputs.
-_TOLERANCES = {None: 1e-3, "float16": 2e-2, "int8": 0.25}
+_TOLERANCES = {None: 1e-3, "float16": 2e-2, "int8": 0.25, "int4": 0.6}
 
 Call = tuple[str, Mapping[str, np.ndarray]]  # signature and inputs, without the cache
 

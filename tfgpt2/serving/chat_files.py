@@ -62,7 +62,12 @@ def read_chat_files(directory: Path) -> tuple[dict[str, str], dict[str, str]]:
             fix="Export the version again.",
             special_tokens=found,
         )
-    default = tokens.parent / TEMPLATE_NAME
+    return read_templates(tokens.parent), found
+
+
+def read_templates(folder: Path) -> dict[str, str]:
+    """Reads the chat templates of a folder with a tokenizer's files, by name."""
+    default = folder / TEMPLATE_NAME
     paths = {"default": default} if default.is_file() else {}
-    paths |= {path.stem: path for path in sorted((tokens.parent / MORE_TEMPLATES).glob("*.jinja"))}
-    return {name: path.read_text("utf-8") for name, path in paths.items()}, found
+    paths |= {path.stem: path for path in sorted((folder / MORE_TEMPLATES).glob("*.jinja"))}
+    return {name: path.read_text("utf-8") for name, path in paths.items()}

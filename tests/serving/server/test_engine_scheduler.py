@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from tests.support.fake_servable import tensor_info
-from tfgpt2.serving.server.engine import StartedRow
 from tfgpt2.serving.server.engine_answers import generate_row, merge_rows, stream_row
 from tfgpt2.serving.server.engine_scheduler import EngineScheduler
+from tfgpt2.serving.server.servable import StartedRow
 from tfgpt2.serving.server.serving_error import ServingError
 from tfgpt2.serving.server.settings import BatchSettings, ServerSettings
 from tfgpt2.serving.server.signature import Signature

@@ -345,7 +345,9 @@ def test_deep_nesting(tmp_path, path, start, end):
 @pytest.mark.parametrize("dtype", [tf.float32, tf.int32])
 def test_numbers_of_tokens_that_are_none(tmp_path, value, dtype):
     """Also for a model of another program, whose `max_new_tokens` is a float."""
-    signature = Signature("s", {"max_new_tokens": TensorInfo(dtype, (-1,))}, {}, {})
+    signature = Signature(
+        "s", {"max_new_tokens": TensorInfo(np.dtype(dtype.as_numpy_dtype), (-1,))}, {}, {}
+    )
     inputs = {"max_new_tokens": np.array([1, value], np.float32)}
 
     async def main():

@@ -12,7 +12,8 @@ from tests.support.fake_servable import ECHO, tensor_info
 from tfgpt2.serving.server import completion_request
 from tfgpt2.serving.server.json_request import parse_json, parse_predict
 from tfgpt2.serving.server.serving_error import ServingError, cut
-from tfgpt2.serving.server.signature import Signature, find_signature, inputs_from_protos
+from tfgpt2.serving.server.signature import Signature, find_signature
+from tfgpt2.serving.server.tensor_protos import inputs_from_protos
 
 LONG = 4 * 2**20
 NUMBERS = Signature(

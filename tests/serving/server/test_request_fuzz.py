@@ -12,7 +12,7 @@ from tests.support.fake_servable import ECHO
 from tfgpt2.serving.server import completion_request
 from tfgpt2.serving.server.json_request import parse_json
 from tfgpt2.serving.server.serving_error import ServingError
-from tfgpt2.serving.server.signature import inputs_from_protos
+from tfgpt2.serving.server.tensor_protos import inputs_from_protos
 
 FIELDS = [*completion_request._FIELDS, "user", "suffix", "logit_bias", "x"]
 VALUES = st.recursive(

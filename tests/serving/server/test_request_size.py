@@ -20,7 +20,8 @@ from tfgpt2.serving.server.request_size import full_bytes
 from tfgpt2.serving.server.server_core import ServerCore
 from tfgpt2.serving.server.serving_error import ServingError
 from tfgpt2.serving.server.settings import BatchSettings, ServerSettings
-from tfgpt2.serving.server.signature import Signature, inputs_from_protos
+from tfgpt2.serving.server.signature import Signature
+from tfgpt2.serving.server.tensor_protos import inputs_from_protos
 from tfgpt2.serving.server.version_manager import ModelRegistry, VersionManager
 
 LIMIT = 4 * 2**20

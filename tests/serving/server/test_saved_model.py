@@ -5,9 +5,9 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
-from tfgpt2.serving.server.saved_model import WARMUP_FILE, Servable, dummy_inputs
+from tfgpt2.serving.server.saved_model import WARMUP_FILE, SavedModel, dummy_inputs
 from tfgpt2.serving.server.serving_error import ServingError
-from tfgpt2.serving.server.signature import inputs_from_protos
+from tfgpt2.serving.server.tensor_protos import inputs_from_protos
 
 
 class Scale(tf.Module):
@@ -55,7 +55,7 @@ def log_of(request):
 
 
 def test_defaults_fill_missing_inputs(saved):
-    servable = Servable("m", 1, saved)
+    servable = SavedModel("m", 1, saved)
     signature = servable.signatures["serving_default"]
     inputs = inputs_from_protos(signature, predict(x=[1, 2]).inputs)
     assert inputs["factor"].tolist() == [3.0]
@@ -67,7 +67,7 @@ def test_defaults_fill_missing_inputs(saved):
 
 def test_a_warm_up_file_runs_before_a_version_serves(saved):
     write_warm_up(saved, log_of(predict(x=[1])), log_of(predict(x=[1, 2], factor=[2, 2])))
-    assert Servable("m", 1, saved).warm_up() == 2
+    assert SavedModel("m", 1, saved).warm_up() == 2
 
 
 @pytest.mark.parametrize(
@@ -81,11 +81,11 @@ def test_a_warm_up_file_runs_before_a_version_serves(saved):
 def test_a_failing_record_fails_the_version(saved, log, message):
     write_warm_up(saved, log_of(predict(x=[1])), log)
     with pytest.raises(Exception, match=message):
-        Servable("m", 1, saved).warm_up()
+        SavedModel("m", 1, saved).warm_up()
 
 
 def test_without_a_file_each_signature_runs_once(saved):
-    servable = Servable("m", 1, saved)
+    servable = SavedModel("m", 1, saved)
     assert dummy_inputs(servable.signatures["serving_default"])["x"].tolist() == [1.0]
     assert servable.warm_up() == 1
 
@@ -93,6 +93,6 @@ def test_without_a_file_each_signature_runs_once(saved):
 def test_batching_in_the_graph_is_detected(tmp_path):
     module = Batched()
     tf.saved_model.save(module, str(tmp_path), signatures={"serving_default": module.double})
-    servable = Servable("m", 1, tmp_path)
+    servable = SavedModel("m", 1, tmp_path)
     assert servable.batches_in_graph
     assert servable.run("serving_default", {"x": np.ones(3, np.float32)})["y"].tolist() == [2, 2, 2]

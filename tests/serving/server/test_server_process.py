@@ -134,24 +134,29 @@ def test_a_port_in_use_is_an_error(exported, served):
 
 
 @pytest.mark.long
-def test_the_server_imports_no_model_code():
+@pytest.mark.parametrize("kind", ["without", "grpc_api, saved_model"])
+def test_the_server_imports_no_model_code(kind):
+    """Without a SavedModel not even TensorFlow."""
+    more = "" if kind == "without" else f"from tfgpt2.serving.server import {kind}"
     program = (
-        "import sys, tfgpt2.serving.server.run\n"
+        f"import sys, tfgpt2.serving.server.run\n{more}\n"
         "known = {n for n in sys.modules if n.split('.')[0] in ('tfgpt2', 'keras_hub')}\n"
-        "print(sorted(n for n in known if not n.startswith('tfgpt2.serving.server')))"
+        "print(sorted(n for n in known if not n.startswith('tfgpt2.serving.server')))\n"
+        "print('tensorflow' in sys.modules, 'grpc' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == str(
-        [
-            "tfgpt2",
-            "tfgpt2.chat_template",
-            "tfgpt2.errors",
-            "tfgpt2.keras_classes",
-            "tfgpt2.serving",
-            "tfgpt2.serving.chat_files",
-            "tfgpt2.serving.chunks",
-            "tfgpt2.serving.version_number",
-            "tfgpt2.version",
-        ]
-    )
+    modules, libraries = done.stdout.splitlines()
+    expected = [
+        "tfgpt2",
+        "tfgpt2.chat_template",
+        "tfgpt2.errors",
+        "tfgpt2.keras_classes",
+        "tfgpt2.serving",
+        "tfgpt2.serving.chunks",
+        "tfgpt2.serving.version_number",
+        "tfgpt2.version",
+    ]
+    expected += [] if kind == "without" else ["tfgpt2.serving.chat_files"]
+    assert modules == str(sorted(expected))
+    assert libraries == ("False False" if kind == "without" else "True True")

@@ -101,7 +101,7 @@ def generate_inputs(
         if field == "min_tokens" and request.ignore_eos:
             field, value = "ignore_eos", request.max_tokens
         if name in signature.inputs:
-            given[name] = np.full(rows, value, signature.inputs[name].dtype.as_numpy_dtype)
+            given[name] = np.full(rows, value, signature.inputs[name].dtype)
         elif value != off:
             raise _not_an_input(field)
     if "stop" in signature.inputs:
@@ -139,7 +139,7 @@ def _write_biases(biases: Iterable[tuple[int, float]]) -> bytes:
 
 def _not_an_input(field: str) -> ServingError:
     return invalid(
-        f"`{field}` is not an input of this model's export. Leave it out, or export the model with"
-        " it.",
+        f"`{field}` is not an input of this model's export. Leave it out, or serve an export that"
+        " takes it.",
         param=field,
     )

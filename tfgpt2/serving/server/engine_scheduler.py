@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tfgpt2.serving.server.engine import Engine, Progress, StartedRow
 from tfgpt2.serving.server.request_size import full_bytes
+from tfgpt2.serving.server.servable import Engine, Progress, StartedRow
 from tfgpt2.serving.server.serving_error import ServingError, from_exception
 from tfgpt2.serving.server.settings import ServerSettings
 from tfgpt2.serving.server.signature import Arrays, Signature
@@ -75,7 +75,7 @@ class EngineScheduler:
         engine: The engine.
         signatures: The signatures of the version.
         settings: Slots, tokens of a round, and how many rows may wait.
-        executor: Threads for TensorFlow's calls.
+        executor: Threads for the engine's calls.
         observe: Called after each round, in another thread.
     """
 

@@ -20,10 +20,12 @@ from tensorflow_serving.apis import (
 
 from tfgpt2.serving.server.api_key import has_key
 from tfgpt2.serving.server.grpc_limits import CallLimits, connection_options
-from tfgpt2.serving.server.responses import NO_VERSIONS, metadata_response, status_response
+from tfgpt2.serving.server.responses import metadata_response, status_response
 from tfgpt2.serving.server.server_core import ModelSpec, ServerCore
 from tfgpt2.serving.server.serving_error import ServingError, cut, from_exception, invalid
-from tfgpt2.serving.server.signature import DEFAULT_SIGNATURE, inputs_from_protos
+from tfgpt2.serving.server.signature import DEFAULT_SIGNATURE
+from tfgpt2.serving.server.tensor_protos import inputs_from_protos
+from tfgpt2.serving.server.version_manager import NO_VERSIONS
 
 _MAX_DETAILS = 2000  # bytes
 _SERVICES = tuple(

@@ -192,7 +192,7 @@ def _parse_tensor(value: Any, info: TensorInfo) -> np.ndarray:
         inner = inner[0] if inner else None
     flat: list[Any] = []
     _flatten(value, 0, shape, _value_parser(info), flat)
-    dtype = info.dtype.as_numpy_dtype
+    dtype = info.dtype
     array = np.empty(len(flat), dtype)
     array[:] = flat
     return array.reshape(shape)
@@ -222,7 +222,7 @@ def _flatten(
 
 def _value_parser(info: TensorInfo) -> Callable[[Any], Any]:
     """Returns the function that parses one value of a type."""
-    name = info.dtype.name
+    name = info.type_name
     if info.is_string:
         return _parse_string
     if name in _MAX_FLOAT_INTEGER:

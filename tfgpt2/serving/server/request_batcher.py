@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from tfgpt2.serving.server.request_size import check_bytes, check_rows, full_bytes
-from tfgpt2.serving.server.saved_model import Servable
+from tfgpt2.serving.server.servable import Servable
 from tfgpt2.serving.server.serving_error import ServingError, from_exception, invalid
 from tfgpt2.serving.server.settings import BatchSettings
 from tfgpt2.serving.server.signature import Arrays, Signature

@@ -1,4 +1,4 @@
-"""TensorFlow Serving's messages that REST and gRPC share."""
+"""TensorFlow Serving's messages about versions."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ from typing import Any
 
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
 
-from tfgpt2.serving.server.saved_model import Servable
+from tfgpt2.serving.server.servable import Servable
+from tfgpt2.serving.server.serving_error import ServingError
 from tfgpt2.serving.server.version_manager import VersionStatus
-
-NO_VERSIONS = "Could not find any versions of model {name}"  # for `ModelRegistry.get`
 
 
 def status_response(statuses: list[VersionStatus]) -> Any:
@@ -27,12 +26,21 @@ def status_response(statuses: list[VersionStatus]) -> Any:
 
 
 def metadata_response(servable: Servable) -> Any:
-    """Makes the `GetModelMetadataResponse` of a version: its signatures."""
+    """Makes the `GetModelMetadataResponse` of a version: its signatures.
+
+    Raises:
+        ServingError: UNIMPLEMENTED: it is no SavedModel.
+    """
+    definitions = getattr(servable, "signature_defs", None)
+    if definitions is None:
+        raise ServingError(
+            "UNIMPLEMENTED", "This model is no SavedModel. Ask for its metadata over REST."
+        )
     response = get_model_metadata_pb2.GetModelMetadataResponse()
     response.model_spec.name = servable.name
     response.model_spec.version.value = servable.version
     signatures = get_model_metadata_pb2.SignatureDefMap()
-    for name, definition in servable.signature_defs.items():
+    for name, definition in definitions.items():
         signatures.signature_def[name].CopyFrom(definition)
     response.metadata["signature_def"].Pack(signatures)
     return response

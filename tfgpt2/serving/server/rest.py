@@ -5,22 +5,19 @@ Source: tensorflow/serving model_servers/http_rest_api_util.cc for the paths and
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Any
 from urllib.parse import unquote
 
-from google.protobuf import json_format
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from tensorflow_serving.apis import get_model_metadata_pb2
 
 from tfgpt2.serving.server import http
 from tfgpt2.serving.server.json_request import parse_predict
 from tfgpt2.serving.server.json_response import encode_response
-from tfgpt2.serving.server.responses import NO_VERSIONS, metadata_response, status_response
 from tfgpt2.serving.server.server_core import ModelSpec, ServerCore
 from tfgpt2.serving.server.serving_error import ServingError, cut, invalid
+from tfgpt2.serving.server.version_manager import NO_VERSIONS, VersionStatus
 from tfgpt2.serving.version_number import parse_version
 
 _MODEL = r"(?i)/v1/models/([^/:]+)(?:(?:/versions/(\d+))|(?:/labels/([^/:]+)))?"
@@ -76,7 +73,18 @@ class RestApi:
 
     def _metadata(self, spec: ModelSpec) -> Response:
         with self._core.lease(spec) as servable:
-            return JSONResponse(_metadata_json(metadata_response(servable)))
+            return JSONResponse(
+                {
+                    "model_spec": {
+                        "name": servable.name,
+                        "signature_name": "",
+                        "version": str(servable.version),
+                    },
+                    "metadata": {
+                        "signature_def": {"signature_def": servable.describe_signatures()}
+                    },
+                }
+            )
 
     def _status(self, spec: ModelSpec) -> Response:
         model = self._core.models.get(spec.name, NO_VERSIONS)
@@ -84,7 +92,8 @@ class RestApi:
         if spec.label is not None:
             with model.lease(label=spec.label) as servable:
                 version = servable.version
-        status = _to_json(status_response(model.statuses(version)))
+        states = list(map(_status_entry, model.statuses(version)))
+        status = {"model_version_status": states}
         # Two APIs share this path: OpenAI's clients read the fields of the entry, TensorFlow
         # Serving's clients `model_version_status`. A path with a version is only the latter's.
         return JSONResponse(status if version is not None else http.model_entry(model) | status)
@@ -102,18 +111,10 @@ def _model_spec(name: str, version: str | None, label: str | None) -> ModelSpec:
     return ModelSpec(unquote(name), number, unquote(label) if label else None)
 
 
-def _metadata_json(response: Any) -> dict[str, Any]:
-    """Converts the message as TensorFlow Serving does: the packed map is unpacked."""
-    signatures = get_model_metadata_pb2.SignatureDefMap()
-    response.metadata["signature_def"].Unpack(signatures)
-    spec = _to_json(response.model_spec) | {"version": str(response.model_spec.version.value)}
-    return {"model_spec": spec, "metadata": {"signature_def": _to_json(signatures)}}
-
-
-def _to_json(message: Any) -> dict[str, Any]:
-    """Converts a message to JSON, fields that are zero included."""
-    return json.loads(
-        json_format.MessageToJson(
-            message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
-        )
-    )
+def _status_entry(status: VersionStatus) -> dict[str, Any]:
+    """A version as TensorFlow Serving's `ModelVersionStatus` is written in JSON."""
+    return {
+        "version": str(status.version),
+        "state": status.state,
+        "status": {"error_code": status.code, "error_message": status.message},
+    }

@@ -9,16 +9,16 @@ import logging
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import uvicorn
 
 from tfgpt2.errors import explain
+from tfgpt2.serving.server import registry
 from tfgpt2.serving.server.app import make_app
 from tfgpt2.serving.server.browser_checks import is_loopback
 from tfgpt2.serving.server.cancellation import cancel, run_within
 from tfgpt2.serving.server.connection import Connection, ConnectionLimits
-from tfgpt2.serving.server.grpc_api import make_server
-from tfgpt2.serving.server.grpc_limits import CallLimits
 from tfgpt2.serving.server.server_core import ServerCore
 from tfgpt2.serving.server.settings import ServerSettings
 
@@ -78,8 +78,7 @@ async def _serve(settings: ServerSettings, announce: Callable[[str], None]) -> b
         )
     core = ServerCore(settings)
     listener = _bind(settings)
-    calls = CallLimits(settings.receive_seconds)
-    grpc = make_server(core, calls) if settings.grpc_port >= 0 else None
+    grpc, calls = _make_grpc(core)
     addresses = f"REST and page: http://{_url_host(settings.host)}:{listener.getsockname()[1]}"
     if grpc is not None:
         port = grpc.add_insecure_port(f"{_url_host(settings.host)}:{settings.grpc_port}")
@@ -142,6 +141,24 @@ def _request_stop(http: _HttpServer, stopping: asyncio.Event, forced: asyncio.Ev
         forced.set()
     http.should_exit = True
     stopping.set()
+
+
+def _make_grpc(core: ServerCore) -> tuple[Any, Any]:
+    """The gRPC server and the limits of its calls; None and None where there is none.
+
+    Its messages are TensorFlow's, which is not imported for LiteRT exports alone.
+    """
+    settings = core.settings
+    if settings.grpc_port < 0:
+        return None, None
+    if not any(map(registry.needs_tensorflow, settings.models.values())):
+        _log.info("No gRPC: it needs TensorFlow, and LiteRT exports are served without.")
+        return None, None
+    from tfgpt2.serving.server.grpc_api import make_server
+    from tfgpt2.serving.server.grpc_limits import CallLimits
+
+    calls = CallLimits(settings.receive_seconds)
+    return make_server(core, calls), calls
 
 
 def _bind(settings: ServerSettings) -> socket.socket:

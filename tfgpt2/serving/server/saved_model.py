@@ -1,4 +1,4 @@
-"""One loaded version of a model: its signatures, its warm-up, and running it."""
+"""A version that is a SavedModel: its signatures, its warm-up, and running it."""
 
 from __future__ import annotations
 
@@ -10,19 +10,21 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 import tensorflow_text  # noqa: F401  (registers the tokenizer's operations)
+from google.protobuf import json_format
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
 from tfgpt2.serving.chat_files import read_chat_files
 from tfgpt2.serving.server.first_runs import FirstRuns
+from tfgpt2.serving.server.graph_engine import GraphEngine
 from tfgpt2.serving.server.serving_error import invalid
 from tfgpt2.serving.server.signature import (
     Arrays,
     Signature,
     TensorInfo,
     find_signature,
-    inputs_from_protos,
 )
+from tfgpt2.serving.server.tensor_protos import inputs_from_protos
 from tfgpt2.serving.server.text_model import (
     ENGINE,
     MAX_NEW_TOKENS,
@@ -37,8 +39,8 @@ WARMUP_FILE = Path("assets.extra", "tf_serving_warmup_requests")
 _MAX_WARMUP_RECORDS = 1000  # as TensorFlow Serving
 
 
-class Servable:
-    """A loaded version of a model.
+class SavedModel:
+    """A loaded SavedModel; see `servable.Servable`.
 
     Args:
         name: The model's name.
@@ -47,16 +49,9 @@ class Servable:
         slot_counts: The numbers of slots that the engine will have; none: it is not used.
 
     Attributes:
-        name: As given.
-        version: As given.
-        signatures: Its signatures, by name.
-        signature_defs: The same as TensorFlow's messages, for `/metadata`.
-        chat_templates: The chat templates of its files, by name.
-        special_tokens: The special tokens of its files, by role or name.
+        signature_defs: Its signatures as TensorFlow's messages.
         batches_in_graph: The graph contains an operation that batches concurrent calls; their rows
             must not be batched twice.
-        first_runs: A clock that runs while programs are compiled.
-        scheduler: Schedules rows on the engine; made when the first comes.
     """
 
     def __init__(self, name: str, version: int, path: Path, slot_counts: Sequence[int] = ()):
@@ -73,17 +68,25 @@ class Servable:
         self.signatures = {
             key: _signature(key, graph.signature_def[key]) for key in self._functions
         }
+        self.has_engine = has_engine(self.signatures)
+
+    def make_engine(self) -> GraphEngine:
+        """Makes the engine."""
+        return GraphEngine(self.call)
+
+    def describe_signatures(self) -> dict[str, Any]:
+        """The signatures by name, as JSON; fields that are zero included."""
+        return {
+            name: json_format.MessageToDict(
+                definition,
+                preserving_proto_field_name=True,
+                always_print_fields_with_no_presence=True,
+            )
+            for name, definition in self.signature_defs.items()
+        }
 
     def run(self, signature: str, inputs: Mapping[str, np.ndarray]) -> Arrays:
-        """Runs a signature; blocks, and may be called from several threads.
-
-        Args:
-            signature: A key of `signatures`.
-            inputs: All its inputs.
-
-        Returns:
-            All its outputs.
-        """
+        """Runs a signature; blocks, and may be called from several threads."""
         return {name: out.numpy() for name, out in self.call(signature, inputs).items()}
 
     def call(self, signature: str, inputs: Mapping[str, Any]) -> dict[str, tf.Tensor]:
@@ -92,7 +95,7 @@ class Servable:
         tensors = {
             name: inputs[name]
             if tf.is_tensor(inputs[name])
-            else tf.constant(inputs[name], info.dtype)
+            else tf.constant(inputs[name], tf.string if info.is_string else info.dtype)
             for name, info in infos.items()
         }
         shapes = ()
@@ -120,12 +123,12 @@ class Servable:
             signature = find_signature(self.signatures, request.model_spec.signature_name)
             self.run(signature.name, inputs_from_protos(signature, request.inputs))
             count += 1
-        if self._slot_counts and has_engine(self.signatures):
+        if self._slot_counts and self.has_engine:
             self._run_engine(self.signatures[ENGINE[0]])
         return count
 
     def _run_each_signature(self) -> int:
-        engine = self._slot_counts and has_engine(self.signatures)
+        engine = self._slot_counts and self.has_engine
         for name, signature in self.signatures.items():
             # The engine runs in place of those that it can do, or is not used at all.
             if name in (*ENGINE[1:], *STARTED_BY) if engine else name in ENGINE:
@@ -156,7 +159,7 @@ def dummy_inputs(signature: Signature) -> Arrays:
     inputs = {}
     for name, info in signature.inputs.items():
         shape = [max(size, 1) for size in info.shape or (1,)]
-        inputs[name] = np.full(shape, b"" if info.is_string else 1, info.dtype.as_numpy_dtype)
+        inputs[name] = np.full(shape, b"" if info.is_string else 1, info.dtype)
         if name in signature.defaults and name != MAX_NEW_TOKENS:  # one token is enough
             inputs[name] = signature.defaults[name]
     return inputs
@@ -191,7 +194,7 @@ def _signature(name: str, definition: Any) -> Signature:
 def _infos(protos: Mapping[str, Any]) -> dict[str, TensorInfo]:
     return {
         name: TensorInfo(
-            tf.as_dtype(info.dtype),
+            np.dtype(tf.as_dtype(info.dtype).as_numpy_dtype),
             None
             if info.tensor_shape.unknown_rank
             else tuple(axis.size for axis in info.tensor_shape.dim),

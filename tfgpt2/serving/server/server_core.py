@@ -14,14 +14,14 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
+from tfgpt2.serving.server import registry
 from tfgpt2.serving.server.cancellation import gather, run_within
-from tfgpt2.serving.server.engine import Engine
 from tfgpt2.serving.server.engine_answers import generate_row, merge_rows, stream_row
 from tfgpt2.serving.server.engine_scheduler import EngineScheduler, Round
 from tfgpt2.serving.server.metrics import Metrics
 from tfgpt2.serving.server.request_batcher import RequestBatcher, broadcast_rows, count_rows
 from tfgpt2.serving.server.request_size import check_bytes, check_rows, full_bytes
-from tfgpt2.serving.server.saved_model import Servable
+from tfgpt2.serving.server.servable import Servable
 from tfgpt2.serving.server.serving_error import ServingError, invalid
 from tfgpt2.serving.server.settings import ServerSettings
 from tfgpt2.serving.server.signature import Arrays, Signature
@@ -33,7 +33,6 @@ from tfgpt2.serving.server.text_model import (
     TextModel,
     count_tokens,
     engine_signatures,
-    has_engine,
 )
 from tfgpt2.serving.server.version_manager import ModelRegistry, VersionManager
 
@@ -80,7 +79,7 @@ class ServerCore:
                     path,
                     settings.labels.get(name, {}),
                     settings.keep_versions,
-                    load=partial(Servable, slot_counts=settings.slot_counts),
+                    load=partial(registry.load, slot_counts=settings.slot_counts),
                 )
                 for name, path in settings.models.items()
             },
@@ -114,15 +113,18 @@ class ServerCore:
 
     def text_model(self, servable: Servable) -> TextModel:
         """Returns the signatures of a leased version by name."""
-        signatures, stream = servable.signatures, None
+        signatures, stream, token_texts = servable.signatures, None, None
         if self._uses_engine(servable):
             signatures = engine_signatures(signatures)
             stream = partial(self._stream, servable, signatures)
+            token_texts = self._scheduler(servable).token_texts
 
         async def run(name: str, inputs: Arrays) -> Arrays:
             return await self.run(servable, signatures[name], inputs)
 
-        return TextModel(run, signatures, self.settings.batching.max_batch_size, stream)
+        return TextModel(
+            run, signatures, self.settings.batching.max_batch_size, stream, token_texts
+        )
 
     async def _run_on_engine(
         self, servable: Servable, signature: Signature, inputs: Arrays
@@ -174,12 +176,12 @@ class ServerCore:
             ) from error
 
     def _uses_engine(self, servable: Servable) -> bool:
-        return self.settings.engine and has_engine(servable.signatures)
+        return self.settings.engine and servable.has_engine
 
     def _scheduler(self, servable: Servable) -> EngineScheduler:
         if servable.scheduler is None:
             servable.scheduler = EngineScheduler(
-                Engine(servable),
+                servable.make_engine(),
                 servable.signatures,
                 self.settings,
                 self._engine_threads,

@@ -1,39 +1,39 @@
-"""Signatures of a SavedModel: tensors, checks, and inputs from gRPC messages."""
+"""Signatures of a servable: tensors and checks."""
 
 from __future__ import annotations
 
-import itertools
-import math
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
-import tensorflow as tf
 
-from tfgpt2.serving.server.request_size import MAX_AXES, check_bytes, shape_bytes
-from tfgpt2.serving.server.serving_error import ServingError, cut, invalid
+from tfgpt2.serving.server.serving_error import cut, invalid
 
 Arrays = dict[str, np.ndarray]  # strings are object arrays of bytes
 
 DEFAULT_SIGNATURE = "serving_default"
-_MAX_NAMES = 10  # unknown inputs that an error lists
 
 
 class TensorInfo(NamedTuple):
     """Type and shape of an input or output.
 
     Attributes:
-        dtype: TensorFlow's type.
+        dtype: NumPy's type; strings are objects.
         shape: Length of each axis, -1 where any is allowed; None if the rank is unknown.
     """
 
-    dtype: tf.DType
+    dtype: np.dtype
     shape: tuple[int, ...] | None
 
     @property
     def is_string(self) -> bool:
         """Whether it holds bytes."""
-        return self.dtype == tf.string
+        return self.dtype == object
+
+    @property
+    def type_name(self) -> str:
+        """The type's name in TensorFlow."""
+        return "string" if self.is_string else self.dtype.name
 
     def check(self, name: str, dtype: np.dtype, shape: tuple[int, ...]) -> None:
         """Checks the type and the shape of a tensor.
@@ -46,11 +46,11 @@ class TensorInfo(NamedTuple):
         Raises:
             ServingError: INVALID_ARGUMENT.
         """
-        if dtype != self.dtype.as_numpy_dtype:
+        if dtype != self.dtype:
             received = "string" if dtype.kind == "O" else dtype.name
             raise invalid(
-                f"Input {name!r} must be {self.dtype.name}."
-                f" Received: {received}. Send it as {self.dtype.name}.",
+                f"Input {name!r} must be {self.type_name}."
+                f" Received: {received}. Send it as {self.type_name}.",
                 param=name,
             )
         if not self.accepts_shape(shape):
@@ -72,7 +72,7 @@ class Signature(NamedTuple):
     """Inputs and outputs of a signature.
 
     Attributes:
-        name: Its key in the SavedModel.
+        name: Its key.
         inputs: By name.
         outputs: By name.
         defaults: Values of inputs that a client may leave out (over gRPC).
@@ -110,7 +110,7 @@ class Signature(NamedTuple):
             if rows > 0:
                 raise invalid("The request has no rows. Send at least one.")
             shape = (0, *(max(size, 0) for size in others))
-            arrays[name] = np.empty(shape, info.dtype.as_numpy_dtype)
+            arrays[name] = np.empty(shape, info.dtype)
         return arrays
 
 
@@ -127,66 +127,3 @@ def find_signature(signatures: Mapping[str, Signature], name: str) -> Signature:
             f" The model has: {', '.join(sorted(signatures))}."
         )
     return signatures[name]
-
-
-def inputs_from_protos(
-    signature: Signature, protos: Mapping[str, Any], max_bytes: float = math.inf
-) -> Arrays:
-    """Converts the tensors of a gRPC request and adds the defaults of those left out.
-
-    Args:
-        signature: The requested signature.
-        protos: `TensorProto` by name.
-        max_bytes: Bytes of all arrays, without those of strings.
-
-    Returns:
-        An array for each input of the signature.
-
-    Raises:
-        ServingError: INVALID_ARGUMENT: an input is missing, unknown, malformed or of another type
-            or shape, or the arrays are too large; known before any of them is made.
-    """
-    unknown = sorted(set(protos) - set(signature.inputs))
-    missing = sorted(set(signature.inputs) - set(protos) - set(signature.defaults))
-    if unknown or missing:
-        # Source of the wording: tensorflow/serving predict_util.cc::VerifyRequestInputsSize.
-        raise invalid(
-            f"input size does not match signature: {len(protos)}!={len(signature.inputs)}."
-            f" Sent extra: {{{_join(unknown)}}}. Missing but required: {{{_join(missing)}}}."
-        )
-    size = sum(_check_proto(name, signature.inputs[name], proto) for name, proto in protos.items())
-    check_bytes(size, max_bytes)
-    given = {name: _array(name, proto) for name, proto in protos.items()}
-    return {name: given.get(name, signature.defaults.get(name)) for name in signature.inputs}
-
-
-def _check_proto(name: str, info: TensorInfo, proto: Any) -> int:
-    """Checks the type and shape of a message, and returns the bytes of its array."""
-    axes = [axis.size for axis in itertools.islice(proto.tensor_shape.dim, MAX_AXES + 1)]
-    if proto.tensor_shape.unknown_rank or len(axes) > MAX_AXES or min(axes, default=0) < 0:
-        raise _parsing_error(name)
-    try:
-        dtype = np.dtype(tf.as_dtype(proto.dtype).as_numpy_dtype)
-    except (TypeError, KeyError) as error:  # no type, or one of references and resources
-        raise _parsing_error(name) from error
-    info.check(name, dtype, tuple(axes))
-    return shape_bytes(axes, dtype)
-
-
-def _array(name: str, proto: Any) -> np.ndarray:
-    try:
-        array = tf.make_ndarray(proto)
-    except (TypeError, ValueError, KeyError, IndexError, OverflowError) as error:
-        raise _parsing_error(name) from error
-    if array.dtype == object and not proto.string_val:
-        return np.full(array.shape, b"", object)  # TensorFlow fills it with `str`
-    return array
-
-
-def _parsing_error(name: str) -> ServingError:
-    return invalid(f"tensor parsing error: {name}", param=name)
-
-
-def _join(names: Iterable[str]) -> str:
-    """Lists names; there may be as many, and as long ones, as a message can hold."""
-    return ",".join(map(cut, itertools.islice(names, _MAX_NAMES)))

@@ -67,10 +67,12 @@ class TextModel:
         max_rows: The most rows of a call.
         stream: Streams the text of one row of inputs of `generate`; None where the version has no
             engine.
+        token_texts: The written and the shown bytes of tokens, int32 `[T]`; likewise.
 
     Attributes:
         signatures: As given.
         stream: As given.
+        token_texts: As given.
     """
 
     def __init__(
@@ -79,9 +81,10 @@ class TextModel:
         signatures: Mapping[str, Signature],
         max_rows: int,
         stream: Callable[[Arrays], AsyncGenerator[Any, None]] | None = None,
+        token_texts: Callable[[np.ndarray], Awaitable[list[tuple[bytes, bytes]]]] | None = None,
     ):
         self._run, self.signatures, self._max_rows = run, signatures, max_rows
-        self.stream = stream
+        self.stream, self.token_texts = stream, token_texts
 
     def require(self, signature: str, param: str) -> None:
         """Checks that the version has a signature.

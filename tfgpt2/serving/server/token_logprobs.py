@@ -2,7 +2,8 @@
 
 A generated token has the value that `generate` computed. Values of the prompt's tokens and
 alternatives come from the signature `inspect_ids`, which reads the ids of prompt and continuation:
-they are never joined as text, nor tokenized again. A token has one number: among the alternatives
+they are never joined as text, nor tokenized again. Where neither is asked for and there is an
+engine, no signature runs. A token has one number: among the alternatives
 in its place it stands with its own value, and it is always among them.
 """
 
@@ -40,24 +41,30 @@ async def completion_logprobs(
     Raises:
         ServingError: The export lacks a signature, or returns fewer alternatives.
     """
-    for name in ("inspect_ids", "tokenize"):
+    inspects = bool(alternatives) or echo or model.token_texts is None
+    for name in ("inspect_ids", "tokenize") if inspects else ("tokenize",):
         model.require(name, "logprobs")
     ids = choice.prompt.ids
     prompt_ids = await model.tokenize(choice.prompt.text) if ids is None else list(ids)
     if echo and choice.truncated:
         raise invalid("The text is longer than the model's context.", param="echo")
     prompt_ids = prompt_ids[choice.truncated :]
-    read = await model.inspect_ids([*prompt_ids, *choice.token_ids.tolist()])
-    start = len(prompt_ids)
-    stop = start + _num_shown(choice, read["text_sizes"][0, start:])
+    all_ids, start = [*prompt_ids, *choice.token_ids.tolist()], len(prompt_ids)
+    read: Arrays = {}
+    if inspects:
+        read = await model.inspect_ids(all_ids)
+        texts, sizes = read["token_bytes"][0].tolist(), read["text_sizes"][0]
+    else:
+        pairs = await model.token_texts(np.array(all_ids, np.int32))
+        texts, sizes = [one for one, _ in pairs], np.array([len(shown) for _, shown in pairs])
+    stop = start + _num_shown(choice, sizes[start:])
     # A token has a rank where something precedes it: another one, or the prefix of the export.
-    follows = (read["ranks"][0, :stop] > 0).tolist()
-    values = [
-        _shortest(value) if after else None
-        for value, after in zip(read["token_logprobs"][0, :start], follows, strict=False)
-    ]
+    follows = (read["ranks"][0, :stop] > 0).tolist() if read else []
+    values: list[float | None] = [None] * start
+    for place, after in enumerate(follows[:start]):
+        values[place] = _shortest(read["token_logprobs"][0, place]) if after else None
     values += map(_shortest, choice.token_logprobs[: stop - start])
-    tokens = read["token_bytes"][0, :stop].tolist()
+    tokens = texts[:stop]
     top_logprobs = None
     if alternatives:
         _check_alternatives(read, alternatives)
@@ -67,7 +74,7 @@ async def completion_logprobs(
             else None
             for place in range(stop)
         ]
-    offsets = _text_offsets(tokens, read["text_sizes"][0])
+    offsets = _text_offsets(tokens, sizes)
     first = 0 if echo else start
     return {
         "tokens": [_token_text(token) for token in tokens[first:]],

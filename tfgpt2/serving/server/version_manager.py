@@ -18,12 +18,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from tfgpt2.serving.server.saved_model import Servable
+from tfgpt2.serving.server import registry
+from tfgpt2.serving.server.servable import Servable
 from tfgpt2.serving.server.serving_error import ServingError, cut, from_exception, invalid
 from tfgpt2.serving.version_number import parse_version
 
 LOADING, AVAILABLE, UNLOADING, END = "LOADING", "AVAILABLE", "UNLOADING", "END"
 Fingerprint = tuple[tuple[str, int, int], ...]  # path, size and time of each file
+NO_VERSIONS = "Could not find any versions of model {name}"  # for `ModelRegistry.get`
 _log = logging.getLogger(__name__)
 
 
@@ -84,7 +86,7 @@ class VersionManager:
         path: Path,
         labels: Mapping[str, int],
         keep_versions: int = 1,
-        load: Callable[[str, int, Path], Servable] = Servable,
+        load: Callable[[str, int, Path], Servable] = registry.load,
     ):
         self.name, self.path, self.created = name, path, int(time.time())
         self._labels, self._keep_versions, self._load = labels, keep_versions, load
@@ -301,11 +303,13 @@ async def _poll(model: VersionManager, *, wait_until_stable: bool) -> None:
 
 
 def _scan(path: Path) -> tuple[dict[int, VersionFiles], dict[str, str]]:
-    """Finds the version directories that contain a SavedModel.
+    """Finds the version directories that contain a model; a LiteRT export itself is version 1.
 
     Returns:
         The versions by number, and why other directories are ignored, by name.
     """
+    if own := _fingerprint(path):
+        return {1: VersionFiles(path, own)}, {}
     found: dict[int, VersionFiles] = {}
     ignored: dict[str, str] = {}
     # Of two directories with the same number TensorFlow Serving takes the last by name, too.
@@ -328,8 +332,8 @@ def _scan(path: Path) -> tuple[dict[int, VersionFiles], dict[str, str]]:
 
 
 def _fingerprint(folder: Path) -> Fingerprint:
-    """Returns path, size and time of each file of a SavedModel; nothing if it is none."""
-    if not (folder / "saved_model.pb").is_file():
+    """Returns path, size and time of each file of a version; nothing if it is none."""
+    if registry.marker(folder) is None:
         return ()
     stats = ((str(file), file.stat()) for file in sorted(folder.rglob("*")) if file.is_file())
     return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)

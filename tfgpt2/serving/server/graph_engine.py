@@ -1,4 +1,4 @@
-"""The engine of one loaded version: its slots, advanced a few tokens at a time.
+"""The engine of a SavedModel: its slots, advanced a few tokens at a time.
 
 The state stays in TensorFlow's tensors between the calls; only tokens come out. Rows are known here
 by their slot; `engine_scheduler` decides which come and go.
@@ -6,57 +6,26 @@ by their slot; `engine_scheduler` decides which come and go.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 from tfgpt2.serving.server.request_batcher import merge_requests
-from tfgpt2.serving.server.saved_model import Servable
+from tfgpt2.serving.server.servable import StartedRow
 from tfgpt2.serving.server.signature import Arrays, Signature
 from tfgpt2.serving.server.text_model import START_OUTPUTS
 
 
-class Progress(NamedTuple):
-    """What a row has so far.
-
-    Attributes:
-        token_ids: int32 `[T]`.
-        token_logprobs: float32 `[T]`.
-        finish_reason: None while it runs.
-        stop_cut: Bytes of written text before a stop string; -1 without one.
-        prompt_tokens: Tokens of the prompt that were read.
-        truncated: Tokens of the prompt that were dropped.
-        top_ids: int32 `[T, N]`, where the export reports the most likely tokens.
-        top_logprobs: float32 `[T, N]`, likewise.
-    """
-
-    token_ids: np.ndarray
-    token_logprobs: np.ndarray
-    finish_reason: str | None
-    stop_cut: int
-    prompt_tokens: int
-    truncated: int
-    top_ids: np.ndarray | None = None
-    top_logprobs: np.ndarray | None = None
-
-
-class StartedRow(NamedTuple):
-    """What became of a prompt."""
-
-    prompt_tokens: int
-    truncated: int
-
-
-class Engine:
-    """The slots of one version. Its methods block, and one thread calls them at a time.
+class GraphEngine:
+    """The slots of one version; see `servable.Engine`.
 
     Args:
-        servable: The version.
+        call: Calls a signature of the version, with tensors as inputs and outputs.
     """
 
-    def __init__(self, servable: Servable):
-        self._servable = servable
+    def __init__(self, call: Callable[[str, dict[str, Any]], dict[str, Any]]):
+        self._call = call
         self._state: dict[str, Any] | None = None
         self._texts: dict[int, tuple[bytes, bytes]] = {}
 
@@ -83,7 +52,7 @@ class Engine:
             A state with a slot for each, and what became of each prompt.
         """
         inputs = merge_requests(signature, requests, padded)
-        outputs = self._servable.call(signature.name, inputs)
+        outputs = self._call(signature.name, inputs)
         lengths, truncated, _ = (outputs.pop(name).numpy() for name in START_OUTPUTS)
         rows = zip(lengths.tolist(), truncated.tolist(), strict=True)
         return outputs, [StartedRow(*row) for row in rows][: len(requests)]
@@ -122,7 +91,7 @@ class Engine:
         source = [*rows, *(first + row for row in more)]
         source += [-1] * (slots - len(source))
         tensors = one | {f"other_{name}": value for name, value in two.items()}
-        return self._servable.call("engine_join", tensors | {"source": np.array(source, np.int32)})
+        return self._call("engine_join", tensors | {"source": np.array(source, np.int32)})
 
     def advance(self, active: Sequence[bool], steps: int) -> Arrays:
         """Generates up to `steps` tokens for each active row.
@@ -136,7 +105,7 @@ class Engine:
             each slot.
         """
         controls = {"active": np.array(active, np.int32), "steps": np.array([steps], np.int32)}
-        changed = self._servable.call("engine_advance", self._state | controls)
+        changed = self._call("engine_advance", self._state | controls)
         reasons = changed.pop("finish_reason")
         self._state |= changed
         names = ("token_ids", "token_logprobs", "num_tokens", "stop_cut", "top_ids", "top_logprobs")
@@ -152,7 +121,7 @@ class Engine:
         missing = sorted(set(ids.tolist()) - self._texts.keys())
         if missing:
             inputs = {"ids": np.array(missing, np.int32)}
-            found = self._servable.run("engine_tokens", inputs)
-            pairs = zip(found["written_bytes"], found["shown_bytes"], strict=True)
+            found = self._call("engine_tokens", inputs)
+            pairs = zip(found["written_bytes"].numpy(), found["shown_bytes"].numpy(), strict=True)
             self._texts |= dict(zip(missing, pairs, strict=True))
         return [self._texts[one] for one in ids.tolist()]
