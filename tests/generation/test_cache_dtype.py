@@ -21,6 +21,9 @@ STRATEGIES = {
     "lookup": {"do_sample": False, "prompt_lookup_num_tokens": 3},
     "guidance": {"do_sample": False, "guidance_scale": 1.5},
 }
+# A key halfway between two numbers of 16 bits may be rounded to either, by programs that add up in
+# another order. Seen: 3.4e-4 in bfloat16 (guidance), else below 6e-6.
+LIMIT = {"float32": 5e-5, "bfloat16": 1e-3, "float16": 2e-4}
 UNIT_ROUNDOFF = {"bfloat16": 2.0**-8, "float16": 2.0**-11}
 
 
@@ -50,7 +53,7 @@ def test_every_strategy_finds_what_it_finds_without_xla(model, name, dtype):
     expected = generate(model, jit_compile=False, **options)
     np.testing.assert_array_equal(found.sequences, expected.sequences)
     difference = np.abs(found.token_logprobs - expected.token_logprobs).max()
-    assert difference < 5e-5
+    assert difference < LIMIT[dtype]
     if dtype == "float32":
         plain = generate(model, **STRATEGIES[name])
         np.testing.assert_array_equal(found.sequences, plain.sequences)

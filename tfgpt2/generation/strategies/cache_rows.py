@@ -17,14 +17,18 @@ def repeat_cache(cache: Any, copies: int) -> Any:
     """Gives each sequence the rows of its prompt: `[B, ...]` -> `[B * copies, ...]`."""
     if copies == 1:
         return cache
-    return tf.nest.map_structure(
-        lambda x: (
-            tf.ensure_shape(tf.repeat(x, copies, axis=0), [None, *x.shape[1:]])
-            if x.shape.rank
-            else x
-        ),
-        cache,
-    )
+
+    def repeat(x: tf.Tensor) -> tf.Tensor:
+        if not x.shape.rank:
+            return x
+        # TensorFlow repeats int16 and not uint16, in which bfloat16 is held.
+        held = tf.bitcast(x, tf.int16) if x.dtype == tf.uint16 else x
+        repeated = tf.repeat(held, copies, axis=0)
+        if x.dtype == tf.uint16:
+            repeated = tf.bitcast(repeated, tf.uint16)
+        return tf.ensure_shape(repeated, [None, *x.shape[1:]])
+
+    return tf.nest.map_structure(repeat, cache)
 
 
 def reorder_cache(
