@@ -12,9 +12,9 @@ from typing import Annotated, Any
 import typer
 
 from tfgpt2 import extras
+from tfgpt2.cli.console import notes
 from tfgpt2.cli.options import add_flags, build_settings
 from tfgpt2.errors import value_error
-from tfgpt2.quiet import quiet
 from tfgpt2.serving.server.settings import ServerSettings
 from tfgpt2.serving.version_number import parse_version
 
@@ -54,11 +54,11 @@ def serve(
     """
     models = _models(directory, model or [])
     extras.require("tfgpt2 serve", "serve", *_needed_modules(models))
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=notes.file, force=True)
     logging.getLogger("absl").setLevel(logging.ERROR)
     settings = build_settings(ServerSettings, flags, models=models, labels=_labels(label or []))
-    with quiet():  # TensorFlow is imported here, where it is
-        from tfgpt2.serving.server.run import run
+    from tfgpt2.serving.server.run import run
+
     drained = run(settings, lambda addresses: print(addresses, flush=True))
     sys.stdout.flush()
     sys.stderr.flush()

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -134,6 +135,24 @@ def test_a_port_in_use_is_an_error(exported, served):
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("grpc_port", ["0", "-1"])
+def test_only_the_server_itself_writes_to_standard_error(exported, grpc_port):
+    """And not what TensorFlow and SentencePiece report where they start."""
+    command = [sys.executable, "-m", "tfgpt2.cli", "serve", str(exported), "--port", "0"]
+    hidden = ("TF_CPP_MIN_LOG_LEVEL", "TFGPT2_TRACEBACK")
+    environment = {name: value for name, value in os.environ.items() if name not in hidden}
+    with subprocess.Popen(
+        [*command, "--grpc-port", grpc_port], env=environment, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as server:  # fmt: skip
+        assert server.stdout.readline().startswith("REST and page: ")
+        lines = [server.stderr.readline() for _ in range(2)]
+        server.send_signal(signal.SIGTERM)
+        lines += server.communicate()[1].splitlines()
+    assert all(line.startswith(exported.name) for line in lines), lines
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["without", "grpc_api, saved_model"])
 def test_the_server_imports_no_model_code(kind):
     """Without a SavedModel not even TensorFlow."""
@@ -152,11 +171,12 @@ def test_the_server_imports_no_model_code(kind):
         "tfgpt2.chat_template",
         "tfgpt2.errors",
         "tfgpt2.keras_classes",
+        "tfgpt2.quiet",
         "tfgpt2.serving",
         "tfgpt2.serving.chunks",
         "tfgpt2.serving.version_number",
         "tfgpt2.version",
     ]
-    expected += [] if kind == "without" else ["tfgpt2.serving.chat_files"]
+    expected += [] if kind == "without" else ["tfgpt2.files", "tfgpt2.serving.chat_files"]
     assert modules == str(sorted(expected))
     assert libraries == ("False False" if kind == "without" else "True True")

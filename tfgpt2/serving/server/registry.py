@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from tfgpt2.quiet import quiet
 from tfgpt2.serving.server.servable import Servable
 from tfgpt2.serving.server.serving_error import invalid
 
@@ -17,7 +18,8 @@ SAVED_MODEL, LITERT = "saved_model.pb", "litert.json"
 
 
 def _load_saved_model(name: str, version: int, path: Path, slots: Sequence[int]) -> Servable:
-    from tfgpt2.serving.server.saved_model import SavedModel  # imports TensorFlow
+    with quiet():  # TensorFlow is imported here
+        from tfgpt2.serving.server.saved_model import SavedModel
 
     return SavedModel(name, version, path, slots)
 

@@ -14,6 +14,7 @@ from typing import Any
 import uvicorn
 
 from tfgpt2.errors import explain
+from tfgpt2.quiet import quiet
 from tfgpt2.serving.server import registry
 from tfgpt2.serving.server.app import make_app
 from tfgpt2.serving.server.browser_checks import is_loopback
@@ -154,8 +155,9 @@ def _make_grpc(core: ServerCore) -> tuple[Any, Any]:
     if not any(map(registry.needs_tensorflow, settings.models.values())):
         _log.info("No gRPC: it needs TensorFlow, and LiteRT exports are served without.")
         return None, None
-    from tfgpt2.serving.server.grpc_api import make_server
-    from tfgpt2.serving.server.grpc_limits import CallLimits
+    with quiet():  # TensorFlow is imported here
+        from tfgpt2.serving.server.grpc_api import make_server
+        from tfgpt2.serving.server.grpc_limits import CallLimits
 
     calls = CallLimits(settings.receive_seconds)
     return make_server(core, calls), calls

@@ -14,6 +14,7 @@ from google.protobuf import json_format
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
+from tfgpt2.quiet import quiet
 from tfgpt2.serving.chat_files import read_chat_files
 from tfgpt2.serving.server.first_runs import FirstRuns
 from tfgpt2.serving.server.graph_engine import GraphEngine
@@ -63,7 +64,8 @@ class SavedModel:
         self.batches_in_graph = _has_operation(graph.graph_def, "BatchFunction")
         self.first_runs = FirstRuns(name, compiles=_is_compiled(graph.graph_def))
         self.scheduler: Any = None
-        self._loaded = tf.saved_model.load(str(path))
+        with quiet():  # devices and SentencePiece models report that they are there
+            self._loaded = tf.saved_model.load(str(path))
         self._functions = dict(self._loaded.signatures)
         self.signatures = {
             key: _signature(key, graph.signature_def[key]) for key in self._functions
