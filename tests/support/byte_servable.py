@@ -88,6 +88,7 @@ class ByteServable:
             "truncated": np.zeros(len(text), np.int32),
             "token_bytes": tokens,
             "token_logprobs": np.full(ids.shape, -1, np.float32),
+            "ranks": np.minimum(np.arange(ids.shape[1]), 1) * np.ones_like(ids),
             "top_bytes": np.repeat(tokens[..., None], 2, axis=2),
             "text_sizes": np.ones(ids.shape, np.int32),
             "top_logprobs": np.full((*ids.shape, 2), -1.5, np.float32),

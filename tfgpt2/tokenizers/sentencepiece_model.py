@@ -61,6 +61,7 @@ def parse_model(data: bytes, where: str) -> ModelProto:
             f"{where!r} has rules that change decoded texts (`denormalizer_spec`), which are not"
             " supported.",
             fix="Decode with the `sentencepiece` library.",
+            file=where,
         )
     return model
 
