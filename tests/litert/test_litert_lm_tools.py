@@ -160,10 +160,11 @@ def test_bytes_that_are_no_characters_and_a_start_token(litert_lm, home):
         assert litert_lm("run", path, "--prompt", prompt, "--cache", "no") == text + "\n"
 
 
-def test_int8(litert_lm, live, home):
-    """The runtime computes with the same int8 matrices; the first tokens are those of float32."""
-    path = home / "small.litertlm"
-    live.export_litertlm(path, context=CONTEXT, prompt_buckets=[16], quantize="int8")
+@pytest.mark.parametrize("quantize", ["int8", "int4"])
+def test_small_matrices(litert_lm, live, home, quantize):
+    """The runtime computes with the same matrices; the first tokens are those of float32."""
+    path = home / f"{quantize}.litertlm"
+    live.export_litertlm(path, context=CONTEXT, prompt_buckets=[16], quantize=quantize)
     assert re.search("Text Backends: +CPU\n", litert_lm("describe", path))
     run = ["--prompt", "ROMEO:\n", "--no-template", "--cache", "no", "--max-num-tokens", "30"]
     text = litert_lm("run", path, *run)

@@ -73,9 +73,9 @@ def export_litertlm(
     litert_lm.check_contract(contract, config)
     litert_lm.check_texts(generator.tokenizer.spec.backend(), generator.pipeline.token_texts)
     converter.check_size(sum(int(tf.size(one)) for one in model.weights), quantize)
-    graph = LiteRTGraph(model, contract.context, int8=quantize == "int8")
+    graph = LiteRTGraph(model, contract.context, int8=quantize in ("int8", "int4"))
     functions = converter.make_functions(graph, contract, score=False)
-    data = converter.convert(graph, functions, quantize)
+    data = converter.convert(graph, functions, quantize, model.config.vocab_size)
     spec, difference = generator.tokenizer.spec, None
     template = spec.chat_template
     if isinstance(template, Mapping):
