@@ -1,15 +1,24 @@
 #!/bin/bash
-# LiteRT-LM: a chat template that writes `message.content` writes JSON into the prompt.
+# LiteRT-LM: metadata of a model file that is described, packed and opened, and then means something
+# else, or nothing.
 #
-# The guess: `{% for m in messages %}{{ m.role }}: {{ m.content }}{{ eos_token }}{% endfor %}`, which
-# transformers and servers take, writes "user: one<end>" for a message that was sent as
-# the string "one".
-# What happens: the content always arrives as a list of parts, and the model reads
-# `user: [{"type": "text", "text": "one"}]`; without a word, as every template renders. `eos_token`
-# and `bos_token` are empty, also where the file has a start token and stop tokens.
-# Version: litert-lm 0.18.0 (generic models). Source: LiteRT-LM,
-# runtime/conversation/model_data_processor/generic_data_processor.cc.
-# Exits with 1 if that has changed.
+# 1. The guess: `sampler_params { type: GREEDY }`, one of the three types that `sampler_params.proto`
+#    has, makes `litert-lm run` decode greedily.
+#    What happens: every text fails with "UNIMPLEMENTED: Sampler type: 3 not implemented yet." (TOP_K
+#    the same), and the command still exits with 0. Files that should be greedy say TOP_P with k = 1,
+#    which is what a file without `sampler_params` gets. TOP_P without k, "all tokens" elsewhere,
+#    fails, too.
+#    Source: LiteRT-LM, runtime/components/sampler_factory.cc, `CreateCpuSampler`; the default is in
+#    runtime/engine/engine_settings.cc, `MaybeUpdateAndValidate`.
+# 2. The guess: `{% for m in messages %}{{ m.role }}: {{ m.content }}{{ eos_token }}{% endfor %}`, which
+#    transformers and servers take, writes "user: one<end>" for a message that was sent as the string
+#    "one".
+#    What happens: the content always arrives as a list of parts, and the model reads
+#    `user: [{"type": "text", "text": "one"}]`; without a word, as every template renders. `eos_token`
+#    and `bos_token` are empty, also where the file has a start token and stop tokens.
+#    Source: LiteRT-LM, runtime/conversation/model_data_processor/generic_data_processor.cc.
+#
+# Version: litert-lm 0.18.0 (generic models). Exits with 1 if one of them has changed.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
@@ -18,6 +27,8 @@ python3 -m venv "$folder/venv"
 cat > "$folder/program.py" <<'PYTHON'
 import importlib.metadata
 import json
+import os
+import subprocess
 import sys
 
 import flatbuffers
@@ -100,20 +111,46 @@ def write(folder, metadata):
         file.build(stream)
     return f"{folder}/model.litertlm"
 
-TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}{{ eos_token }}{{ bos_token }}{% endfor %}"
+def text_of(name, **sampler):
+    folder = os.path.join(sys.argv[1], name)
+    os.mkdir(folder)
+    metadata = llm_metadata_pb2.LlmMetadata()
+    for key, value in sampler.items():
+        setattr(metadata.sampler_params, key, value)
+    command = [os.path.join(os.path.dirname(sys.executable), "litert-lm")]
+    run = ["run", write(folder, metadata), "--prompt", "one", "--no-template", "--cache", "no"]
+    done = subprocess.run(command + run, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    lines = (done.stdout + done.stderr).splitlines()
+    errors = [line for line in lines if "not implemented yet" in line or "k must be" in line]
+    found = (errors or [done.stdout.strip()])[0].strip()
+    print(f"{name}: exit {done.returncode}, {found}")
+    return done.returncode, found
+
 
 print("litert-lm", importlib.metadata.version("litert-lm"))
+kinds = llm_metadata_pb2.LlmMetadata().sampler_params
+rest = {"p": 1.0, "temperature": 1.0}
+greedy = text_of("GREEDY", type=kinds.GREEDY)
+top_k = text_of("TOP_K", type=kinds.TOP_K, k=1, **rest)
+no_k = text_of("TOP_P-without-k", type=kinds.TOP_P, **rest)
+good = text_of("TOP_P-with-k-1", type=kinds.TOP_P, k=1, **rest)
+none = text_of("no-parameters")
+refused = all(code == 0 and "not implemented yet" in text for code, text in (greedy, top_k))
+sampled = refused and "k must be" in no_k[1] and good == none == (0, "two three")
+
+TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}{{ eos_token }}{{ bos_token }}{% endfor %}"
 metadata = llm_metadata_pb2.LlmMetadata(jinja_prompt_template=TEMPLATE)
 metadata.start_token.token_ids.ids.append(3)
 path = write(sys.argv[1], metadata)
 engine = litert_lm.Engine(path, backend=litert_lm.Backend.CPU(), cache_dir=":nocache")
 conversation = engine.create_conversation()
-found = [
+rendered = [
     conversation.render_message_to_string("one"),
     conversation.render_message_to_string({"role": "user", "content": "one"}),
 ]
 conversation.close()
-print(*found, sep="\n")
-raise SystemExit(found != ['user: [{"type": "text", "text": "one"}]'] * 2)
+print(*rendered, sep="\n")
+as_json = rendered == ['user: [{"type": "text", "text": "one"}]'] * 2
+raise SystemExit(not (sampled and as_json))
 PYTHON
 HOME=$folder "$folder/venv/bin/python" "$folder/program.py" "$folder" 2>/dev/null
