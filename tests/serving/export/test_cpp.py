@@ -46,8 +46,11 @@ def requests_of(names):
     found = [
         (name, ids if name.endswith("_ids") else text)
         for name in names
-        if name not in ("generate", "detokenize")
+        if name not in ("generate", "generate_ids", "detokenize")
     ]
+    if "generate_ids" in names:
+        found.append(("generate_ids", {n: x for n, x in settings(**SETTINGS).items()
+                                       if n != "text"} | ids))  # fmt: skip
     if "generate" in names:
         found += [
             ("generate", settings(**SETTINGS)),
