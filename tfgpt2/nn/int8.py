@@ -100,9 +100,6 @@ def int8_matmul(x: tf.Tensor, matrix: tf.Tensor, scales: tf.Tensor) -> tf.Tensor
 def _compiled_matmul(x: tf.Tensor, matrix: tf.Tensor, alike: bool) -> tf.Tensor:
     """float32 `[R, in]` times int8 `[out, in]` -> float32 `[R, out]`, under XLA, unscaled."""
 
-    def as_it_is() -> tf.Tensor:
-        return multiply_one_row(x, matrix, lambda matrix: tf.cast(matrix, tf.float32))
-
     def quantised() -> tf.Tensor:
         integers, row_scales = quantize_rows(x)
         rows = tf.shape(x)[0]
@@ -111,7 +108,7 @@ def _compiled_matmul(x: tf.Tensor, matrix: tf.Tensor, alike: bool) -> tf.Tensor:
         sums = tf.matmul(padded, matrix, transpose_b=True, output_type=tf.int32)
         return tf.cast(sums[:rows], tf.float32) * row_scales
 
-    return quantised() if alike else one_or_many(x, as_it_is, quantised)
+    return quantised() if alike else one_or_many(x, lambda: multiply_one_row(x, matrix), quantised)
 
 
 class Int8Matrix:

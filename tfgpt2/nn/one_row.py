@@ -71,24 +71,23 @@ def one_or_many(
     return tf.switch_case(tf.cast(tf.equal(tf.shape(x)[0], 1), tf.int32), [many, one])
 
 
-def multiply_one_row(
-    x: tf.Tensor, stored: tf.Tensor, widen: Callable[[tf.Tensor], tf.Tensor]
-) -> tf.Tensor:
+def multiply_one_row(x: tf.Tensor, stored: tf.Tensor) -> tf.Tensor:
     """Multiplies one row in a form of which XLA makes a single loop over the stored integers.
 
-    Three things would keep it from that, and each is prevented by a number that XLA cannot know,
+    Two things would keep it from that, and each is prevented by a number that XLA cannot know,
     though nothing is below minus infinity:
 
     - What is the same in each step of a decode loop is moved out of it, so the loop would carry a
-      widened copy of every matrix. This one depends on the input of the step.
+      float32 copy of every matrix. This one depends on the input of the step.
     - Cheap operations are repeated by whoever reads their result, so the end of a layer norm would
       be computed anew for each output. A division is not cheap.
-    - A bias is joined with the product first, and then the widening is not.
+
+    Scale the result before a bias is added: XLA joins a sum with the product first, and then the
+    conversion is not joined.
 
     Args:
         x: float32 `[1, in]`.
         stored: Integers `[out, in]`; other types are not joined with the product.
-        widen: From `stored` to float32, element by element.
 
     Returns:
         float32 `[1, out]`.
@@ -97,7 +96,7 @@ def multiply_one_row(
     x /= tf.where(x < smallest, 2.0, 1.0)  # by a vector: one number would become a factor
     never = tf.reduce_any(x[:, :1] < smallest)
     stored = tf.where(never, tf.zeros([], stored.dtype), stored)
-    return tf.matmul(x, widen(stored), transpose_b=True) * tf.where(never, 2.0, 1.0)
+    return tf.matmul(x, tf.cast(stored, tf.float32), transpose_b=True)
 
 
 def traced_once(
