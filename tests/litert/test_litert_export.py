@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from unittest.mock import create_autospec
 
 import numpy as np
 import pytest
@@ -177,7 +178,9 @@ def test_the_runtime_is_looked_for_before_anything_is_converted(live, tmp_path, 
 
 
 def test_a_failed_check_leaves_nothing(live, tmp_path, monkeypatch):
-    monkeypatch.setattr(converter, "convert", lambda *_: b"no model")
+    monkeypatch.setattr(
+        converter, "convert", create_autospec(converter.convert, return_value=b"no model")
+    )
     with pytest.raises(RuntimeError, match="does not run in a clean process"):
         live.export_litert(tmp_path / "x", context=8)
     assert not any(tmp_path.iterdir())

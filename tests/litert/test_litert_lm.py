@@ -2,6 +2,7 @@
 
 import sys
 import zlib
+from unittest.mock import create_autospec
 
 import pytest
 import tokenizers
@@ -151,7 +152,8 @@ def test_without_the_extra(live, tmp_path, monkeypatch):
 def test_the_file_holds_model_tokenizer_and_metadata(builder, live, tmp_path, monkeypatch, capsys):
     data = bytes(range(256)) * 100
     monkeypatch.setattr(converter, "make_functions", lambda *_, score: {"decode": score})
-    monkeypatch.setattr(converter, "convert", lambda *_: data)
+    convert = create_autospec(converter.convert, return_value=data)  # with its parameters
+    monkeypatch.setattr(converter, "convert", convert)
     path = tmp_path / "models" / "x.litertlm"
     report = live.export_litertlm(path, context=8, check=False)
     assert [*path.parent.iterdir()] == [path] and report.path == path
