@@ -11,7 +11,7 @@ import tensorflow as tf
 from tfgpt2.config import GPT2Config
 from tfgpt2.errors import value_error
 from tfgpt2.nn.attention import causal_mask
-from tfgpt2.nn.blocks import AppendKV
+from tfgpt2.nn.kv_cache import AppendKV, ConcatenateKV
 from tfgpt2.nn.losses import IGNORED_LABEL
 
 # The arguments of `call` that `check_inputs` takes.
@@ -255,13 +255,7 @@ def _past(config: GPT2Config, past_key_values: Sequence[Any] | None, text: tf.Te
                 shape=part.shape.as_list(),
             )
 
-    def append_to(key: tf.Tensor, value: tf.Tensor) -> AppendKV:
-        return lambda new_key, new_value: (
-            tf.concat([tf.cast(key, new_key.dtype), new_key], axis=2),  # [B, N, S, H]
-            tf.concat([tf.cast(value, new_value.dtype), new_value], axis=2),
-        )
-
-    return _Past([append_to(*pair) for pair in pairs], tf.shape(pairs[0][0])[2], static)
+    return _Past([ConcatenateKV(*pair) for pair in pairs], tf.shape(pairs[0][0])[2], static)
 
 
 def _pair(entry: Any) -> tuple[tf.Tensor, tf.Tensor]:

@@ -10,19 +10,22 @@ import tensorflow as tf
 
 from tfgpt2.config import GPT2Config
 from tfgpt2.nn.attention import causal_mask
-from tfgpt2.nn.blocks import AppendKV, GPT2Block
+from tfgpt2.nn.blocks import GPT2Block
 from tfgpt2.nn.kv_cache import (
+    AppendKV,
+    ConcatenateKV,
     Encoder,
     EncoderKV,
     KVCache,
     Prefix,
+    WriteKV,
     broadcast_prefix,
     cast_cache,
     pad_cache,
-    write,
-    write_rows,
 )
 from tfgpt2.nn.layers import Embedding, GPT2Layer, LayerNorm, dropout, fold_in
+from tfgpt2.nn.one_row import is_xla_traced
+from tfgpt2.nn.shared_trace import SharedTraces
 
 
 class ForwardOutputs(NamedTuple):
@@ -106,6 +109,8 @@ class GPT2Transformer(GPT2Layer):
         seed = _replica_seed(self.seeds.next()) if training else None  # [2]
         x = dropout(x, self.config.embd_pdrop, seed, 0)
         hidden_states, keys_values, attentions, cross_attentions = [x], [], [], []
+        # Not in training, where dropout and gradients pass through the blocks.
+        traces = SharedTraces() if is_xla_traced() and not training else None
         for i, block in enumerate(self.h):
             options = {
                 "visible": visible,
@@ -120,7 +125,8 @@ class GPT2Transformer(GPT2Layer):
             if self.checkpointing and training:
                 x = _recompute_in_backward(block, x, options)
             else:
-                x, key_value, weights, cross_weights = block(x, **options)
+                outputs = traces.run(block, x, options) if traces else block(x, **options)
+                x, key_value, weights, cross_weights = outputs
                 keys_values.append(key_value)
                 attentions.append(weights)
                 cross_attentions.append(cross_weights)
@@ -166,7 +172,7 @@ class GPT2Transformer(GPT2Layer):
             prefix = broadcast_prefix(prefix, rows, self.compute_dtype)
             all_valid = tf.concat([prefix.valid, valid], axis=1)  # [B, P + T]
             positions += tf.reduce_sum(tf.cast(prefix.valid, tf.int32), axis=1)[:, None]
-            append_kv = [_append_to(*pair) for pair in zip(prefix.keys, prefix.values, strict=True)]
+            append_kv = list(map(ConcatenateKV, prefix.keys, prefix.values))
         end = tf.shape(all_valid)[1]
         new = tf.range(end - length, end)  # [T]
         encoder_kv = self._project_encoder(encoder) if encoder else ()
@@ -229,7 +235,10 @@ class GPT2Transformer(GPT2Layer):
             self.wte(ids),
             positions=positions,
             visible=visible,
-            append_kv=_append_to_cache(cache, in_place=in_place),
+            append_kv=[
+                WriteKV(*pair, cache.column, in_place)
+                for pair in zip(cache.keys, cache.values, strict=True)
+            ],
             # Outside XLA a loop in each block would cost more than it saves.
             used_columns=_used_columns(all_valid, end) if in_place else None,
             token_type_ids=(
@@ -269,29 +278,6 @@ def _encoder_arguments(encoder: EncoderKV | tuple[()]) -> dict[str, object]:
         "encoder_kv": list(zip(encoder.keys, encoder.values, strict=True)),
         "encoder_visible": encoder.visible[:, None, None, :],  # [B, 1, 1, E]
     }
-
-
-def _append_to(keys: tf.Tensor, values: tf.Tensor) -> AppendKV:
-    """A function that appends to one block's keys and values by concatenation."""
-    return lambda key, value: (
-        tf.concat([keys, key], axis=2),  # [B, N, S, H]
-        tf.concat([values, value], axis=2),
-    )
-
-
-def _append_to_cache(cache: KVCache, *, in_place: bool) -> list[AppendKV]:
-    """Per block, a function that writes into the cache's next columns."""
-    own_columns = cache.column.shape.rank == 1
-
-    def append_to(keys: tf.Tensor, values: tf.Tensor) -> AppendKV:
-        if own_columns:
-            return lambda *new: write_rows((keys, values), new, cache.column, in_place=in_place)
-        return lambda key, value: (
-            write(keys, key, cache.column, in_place=in_place),
-            write(values, value, cache.column, in_place=in_place),
-        )
-
-    return [append_to(*pair) for pair in zip(cache.keys, cache.values, strict=True)]
 
 
 def _used_columns(valid: tf.Tensor, end: tf.Tensor) -> tf.Tensor:

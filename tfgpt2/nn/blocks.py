@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import tensorflow as tf
 
 from tfgpt2.config import GPT2Config
 from tfgpt2.nn import activations
 from tfgpt2.nn.attention import attend, decode_attend, merge_heads, split_heads
 from tfgpt2.nn.blockwise import blockwise_attend
-from tfgpt2.nn.kv_cache import unpack
+from tfgpt2.nn.kv_cache import AppendKV, unpack
 from tfgpt2.nn.layers import Conv1D, GPT2Layer, LayerNorm, dropout, fold_in
-
-# Appends new keys and values [B, N, T, H] to those of the past; returns all of them [B, N, S, H].
-AppendKV = Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
 
 class GPT2Attention(GPT2Layer):
