@@ -63,12 +63,12 @@ def one_or_many(
         many: The other.
 
     Returns:
-        What the chosen one returns. Where R is open, XLA compiles the branch that it needs only.
+        What the chosen one returns. Where R is open, XLA drops the other branch when it compiles.
     """
     if x.shape[0] is not None:
         return one() if x.shape[0] == 1 else many()
-    # Not `tf.cond`, of which XLA first builds both branches.
-    return tf.switch_case(tf.cast(tf.equal(tf.shape(x)[0], 1), tf.int32), [many, one])
+    # Not `tf.switch_case`: to learn its index, XLA would run all that `x` is computed from.
+    return tf.cond(tf.equal(tf.shape(x)[0], 1), one, many)
 
 
 def multiply_one_row(x: tf.Tensor, stored: tf.Tensor) -> tf.Tensor:
