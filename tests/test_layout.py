@@ -10,7 +10,7 @@ from tests.support.paths import PACKAGE
 # A floor is one line: a folder and its modules, or modules of the package itself. Each imports
 # only what stands on its own floor or above it. Every module of the package is listed once.
 FLOORS = """
-keras_classes version errors extras quiet
+keras_classes version errors extras quiet heap
 __init__ validation files
 hub chat_template
 config_fields config outputs

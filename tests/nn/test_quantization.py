@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import weakref
 from contextlib import nullcontext
 
 import keras
@@ -202,6 +203,20 @@ def test_the_model_shrinks_and_drops_its_float_weights():
     after = sum(weight.value.numpy().nbytes for weight in model.weights)
     assert after < 0.33 * before  # positions, norms and biases weigh a lot in a tiny model
     assert model.transformer.wpe.weight.dtype == "float32"
+
+
+def test_float_weights_are_freed_and_in_no_checkpoint(tmp_path, monkeypatch):
+    """TensorFlow's list of what a checkpoint holds kept each of them, and its memory."""
+    model, twin = make_model(), quantized()
+    references = [weakref.ref(layer.weight) for layer in quantization.int8_layers(model)]
+    monkeypatch.setattr(int8, "_ROWS", 7)  # a few rows at a time are the same numbers
+    model.quantize("int8")
+    assert [reference() for reference in references] == [None] * len(references)
+    path = tf.train.Checkpoint(model=model).write(str(tmp_path / "checkpoint"))
+    numbers = sum(np.prod(shape) for _, shape in tf.train.list_variables(path) if shape)
+    assert numbers == sum(np.prod(weight.shape) for weight in twin.weights)
+    for weight, expected in zip(model.weights, twin.weights, strict=True):
+        np.testing.assert_array_equal(weight.numpy(), expected.numpy())
 
 
 def test_task_heads_stay_float():

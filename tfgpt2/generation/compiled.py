@@ -20,6 +20,7 @@ from tfgpt2.generation.stopping import TokenBytes
 from tfgpt2.generation.strategies import sampling
 from tfgpt2.generation.strategies.base import DecodeTask, LanguageModel
 from tfgpt2.generation.strategies.sampling import State
+from tfgpt2.heap import release_free_memory
 from tfgpt2.nn.kv_cache import CACHE_DTYPES, KVCache
 from tfgpt2.nn.one_row import any_number_alike
 
@@ -171,6 +172,9 @@ class CompiledDecoder:
                 jit_compile=self._in_place,
                 autograph=False,
             )
+            result = self._programs[key](*tensors)
+            release_free_memory()  # of which tracing and compiling have left much
+            return result
         return self._programs[key](*tensors)
 
 

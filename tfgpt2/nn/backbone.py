@@ -65,6 +65,8 @@ class GPT2Transformer(GPT2Layer):
         self.seeds = keras.random.SeedGenerator()  # one seed per forward pass
         self.checkpointing = False  # see TrainableModel.gradient_checkpointing_enable
         self.h = [GPT2Block(config, i, name=f"h_{i}", dtype=policy) for i in range(config.n_layer)]
+        for block in self.h:  # `tf.train.Checkpoint` does not look into lists of Keras 3
+            self._track_trackable(block, block.name)
         self.ln_f = LayerNorm(width, epsilon=config.layer_norm_epsilon, name="ln_f", dtype=policy)
 
     def build(self, input_shape: object = None) -> None:

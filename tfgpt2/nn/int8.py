@@ -30,6 +30,7 @@ from tfgpt2.nn.one_row import (
 
 MAX_INT8 = 127  # without -128, so that the range is symmetric
 MAX_INPUTS = (2**31 - 1) // MAX_INT8**2  # whose sum of products fits int32
+_ROWS = 4096  # of a matrix, quantised at a time
 _SMALLEST = 1e-30  # smaller rows become zero; their scales would underflow
 _NO_GRADIENT = (
     "Rounding to int8 has no gradient, so a quantised model cannot train. Train the float model,"
@@ -123,6 +124,7 @@ class Int8Matrix:
     weight_int8: keras.Variable | tf.Variable  # integers [out, in]
     weight_scale: keras.Variable  # float32 [out]
     add_parameter: Callable[..., keras.Variable]
+    remove_parameter: Callable[[str], None]
 
     def matrix_shape(self) -> tuple[int, int]:
         """Number of outputs and of inputs."""
@@ -146,14 +148,19 @@ class Int8Matrix:
 
     def fill_int8(self, matrix: tf.Tensor) -> None:
         """Assigns the quantised values of float32 `[out, in]`."""
-        integers, scales = quantize_rows(matrix)
-        self.weight_int8.assign(tf.cast(integers, tf.int8))
-        self.weight_scale.assign(scales[:, 0])
+        # A few rows at a time: TensorFlow keeps the memory of the largest tensors it ever made.
+        parts = [
+            quantize_rows(matrix[first : first + _ROWS])
+            for first in range(0, matrix.shape[0], _ROWS)
+        ]
+        integers, scales = zip(*parts, strict=True)
+        self.weight_int8.assign(tf.concat([tf.cast(part, tf.int8) for part in integers], axis=0))
+        self.weight_scale.assign(tf.concat(scales, axis=0)[:, 0])
 
     def to_int8(self) -> None:
         """Replaces the float weight of a built layer by an int8 matrix."""
-        old, matrix = self.weight, self.float_matrix()
-        self._untrack_variable(old)
+        matrix = self.float_matrix()
+        self.remove_parameter("weight")
         self._tracker.unlock()
         self.is_int8 = True
         self.add_int8()
@@ -166,7 +173,7 @@ class Int8Matrix:
         The results stay the same, and programs without XLA need not cast the matrix in each step.
         """
         variable = tf.Variable(tf.cast(self.weight_int8.value, tf.float32), trainable=False)
-        self._untrack_variable(self.weight_int8)
+        self.remove_parameter("weight_int8")
         self.weight_int8 = variable
         return variable
 

@@ -154,6 +154,16 @@ class GPT2Layer(keras.layers.Layer):
             trainable=trainable,
         )
 
+    def remove_parameter(self, name: str) -> None:
+        """Removes a weight, which frees its memory; the attribute becomes None.
+
+        TensorFlow's list of what a checkpoint holds keeps a weight until its attribute is deleted.
+        """
+        self._untrack_variable(getattr(self, name))
+        # Not `delattr`, which in Keras ends with a full garbage collection for each weight.
+        super(keras.Layer, self).__delattr__(name)
+        setattr(self, name, None)
+
 
 class Conv1D(Int8Matrix, GPT2Layer):
     """An affine map of the last axis, with the kernel stored `[in, out]` as in OpenAI's code.

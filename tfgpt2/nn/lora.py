@@ -387,10 +387,7 @@ def _make_slot(layer: Conv1D, rank: int) -> None:
 def _drop_slot(layer: Conv1D) -> None:
     """Removes the weights of a slot."""
     for name in _SLOT:
-        # Not `delattr`, which in Keras ends with a full garbage collection for each weight.
-        layer._untrack_variable(getattr(layer, name))
-        super(keras.Layer, layer).__delattr__(name)
-        setattr(layer, name, None)
+        layer.remove_parameter(name)
     layer.lora_dropout = 0.0
 
 

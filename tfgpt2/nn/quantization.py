@@ -127,7 +127,9 @@ def check_quantizable(model: Any) -> None:
             adapters=sorted(model.adapters.named),
         )
     for layer in int8_layers(model):
-        largest, inputs = float(tf.reduce_max(tf.abs(layer.weight.value))), layer.matrix_shape()[1]
+        weight, inputs = layer.weight.value, layer.matrix_shape()[1]
+        # Without the matrix of absolute values, whose memory TensorFlow would keep.
+        largest = float(tf.maximum(tf.reduce_max(weight), -tf.reduce_min(weight)))
         if not np.isfinite(largest) or inputs > MAX_INPUTS:
             raise value_error(
                 "Only a matrix of finite numbers, with at most"

@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+from tfgpt2.heap import release_free_memory
 from tfgpt2.serving.server import registry
 from tfgpt2.serving.server.servable import Servable
 from tfgpt2.serving.server.serving_error import ServingError, cut, from_exception, invalid
@@ -222,6 +223,7 @@ class VersionManager:
     def _load_and_warm_up(self, number: int, folder: Path) -> Servable:
         servable = self._load(self.name, number, folder)
         servable.warm_up()
+        release_free_memory()
         return servable
 
     def _start_unloading(self, number: int) -> None:
