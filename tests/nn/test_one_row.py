@@ -71,8 +71,6 @@ def test_what_the_test_above_would_find(model, monkeypatch):
         return tf.matmul(x, tf.cast(stored, tf.float32), transpose_b=True)
 
     monkeypatch.setattr(int8, "multiply_one_row", plain)
-    # What matrices of one shape share would stay as it was.
-    monkeypatch.setattr(int8, "traced_once", lambda product, *arguments: product(*arguments))
     state = carried(decode_program(model, 1))
     assert [shape for shape in MATRICES if f"f32[{shape}]" in state]
 

@@ -163,7 +163,8 @@ class CompiledDecoder:
             )
         signature = tf.nest.map_structure(_open_spec, tensors)
         key = (name, spec, repr(signature))
-        if key not in self._programs:
+        is_new = key not in self._programs
+        if is_new:
             # TensorFlow warns of retracing by the place of the code, which all programs share; a
             # partial has none, so each program is counted by itself.
             self._programs[key] = tf.function(
@@ -172,10 +173,10 @@ class CompiledDecoder:
                 jit_compile=self._in_place,
                 autograph=False,
             )
-            result = self._programs[key](*tensors)
+        result = self._programs[key](*tensors)
+        if is_new:
             release_free_memory()  # of which tracing and compiling have left much
-            return result
-        return self._programs[key](*tensors)
+        return result
 
 
 def check_cache_dtype(dtype: str | None) -> None:

@@ -10,8 +10,8 @@ import tensorflow as tf
 
 from tfgpt2.config import GPT2Config
 from tfgpt2.errors import value_error
+from tfgpt2.nn.append_kv import AppendKV, ConcatenateKV
 from tfgpt2.nn.attention import causal_mask
-from tfgpt2.nn.kv_cache import AppendKV, ConcatenateKV
 from tfgpt2.nn.losses import IGNORED_LABEL
 
 # The arguments of `call` that `check_inputs` takes.

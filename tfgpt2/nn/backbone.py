@@ -9,16 +9,14 @@ import keras
 import tensorflow as tf
 
 from tfgpt2.config import GPT2Config
+from tfgpt2.nn.append_kv import AppendKV, ConcatenateKV, WriteKV
 from tfgpt2.nn.attention import causal_mask
 from tfgpt2.nn.blocks import GPT2Block
 from tfgpt2.nn.kv_cache import (
-    AppendKV,
-    ConcatenateKV,
     Encoder,
     EncoderKV,
     KVCache,
     Prefix,
-    WriteKV,
     broadcast_prefix,
     cast_cache,
     pad_cache,

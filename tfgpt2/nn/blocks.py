@@ -6,9 +6,10 @@ import tensorflow as tf
 
 from tfgpt2.config import GPT2Config
 from tfgpt2.nn import activations
+from tfgpt2.nn.append_kv import AppendKV
 from tfgpt2.nn.attention import attend, decode_attend, merge_heads, split_heads
 from tfgpt2.nn.blockwise import blockwise_attend
-from tfgpt2.nn.kv_cache import AppendKV, unpack
+from tfgpt2.nn.kv_cache import unpack
 from tfgpt2.nn.layers import Conv1D, GPT2Layer, LayerNorm, dropout, fold_in
 
 

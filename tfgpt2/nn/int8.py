@@ -25,7 +25,6 @@ from tfgpt2.nn.one_row import (
     multiply_one_row,
     one_or_many,
     rows_are_alike,
-    traced_once,
 )
 
 MAX_INT8 = 127  # without -128, so that the range is symmetric
@@ -83,7 +82,7 @@ def int8_matmul(x: tf.Tensor, matrix: tf.Tensor, scales: tf.Tensor) -> tf.Tensor
     x = tf.raw_ops.PreventGradient(input=tf.cast(x, tf.float32), message=_NO_GRADIENT)
     alike = rows_are_alike()
     if is_xla_traced() and matrix.dtype == tf.int8:
-        return traced_once(_compiled_matmul, x, matrix, alike) * scales  # [R, out]
+        return _compiled_matmul(x, matrix, alike) * scales  # [R, out]
     # TensorFlow's own int8 kernel takes twice as long. float32 is exact for integers up to 2^24,
     # so sums over 1040 inputs are never rounded and longer ones hardly ever.
     wide = tf.cast(matrix, tf.float32)

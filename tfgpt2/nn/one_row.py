@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-import functools
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import tensorflow as tf
 from tensorflow.python.ops import control_flow_util
@@ -97,37 +95,3 @@ def multiply_one_row(x: tf.Tensor, stored: tf.Tensor) -> tf.Tensor:
     never = tf.reduce_any(x[:, :1] < smallest)
     stored = tf.where(never, tf.zeros([], stored.dtype), stored)
     return tf.matmul(x, tf.cast(stored, tf.float32), transpose_b=True)
-
-
-def traced_once(
-    product: Callable[..., tf.Tensor], x: tf.Tensor, matrix: tf.Tensor, *options: Any
-) -> tf.Tensor:
-    """Calls a product in a function that all matrices of one shape share.
-
-    A model has a dozen or more matrices of each shape, and tracing is a good part of a first call.
-
-    Args:
-        product: A function of `x`, `matrix` and `options` that reads no other tensors.
-        x: Float `[R, in]`.
-        matrix: Any type `[out, in]`.
-        *options: Hashable.
-
-    Returns:
-        What the product returns.
-    """
-    return _function(product, tuple(matrix.shape), options)(x, matrix)
-
-
-@functools.lru_cache(maxsize=256)
-def _function(product: Callable[..., tf.Tensor], shape: tuple[int, ...], options: Any) -> Any:
-    """The function for one shape; TensorFlow's warning of many traces counts each by itself."""
-    del shape
-    fixed = functools.partial(_ordered, product, options)
-    return tf.function(fixed, autograph=False)
-
-
-def _ordered(
-    product: Callable[..., tf.Tensor], options: Any, x: tf.Tensor, matrix: tf.Tensor
-) -> tf.Tensor:
-    """The product with its options last."""
-    return product(x, matrix, *options)
