@@ -102,6 +102,8 @@ ROWS = (
         cases=_MAIN, short=False),
     Row("tfgpt2 SavedModel float32", OWN, "tfgpt2_saved_model.py", "float32",
         (("texts", "texts"),)),
+    Row("tfgpt2 SavedModel bfloat16", OWN, "tfgpt2_saved_model.py", "bfloat16",
+        (("texts", "texts"),), exact=False, weight_bytes=2, cases=("text-1",), short=False),
     Row("tfgpt2 SavedModel int8", OWN, "tfgpt2_saved_model.py", "int8", (("texts", "texts"),),
         weight_bytes=1, short=False),
     Row("tfgpt2 LiteRT float32", OWN, "litert.py", "float32", _LITERT, cases=_LITERT_CASES,

@@ -1,6 +1,7 @@
-"""int8 against float32: decode step time and loss of quality.
+"""Light weights against float32: decode step time, and int8's loss of quality.
 
     python benchmarks/int8.py                 # speed at the 124M shape, random weights
+    python benchmarks/int8.py --types int8 bfloat16 float16 --batches 1 2 4 8
     python benchmarks/int8.py --quality       # perplexity and greedy tokens of trained models
     python benchmarks/int8.py --quality --data ../shared/data
 
@@ -61,27 +62,41 @@ def make_decoder(model, rows):
     return run
 
 
-def speed(rounds: int, batches: list[int]) -> None:
-    """Print the table of decode step times."""
+def make_models(types: list[str]) -> dict[str, tfgpt2.TFGPT2LMHeadModel]:
+    """The same random model with weights of each type."""
     wide = tfgpt2.TFGPT2LMHeadModel(tfgpt2.GPT2Config())
-    models = {"float32": wide, "int8": quantized_copy(wide)}
+    models = {"float32": wide}
+    for name in types:
+        if name == "int8":
+            models[name] = quantized_copy(wide)
+        else:
+            models[name] = tfgpt2.TFGPT2LMHeadModel(wide.config, dtype=name)
+            models[name].set_weights([w.value for w in wide.weights])
+    return models
+
+
+def speed(types: list[str], rounds: int, batches: list[int]) -> None:
+    """Print the table of decode step times."""
+    models = make_models(types)
     runs = {(rows, name): make_decoder(m, rows) for rows in batches for name, m in models.items()}
     times = {key: [] for key in runs}
     for _ in range(rounds):
         for key, run in runs.items():
             many, one = run(STEPS + 1), run(1)
-            times[key].append([(a - b) / STEPS * 1e3 for a, b in zip(many, one, strict=True)])
+            steps = [(a - b) / STEPS * 1e3 for a, b in zip(many, one, strict=True)]
+            times[key].append([*steps, one[0] * 1e3])
     machine = f"{os.cpu_count()} CPUs ({platform.machine()}), load {os.getloadavg()[0]:.1f}"
     print(f"TensorFlow {tf.__version__}, {machine}")
-    print(f"124M shape, prompt {PROMPT}, {STEPS} steps, {rounds} rounds; ms/step")
-    print("| rows | float32 | int8 | ratio | float32, CPU | int8, CPU | ratio |")
-    print("|---|---|---|---|---|---|---|")
+    print(f"124M shape, prompt {PROMPT}, {STEPS} steps, {rounds} rounds, medians; ms, of float32")
+    print("| rows | weights | step | | CPU time of a step | | prompt and first step | |")
+    print("|---|---|---|---|---|---|---|---|")
     for rows in batches:
-        cells = []
-        for kind in (0, 1):  # wall, CPU
-            a, b = (statistics.median(t[kind] for t in times[rows, name]) for name in models)
-            cells += [f"{a:.1f}", f"{b:.1f}", f"{a / b:.2f}"]
-        print(f"| {rows} | {' | '.join(cells)} |")
+        for name in models:
+            cells = []
+            for kind in range(3):
+                time_of = {n: statistics.median(t[kind] for t in times[rows, n]) for n in models}
+                cells += [f"{time_of[name]:.1f}", f"{time_of[name] / time_of['float32']:.2f}"]
+            print(f"| {rows} | {name} | {' | '.join(cells)} |")
 
 
 def quality(data: Path) -> None:
@@ -136,11 +151,13 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
+    types = ("int8", "bfloat16", "float16")
+    parser.add_argument("--types", nargs="+", choices=types, default=list(types))
     arguments = parser.parse_args()
     if arguments.quality:
         quality(arguments.data)
     else:
-        speed(arguments.rounds, arguments.batches)
+        speed(arguments.types, arguments.rounds, arguments.batches)
 
 
 if __name__ == "__main__":

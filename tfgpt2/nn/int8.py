@@ -21,9 +21,9 @@ import keras
 import tensorflow as tf
 
 from tfgpt2.nn.one_row import (
+    by_row_count,
     is_xla_traced,
     multiply_one_row,
-    one_or_many,
     rows_are_alike,
 )
 
@@ -91,10 +91,10 @@ def int8_matmul(x: tf.Tensor, matrix: tf.Tensor, scales: tf.Tensor) -> tf.Tensor
         integers, row_scales = quantize_rows(x)
         return tf.matmul(integers, wide, transpose_b=True) * row_scales
 
-    def as_it_is() -> tf.Tensor:
-        return tf.matmul(x, wide, transpose_b=True)
+    def as_it_is(row: tf.Tensor) -> tf.Tensor:
+        return tf.matmul(row, wide, transpose_b=True)
 
-    return (quantised() if alike else one_or_many(x, as_it_is, quantised)) * scales
+    return (quantised() if alike else by_row_count(x, as_it_is, quantised)) * scales
 
 
 def _compiled_matmul(x: tf.Tensor, matrix: tf.Tensor, alike: bool) -> tf.Tensor:
@@ -108,7 +108,10 @@ def _compiled_matmul(x: tf.Tensor, matrix: tf.Tensor, alike: bool) -> tf.Tensor:
         sums = tf.matmul(padded, matrix, transpose_b=True, output_type=tf.int32)
         return tf.cast(sums[:rows], tf.float32) * row_scales
 
-    return quantised() if alike else one_or_many(x, lambda: multiply_one_row(x, matrix), quantised)
+    def as_it_is(row: tf.Tensor) -> tf.Tensor:
+        return multiply_one_row(row, matrix)
+
+    return quantised() if alike else by_row_count(x, as_it_is, quantised)
 
 
 class Int8Matrix:

@@ -10,10 +10,10 @@ import keras
 import tensorflow as tf
 
 from tfgpt2.nn.int8 import Int8Matrix
-from tfgpt2.nn.one_row import is_xla_traced
+from tfgpt2.nn.one_row import gather_rows, is_xla_traced, multiply_16_bits, reads_16_bits
 from tfgpt2.nn.shapes import leading
 
-_PARTS = (8, 4, 2)  # numbers of parts of a kernel; see `Conv1D.project_single`
+_PARTS = (8, 4, 2)  # numbers of parts of a kernel; see `Conv1D._multiply_in_parts`
 
 _reader: contextvars.ContextVar[Callable[..., tf.Tensor | None] | None] = contextvars.ContextVar(
     "initial weights", default=None
@@ -190,7 +190,10 @@ class Conv1D(Int8Matrix, GPT2Layer):
             self.add_int8()
         else:
             normal = keras.initializers.RandomNormal(stddev=self.stddev)
-            self.weight = self.add_parameter("weight", (self.inputs, self.outputs), normal)
+            # Not cast by Keras, so that one row can be multiplied with what is stored.
+            self.weight = self.add_parameter(
+                "weight", (self.inputs, self.outputs), normal, autocast=False
+            )
         self.bias = self.add_parameter("bias", (self.outputs,), "zeros")
 
     def call(self, x: tf.Tensor, *, seed: tf.Tensor | None = None) -> tf.Tensor:
@@ -208,25 +211,37 @@ class Conv1D(Int8Matrix, GPT2Layer):
         if self.is_int8:
             output = self.multiply(flat) + tf.cast(self.bias, tf.float32)  # [R, out]
             return tf.cast(output, flat.dtype)
-        return tf.nn.bias_add(tf.matmul(flat, self.weight), self.bias)
+        kernel = tf.cast(self.weight, flat.dtype)
+        return tf.nn.bias_add(tf.matmul(flat, kernel), self.bias)
 
     def project_single(self, flat: tf.Tensor) -> tf.Tensor:
-        """`project` for a decode step with one token per row.
-
-        XLA runs the product of one row and a matrix on a single core. As a sum of products over
-        parts of the inputs it is a batch, which all cores share, and the kernel's memory layout
-        already has that shape.
-        """
-        most = next((n for n in _PARTS if self.inputs % n == 0), 1)
-        if self.is_int8 or most == 1:
+        """`project` for a decode step with one token per row."""
+        if self.is_int8:
             return self.project(flat)
+        if reads_16_bits(self.weight):
+            stored = tf.convert_to_tensor(self.weight)  # [in, out]
+            output = multiply_16_bits(flat, stored, transpose=False)
+        else:
+            output = self._multiply_in_parts(flat)
+        output = tf.ensure_shape(output, [flat.shape[0], self.outputs])
+        return tf.nn.bias_add(output, self.bias)
+
+    def _multiply_in_parts(self, flat: tf.Tensor) -> tf.Tensor:
+        """Float `[R, in]` -> `[R, out]`; one row as a sum of products over parts of the inputs.
+
+        XLA runs the product of one row and a matrix on a single core. In parts it is a batch, which
+        all cores share, and the kernel's memory layout already has that shape.
+        """
+        kernel = tf.cast(self.weight, flat.dtype)
+        most = next((n for n in _PARTS if self.inputs % n == 0), 1)
+        if most == 1:
+            return tf.matmul(flat, kernel)
         # Known when XLA compiles; several rows are fast in one part.
         width = tf.where(tf.shape(flat)[0] == 1, self.inputs // most, self.inputs)
         # With one row or one part, the reshape keeps the order in memory.
         x = tf.reshape(flat, [self.inputs // width, -1, width])  # [parts, R, in / parts]
-        kernel = tf.reshape(self.weight, tf.stack([-1, width, self.outputs]))
-        output = tf.reduce_sum(tf.matmul(x, kernel), axis=0)  # [R, out]
-        return tf.nn.bias_add(tf.ensure_shape(output, [flat.shape[0], self.outputs]), self.bias)
+        kernel = tf.reshape(kernel, tf.stack([-1, width, self.outputs]))
+        return tf.reduce_sum(tf.matmul(x, kernel), axis=0)  # [R, out]
 
     def matrix_shape(self) -> tuple[int, int]:
         """Number of outputs and of inputs."""
@@ -337,7 +352,10 @@ class Embedding(Int8Matrix, GPT2Layer):
 
     def call(self, ids: tf.Tensor) -> tf.Tensor:
         """Int `[...]` in `[0, count)` -> float `[..., width]`."""
-        rows = self.lookup(ids) if self.is_int8 else tf.gather(self.weight, ids)
+        if self.is_int8:
+            rows = self.lookup(ids)
+        else:
+            rows = gather_rows(tf.convert_to_tensor(self.weight), ids)
         return tf.cast(rows, self.compute_dtype)  # [..., width]
 
     def score(self, x: tf.Tensor) -> tf.Tensor:
@@ -346,9 +364,15 @@ class Embedding(Int8Matrix, GPT2Layer):
         if self.is_int8:
             scores = self.multiply(flat)  # [B * T, count]
         else:
-            table = tf.cast(self.weight, x.dtype)
-            scores = tf.cast(tf.matmul(flat, table, transpose_b=True), tf.float32)
+            scores = tf.cast(self._products(flat, x.shape[-2] == 1), tf.float32)
         return tf.reshape(scores, leading(x, len(x.shape) - 1, self.count))
+
+    def _products(self, flat: tf.Tensor, single: bool) -> tf.Tensor:
+        """Float `[R, width]` -> `[R, count]`; `single` is for one token per row."""
+        stored = tf.convert_to_tensor(self.weight)  # [count, width]
+        if single and reads_16_bits(stored):
+            return multiply_16_bits(flat, stored, transpose=True)
+        return tf.matmul(flat, tf.cast(stored, flat.dtype), transpose_b=True)
 
     def matrix_shape(self) -> tuple[int, int]:
         """Number of rows and their width."""

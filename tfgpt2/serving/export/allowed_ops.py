@@ -27,7 +27,9 @@ TEXT_OPERATIONS = frozenset({
     "WordpieceTokenizeWithOffsets",
 })  # fmt: skip
 # Used by compiled exports; TensorFlow has them, but not under `tf.raw_ops`.
-_XLA_OPERATIONS = frozenset({"XlaDynamicSlice", "XlaDynamicUpdateSlice", "XlaDotV2", "XlaGather"})
+_XLA_OPERATIONS = frozenset({
+    "XlaDotV2", "XlaDynamicSlice", "XlaDynamicUpdateSlice", "XlaGather", "XlaOptimizationBarrier",
+})  # fmt: skip
 
 
 def read_operations(directory: Path) -> tuple[str, ...]:

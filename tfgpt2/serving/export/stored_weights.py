@@ -1,10 +1,12 @@
-"""Weights stored in 16 or 8 bits, and widened to float32 when the SavedModel is loaded.
+"""Weights stored in 16 or 8 bits, with which a SavedModel computes in float32.
 
-XLA's matrix products on a CPU are fast in float32 and in int8, and a cast inside the decode loop
-costs more than it saves. So the SavedModel's file holds the weights in the small type, and an
-initializer, which every server runs after it has restored the variables, writes them into float32
-variables. Compiled int8 products need no initializer. Without XLA there is no fast int8 product:
-the integers are widened, and the answers are those of the compiled model.
+    compiled   the variables are of the small type, and programs widen what they read: a decode step
+               of a few rows does it inside its products, a prompt or a batch once per call
+    plain      the file is as small, and an initializer, which every server runs after it has
+               restored the variables, widens them into float32 variables: TensorFlow's own products
+               are fast in float32 only
+
+The answers of both are the same.
 """
 
 from __future__ import annotations
@@ -59,20 +61,34 @@ def convert(
     own = {keras.backend.standardize_dtype(weight.dtype) for weight in model.weights}
     if weights is None or own == {weights}:
         return model, [weight.value for weight in model.weights]
-    copy = type(model)(model.config, dtype="float32")
+    light = compiled and weights != "float32"
+    policy = _ComputesInFloat32(weights) if light else "float32"
+    copy = type(model)(model.config, dtype=policy)
     tracked = []
     for old, new in zip(model.weights, copy.weights, strict=True):
         stored = tf.cast(old.value, weights)
-        new.assign(tf.cast(stored, "float32"))
-        if not np.all(np.isfinite(new.numpy())) and np.all(np.isfinite(old.numpy())):
+        if not np.all(np.isfinite(tf.cast(stored, "float32"))) and np.all(
+            np.isfinite(tf.cast(old.value, "float32"))
+        ):
             raise value_error(
                 f"A weight is too large for {weights}.",
                 fix="Use weights='bfloat16', which has float32's range.",
                 weight=old.path,
                 largest=float(np.max(np.abs(old.numpy()))),
             )
-        tracked.append(new.value if weights == "float32" else _WidenedVariable(stored, new.value))
+        new.assign(tf.cast(stored, new.dtype))
+        kept = light or weights == "float32"
+        tracked.append(new.value if kept else _WidenedVariable(stored, new.value))
     return copy, tracked
+
+
+class _ComputesInFloat32(keras.DTypePolicy):
+    """A policy of float32 layers whose variables have the type that is its name."""
+
+    @property
+    def compute_dtype(self) -> str:
+        """The type of a layer's computations."""
+        return "float32"
 
 
 def _convert_int8(model: Any, *, compiled: bool) -> tuple[Any, list[tf.Variable | Any]]:
