@@ -10,8 +10,9 @@ import keras
 import tensorflow as tf
 
 from tfgpt2.nn.int8 import Int8Matrix
-from tfgpt2.nn.one_row import gather_rows, is_xla_traced, multiply_16_bits, reads_16_bits
+from tfgpt2.nn.one_row import is_xla_traced
 from tfgpt2.nn.shapes import leading
+from tfgpt2.nn.sixteen_bits import gather_rows, multiply_16_bits, reads_16_bits, widen_for
 
 _PARTS = (8, 4, 2)  # numbers of parts of a kernel; see `Conv1D._multiply_in_parts`
 
@@ -200,8 +201,13 @@ class Conv1D(Int8Matrix, GPT2Layer):
         """Float `[..., in]` -> `[..., out]`; `seed` is for an adapter's dropout, None without."""
         # One product of rank 2, which has the fastest kernels on every device.
         flat = tf.reshape(x, [-1, self.inputs])  # [B * T, in]
-        single = x.shape[-2] == 1 and is_xla_traced()
-        output = self.project_single(flat) if single else self.project(flat)  # [B * T, out]
+        tokens = x.shape[-2]
+        if tokens == 1 and is_xla_traced():
+            output = self.project_single(flat)  # [B * T, out]
+        elif tokens is None and not self.is_int8:  # a prompt: in loops it is a known number
+            output = self.project_prompt(flat)  # [B * T, out]
+        else:
+            output = self.project(flat)  # [B * T, out]
         if self.lora_kernel_a is not None:
             output += self._adapt(flat, seed)
         return tf.reshape(output, leading(x, len(x.shape) - 1, self.outputs))  # [..., out]
@@ -212,6 +218,11 @@ class Conv1D(Int8Matrix, GPT2Layer):
             output = self.multiply(flat) + tf.cast(self.bias, tf.float32)  # [R, out]
             return tf.cast(output, flat.dtype)
         kernel = tf.cast(self.weight, flat.dtype)
+        return tf.nn.bias_add(tf.matmul(flat, kernel), self.bias)
+
+    def project_prompt(self, flat: tf.Tensor) -> tf.Tensor:
+        """`project` of a float kernel outside of loops."""
+        kernel = widen_for(flat, tf.convert_to_tensor(self.weight))
         return tf.nn.bias_add(tf.matmul(flat, kernel), self.bias)
 
     def project_single(self, flat: tf.Tensor) -> tf.Tensor:

@@ -18,8 +18,6 @@ import tensorflow as tf
 from tensorflow.compiler.tf2xla.ops import gen_xla_ops
 from tensorflow.python.ops import control_flow_util
 
-_FEW = 3  # rows of which each by itself is faster than all at once, for 16-bit matrices
-
 _alike: contextvars.ContextVar[bool] = contextvars.ContextVar("rows alike", default=False)
 
 
@@ -110,7 +108,7 @@ def multiply_one_row(x: tf.Tensor, stored: tf.Tensor, bits_of: tf.DType | None =
       is by 1, for nothing is below minus infinity.
 
     Scale the result before a bias is added: XLA joins a sum with the product first, and then the
-    conversion is not joined.
+    widening is not joined.
 
     Args:
         x: float32 `[1, in]`.
@@ -121,84 +119,16 @@ def multiply_one_row(x: tf.Tensor, stored: tf.Tensor, bits_of: tf.DType | None =
         float32 `[1, out]`.
     """
     x /= tf.where(x < -float("inf"), 2.0, 1.0)  # by a vector: one number would become a factor
-    stored, x = _barrier(stored, x)
+    stored, x = held_in_step(stored, x)
     matrix = stored if bits_of is None else tf.bitcast(stored, bits_of)
     return tf.matmul(x, tf.cast(matrix, tf.float32), transpose_b=True)
 
 
-def multiply_16_bits(x: tf.Tensor, stored: tf.Tensor, *, transpose: bool) -> tf.Tensor:
-    """Multiplies rows by a matrix of 16-bit floats, a few of them one by one.
-
-    Args:
-        x: Float `[R, in]`.
-        stored: bfloat16 or float16 `[in, out]`, or `[out, in]`.
-        transpose: Whether each row of `stored` is an output.
-
-    Returns:
-        `[R, out]`, of the type of `x`.
-    """
-
-    @tf.custom_gradient  # the bits of a number have none
-    def multiply(x: tf.Tensor, stored: tf.Tensor) -> Any:
-        outputs, bits_of = stored, None  # [out, in]
-        if not transpose:
-            # XLA transposes once per call, before the loop, if something is done with the result.
-            outputs, bits_of = tf.bitcast(tf.transpose(stored), tf.uint16), stored.dtype
-
-        def one(row: tf.Tensor) -> tf.Tensor:
-            return tf.cast(multiply_one_row(tf.cast(row, tf.float32), outputs, bits_of), x.dtype)
-
-        def many() -> tf.Tensor:
-            return tf.matmul(x, tf.cast(stored, x.dtype), transpose_b=transpose)
-
-        def backward(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            by_x = tf.matmul(upstream, tf.cast(stored, x.dtype), transpose_b=not transpose)
-            left, right = (upstream, x) if transpose else (x, upstream)
-            return by_x, tf.cast(tf.matmul(left, right, transpose_a=True), stored.dtype)
-
-        return by_row_count(x, one, many, few=_FEW), backward
-
-    return multiply(x, stored)
-
-
-def gather_rows(table: tf.Tensor, ids: tf.Tensor) -> tf.Tensor:
-    """Looks up rows, without a float32 copy of the table.
-
-    For a CPU, XLA writes a lookup in bfloat16 as one in float32, and moves the widening of the
-    whole table out of a decode loop if it can.
-
-    Args:
-        table: Float `[count, width]`.
-        ids: Int `[...]`.
-
-    Returns:
-        `[..., width]`, of the type of the table.
-    """
-    if is_xla_traced() and is_16_bits(table):
-        table, ids = _barrier(table, ids)
-    return tf.gather(table, ids)
-
-
-def is_16_bits(weight: Any) -> bool:
-    """Whether a variable or tensor is bfloat16 or float16."""
-    return tf.as_dtype(weight.dtype) in (tf.bfloat16, tf.float16)
-
-
-def reads_16_bits(weight: Any) -> bool:
-    """Whether the trace should read a matrix as the 16-bit floats that it is stored in.
-
-    It does so where XLA compiles for a CPU, which has no fast 16-bit products.
-
-    Args:
-        weight: A variable or tensor.
-    """
-    if not is_16_bits(weight) or not is_xla_traced() or rows_are_alike():
-        return False
-    return not tf.config.list_logical_devices("GPU")
-
-
 @tf.custom_gradient
-def _barrier(stored: tf.Tensor, x: tf.Tensor) -> Any:
-    """Returns its inputs, which XLA takes to depend on each other; they keep their gradients."""
+def held_in_step(stored: tf.Tensor, x: tf.Tensor) -> Any:
+    """Returns its inputs, which XLA takes to depend on each other; they keep their gradients.
+
+    So what is done with `stored` stays in the step of a loop that computes `x`.
+    """
     held = gen_xla_ops.xla_optimization_barrier(input=[stored, x])
     return held, lambda *gradients: gradients
