@@ -102,7 +102,7 @@ def test_a_compiled_export_fails_without_xla(program, toy):
 @pytest.mark.long
 @pytest.mark.parametrize("which", ["program", "old_program"])
 def test_a_compiled_export_with_half_size_weights(which, toy, request):
-    """The initializer widens the weights when the model is loaded; with TensorFlow 2.18, too."""
+    """The products widen the weights, behind XLA's barriers; with TensorFlow 2.18, too."""
     program, (base, requests, _) = request.getfixturevalue(which), toy
     requests = [one for one in requests if one[0] == "generate"]
     rounded = toy_text.generator(jit_compile=False, **TOY)

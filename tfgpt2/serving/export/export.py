@@ -84,9 +84,10 @@ def export(
             size of the table, and so fewer programs.
         top: Tokens that `next_token` returns.
         inspect_top: Tokens that `inspect` returns for each place.
-        weights: `"float32"`; `"bfloat16"` or `"float16"`, which store half the bytes and compute
-            in float32; or `"int8"`, a quarter of the bytes, as `model.quantize("int8")` makes them
-            (without XLA it computes in float32 with the same answers). None is the model's own.
+        weights: `"float32"`; `"bfloat16"` or `"float16"`, half the bytes in the file, with XLA
+            also in memory and in a decode step of a few rows, computed in float32; or `"int8"`, a
+            quarter of the bytes, as `model.quantize("int8")` makes them (without XLA it computes
+            in float32 with the same answers). None is the model's own.
         cache_dtype: Dtype of keys and values in `generate`, `serving_default` and the engine:
             `"float32"`, `"bfloat16"` or `"float16"`; None is the generator's.
         warmup: Write a request for each shape into `assets.extra`, so that a server compiles
