@@ -5,12 +5,13 @@ import pytest
 import tensorflow as tf
 
 from tests.support import toy_text
-from tfgpt2 import GenerationConfig
+from tfgpt2 import GenerationConfig, TextGenerator
 from tfgpt2.generation.options import REQUEST_OPTIONS
 from tfgpt2.nn.kv_cache import stored_dtype
 from tfgpt2.serving.export import engine_state
 from tfgpt2.serving.export.signatures import registry
 from tfgpt2.serving.export.signatures.base import SignatureOptions
+from tfgpt2.serving.export.stored_weights import convert
 
 NAMES = ("generate", "engine_start", "engine_start_ids", "engine_join", "engine_advance")
 NO_STATE = ("prompt_tokens", "truncated", "finish_reason")
@@ -89,6 +90,10 @@ def functions():
 
 @pytest.fixture(scope="module")
 def expected(functions):
+    return generated(functions)
+
+
+def generated(functions):
     """Ids, log-probabilities and finish reason of each row, alone, from `generate`."""
     found = []
     for row in range(len(PROMPTS)):
@@ -121,6 +126,16 @@ def test_rows_of_different_age_share_a_state(functions, expected):
     for slot, row in ((0, 2), (1, 1), (3, 0), (4, 3)):
         assert_row(slots, slot, reasons[slot], expected[row])
     assert slots.row(2)[0] == expected[4][0][:5] and reasons[2] == b"time"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("weights", ["bfloat16", "float16"])
+def test_rows_of_compiled_16_bit_weights(weights):
+    """One row, a few rows and many multiply in different forms, and get the same tokens."""
+    plain = toy_text.generator(generation_config=GenerationConfig())
+    model, _ = convert(plain.model, weights)
+    functions = build(TextGenerator(model, plain.tokenizer, GenerationConfig()))
+    test_rows_of_different_age_share_a_state(functions, generated(functions))
 
 
 def test_a_row_alone_and_moved(functions, expected):

@@ -111,12 +111,6 @@ class State(NamedTuple):
 
 def start(task: DecodeTask) -> State:
     """Reads the prompts and chooses the first token."""
-    state, logits = _read_prompts(task)
-    return choose(task, state, logits, state.reason == stopping.RUNNING)
-
-
-def _read_prompts(task: DecodeTask) -> tuple[State, tf.Tensor]:
-    """The state before the first token is chosen, and the logits `[R, V]` to choose it from."""
     size = tf.shape(task.output_buffer)[1]
     spec, params, prompt = task.spec, task.params, task.prompt
     # Holes that rejected draft tokens leave need columns of their own.
@@ -126,7 +120,7 @@ def _read_prompts(task: DecodeTask) -> tuple[State, tf.Tensor]:
     logits, cache = (repeat_cache(x, spec.rows_per_prompt) for x in (logits, cache))
     drafts = task.proposer.start(prompt, params, columns) if task.proposer else ()
     state = first_state(task, prompt.ids[:, -1], cache, drafts, vocab_size=logits.shape[-1])
-    return state, logits
+    return choose(task, state, logits, state.reason == stopping.RUNNING)
 
 
 def first_state(
@@ -200,32 +194,7 @@ def advance_rows(task: DecodeTask, state: State, steps: tf.Tensor) -> State:
 
 def decode(task: DecodeTask) -> Result:
     """Generates until every row has ended."""
-    if task.proposer:
-        return finish(advance(task, start(task), tf.shape(task.output_buffer)[1]))
-
-    def is_running(state: State) -> tf.Tensor:
-        return tf.reduce_any(state.reason == stopping.RUNNING)
-
-    def turn(state: State, logits: tf.Tensor) -> tuple[State, tf.Tensor]:
-        """Chooses a token, and reads it unless it is the last."""
-        state = choose(task, state, logits, state.reason == stopping.RUNNING)
-
-        def read(_: tf.Tensor, cache: Any, logits: tf.Tensor) -> tuple[Any, ...]:
-            everywhere = tf.ones_like(state.token, tf.bool)[:, None]
-            logits, cache = task.model.decode_step(
-                state.token[:, None], everywhere, cache, in_place=task.in_place
-            )
-            return tf.constant(False), cache, logits[:, 0]
-
-        # A loop of one step or none: XLA changes a cache in place in loops, and not in branches.
-        more = is_running(state)
-        _, cache, logits = tf.while_loop(lambda more, *_: more, read, (more, state.cache, logits))
-        steps = state.steps + tf.cast(more, tf.int32)
-        return state._replace(cache=cache, steps=steps), logits
-
-    # So the choice of a token, a large part of what is compiled, is in the program once.
-    state, _ = tf.while_loop(lambda state, _: is_running(state), turn, _read_prompts(task))
-    return finish(state)
+    return finish(advance(task, start(task), tf.shape(task.output_buffer)[1]))
 
 
 def finish(state: State) -> Result:
