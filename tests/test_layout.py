@@ -24,8 +24,9 @@ checkpoints/writers: safetensors h5 keras_hub
 checkpoints: registry
 checkpoints: tokenizer_files single_file
 checkpoints: detection loader lora_adapters
-nn: __init__ shapes activations attention blockwise kv_cache append_kv one_row sixteen_bits
-nn: int8 layers blocks shared_trace backbone losses chunked_loss lora quantization resize
+nn: __init__ shapes activations one_row sixteen_bits
+nn: attention blockwise kv_cache append_kv int8 layers
+nn: blocks shared_trace backbone losses chunked_loss lora quantization resize
 tokenizers: __init__ json_values json_files chat_template_files unicode_classes
 tokenizers: added_tokens segments added_token_split
 tokenizers: pretokenize bpe sentencepiece arguments spec_checks code_point_map character_changes

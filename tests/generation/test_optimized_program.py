@@ -13,7 +13,7 @@ import numpy as np, tfgpt2
 config = tfgpt2.GPT2Config(
     n_layer={LAYERS}, n_embd=24, n_head=2, vocab_size=61, n_positions=400
 )
-model = tfgpt2.TFGPT2LMHeadModel(config)
+model = tfgpt2.TFGPT2LMHeadModel(config, dtype={{weights!r}})
 model.generate(np.ones(({{rows}}, 40), int), max_new_tokens=300, do_sample=False, eos_token_id=None,
                cache_dtype={{cache_dtype!r}})
 """
@@ -21,12 +21,13 @@ COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) [^\n]*\{\n(.*?)^\}", re.MULTIL
 DEFINITION = re.compile(r"^ *(?:ROOT )?%\S+ = (.+?) ([\w\-]+)\((.*)$", re.MULTILINE)
 
 
-def optimized(folder, rows, cache_dtype=None):
+def optimized(folder, rows, cache_dtype=None, weights="float32"):
     """The loop's program as text, and its computations by name: whether the entry, and lines."""
     # A process of its own: XLA reads where to write its programs once.
+    options = {"rows": rows, "cache_dtype": cache_dtype, "weights": weights}
     flags = f"--xla_dump_to={folder} --xla_dump_hlo_as_text"
     subprocess.run(
-        [sys.executable, "-c", PROGRAM.format(rows=rows, cache_dtype=cache_dtype)],
+        [sys.executable, "-c", PROGRAM.format(**options)],
         check=True,
         env=os.environ | {"XLA_FLAGS": flags, "TF_CPP_MIN_LOG_LEVEL": "3"},
         timeout=300,
@@ -88,3 +89,26 @@ def test_the_decode_loop_neither_copies_nor_converts_a_cache(tmp_path, dtype):
         ]  # fmt: skip
         assert len(cuts) >= 2 * LAYERS
         assert all("ROOT %" in body and "f32[" in body.split("ROOT ")[1] for body in cuts)
+
+
+@pytest.mark.parametrize("rows", [1, 5])
+@pytest.mark.parametrize("weights", ["bfloat16", "float16"])
+def test_a_step_neither_turns_nor_widens_a_whole_matrix(tmp_path, weights, rows):
+    """16-bit kernels are turned for one row, and widened for many, once per call.
+
+    At 124M either takes longer than the rest of the step. XLA moves them out of one loop, and not
+    out of a loop in a loop.
+    """
+    text, computations = optimized(tmp_path, rows, weights=weights)
+    fused = set(re.findall(r"calls=%([\w.\-]+)", text))
+    kernels = {(24, 72), (24, 24), (24, 96)}
+    made = []
+    for name, (entry, body) in computations.items():
+        for shape, kind, _ in DEFINITION.findall(body):
+            sizes = re.match(r"\w+\[(\d+),(\d+)\]", shape)
+            is_kernel = sizes is not None and tuple(sorted(map(int, sizes.groups()))) in kernels
+            if is_kernel and kind not in ("parameter", "get-tuple-element", "bitcast"):
+                made.append((name, entry, kind, shape))
+    once = [one for one in made if one[1]]
+    assert len(once) >= 4 * LAYERS
+    assert not [one for one in made if not one[1] and one[0] not in fused]

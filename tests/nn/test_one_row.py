@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 import tfgpt2
-from tfgpt2.nn import int8, sixteen_bits
+from tfgpt2.nn import int8, one_row, sixteen_bits
 from tfgpt2.nn.layers import Conv1D, Embedding
 from tfgpt2.serving.export.stored_weights import convert
 
@@ -150,6 +150,28 @@ def test_every_number_of_rows_gets_the_products_of_the_stored_numbers(kind, weig
         np.testing.assert_allclose(got, exact, atol=2 * 40 * precision, rtol=0)
         if rows > 1:  # and each row is itself, not another one
             assert np.abs(got - exact[::-1]).max() > 1
+
+
+def test_branches_are_left_alone():
+    """XLA moves nothing out of a branch, so a matrix would be turned in each step."""
+
+    layer, _ = layer_of("kernel", "bfloat16")
+
+    @tf.function(jit_compile=True)
+    def compiled(x):
+        return layer(x)
+
+    @tf.function(jit_compile=True)
+    def branch(x):
+        with one_row.in_branch():
+            return layer(x)
+
+    x = tf.ones([1, 1, 48], tf.bfloat16)
+    texts = [f.experimental_get_compiler_ir(x)(stage="hlo") for f in (compiled, branch)]
+    assert ["opt-barrier" in text for text in texts] == [True, False]
+    np.testing.assert_allclose(
+        tf.cast(compiled(x), tf.float32), tf.cast(branch(x), tf.float32), rtol=2.0**-6, atol=0.1
+    )
 
 
 def test_a_gradient_passes(light):

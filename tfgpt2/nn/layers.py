@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 
 from tfgpt2.nn.int8 import Int8Matrix
-from tfgpt2.nn.one_row import is_xla_traced
+from tfgpt2.nn.one_row import is_in_branch, is_xla_traced
 from tfgpt2.nn.shapes import leading
 from tfgpt2.nn.sixteen_bits import gather_rows, multiply_16_bits, reads_16_bits, widen_for
 
@@ -229,7 +229,7 @@ class Conv1D(Int8Matrix, GPT2Layer):
         """`project` for a decode step with one token per row."""
         if self.is_int8:
             return self.project(flat)
-        if reads_16_bits(self.weight):
+        if reads_16_bits(self.weight) and not is_in_branch():
             stored = tf.convert_to_tensor(self.weight)  # [in, out]
             output = multiply_16_bits(flat, stored, transpose=False)
         else:

@@ -19,6 +19,7 @@ from tensorflow.compiler.tf2xla.ops import gen_xla_ops
 from tensorflow.python.ops import control_flow_util
 
 _alike: contextvars.ContextVar[bool] = contextvars.ContextVar("rows alike", default=False)
+_branch: contextvars.ContextVar[bool] = contextvars.ContextVar("in a branch", default=False)
 
 
 @contextlib.contextmanager
@@ -38,6 +39,24 @@ def any_number_alike() -> Iterator[None]:
 def rows_are_alike() -> bool:
     """Whether a trace is inside `any_number_alike`."""
     return _alike.get()
+
+
+@contextlib.contextmanager
+def in_branch() -> Iterator[None]:
+    """Context in which the branches of a conditional in a loop are traced.
+
+    XLA moves nothing out of a branch, so what pays once per call would be done in each step there.
+    """
+    token = _branch.set(True)
+    try:
+        yield
+    finally:
+        _branch.reset(token)
+
+
+def is_in_branch() -> bool:
+    """Whether a trace is inside `in_branch`."""
+    return _branch.get()
 
 
 def is_xla_traced() -> bool:

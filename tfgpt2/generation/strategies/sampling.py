@@ -37,6 +37,7 @@ from tfgpt2.generation.results import Result, TopLogprobs, record, select_best
 from tfgpt2.generation.stopping import StopState
 from tfgpt2.generation.strategies.base import DecodeTask, Strategy
 from tfgpt2.generation.strategies.cache_rows import repeat_cache
+from tfgpt2.nn.one_row import in_branch
 
 _SLACK = 4  # rounds whose rejected draft tokens have columns before the cache is made compact
 
@@ -236,9 +237,10 @@ def _speculative_round(task: DecodeTask, state: State) -> State:
     last = state.token[:, None]  # [R, 1]
 
     def read(ids: tf.Tensor) -> tuple[tf.Tensor, State]:
-        logits, cache = task.model.decode_step(
-            ids, tf.ones_like(ids, tf.bool), state.cache, in_place=task.in_place
-        )
+        with in_branch():
+            logits, cache = task.model.decode_step(
+                ids, tf.ones_like(ids, tf.bool), state.cache, in_place=task.in_place
+            )
         return logits, state._replace(cache=cache)
 
     def verify() -> State:
