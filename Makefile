@@ -26,7 +26,7 @@ help:
 	@echo "make load             64 clients on the local server, for a few minutes"
 	@echo "make bench            compare with other implementations (ARGS=--short for 5 minutes)"
 	@echo "make bench-tokenizer  measure the tokenizer against others"
-	@echo "make bench-int8       measure int8 against float32: speed and quality"
+	@echo "make bench-int8       measure int8 and 16-bit weights against float32"
 	@echo "make bench-filters    measure top-k and top-p by bisection against sorting"
 	@echo "make bench-training   measure training against others (ARGS=--short for minutes)"
 	@echo "make bench-speculative measure speculative decoding with prompt lookup"

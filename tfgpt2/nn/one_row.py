@@ -22,18 +22,13 @@ _alike: contextvars.ContextVar[bool] = contextvars.ContextVar("rows alike", defa
 _branch: contextvars.ContextVar[bool] = contextvars.ContextVar("in a branch", default=False)
 
 
-@contextlib.contextmanager
-def any_number_alike() -> Iterator[None]:
+def any_number_alike() -> contextlib.AbstractContextManager[None]:
     """Context in which functions are traced whose rows come and go.
 
     A row then gets the same numbers alone and among others, so a single row is not treated in any
     special way where that would change its result.
     """
-    token = _alike.set(True)
-    try:
-        yield
-    finally:
-        _alike.reset(token)
+    return _inside(_alike)
 
 
 def rows_are_alike() -> bool:
@@ -41,22 +36,27 @@ def rows_are_alike() -> bool:
     return _alike.get()
 
 
-@contextlib.contextmanager
-def in_branch() -> Iterator[None]:
+def in_branch() -> contextlib.AbstractContextManager[None]:
     """Context in which the branches of a conditional in a loop are traced.
 
     XLA moves nothing out of a branch, so what pays once per call would be done in each step there.
     """
-    token = _branch.set(True)
-    try:
-        yield
-    finally:
-        _branch.reset(token)
+    return _inside(_branch)
 
 
 def is_in_branch() -> bool:
     """Whether a trace is inside `in_branch`."""
     return _branch.get()
+
+
+@contextlib.contextmanager
+def _inside(place: contextvars.ContextVar[bool]) -> Iterator[None]:
+    """Context in which a variable is True."""
+    token = place.set(True)
+    try:
+        yield
+    finally:
+        place.reset(token)
 
 
 def is_xla_traced() -> bool:
